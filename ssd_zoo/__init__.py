@@ -1,0 +1,43 @@
+"""The SSD family for torchvision.
+
+    >>> import ssd_zoo
+    >>> model = ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights="PERSON_V1").eval()
+"""
+
+from importlib.metadata import version as _version
+
+from ssd_zoo import zoo as _zoo  # noqa: F401  (the zoo tells the builders how to read weights)
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models._registry import (
+    get_model,
+    get_model_builder,
+    get_model_weights,
+    get_weight,
+    list_models,
+    register_model,
+)
+from ssd_zoo.models._weights import Weights, WeightsEnum
+from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
+from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights, ssd300_vgg16d
+
+__version__ = _version("ssd_zoo")
+
+__all__ = [
+    "SSD",
+    "DefaultBoxGenerator",
+    "MobileNetV2_Weights",
+    "SSD300_VGG16D_Weights",
+    "SSDLite300_MobileNet_V2_Weights",
+    "VGG16D_Weights",
+    "Weights",
+    "WeightsEnum",
+    "get_model",
+    "get_model_builder",
+    "get_model_weights",
+    "get_weight",
+    "list_models",
+    "register_model",
+    "ssd300_vgg16d",
+    "ssdlite300_mobilenet_v2",
+]

@@ -1,0 +1,1 @@
+"""Networks that give a list of feature maps; one file a family."""

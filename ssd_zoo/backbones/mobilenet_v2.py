@@ -1,0 +1,136 @@
+"""MobileNetV2 with SSDLite's extra layers.
+
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2. https://arxiv.org/abs/1801.04381
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer
+
+__all__ = ["InvertedResidual", "MobileNetV2"]
+
+# Expansion, channels, repetitions, stride of the first.
+_BLOCKS = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+]
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 of width 1 and SSDLite's extra layers.
+
+    The feature maps are the expansion of the block that first reaches stride 32 (itself still at stride 16), the last
+    1 × 1 convolution, then one of each extra layer, as in the TensorFlow Object Detection API.
+
+    Args:
+        extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
+            depthwise 3 × 3 one of stride 2 and a 1 × 1 one to the channels out.
+        in_chans: Channels of the input.
+        norm_layer: Called with the number of channels.
+        conv_layer: The convolutions' class; it decides on the padding.
+    """
+
+    num_stages = 5
+
+    def __init__(
+        self,
+        extras: Sequence[tuple[int, int]],
+        *,
+        in_chans: int = 3,
+        norm_layer: NormLayer = BatchNorm2d,
+        conv_layer: type[nn.Conv2d] = nn.Conv2d,
+    ) -> None:
+        super().__init__()
+        layer = partial(ConvNormAct, norm_layer=norm_layer, conv_layer=conv_layer)
+        self.stem = layer(in_chans, 32, 3, stride=2)
+        self.blocks = nn.ModuleList()
+        self._stages = []
+        channels = 32
+        for expansion, out, repetitions, first_stride in _BLOCKS:
+            for stride in [first_stride] + [1] * (repetitions - 1):
+                if stride == 2:
+                    self._stages.append(len(self.blocks))
+                self.blocks.append(
+                    InvertedResidual(
+                        channels, out, expansion, stride=stride, norm_layer=norm_layer, conv_layer=conv_layer
+                    )
+                )
+                channels = out
+        self.last = layer(channels, 1280)
+        self.extras = nn.ModuleList()
+        channels = 1280
+        for between, out in extras:
+            self.extras.append(
+                nn.Sequential(
+                    layer(channels, between), layer(between, between, 3, stride=2, depthwise=True), layer(between, out)
+                )
+            )
+            channels = out
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def freeze(self, trainable_layers: int) -> None:
+        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The extras always train."""
+        if trainable_layers == self.num_stages:
+            return
+        self.stem.requires_grad_(False)
+        if trainable_layers == 0:
+            self.blocks.requires_grad_(False)
+            self.last.requires_grad_(False)
+        else:
+            self.blocks[: self._stages[-trainable_layers]].requires_grad_(False)
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        features = self.stem(batch)
+        maps = []
+        for i, block in enumerate(self.blocks):
+            expanded = block.expand(features)
+            if i == self._stages[-1]:
+                maps.append(expanded)
+            out = block.project(block.depthwise(expanded))
+            features = features + out if block.residual else out
+        maps.append(self.last(features))
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+class InvertedResidual(nn.Module):
+    """An expansion, a depthwise convolution and a linear projection, with a shortcut where sizes allow (figure 4).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        expansion: Factor of the channels between; for 1 there is no expanding convolution.
+        stride: Stride of the depthwise convolution.
+        norm_layer: Called with the number of channels.
+        conv_layer: The convolutions' class.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        expansion: int,
+        *,
+        stride: int,
+        norm_layer: NormLayer,
+        conv_layer: type[nn.Conv2d],
+    ) -> None:
+        super().__init__()
+        layer = partial(ConvNormAct, norm_layer=norm_layer, conv_layer=conv_layer)
+        between = in_channels * expansion
+        self.expand = layer(in_channels, between) if expansion > 1 else nn.Identity()
+        self.depthwise = layer(between, between, 3, stride=stride, depthwise=True)
+        self.project = layer(between, out_channels, act_layer=None)
+        self.residual = stride == 1 and in_channels == out_channels

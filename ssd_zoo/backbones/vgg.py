@@ -1,0 +1,101 @@
+"""VGG-16, configuration D, as SSD uses it.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", table 1.
+https://arxiv.org/abs/1409.1556
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ssd_zoo.detector.layers import L2Norm
+
+__all__ = ["VGG16D", "Extra"]
+
+Extra = tuple[int, int, int, int, int]
+
+
+class VGG16D(nn.Module):
+    """The 13 convolutions of VGG-16, fc6 and fc7 as convolutions, and SSD's extra layers (figure 2 of SSD's paper).
+
+    fc6 is 3 × 3 with dilation 6, fc7 is 1 × 1, the pool before them 3 × 3 with stride 1. The feature maps are conv4_3,
+    L2-normalised, then fc7, then one of each extra layer.
+
+    Args:
+        extras: Per extra layer (channels between, channels out, kernel, stride, padding): a 1 × 1 convolution to the
+            channels between, then one of that kernel, stride and padding.
+        in_chans: Channels of the input.
+    """
+
+    num_stages = 5
+
+    def __init__(self, extras: Sequence[Extra], *, in_chans: int = 3) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_convs(in_chans, 64, 64),
+            nn.MaxPool2d(2, 2),
+            *_convs(64, 128, 128),
+            nn.MaxPool2d(2, 2),
+            *_convs(128, 256, 256, 256),
+            nn.MaxPool2d(2, 2, ceil_mode=True),
+            *_convs(256, 512, 512, 512),
+            nn.MaxPool2d(2, 2),
+            *_convs(512, 512, 512, 512),
+            nn.MaxPool2d(3, 1, padding=1),
+            nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(1024, 1024, 1),
+            nn.ReLU(inplace=True),
+        )
+        pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        self._stages = [0, *pools]
+        self._conv4_3_end = pools[3]
+        self.l2_norm = L2Norm(512, scale=20)
+        self.extras = nn.ModuleList()
+        channels = 1024
+        for between, out, kernel, stride, padding in extras:
+            self.extras.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, between, 1),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(between, out, kernel, stride, padding),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            channels = out
+        self._initialise()
+
+    def _initialise(self) -> None:
+        vgg = {id(module) for module in self.features[: self._stages[-1]]}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                if id(module) in vgg:
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                else:
+                    nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def freeze(self, trainable_layers: int) -> None:
+        """Freezes all but the last `trainable_layers` of VGG's 5 stages. fc6, fc7 and the extras always train."""
+        first_trainable = self._stages[self.num_stages - trainable_layers]
+        self.features[:first_trainable].requires_grad_(False)
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        maps = []
+        for i, layer in enumerate(self.features):
+            if i == self._conv4_3_end:
+                maps.append(self.l2_norm(batch))
+            batch = layer(batch)
+        maps.append(batch)
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+def _convs(in_channels: int, *out_channels: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for out in out_channels:
+        layers += [nn.Conv2d(in_channels, out, 3, padding=1), nn.ReLU(inplace=True)]
+        in_channels = out
+    return layers

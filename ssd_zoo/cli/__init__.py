@@ -1,0 +1,1 @@
+"""The command `ssd-zoo`; one file a subcommand."""

@@ -1,0 +1,36 @@
+"""Lists the models with their parameters, input size and weights."""
+
+import argparse
+
+import torch
+
+from ssd_zoo.models._registry import get_model, get_model_weights, list_models
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    parser.add_argument("pattern", nargs="*", help="shell-style patterns of names, all models by default")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints one line a model and one for each of its weights."""
+    names = list_models(args.pattern or None)
+    if not names:
+        raise ValueError(f"No model matches {' '.join(args.pattern)}. Known are: {', '.join(list_models())}.")
+    for name in names:
+        with torch.device("meta"):
+            model = get_model(name, weights=None, weights_backbone=None)
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        height, width = model.size
+        print(f"{name:32} {parameters:6.2f} M parameters   {height} × {width}   {len(model.categories)} classes")
+        for entry in get_model_weights(name):
+            figures = ", ".join(_describe(data, metrics) for data, metrics in entry.meta["metrics"].items())
+            print(f"  {entry.name:30} {len(entry.meta['categories']):3} classes   {figures}   {entry.meta['licence']}")
+    return 0
+
+
+def _describe(data: str, metrics: dict[str, float | str]) -> str:
+    figures = " ".join(f"{name} {value}" for name, value in metrics.items() if name != "source")
+    return f"{figures} on {data} ({metrics['source']})"

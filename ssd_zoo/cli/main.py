@@ -1,0 +1,40 @@
+"""`ssd-zoo`: picks the subcommand."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import ssd_zoo
+from ssd_zoo.cli import detect, list_models
+
+__all__ = ["main"]
+
+_COMMANDS = {"detect": detect, "list": list_models}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand.
+
+    Args:
+        argv: Arguments; by default the process's.
+
+    Returns:
+        The exit code: 0; 1 if something could not be done; 2 if the arguments make no sense.
+    """
+    parser = argparse.ArgumentParser(prog="ssd-zoo", description=ssd_zoo.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in _COMMANDS.items():
+        summary = command.__doc__.splitlines()[0]
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"ssd-zoo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ssd-zoo: interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,1 @@
+"""Weights of other projects under our names; one file an origin."""

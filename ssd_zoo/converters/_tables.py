@@ -1,0 +1,37 @@
+"""How key tables are applied."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+__all__ = ["Table", "rename"]
+
+Table = Sequence[tuple[str, str]]
+
+
+def rename(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
+    """Renames tensors.
+
+    Args:
+        state: Tensors by their names.
+        table: Pairs of a regular expression, which must match a whole name, and its replacement; the first that
+            matches decides, and an empty replacement drops the tensor.
+
+    Raises:
+        ValueError: If a name matches nothing, or two get the same name.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        for pattern, replacement in table:
+            match = re.fullmatch(pattern, name)
+            if match:
+                break
+        else:
+            raise ValueError(f"Unexpected tensor {name!r}: the file is not of the origin that it was taken for.")
+        ours = match.expand(replacement)
+        if ours in renamed:
+            raise ValueError(f"Two tensors go to {ours!r}, the second is {name!r}.")
+        if ours:
+            renamed[ours] = tensor
+    return renamed

@@ -1,0 +1,1 @@
+"""The arithmetic of SSD. It knows no model by name."""

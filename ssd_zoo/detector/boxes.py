@@ -1,0 +1,210 @@
+"""Default boxes, and box offsets relative to them.
+
+Liu et al., "SSD: Single Shot MultiBox Detector", section 2.2 and equation 2.
+https://arxiv.org/abs/1512.02325
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["DefaultBoxGenerator", "box_shapes", "decode_boxes", "encode_boxes", "tf_box_shapes"]
+
+# One over the variances 0.1 and 0.2 of the paper's code.
+_CENTRE_WEIGHT, _SIZE_WEIGHT = 10.0, 5.0
+_MAX_LOG_SCALE = math.log(1000 / 16)
+
+Shapes = tuple[tuple[tuple[float, float], ...], ...]
+
+
+def box_shapes(aspect_ratios: Sequence[Sequence[float]], scales: Sequence[float]) -> list[list[tuple[float, float]]]:
+    """Gives the shapes of the paper: two squares, then a wide and a tall box for each aspect ratio.
+
+    The second square has the geometric mean of a map's scale and the next one's.
+
+    Args:
+        aspect_ratios: Per feature map, the ratios other than 1, each standing for itself and its inverse.
+        scales: One scale a feature map and one more, as fractions of the input's shorter side.
+
+    Returns:
+        Per feature map, a list of (width, height).
+
+    Raises:
+        ValueError: If there is not exactly one scale more than there are feature maps.
+    """
+    if len(scales) != len(aspect_ratios) + 1:
+        raise ValueError(
+            f"{len(aspect_ratios)} feature maps need {len(aspect_ratios) + 1} scales "
+            f"(one each and one for the last map's larger square), got {len(scales)}."
+        )
+    shapes = []
+    for ratios, scale, next_scale in zip(aspect_ratios, scales, scales[1:], strict=False):
+        larger = math.sqrt(scale * next_scale)
+        shapes_of_map = [(scale, scale), (larger, larger)]
+        for ratio in ratios:
+            long, short = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+            shapes_of_map += [(long, short), (short, long)]
+        shapes.append(shapes_of_map)
+    return shapes
+
+
+def tf_box_shapes(scales: Sequence[float], *, reduce_lowest: bool = True) -> list[list[tuple[float, float]]]:
+    """Gives the shapes of the TensorFlow Object Detection API's `ssd_anchor_generator`.
+
+    They are the paper's with aspect ratios 2 and 3, in another order, and with three shapes on the first map.
+
+    Args:
+        scales: One scale a feature map and one more, as fractions of the input's shorter side.
+        reduce_lowest: Whether the first map has the three shapes of `reduce_boxes_in_lowest_layer`.
+
+    Returns:
+        Per feature map, a list of (width, height).
+    """
+    shapes = []
+    for k, (scale, next_scale) in enumerate(zip(scales, scales[1:], strict=False)):
+        if k == 0 and reduce_lowest:
+            scaled_ratios = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
+        else:
+            # TensorFlow's configurations write a third as 0.3333.
+            scaled_ratios = [(scale, ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 0.3333)]
+            scaled_ratios.append((math.sqrt(scale * next_scale), 1.0))
+        shapes.append([(s * math.sqrt(ratio), s / math.sqrt(ratio)) for s, ratio in scaled_ratios])
+    return shapes
+
+
+@dataclass(frozen=True, init=False)
+class DefaultBoxGenerator:
+    """Tiles box shapes over the cells of feature maps.
+
+    Args:
+        aspect_ratios: Per feature map, the ratios other than 1; see `box_shapes`.
+        scales: One scale a feature map and one more; see `box_shapes`.
+        shapes: Instead of both: per feature map, a list of (width, height) as fractions of the input's
+            shorter side, in the order in which the head predicts them.
+        steps: Per feature map, the distance of neighbouring boxes in input pixels. By default the boxes of a map
+            divide the input evenly.
+        clip: What is clamped to the input: `"sizes"` (width and height, as torchvision does), `"all"` (the centres
+            too, as lufficc/SSD does) or `"none"` (Caffe's COCO models, TensorFlow).
+
+    Raises:
+        ValueError: If the lengths of the arguments do not agree.
+
+    Example:
+        >>> boxes = DefaultBoxGenerator(aspect_ratios=[[2], []], scales=[0.2, 0.5, 0.9])
+        >>> boxes.boxes_per_location
+        [4, 2]
+        >>> boxes([(2, 2), (1, 1)], (64, 64)).shape
+        torch.Size([18, 4])
+    """
+
+    shapes: Shapes
+    steps: tuple[float, ...] | None
+    clip: Literal["sizes", "all", "none"]
+
+    def __init__(
+        self,
+        aspect_ratios: Sequence[Sequence[float]] | None = None,
+        scales: Sequence[float] | None = None,
+        *,
+        shapes: Sequence[Sequence[Sequence[float]]] | None = None,
+        steps: Sequence[float] | None = None,
+        clip: Literal["sizes", "all", "none"] = "sizes",
+    ) -> None:
+        if shapes is None:
+            if aspect_ratios is None or scales is None:
+                raise ValueError("Give either aspect_ratios and scales, or shapes.")
+            shapes = box_shapes(aspect_ratios, scales)
+        elif aspect_ratios is not None or scales is not None:
+            raise ValueError("shapes stands instead of aspect_ratios and scales; give one or the other.")
+        if steps is not None and len(steps) != len(shapes):
+            raise ValueError(f"steps must have one entry a feature map ({len(shapes)}), got {len(steps)}.")
+        if clip not in ("sizes", "all", "none"):
+            raise ValueError(f"clip must be 'sizes', 'all' or 'none', got {clip!r}.")
+        frozen = tuple(tuple((float(width), float(height)) for width, height in of_map) for of_map in shapes)
+        object.__setattr__(self, "shapes", frozen)
+        object.__setattr__(self, "steps", None if steps is None else tuple(steps))
+        object.__setattr__(self, "clip", clip)
+
+    @property
+    def boxes_per_location(self) -> list[int]:
+        """Number of default boxes in a cell, per feature map."""
+        return [len(of_map) for of_map in self.shapes]
+
+    def __call__(self, map_sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> Tensor:
+        """Builds the default boxes of one input.
+
+        Args:
+            map_sizes: (height, width) of each feature map.
+            size: (height, width) of the input in pixels.
+
+        Returns:
+            Boxes `(D, 4)`, xyxy in input pixels, float32 on the CPU, ordered by map, row, column, shape.
+
+        Raises:
+            ValueError: If the number of maps is not the number that the generator has shapes for.
+        """
+        if len(map_sizes) != len(self.shapes):
+            raise ValueError(f"The backbone gives {len(map_sizes)} feature maps, default boxes have {len(self.shapes)}.")
+        height, width = size
+        cpu = torch.device("cpu")
+        in_pixels = torch.tensor([width, height], device=cpu)
+        # A square shape stays square in pixels, whatever the input's form.
+        shorter = torch.tensor([min(size) / width, min(size) / height], dtype=torch.float32, device=cpu)
+        boxes = []
+        for k, (rows, columns) in enumerate(map_sizes):
+            tiles_y, tiles_x = (rows, columns) if self.steps is None else (height / self.steps[k], width / self.steps[k])
+            y = ((torch.arange(rows, device=cpu) + 0.5) / tiles_y).float()
+            x = ((torch.arange(columns, device=cpu) + 0.5) / tiles_x).float()
+            sizes = torch.tensor(self.shapes[k], dtype=torch.float32, device=cpu) * shorter
+            if self.clip != "none":
+                sizes = sizes.clamp(0, 1)
+            if self.clip == "all":
+                x, y = x.clamp(0, 1), y.clamp(0, 1)
+            grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+            centres = torch.stack([grid_x, grid_y], dim=-1).reshape(-1, 1, 2)
+            corners = torch.cat([(centres - 0.5 * sizes) * in_pixels, (centres + 0.5 * sizes) * in_pixels], dim=-1)
+            boxes.append(corners.reshape(-1, 4))
+        return torch.cat(boxes)
+
+
+def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * sizes, sizes
+
+
+def encode_boxes(boxes: Tensor, default_boxes: Tensor) -> Tensor:
+    """Expresses boxes as offsets from default boxes (equation 2), over the variances 0.1 and 0.2.
+
+    Args:
+        boxes: `(..., D, 4)`, xyxy in pixels.
+        default_boxes: `(D, 4)`, xyxy in pixels.
+
+    Returns:
+        Offsets `(..., D, 4)`: x, y, width, height.
+    """
+    centres, sizes = _centre_size(boxes)
+    default_centres, default_sizes = _centre_size(default_boxes)
+    moves = _CENTRE_WEIGHT * (centres - default_centres) / default_sizes
+    growth = _SIZE_WEIGHT * torch.log(sizes / default_sizes)
+    return torch.cat([moves, growth], dim=-1)
+
+
+def decode_boxes(offsets: Tensor, default_boxes: Tensor) -> Tensor:
+    """Inverts `encode_boxes`. A box grows to at most 62.5 times its default box, as in torchvision.
+
+    Args:
+        offsets: `(..., D, 4)`: x, y, width, height.
+        default_boxes: `(..., D, 4)`, xyxy in pixels.
+
+    Returns:
+        Boxes `(..., D, 4)`, xyxy in pixels, not clipped.
+    """
+    default_centres, default_sizes = _centre_size(default_boxes)
+    centres = offsets[..., :2] / _CENTRE_WEIGHT * default_sizes + default_centres
+    growth = (offsets[..., 2:] / _SIZE_WEIGHT).clamp(max=_MAX_LOG_SCALE)
+    half = 0.5 * (torch.exp(growth) * default_sizes)
+    return torch.cat([centres - half, centres + half], dim=-1)

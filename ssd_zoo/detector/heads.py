@@ -1,0 +1,113 @@
+"""Heads: from feature maps to class logits and box offsets of every default box."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer
+
+__all__ = ["SSDHead", "SSDLiteHead"]
+
+
+class _Head(nn.Module):
+    """Two predictors a feature map, one for classes and one for boxes.
+
+    Args:
+        predictor: Called with the channels in and out; its last layer is the convolution that gives the predictions.
+        in_channels: Channels of each feature map.
+        boxes_per_location: Default boxes in a cell of each feature map.
+        num_classes: Number of classes, background counted.
+    """
+
+    def __init__(
+        self,
+        predictor: Callable[[int, int], nn.Module],
+        in_channels: Sequence[int],
+        boxes_per_location: Sequence[int],
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        maps = list(zip(in_channels, boxes_per_location, strict=True))
+        self.cls_logits = nn.ModuleList(predictor(channels, boxes * num_classes) for channels, boxes in maps)
+        self.bbox_regression = nn.ModuleList(predictor(channels, boxes * 4) for channels, boxes in maps)
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Predicts for all default boxes.
+
+        Args:
+            feature_maps: One tensor `(N, channels, height, width)` a feature map.
+
+        Returns:
+            `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, in float32 where the maps are in half precision.
+        """
+        return {
+            "cls_logits": _predict(self.cls_logits, feature_maps, self.num_classes),
+            "bbox_regression": _predict(self.bbox_regression, feature_maps, 4),
+        }
+
+
+def _predict(predictors: nn.ModuleList, feature_maps: Sequence[Tensor], columns: int) -> Tensor:
+    # (N, boxes * columns, height, width) -> (N, height * width * boxes, columns)
+    rows = [
+        predictor(features).permute(0, 2, 3, 1).reshape(features.shape[0], -1, columns)
+        for predictor, features in zip(predictors, feature_maps, strict=True)
+    ]
+    predictions = torch.cat(rows, dim=1)
+    return predictions.float() if predictions.dtype in (torch.float16, torch.bfloat16) else predictions
+
+
+class SSDHead(_Head):
+    """The paper's head: a 3 × 3 convolution a feature map for classes and another for boxes (section 2.1).
+
+    Args:
+        in_channels: Channels of each feature map.
+        boxes_per_location: Default boxes in a cell of each feature map.
+        num_classes: Number of classes, background counted.
+    """
+
+    def __init__(self, in_channels: Sequence[int], boxes_per_location: Sequence[int], num_classes: int) -> None:
+        super().__init__(_conv3x3, in_channels, boxes_per_location, num_classes)
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+class SSDLiteHead(_Head):
+    """SSDLite's head: a depthwise 3 × 3 convolution, then a pointwise one.
+
+    Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", section 6.2.
+    https://arxiv.org/abs/1801.04381
+
+    Args:
+        in_channels: Channels of each feature map.
+        boxes_per_location: Default boxes in a cell of each feature map.
+        num_classes: Number of classes, background counted.
+        norm_layer: Norm of the depthwise convolution, called with the number of channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        boxes_per_location: Sequence[int],
+        num_classes: int,
+        *,
+        norm_layer: NormLayer = BatchNorm2d,
+    ) -> None:
+        predictor = partial(_separable3x3, norm_layer=norm_layer)
+        super().__init__(predictor, in_channels, boxes_per_location, num_classes)
+
+
+def _separable3x3(in_channels: int, out_channels: int, *, norm_layer: NormLayer) -> nn.Module:
+    depthwise = ConvNormAct(in_channels, in_channels, 3, depthwise=True, norm_layer=norm_layer)
+    pointwise = nn.Conv2d(in_channels, out_channels, 1)
+    for conv in (depthwise.conv, pointwise):
+        nn.init.normal_(conv.weight, std=0.03)
+    nn.init.zeros_(pointwise.bias)
+    return nn.Sequential(depthwise, pointwise)

@@ -1,0 +1,99 @@
+"""The few layers that heads and backbones share."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer"]
+
+NormLayer = Callable[[int], nn.Module]
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that also trains on a single value per channel.
+
+    The last map of an SSD is 1 × 1, so a batch of one image has no statistics there. PyTorch raises an error in that
+    case; here the running statistics serve, as in evaluation.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+class ConvNormAct(nn.Sequential):
+    """A convolution without bias that keeps the size over its stride, a norm, and an activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; equal to `in_channels` where `depthwise`.
+        kernel_size: Side of the kernel.
+        stride: Stride of the convolution.
+        depthwise: Whether each channel is convolved alone.
+        norm_layer: Called with the number of channels.
+        act_layer: Called without arguments; None for no activation.
+        conv_layer: The convolution's class.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        norm_layer: NormLayer = BatchNorm2d,
+        act_layer: Callable[[], nn.Module] | None = nn.ReLU6,
+        conv_layer: type[nn.Conv2d] = nn.Conv2d,
+    ) -> None:
+        super().__init__()
+        self.conv = conv_layer(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=in_channels if depthwise else 1,
+            bias=False,
+        )
+        self.norm = norm_layer(out_channels)
+        if act_layer is not None:
+            self.act = act_layer()
+
+
+class Conv2dSame(nn.Conv2d):
+    """Convolution with TensorFlow's "SAME" padding.
+
+    The output has the input's size over the stride, rounded up, and where the padding is odd, the extra row and column
+    stand at the bottom and right: on even sizes a 3 × 3 kernel of stride 2 is padded by 0 before and 1 after.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        pads = []
+        for axis in (1, 0):
+            size, kernel, stride = input.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(input, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class L2Norm(nn.Module):
+    """Brings the channels at every place to length 1, then scales each by a learned factor.
+
+    Liu et al., "ParseNet: Looking Wider to See Better", section 3.3. https://arxiv.org/abs/1506.04579
+
+    Args:
+        channels: Channels of the feature map.
+        scale: What the factors start from.
+    """
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), float(scale)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.weight.view(1, -1, 1, 1) * F.normalize(features, dim=1)

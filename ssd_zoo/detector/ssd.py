@@ -1,0 +1,253 @@
+"""SSD: the glue between images, backbone, head, loss and detections."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.heads import SSDHead
+from ssd_zoo.detector.inputs import (
+    batch_images,
+    batch_targets,
+    check_images,
+    check_pixels,
+    check_targets,
+    scale_boxes,
+)
+from ssd_zoo.detector.loss import multibox_loss
+from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.detector.postprocess import postprocess_detections
+
+__all__ = ["SSD", "feature_map_shapes"]
+
+Head = Callable[[Sequence[int], Sequence[int], int], nn.Module]
+
+
+class SSD(nn.Module):
+    """A single-shot detector behind the API of torchvision's detectors.
+
+    In training mode `model(images, targets)` gives the losses `bbox_regression` and `classification`; in evaluation
+    mode `model(images)` gives one dict an image: `boxes (n, 4)`, xyxy in the image's own pixels, `labels (n,)` and
+    `scores (n,)`, in falling order of score.
+
+    Args:
+        backbone: Gives a list of feature maps `(N, channels, height, width)` for a batch `(N, in_chans, H, W)`.
+        default_boxes: Says what default boxes the feature maps carry.
+        size: (height, width) that images are resized to.
+        categories: Names of the classes; the first is the background.
+        head: Called with the maps' channels, their boxes per location and the number of classes.
+        in_chans: Channels of an image.
+        image_mean: Subtracted from pixels between 0 and 1, one number a channel.
+        image_std: Then divided by.
+        antialias: Whether images that get smaller are averaged rather than sampled. torchvision's detectors sample.
+        score_function: `"softmax"` over all classes, or `"sigmoid"` of each; the loss follows it.
+        score_thresh: Least score of a detection.
+        nms_thresh: Largest IoU of two detections of a class.
+        detections_per_img: Most detections of an image.
+        topk_candidates: Most candidates of a class that enter NMS; None for all.
+        clip_before_nms: Whether boxes are clipped to the image before NMS or after it.
+        iou_thresh: Least IoU of an object and the default boxes that answer for it in training.
+        positive_fraction: Share of positive default boxes among those that the classification loss sees.
+        on_invalid_boxes: In training, whether boxes that are not finite or have no area `"raise"` an error or are
+            left out (`"drop"`).
+
+    Attributes:
+        default_boxes: `(D, 4)`, xyxy in input pixels, always float32.
+        categories: Names of the classes, background first.
+        size: (height, width) of the input.
+
+    Raises:
+        ValueError: If arguments contradict each other, or the size is too small for the backbone.
+    """
+
+    default_boxes: Tensor
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        default_boxes: DefaultBoxGenerator,
+        size: tuple[int, int],
+        categories: Sequence[str],
+        *,
+        head: Head = SSDHead,
+        in_chans: int = 3,
+        image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        antialias: bool = False,
+        score_function: Literal["softmax", "sigmoid"] = "softmax",
+        score_thresh: float = 0.01,
+        nms_thresh: float = 0.45,
+        detections_per_img: int = 200,
+        topk_candidates: int | None = 400,
+        clip_before_nms: bool = True,
+        iou_thresh: float = 0.5,
+        positive_fraction: float = 0.25,
+        on_invalid_boxes: Literal["raise", "drop"] = "raise",
+    ) -> None:
+        super().__init__()
+        _check_choice("score_function", score_function, ("softmax", "sigmoid"))
+        _check_choice("on_invalid_boxes", on_invalid_boxes, ("raise", "drop"))
+        if len(categories) < 2:
+            raise ValueError(f"A detector needs the background and at least one more category, got {list(categories)}.")
+        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
+            if len(values) != in_chans:
+                raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")
+        self.backbone = backbone
+        self.size = size
+        self.categories = list(categories)
+        self.in_chans = in_chans
+        self.antialias = antialias
+        self.score_function = score_function
+        self.score_thresh = score_thresh
+        self.nms_thresh = nms_thresh
+        self.detections_per_img = detections_per_img
+        self.topk_candidates = topk_candidates
+        self.clip_before_nms = clip_before_nms
+        self.iou_thresh = iou_thresh
+        self.positive_fraction = positive_fraction
+        self.on_invalid_boxes = on_invalid_boxes
+
+        shapes = feature_map_shapes(backbone, size, in_chans)
+        boxes = default_boxes([shape[1:] for shape in shapes], size)
+        self.head = head([shape[0] for shape in shapes], default_boxes.boxes_per_location, len(categories))
+        self.register_buffer("default_boxes", boxes, persistent=False)
+        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
+            constant = torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
+        # Constants move with the model, but neither .half() nor .to_empty() may touch their values.
+        constants = {name: getattr(self, name) for name in ("default_boxes", "image_mean", "image_std")}
+        super()._apply(fn, recurse)
+        for name, value in constants.items():
+            setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
+    @overload
+    def forward(self, images: Sequence[Tensor] | Tensor, targets: None = None) -> list[dict[str, Tensor]]: ...
+
+    @overload
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]]
+    ) -> dict[str, Tensor]: ...
+
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Gives losses in training mode and detections otherwise.
+
+        Args:
+            images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or
+                floating point between 0 and 1.
+            targets: In training, one dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
+
+        Raises:
+            TypeError: If an argument has the wrong type, or targets are missing in training mode.
+            ValueError: If images or targets are invalid. The message names which.
+        """
+        batch = self.prepare(images)
+        image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        if self.training:
+            checked = check_targets(targets, len(image_sizes), len(self.categories), self.on_invalid_boxes)
+            return self._losses(self.forward_raw(batch), checked, image_sizes)
+        return self._detections(self.forward_raw(batch), image_sizes)
+
+    def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+        """Checks, resizes and normalises images.
+
+        Args:
+            images: As for calling the model.
+
+        Returns:
+            The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone.
+        """
+        check_images(images, self.in_chans)
+        batch = batch_images(images, self.size, antialias=self.antialias)
+        check_pixels(batch)
+        batch = (batch - self.image_mean) / self.image_std
+        return batch.to(next(self.backbone.parameters(), batch).dtype)
+
+    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
+        """Runs backbone and head.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`.
+
+        Returns:
+            `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, at least in float32.
+        """
+        return self.head(self.backbone(batch))
+
+    def _losses(
+        self, raw: dict[str, Tensor], targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        resized = [
+            {**target, "boxes": scale_boxes(target["boxes"], image_size, self.size)}
+            for target, image_size in zip(targets, image_sizes, strict=True)
+        ]
+        boxes, labels, valid = batch_targets(resized)
+        matched = match_default_boxes(boxes, valid, self.default_boxes, self.iou_thresh)
+        return multibox_loss(
+            raw,
+            boxes,
+            labels,
+            matched,
+            self.default_boxes,
+            score_function=self.score_function,
+            positive_fraction=self.positive_fraction,
+        )
+
+    def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        detections = postprocess_detections(
+            raw,
+            self.default_boxes,
+            self.size,
+            score_function=self.score_function,
+            score_thresh=self.score_thresh,
+            nms_thresh=self.nms_thresh,
+            detections_per_img=self.detections_per_img,
+            topk_candidates=self.topk_candidates,
+            clip_before_nms=self.clip_before_nms,
+        )
+        for found, image_size in zip(detections, image_sizes, strict=True):
+            found["boxes"] = scale_boxes(found["boxes"], self.size, image_size)
+        return detections
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, categories={len(self.categories)}, default_boxes={len(self.default_boxes)}"
+
+
+def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int = 3) -> list[tuple[int, int, int]]:
+    """Gives (channels, height, width) of each feature map, without computing anything.
+
+    Args:
+        backbone: As for `SSD`.
+        size: (height, width) of the input.
+        in_chans: Channels of the input.
+
+    Raises:
+        ValueError: If the backbone can't take this size.
+    """
+    state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    batch = torch.empty(1, in_chans, *size, device="meta", dtype=next(backbone.parameters(), torch.empty(0)).dtype)
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            maps = functional_call(backbone, on_meta, (batch,))
+    except RuntimeError as error:
+        raise ValueError(f"The backbone can't take images of {size[0]} × {size[1]} pixels: {error}") from error
+    finally:
+        backbone.train(training)
+    return [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
