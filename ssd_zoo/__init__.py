@@ -1,8 +1,4 @@
-"""The SSD family for torchvision.
-
-    >>> import ssd_zoo
-    >>> model = ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights="PERSON_V1").eval()
-"""
+"""The SSD family for torchvision."""
 
 from importlib.metadata import version as _version
 

@@ -94,11 +94,9 @@ class MobileNetV2(nn.Module):
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
-            expanded = block.expand(features)
+            features, expanded = block(features)
             if i == self._stages[-1]:
                 maps.append(expanded)
-            out = block.project(block.depthwise(expanded))
-            features = features + out if block.residual else out
         maps.append(self.last(features))
         for extra in self.extras:
             maps.append(extra(maps[-1]))
@@ -134,3 +132,9 @@ class InvertedResidual(nn.Module):
         self.depthwise = layer(between, between, 3, stride=stride, depthwise=True)
         self.project = layer(between, out_channels, act_layer=None)
         self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the block's output and its expansion."""
+        expanded = self.expand(features)
+        out = self.project(self.depthwise(expanded))
+        return (features + out if self.residual else out), expanded

@@ -5,13 +5,15 @@ https://arxiv.org/abs/1409.1556
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import L2Norm
+from ssd_zoo.detector.layers import L2Norm, init_conv
 
 __all__ = ["VGG16D", "Extra"]
 
+_init_relu = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 Extra = tuple[int, int, int, int, int]
 
 
@@ -69,11 +71,7 @@ class VGG16D(nn.Module):
         vgg = {id(module) for module in self.features[: self._stages[-1]]}
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                if id(module) in vgg:
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                else:
-                    nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                init_conv(module, _init_relu if id(module) in vgg else nn.init.xavier_uniform_)
 
     def freeze(self, trainable_layers: int) -> None:
         """Freezes all but the last `trainable_layers` of VGG's 5 stages. fc6, fc7 and the extras always train."""

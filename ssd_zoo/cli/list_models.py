@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         height, width = model.size
         print(f"{name:32} {parameters:6.2f} M parameters   {height} × {width}   {len(model.categories)} classes")
-        for entry in get_model_weights(name):
+        for entry in dict.fromkeys(get_model_weights(name).__members__.values()):
             figures = ", ".join(_describe(data, metrics) for data, metrics in entry.meta["metrics"].items())
             print(f"  {entry.name:30} {len(entry.meta['categories']):3} classes   {figures}   {entry.meta['licence']}")
     return 0

@@ -3,13 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import ssd_zoo
 from ssd_zoo.cli import detect, list_models
 
 __all__ = ["main"]
 
-_COMMANDS = {"detect": detect, "list": list_models}
+_COMMANDS: dict[str, Any] = {"detect": detect, "list": list_models}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0; 1 if something could not be done; 2 if the arguments make no sense.
     """
-    parser = argparse.ArgumentParser(prog="ssd-zoo", description=ssd_zoo.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="ssd-zoo", description=_summary(ssd_zoo))
     parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in _COMMANDS.items():
-        summary = command.__doc__.splitlines()[0]
+        summary = _summary(command)
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
@@ -38,3 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ssd-zoo: interrupted", file=sys.stderr)
         return 130
+
+
+def _summary(module: ModuleType) -> str:
+    return (module.__doc__ or "").splitlines()[0]

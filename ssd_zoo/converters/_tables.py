@@ -23,13 +23,10 @@ def rename(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        for pattern, replacement in table:
-            match = re.fullmatch(pattern, name)
-            if match:
-                break
-        else:
+        matches = ((re.fullmatch(pattern, name), replacement) for pattern, replacement in table)
+        ours = next((match.expand(replacement) for match, replacement in matches if match), None)
+        if ours is None:
             raise ValueError(f"Unexpected tensor {name!r}: the file is not of the origin that it was taken for.")
-        ours = match.expand(replacement)
         if ours in renamed:
             raise ValueError(f"Two tensors go to {ours!r}, the second is {name!r}.")
         if ours:

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1512.02325
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,7 +43,7 @@ def box_shapes(aspect_ratios: Sequence[Sequence[float]], scales: Sequence[float]
             f"(one each and one for the last map's larger square), got {len(scales)}."
         )
     shapes = []
-    for ratios, scale, next_scale in zip(aspect_ratios, scales, scales[1:], strict=False):
+    for ratios, (scale, next_scale) in zip(aspect_ratios, pairwise(scales), strict=True):
         larger = math.sqrt(scale * next_scale)
         shapes_of_map = [(scale, scale), (larger, larger)]
         for ratio in ratios:
@@ -65,7 +66,7 @@ def tf_box_shapes(scales: Sequence[float], *, reduce_lowest: bool = True) -> lis
         Per feature map, a list of (width, height).
     """
     shapes = []
-    for k, (scale, next_scale) in enumerate(zip(scales, scales[1:], strict=False)):
+    for k, (scale, next_scale) in enumerate(pairwise(scales)):
         if k == 0 and reduce_lowest:
             scaled_ratios = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
         else:
@@ -148,7 +149,7 @@ class DefaultBoxGenerator:
             ValueError: If the number of maps is not the number that the generator has shapes for.
         """
         if len(map_sizes) != len(self.shapes):
-            raise ValueError(f"The backbone gives {len(map_sizes)} feature maps, default boxes have {len(self.shapes)}.")
+            raise ValueError(f"Got {len(map_sizes)} feature maps, but shapes for {len(self.shapes)}.")
         height, width = size
         cpu = torch.device("cpu")
         in_pixels = torch.tensor([width, height], device=cpu)
@@ -156,9 +157,8 @@ class DefaultBoxGenerator:
         shorter = torch.tensor([min(size) / width, min(size) / height], dtype=torch.float32, device=cpu)
         boxes = []
         for k, (rows, columns) in enumerate(map_sizes):
-            tiles_y, tiles_x = (rows, columns) if self.steps is None else (height / self.steps[k], width / self.steps[k])
-            y = ((torch.arange(rows, device=cpu) + 0.5) / tiles_y).float()
-            x = ((torch.arange(columns, device=cpu) + 0.5) / tiles_x).float()
+            y = (torch.arange(rows, device=cpu) + 0.5) / (height / self.steps[k] if self.steps else rows)
+            x = (torch.arange(columns, device=cpu) + 0.5) / (width / self.steps[k] if self.steps else columns)
             sizes = torch.tensor(self.shapes[k], dtype=torch.float32, device=cpu) * shorter
             if self.clip != "none":
                 sizes = sizes.clamp(0, 1)

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["SSDHead", "SSDLiteHead"]
 
@@ -74,8 +74,7 @@ class SSDHead(_Head):
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Module:
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-    nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    init_conv(conv, nn.init.xavier_uniform_)
     return conv
 
 
@@ -108,6 +107,5 @@ def _separable3x3(in_channels: int, out_channels: int, *, norm_layer: NormLayer)
     depthwise = ConvNormAct(in_channels, in_channels, 3, depthwise=True, norm_layer=norm_layer)
     pointwise = nn.Conv2d(in_channels, out_channels, 1)
     for conv in (depthwise.conv, pointwise):
-        nn.init.normal_(conv.weight, std=0.03)
-    nn.init.zeros_(pointwise.bias)
+        init_conv(conv, partial(nn.init.normal_, std=0.03))
     return nn.Sequential(depthwise, pointwise)

@@ -41,9 +41,9 @@ def check_images(images: Any, in_chans: int) -> None:
         if image.ndim != 3:
             raise ValueError(f"images[{i}] has shape {shape}; expected (C, H, W) with C = {in_chans}.")
         if image.shape[0] != in_chans:
-            hint = f"repeat the grey channel (image.expand({in_chans}, -1, -1))" if shape[0] == 1 else "convert the image"
+            way_out = f"Repeat it with image.expand({in_chans}, -1, -1)" if shape[0] == 1 else "Convert the image"
             raise ValueError(
-                f"images[{i}] has shape {shape}, so {shape[0]} channels; this model takes {in_chans}: {hint}."
+                f"images[{i}] has shape {shape}, so {shape[0]} channels; this model takes {in_chans}. {way_out}."
             )
         if image.numel() == 0:
             raise ValueError(f"images[{i}] has shape {shape} and no pixels.")
@@ -138,7 +138,7 @@ def check_targets(targets: Any, num_images: int, num_classes: int, on_invalid_bo
         ValueError: If shapes, labels or boxes are invalid. The message names the target and the box.
     """
     if targets is None:
-        raise TypeError("In training mode the model needs targets: model(images, targets). For detections, model.eval().")
+        raise TypeError("In training mode call model(images, targets); for detections call model.eval() first.")
     if len(targets) != num_images:
         raise ValueError(f"Got {num_images} images and {len(targets)} targets; each image needs one.")
     return [_check_target(target, i, num_classes, on_invalid_boxes) for i, target in enumerate(targets)]
@@ -172,8 +172,8 @@ def _check_target(target: Any, i: int, num_classes: int, on_invalid_boxes: str) 
         k = int(wrong_label.int().argmax())
         why = "0 is the background, objects start at 1" if labels[k] == 0 else "background is counted"
         raise ValueError(
-            f"targets[{i}]['labels'][{k}] is {int(labels[k])}; the model has {num_classes} classes, so labels go from 1 "
-            f"to {num_classes - 1} ({why})."
+            f"targets[{i}]['labels'][{k}] is {int(labels[k])}; "
+            f"with {num_classes} classes labels go from 1 to {num_classes - 1} ({why})."
         )
     valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
     if not valid.all():

@@ -6,9 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer"]
+__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv"]
 
 NormLayer = Callable[[int], nn.Module]
+
+
+def init_conv(conv: nn.Conv2d, init: Callable[[Tensor], object]) -> None:
+    """Initialises a convolution's kernel by `init`, its bias by zero."""
+    init(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 class BatchNorm2d(nn.BatchNorm2d):

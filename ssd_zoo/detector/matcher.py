@@ -17,8 +17,9 @@ def box_iou(boxes: Tensor, default_boxes: Tensor) -> Tensor:
         `(N, G, D)`, between 0 and 1.
     """
     boxes = boxes.unsqueeze(-2)
-    overlap = (torch.min(boxes[..., 2:], default_boxes[:, 2:]) - torch.max(boxes[..., :2], default_boxes[:, :2])).clamp(0)
-    intersection = overlap.prod(-1)
+    top_left = torch.max(boxes[..., :2], default_boxes[:, :2])
+    bottom_right = torch.min(boxes[..., 2:], default_boxes[:, 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(-1)
     area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
     default_area = (default_boxes[:, 2:] - default_boxes[:, :2]).prod(-1)
     return intersection / (area + default_area - intersection)

@@ -132,9 +132,7 @@ class SSD(nn.Module):
     def forward(self, images: Sequence[Tensor] | Tensor, targets: None = None) -> list[dict[str, Tensor]]: ...
 
     @overload
-    def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]]
-    ) -> dict[str, Tensor]: ...
+    def forward(self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]: ...
 
     def forward(
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None

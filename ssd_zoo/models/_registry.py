@@ -100,7 +100,7 @@ def get_weight(name: str) -> WeightsEnum:
     Raises:
         ValueError: If there is none.
     """
-    entries = {str(entry): entry for model in list_models() for entry in get_model_weights(model)}
+    entries = {str(entry): entry for model in list_models() for entry in get_model_weights(model).__members__.values()}
     if name not in entries:
         raise ValueError(f"Unknown weights {name!r}. {propose(name, list(entries))}")
     return entries[name]

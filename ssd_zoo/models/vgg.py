@@ -37,7 +37,7 @@ class VGG16D_Weights(WeightsEnum):
         meta={
             "num_params": 14714688,
             "licence": "BSD-3-Clause",
-            "origin": "https://github.com/amdegroot/ssd.pytorch, by way of torchvision; trained in Caffe by Oxford's VGG",
+            "origin": "Oxford's VGG, trained in Caffe; by way of github.com/amdegroot/ssd.pytorch and torchvision",
         },
     )
     DEFAULT = IMAGENET1K_FEATURES
