@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from ssd_zoo import zoo as _zoo  # noqa: F401  (the zoo tells the builders how to read weights)
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models._load import LoadReport, load_report
 from ssd_zoo.models._registry import (
     get_model,
     get_model_builder,
@@ -22,6 +23,7 @@ __version__ = _version("ssd_zoo")
 __all__ = [
     "SSD",
     "DefaultBoxGenerator",
+    "LoadReport",
     "MobileNetV2_Weights",
     "SSD300_VGG16D_Weights",
     "SSDLite300_MobileNet_V2_Weights",
@@ -33,6 +35,7 @@ __all__ = [
     "get_model_weights",
     "get_weight",
     "list_models",
+    "load_report",
     "register_model",
     "ssd300_vgg16d",
     "ssdlite300_mobilenet_v2",

@@ -39,6 +39,8 @@ class MobileNetV2(nn.Module):
     """
 
     num_stages = 5
+    # What a classifier's weights know nothing of.
+    new_layers = ("extras",)
 
     def __init__(
         self,

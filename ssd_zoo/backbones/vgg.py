@@ -30,6 +30,8 @@ class VGG16D(nn.Module):
     """
 
     num_stages = 5
+    # What a classifier's weights know nothing of.
+    new_layers = ("features.31", "features.33", "l2_norm", "extras")
 
     def __init__(self, extras: Sequence[Extra], *, in_chans: int = 3) -> None:
         super().__init__()

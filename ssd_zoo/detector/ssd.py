@@ -1,5 +1,6 @@
 """SSD: the glue between images, backbone, head, loss and detections."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
@@ -229,18 +230,34 @@ def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int
         in_chans: Channels of the input.
 
     Raises:
-        ValueError: If the backbone can't take this size.
+        ValueError: If the size is too small for the backbone; the message names the smallest that is not.
     """
+    try:
+        return _shapes_on_meta(backbone, size, in_chans)
+    except RuntimeError as error:
+        sides = range(1, 4097)
+        smallest = sides[bisect_left(sides, True, key=lambda side: _fits(backbone, (side, side), in_chans))]
+        raise ValueError(
+            f"size is {size[0]} × {size[1]} pixels, but this backbone needs at least {smallest} × {smallest}."
+        ) from error
+
+
+def _fits(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> bool:
+    try:
+        return bool(_shapes_on_meta(backbone, size, in_chans))
+    except RuntimeError:
+        return False
+
+
+def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> list[tuple[int, int, int]]:
     state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    batch = torch.empty(1, in_chans, *size, device="meta", dtype=next(backbone.parameters(), torch.empty(0)).dtype)
+    dtype = next(backbone.parameters(), torch.empty(0)).dtype
     training = backbone.training
     backbone.eval()
     try:
         with torch.no_grad():
-            maps = functional_call(backbone, on_meta, (batch,))
-    except RuntimeError as error:
-        raise ValueError(f"The backbone can't take images of {size[0]} × {size[1]} pixels: {error}") from error
+            maps = functional_call(backbone, on_meta, (torch.empty(1, in_chans, *size, device="meta", dtype=dtype),))
     finally:
         backbone.train(training)
     return [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]

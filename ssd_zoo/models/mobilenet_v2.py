@@ -11,18 +11,12 @@ from typing import Any
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, tf_box_shapes
 from ssd_zoo.detector.heads import SSDLiteHead
-from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame
+from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, NormLayer
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models._load import load, load_backbone
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._weights import (
-    Weights,
-    WeightsEnum,
-    detection_transforms,
-    load,
-    load_backbone,
-    settle_trainable_layers,
-    settle_weights,
-)
+from ssd_zoo.models._settle import settle_pixels, settle_size, settle_trainable_layers, settle_weights
+from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
 
 __all__ = ["MobileNetV2_Weights", "SSDLite300_MobileNet_V2_Weights", "ssdlite300_mobilenet_v2"]
 
@@ -71,6 +65,10 @@ def ssdlite300_mobilenet_v2(
     categories: Sequence[str] | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 300,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
     """Builds the SSDLite of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
@@ -85,7 +83,15 @@ def ssdlite300_mobilenet_v2(
         categories: Their names instead, the background's first.
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input.
+        norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
+        default_boxes: Other default boxes than the original's; for six feature maps.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other.
 
     Example:
         >>> model = ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
@@ -95,18 +101,23 @@ def ssdlite300_mobilenet_v2(
     weights, weights_backbone, categories = settle_weights(
         SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
     )
+    size = settle_size(size)
     pretrained = weights is not None or weights_backbone is not None
     trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = partial(BatchNorm2d, eps=0.001, momentum=0.03)
+    norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2(
-        extras=[(256, 512), (128, 256), (128, 256), (64, 128)], norm_layer=norm_layer, conv_layer=Conv2dSame
+        extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
+        in_chans=in_chans,
+        norm_layer=norm_layer,
+        conv_layer=Conv2dSame,
     )
     backbone.freeze(trainable)
-    default_boxes = DefaultBoxGenerator(shapes=tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]), clip="none")
+    default_boxes = default_boxes or DefaultBoxGenerator(
+        shapes=tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]), clip="none"
+    )
     defaults: dict[str, Any] = {
         "head": partial(SSDLiteHead, norm_layer=norm_layer),
-        "image_mean": (0.5, 0.5, 0.5),
-        "image_std": (0.5, 0.5, 0.5),
+        **settle_pixels(in_chans, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         "antialias": True,
         "score_function": "sigmoid",
         "score_thresh": 1e-8,
@@ -115,6 +126,6 @@ def ssdlite300_mobilenet_v2(
         "topk_candidates": None,
         "clip_before_nms": False,
     }
-    model = SSD(backbone, default_boxes, (300, 300), categories, **{**defaults, **kwargs})
-    load_backbone(backbone, weights_backbone, progress=progress)
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **{**defaults, **kwargs})
+    load_backbone(model, weights_backbone, progress=progress)
     return load(model, weights, progress=progress)

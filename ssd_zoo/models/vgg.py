@@ -9,22 +9,15 @@ from typing import Any
 from ssd_zoo.backbones.vgg import VGG16D
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models._load import load, load_backbone
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._weights import (
-    COCO_CATEGORIES,
-    Weights,
-    WeightsEnum,
-    detection_transforms,
-    load,
-    load_backbone,
-    settle_trainable_layers,
-    settle_weights,
-)
+from ssd_zoo.models._settle import settle_pixels, settle_size, settle_trainable_layers, settle_weights
+from ssd_zoo.models._weights import COCO_CATEGORIES, Weights, WeightsEnum, detection_transforms
 
 __all__ = ["SSD300_VGG16D_Weights", "VGG16D_Weights", "ssd300_vgg16d"]
 
 # Caffe's pixels: 0 to 255, less the mean, not divided.
-_CAFFE_PIXELS = {"image_mean": (0.48235, 0.45882, 0.40784), "image_std": (1 / 255, 1 / 255, 1 / 255)}
+_CAFFE_MEAN, _CAFFE_STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)
 
 
 class VGG16D_Weights(WeightsEnum):
@@ -71,6 +64,9 @@ def ssd300_vgg16d(
     categories: Sequence[str] | None = None,
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 300,
+    default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
     """Builds SSD300: 300 × 300 input, six feature maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
@@ -83,7 +79,14 @@ def ssd300_vgg16d(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of VGG's 5 stages train, counted from the last; by default 4, and all of
             them without pretrained weights.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input. The paper's sizes of maps and boxes are for 300.
+        default_boxes: Other default boxes than the paper's; as many feature maps of them.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
 
     Example:
         >>> model = ssd300_vgg16d(weights_backbone=None, num_classes=21).eval()
@@ -94,6 +97,7 @@ def ssd300_vgg16d(
     weights, weights_backbone, categories = settle_weights(
         SSD300_VGG16D_Weights, weights, VGG16D_Weights, weights_backbone, num_classes, categories
     )
+    size = settle_size(size)
     pretrained = weights is not None or weights_backbone is not None
     trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=4, most=5)
     backbone = VGG16D(
@@ -102,14 +106,16 @@ def ssd300_vgg16d(
             (128, 256, 3, 2, 1),  # conv9_2
             (128, 256, 3, 1, 0),  # conv10_2
             (128, 256, 3, 1, 0),  # conv11_2
-        ]
+        ],
+        in_chans=in_chans,
     )
     backbone.freeze(trainable)
-    default_boxes = DefaultBoxGenerator(
+    default_boxes = default_boxes or DefaultBoxGenerator(
         aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
         scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
-        steps=[8, 16, 32, 64, 100, 300],
+        steps=[8, 16, 32, 64, 100, 300] if size == (300, 300) else None,
     )
-    model = SSD(backbone, default_boxes, (300, 300), categories, **{**_CAFFE_PIXELS, **kwargs})
-    load_backbone(backbone, weights_backbone, progress=progress)
+    defaults = settle_pixels(in_chans, mean=_CAFFE_MEAN, std=_CAFFE_STD)
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **{**defaults, **kwargs})
+    load_backbone(model, weights_backbone, progress=progress)
     return load(model, weights, progress=progress)
