@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 __all__ = ["batch_images", "batch_targets", "check_images", "check_targets", "scale_boxes"]
 
@@ -138,7 +139,7 @@ def check_targets(targets: Any, num_images: int, num_classes: int, on_invalid_bo
         ValueError: If shapes, labels or boxes are invalid. The message names the target and the box.
     """
     if targets is None:
-        raise TypeError("In training mode call model(images, targets); for detections call model.eval() first.")
+        raise TypeError("Losses need targets: call model(images, targets), or model.eval() first for detections alone.")
     if len(targets) != num_images:
         raise ValueError(f"Got {num_images} images and {len(targets)} targets; each image needs one.")
     return [_check_target(target, i, num_classes, on_invalid_boxes) for i, target in enumerate(targets)]
@@ -163,9 +164,13 @@ def _check_target(target: Any, i: int, num_classes: int, on_invalid_boxes: str) 
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"targets[{i}]['labels'] has dtype {labels.dtype}; expected integers.")
-    if not boxes.is_floating_point():
-        boxes = boxes.float()
-    boxes, labels = boxes.as_subclass(Tensor), labels.long()
+    if isinstance(boxes, BoundingBoxes) and boxes.format != BoundingBoxFormat.XYXY:
+        raise ValueError(
+            f"targets[{i}]['boxes'] are in the format {boxes.format.name}; convert them with "
+            "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY')."
+        )
+    boxes, labels = boxes.as_subclass(Tensor), labels.as_subclass(Tensor).long()
+    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
 
     wrong_label = (labels < 1) | (labels >= num_classes)
     if wrong_label.any():

@@ -1,12 +1,35 @@
-"""The training objective: a classification and a box loss over matched default boxes."""
+"""The training objective: a classification and a box loss over matched default boxes.
+
+Liu et al., "SSD: Single Shot MultiBox Detector", equations 1 to 3. https://arxiv.org/abs/1512.02325
+"""
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
-from ssd_zoo.detector.boxes import encode_boxes
+from ssd_zoo.detector.boxes import decode_boxes, encode_boxes
 
-__all__ = ["multibox_loss"]
+__all__ = [
+    "BoxLoss",
+    "BoxLossName",
+    "ClassificationLoss",
+    "ClassificationLossName",
+    "ciou",
+    "cross_entropy",
+    "focal",
+    "giou",
+    "multibox_loss",
+    "smooth_l1",
+]
+
+ClassificationLoss = Callable[[Tensor, Tensor, str], Tensor]
+BoxLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+ClassificationLossName = Literal["cross_entropy", "focal"]
+BoxLossName = Literal["smooth_l1", "giou", "ciou"]
 
 
 def multibox_loss(
@@ -17,11 +40,14 @@ def multibox_loss(
     default_boxes: Tensor,
     *,
     score_function: str = "softmax",
+    classification_loss: ClassificationLossName | ClassificationLoss = "cross_entropy",
+    box_loss: BoxLossName | BoxLoss = "smooth_l1",
     positive_fraction: float = 0.25,
+    min_negatives: int = 3,
 ) -> dict[str, Tensor]:
-    """Computes SSD's loss (equations 1 to 3 of the paper) with hard negative mining, for a whole batch at once.
+    """Computes SSD's loss for a whole batch at once.
 
-    Both losses are sums over the batch, divided by its number of matched default boxes (at least 1).
+    Both parts are sums over the batch, divided by its number of matched default boxes (at least 1).
 
     Args:
         raw: The head's `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`.
@@ -29,40 +55,112 @@ def multibox_loss(
         labels: Their classes `(N, G)`, int64.
         matched: `(N, D)`, the object of each default box or -1, from `match_default_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
-        score_function: `"softmax"` for cross-entropy, `"sigmoid"` for a binary cross-entropy summed over classes.
-        positive_fraction: Share of matched boxes among those that the classification loss sees; 0.25 takes three
-            negatives, the hardest of an image, for each positive.
+        score_function: `"softmax"` or `"sigmoid"`, what the logits are meant for.
+        classification_loss: `"cross_entropy"`, or `"focal"`, which weighs all negatives instead of mining the hardest;
+            or a function of the logits, the labels `(N, D)` (0 where nothing matched) and the score function that gives
+            `(N, D)`, of which the hardest negatives are mined.
+        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes; or a function of the offsets `(N, D, 4)`,
+            the offsets that are right, and the default boxes, that gives `(N, D)`.
+        positive_fraction: Share of matched boxes among those that a mined loss sees; 0.25 takes three negatives, the
+            hardest of an image, for each positive.
+        min_negatives: Least number of negatives of an image. Three are what one positive brings by default, so that
+            images with objects count as in torchvision, but images without count too.
 
     Returns:
         `bbox_regression` and `classification`, scalars.
     """
+    classify = classification_loss if callable(classification_loss) else _CLASSIFICATION_LOSSES[classification_loss]
+    regress = box_loss if callable(box_loss) else _BOX_LOSSES[box_loss]
     positive = matched >= 0
     num_positive = positive.sum(dim=1, keepdim=True)
     normaliser = num_positive.sum().clamp(min=1)
     object_index = matched.clamp(min=0)
 
     target_labels = labels.gather(1, object_index).masked_fill(~positive, 0)
-    losses = _classification_losses(raw["cls_logits"], target_labels, score_function)
-    num_negative = num_positive * ((1 - positive_fraction) / positive_fraction)
-    hardest_first = losses.masked_fill(positive, -torch.inf).sort(dim=1, descending=True).values
-    rank = torch.arange(hardest_first.shape[1], device=losses.device)
-    mined = (rank < num_negative) & hardest_first.isfinite()
-    classification = losses.masked_fill(~positive, 0).sum() + hardest_first.masked_fill(~mined, 0).sum()
+    losses = classify(raw["cls_logits"], target_labels, score_function)
+    if classify is not focal:
+        num_negative = (num_positive * ((1 - positive_fraction) / positive_fraction)).clamp(min=min_negatives)
+        losses = _mine_hard_negatives(losses, positive, num_negative)
 
     matched_boxes = boxes.gather(1, object_index.unsqueeze(-1).expand(-1, -1, 4))
     # Where nothing is matched the target is the default box itself: padding could give infinite logarithms.
     matched_boxes = torch.where(positive.unsqueeze(-1), matched_boxes, default_boxes)
     offsets = encode_boxes(matched_boxes, default_boxes)
-    box_losses = F.smooth_l1_loss(raw["bbox_regression"], offsets, reduction="none").sum(-1)
+    box_losses = regress(raw["bbox_regression"], offsets, default_boxes)
     return {
         "bbox_regression": box_losses.masked_fill(~positive, 0).sum() / normaliser,
-        "classification": classification / normaliser,
+        "classification": losses.sum() / normaliser,
     }
 
 
-def _classification_losses(cls_logits: Tensor, labels: Tensor, score_function: str) -> Tensor:
-    """Gives `(N, D)`, the classification loss of each default box by itself."""
+def _mine_hard_negatives(losses: Tensor, positive: Tensor, num_negative: Tensor) -> Tensor:
+    """Sets the losses `(N, D)` of all negatives to zero but the `num_negative (N, 1)` largest (section 2.2)."""
+    hardest_first = losses.detach().masked_fill(positive, -torch.inf).argsort(dim=1, descending=True)
+    rank = torch.empty_like(hardest_first)
+    rank.scatter_(1, hardest_first, torch.arange(rank.shape[1], device=rank.device).expand_as(rank))
+    return losses.masked_fill(~positive & (rank >= num_negative), 0)
+
+
+def cross_entropy(cls_logits: Tensor, labels: Tensor, score_function: str) -> Tensor:
+    """Cross-entropy over all classes, or binary cross-entropies of each, summed.
+
+    Args:
+        cls_logits: `(N, D, C)`.
+        labels: `(N, D)`, int64, 0 for background.
+        score_function: `"softmax"` or `"sigmoid"`.
+
+    Returns:
+        `(N, D)`.
+    """
     if score_function == "sigmoid":
         one_hot = F.one_hot(labels, cls_logits.shape[-1]).to(cls_logits.dtype)
         return F.binary_cross_entropy_with_logits(cls_logits, one_hot, reduction="none").sum(-1)
     return F.cross_entropy(cls_logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+
+def focal(cls_logits: Tensor, labels: Tensor, score_function: str, *, alpha: float = 0.25, gamma: float = 2) -> Tensor:
+    """Focal loss; a sigmoid's over the foreground classes, a softmax's over the right one.
+
+    Lin et al., "Focal Loss for Dense Object Detection", equation 5. https://arxiv.org/abs/1708.02002
+
+    Args:
+        cls_logits: `(N, D, C)`.
+        labels: `(N, D)`, int64, 0 for background.
+        score_function: `"softmax"` or `"sigmoid"`.
+        alpha: Weight of objects; background weighs `1 - alpha`.
+        gamma: How much less the easy ones count.
+
+    Returns:
+        `(N, D)`.
+    """
+    if score_function == "sigmoid":
+        one_hot = F.one_hot(labels, cls_logits.shape[-1])[..., 1:].to(cls_logits.dtype)
+        return sigmoid_focal_loss(cls_logits[..., 1:], one_hot, alpha=alpha, gamma=gamma).sum(-1)
+    log_prob = cls_logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    weight = torch.where(labels > 0, alpha, 1 - alpha)
+    return -weight * (1 - log_prob.exp()) ** gamma * log_prob
+
+
+def smooth_l1(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:  # noqa: ARG001
+    """Smooth L1 of the four offsets, summed: `(N, D, 4)` to `(N, D)`."""
+    return F.smooth_l1_loss(offsets, target, reduction="none").sum(-1)
+
+
+def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
+    """One minus the generalised IoU of the boxes: `(N, D, 4)` to `(N, D)`.
+
+    Rezatofighi et al., "Generalized Intersection over Union". https://arxiv.org/abs/1902.09630
+    """
+    return generalized_box_iou_loss(decode_boxes(offsets, default_boxes), decode_boxes(target, default_boxes))
+
+
+def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
+    """The complete IoU loss of the boxes: `(N, D, 4)` to `(N, D)`.
+
+    Zheng et al., "Distance-IoU Loss", equation 10. https://arxiv.org/abs/1911.08287
+    """
+    return complete_box_iou_loss(decode_boxes(offsets, default_boxes), decode_boxes(target, default_boxes))
+
+
+_CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_entropy, "focal": focal}
+_BOX_LOSSES: dict[str, BoxLoss] = {"smooth_l1": smooth_l1, "giou": giou, "ciou": ciou}

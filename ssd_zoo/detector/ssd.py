@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,13 @@ from ssd_zoo.detector.inputs import (
     check_targets,
     scale_boxes,
 )
-from ssd_zoo.detector.loss import multibox_loss
+from ssd_zoo.detector.loss import (
+    BoxLoss,
+    BoxLossName,
+    ClassificationLoss,
+    ClassificationLossName,
+    multibox_loss,
+)
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.postprocess import postprocess_detections
 
@@ -51,7 +57,10 @@ class SSD(nn.Module):
         topk_candidates: Most candidates of a class that enter NMS; None for all.
         clip_before_nms: Whether boxes are clipped to the image before NMS or after it.
         iou_thresh: Least IoU of an object and the default boxes that answer for it in training.
+        classification_loss: `"cross_entropy"`, `"focal"`, or a function; see `multibox_loss`.
+        box_loss: `"smooth_l1"`, `"giou"`, `"ciou"`, or a function; see `multibox_loss`.
         positive_fraction: Share of positive default boxes among those that the classification loss sees.
+        min_negatives: Least number of negatives of an image, so that images without objects teach something.
         on_invalid_boxes: In training, whether boxes that are not finite or have no area `"raise"` an error or are
             left out (`"drop"`).
 
@@ -87,12 +96,21 @@ class SSD(nn.Module):
         topk_candidates: int | None = 400,
         clip_before_nms: bool = True,
         iou_thresh: float = 0.5,
+        classification_loss: ClassificationLossName | ClassificationLoss = "cross_entropy",
+        box_loss: BoxLossName | BoxLoss = "smooth_l1",
         positive_fraction: float = 0.25,
+        min_negatives: int = 3,
         on_invalid_boxes: Literal["raise", "drop"] = "raise",
     ) -> None:
         super().__init__()
         _check_choice("score_function", score_function, ("softmax", "sigmoid"))
         _check_choice("on_invalid_boxes", on_invalid_boxes, ("raise", "drop"))
+        if not callable(classification_loss):
+            _check_choice("classification_loss", classification_loss, get_args(ClassificationLossName))
+        if not callable(box_loss):
+            _check_choice("box_loss", box_loss, get_args(BoxLossName))
+        if not 0 < positive_fraction <= 1:
+            raise ValueError(f"positive_fraction must lie above 0 and not above 1, got {positive_fraction}.")
         if len(categories) < 2:
             raise ValueError(f"A detector needs the background and at least one more category, got {list(categories)}.")
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
@@ -110,7 +128,10 @@ class SSD(nn.Module):
         self.topk_candidates = topk_candidates
         self.clip_before_nms = clip_before_nms
         self.iou_thresh = iou_thresh
+        self.classification_loss = classification_loss
+        self.box_loss = box_loss
         self.positive_fraction = positive_fraction
+        self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
 
         shapes = feature_map_shapes(backbone, size, in_chans)
@@ -129,21 +150,24 @@ class SSD(nn.Module):
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
-    @overload
-    def forward(self, images: Sequence[Tensor] | Tensor, targets: None = None) -> list[dict[str, Tensor]]: ...
-
-    @overload
-    def forward(self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]: ...
-
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        self,
+        images: Sequence[Tensor] | Tensor,
+        targets: Sequence[dict[str, Tensor]] | None = None,
+        *,
+        return_losses: bool = False,
+    ) -> Any:
         """Gives losses in training mode and detections otherwise.
 
         Args:
             images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or
                 floating point between 0 and 1.
             targets: In training, one dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
+            return_losses: In evaluation mode, whether to compute losses of `targets` too.
+
+        Returns:
+            In training mode a dict of the losses `bbox_regression` and `classification`. In evaluation mode a list of
+            detections, one dict an image; with `return_losses` the pair of detections and losses.
 
         Raises:
             TypeError: If an argument has the wrong type, or targets are missing in training mode.
@@ -151,10 +175,12 @@ class SSD(nn.Module):
         """
         batch = self.prepare(images)
         image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        if self.training:
-            checked = check_targets(targets, len(image_sizes), len(self.categories), self.on_invalid_boxes)
-            return self._losses(self.forward_raw(batch), checked, image_sizes)
-        return self._detections(self.forward_raw(batch), image_sizes)
+        if not self.training and not return_losses:
+            return self._detections(self.forward_raw(batch), image_sizes)
+        checked = check_targets(targets, len(image_sizes), len(self.categories), self.on_invalid_boxes)
+        raw = self.forward_raw(batch)
+        losses = self._losses(raw, checked, image_sizes)
+        return losses if self.training else (self._detections(raw, image_sizes), losses)
 
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """Checks, resizes and normalises images.
@@ -198,7 +224,10 @@ class SSD(nn.Module):
             matched,
             self.default_boxes,
             score_function=self.score_function,
+            classification_loss=self.classification_loss,
+            box_loss=self.box_loss,
             positive_fraction=self.positive_fraction,
+            min_negatives=self.min_negatives,
         )
 
     def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
