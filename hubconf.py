@@ -1,0 +1,8 @@
+"""torch.hub's door: every registered builder is an entry point."""
+
+from ssd_zoo import get_model_builder as _get_model_builder
+from ssd_zoo import list_models as _list_models
+
+dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub"]
+
+globals().update({_name: _get_model_builder(_name) for _name in _list_models()})

@@ -1,0 +1,221 @@
+"""Imports point down, packages stay in their rooms, and what is public exists."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ssd_zoo
+
+PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
+FILES = sorted(file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py"))
+MODULES = [info.name for info in pkgutil.walk_packages(ssd_zoo.__path__, "ssd_zoo.") if "__main__" not in info.name]
+
+_WEIGHTS = ("detector", "backbones", "models", "converters", "zoo")
+_BELOW_TASKS = (*_WEIGHTS, "data")
+
+# Each room and the rooms that it may import.
+ROOMS = (
+    ("detector", ()),
+    ("backbones", ("detector",)),
+    ("models", ("detector", "backbones")),
+    ("converters", ("detector", "backbones", "models")),
+    ("zoo", ("detector", "backbones", "models", "converters")),
+    ("data", ("detector",)),
+    ("training", _BELOW_TASKS),
+    ("video", _BELOW_TASKS),
+    ("deploy", _BELOW_TASKS),
+    ("cli", (*_BELOW_TASKS, "training", "video", "deploy")),
+)
+# Files of these rooms stand alone; what they share lies in modules with a leading underscore.
+FAMILIES = ("models", "converters")
+# Packages and the only file or folder that may import them.
+HOMES = (("timm", "backbones/timm.py"), ("huggingface_hub", "zoo/"))
+PRIVATE_TORCHVISION = "models/_registry.py"
+# Packages that `import ssd_zoo` must do without.
+OPTIONAL = (
+    "accelerate",
+    "av",
+    "faster_coco_eval",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pycocotools",
+    "supervision",
+    "tensorboard",
+    "torchcodec",
+)
+
+
+class Import(NamedTuple):
+    """One imported name, in full."""
+
+    name: str
+    line: int
+    at_import_time: bool
+
+
+def imports(file: str, source: str) -> Iterator[Import]:
+    """Finds all imports of a file of the package, those within functions too."""
+
+    def visit(node: ast.AST, at_import_time: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, child.lineno, at_import_time)
+            elif isinstance(child, ast.ImportFrom):
+                # In `a/b.py` one leading dot means `a`, two mean what holds `a`.
+                parents = ["ssd_zoo", *Path(file).parts[:-1]]
+                origin = parents[: len(parents) - child.level + 1] if child.level else []
+                origin += child.module.split(".") if child.module else []
+                for alias in child.names:
+                    yield Import(".".join([*origin, alias.name]), child.lineno, at_import_time)
+            else:
+                yield from visit(child, at_import_time and not _runs_later(child))
+
+    return visit(ast.parse(source), True)
+
+
+def _runs_later(node: ast.AST) -> bool:
+    only_for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    return only_for_types or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+def offences(file: str, source: str) -> list[str]:
+    """Lists what a file of the package imports against the rules."""
+    found = [(entry, reason) for entry in imports(file, source) for reason in _reasons(file, entry)]
+    return [f"ssd_zoo/{file}:{entry.line} imports {entry.name}: {reason}" for entry, reason in found]
+
+
+def _reasons(file: str, entry: Import) -> Iterator[str]:
+    top, *rest = entry.name.split(".")
+    if top == "ssd_zoo":
+        yield from _reasons_within(file, rest)
+    for package, home in HOMES:
+        if top == package and not file.startswith(home):
+            yield f"only {home} may import {package}"
+    if top in OPTIONAL and entry.at_import_time:
+        yield f"{top} is optional; import it in the function that needs it"
+    if top == "torchvision" and file != PRIVATE_TORCHVISION and any(part.startswith("_") for part in rest):
+        yield f"only {PRIVATE_TORCHVISION} may import torchvision's private modules"
+    if entry.name == "__future__.annotations" and file.startswith("models/"):
+        yield "get_model_weights reads live annotations"
+
+
+def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
+    if file in ("__init__.py", "__main__.py"):
+        return
+    room, module = Path(file).parts[0], Path(file).stem
+    rooms = dict(ROOMS)
+    if room not in rooms:
+        yield f"{room} is not among the rooms"
+    elif not target or target[0] not in rooms:
+        if room != "cli":
+            yield "only cli may import from the package's top"
+    elif target[0] != room:
+        if target[0] not in rooms[room]:
+            yield f"{room} may import only {', '.join(rooms[room]) or 'no other room'}"
+    elif room in FAMILIES and module != "__init__" and not module.startswith("_"):
+        siblings = {Path(name).stem for name in FILES if name.startswith(f"{room}/")} - {module}
+        if any(part in siblings and not part.startswith("_") for part in target[1:2]):
+            yield f"files of {room} stand alone"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports(file):
+    found = offences(file, (PACKAGE / file).read_text())
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "reason"),
+    [
+        ("detector/ssd.py", "from ssd_zoo.models.vgg import ssd300_vgg16d", "may import only no other room"),
+        ("detector/ssd.py", "def f():\n    from ssd_zoo import zoo", "may import only no other room"),
+        ("backbones/vgg.py", "from ..models import vgg", "may import only detector"),
+        ("models/vgg.py", "import ssd_zoo.zoo.loading", "may import only detector, backbones"),
+        ("models/vgg.py", "from ssd_zoo import SSD", "only cli may import from the package's top"),
+        ("models/vgg.py", "import ssd_zoo", "only cli may import from the package's top"),
+        ("models/vgg.py", "from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights", "stand alone"),
+        ("models/vgg.py", "from ssd_zoo.models import mobilenet_v2", "stand alone"),
+        ("models/vgg.py", "from . import mobilenet_v2", "stand alone"),
+        ("models/vgg.py", "from __future__ import annotations", "live annotations"),
+        ("models/vgg.py", "from torchvision.models._api import register_model", "private modules"),
+        ("models/vgg.py", "def f():\n    from torchvision.models import _utils", "private modules"),
+        ("converters/tensorflow.py", "from ssd_zoo.converters.torchvision import convert", "stand alone"),
+        ("data/images.py", "from ssd_zoo.converters import torchvision", "may import only detector"),
+        ("training/fit.py", "from ssd_zoo.video import tubes", "may import only"),
+        ("video/tubes.py", "from ssd_zoo.cli.main import main", "may import only"),
+        ("elsewhere/new.py", "from ssd_zoo.detector import ssd", "not among the rooms"),
+        ("models/vgg.py", "import timm", "only backbones/timm.py"),
+        ("data/images.py", "def f():\n    from huggingface_hub import HfApi", "only zoo/"),
+        ("deploy/onnx.py", "import onnx", "optional"),
+        ("deploy/onnx.py", "try:\n    import onnx.helper\nexcept ImportError:\n    pass", "optional"),
+        ("deploy/onnx.py", "class A:\n    import onnx", "optional"),
+    ],
+)
+def test_offender_is_caught(file, source, reason):
+    [offence] = offences(file, source)
+    assert reason in offence
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("models/vgg.py", "from ssd_zoo.models import _weights\nfrom ssd_zoo.models._registry import register_model"),
+        ("models/__init__.py", "from ssd_zoo.models import vgg"),
+        ("models/_registry.py", "from torchvision.models._api import register_model"),
+        ("backbones/timm.py", "import timm"),
+        ("zoo/hub.py", "from huggingface_hub import HfApi\nfrom ssd_zoo.models import vgg"),
+        ("deploy/onnx.py", "def f():\n    import onnx\n    from ssd_zoo.deploy import export"),
+        ("deploy/onnx.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx"),
+        ("training/fit.py", "from ssd_zoo.data import read_image\nfrom ssd_zoo.zoo import read_weights"),
+        ("cli/main.py", "import ssd_zoo\nfrom ssd_zoo.training import fit"),
+    ],
+)
+def test_what_is_allowed_is_not_caught(file, source):
+    assert offences(file, source) == []
+
+
+def test_no_model_file_bears_a_builders_name():
+    assert not {Path(file).stem for file in FILES if file.startswith("models/")} & set(ssd_zoo.list_models())
+
+
+def test_import_leaves_heavy_packages_out():
+    code = "import ssd_zoo, sys; print(*{'timm', 'huggingface_hub'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_public_names_exist_in_order():
+    names = ssd_zoo.__all__
+    missing = [name for name in names if not hasattr(ssd_zoo, name)]
+    assert not missing
+    # Constants, classes, functions.
+    assert names == sorted(set(names), key=lambda name: (not name.isupper(), name.islower(), name))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_declare_what_is_public(name):
+    module = importlib.import_module(name)
+    declared = getattr(module, "__all__", None)
+    defined = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and inspect.isroutine(value) and value.__module__ == name
+    ]
+    assert declared is not None or not defined, f"{name} defines {', '.join(defined)} and has no __all__"
+    missing = [key for key in declared or () if not hasattr(module, key)]
+    assert not missing, f"{name}.__all__ names {', '.join(missing)}, which do not exist"
+
+
+def test_package_is_typed():
+    assert Path(ssd_zoo.__file__).with_name("py.typed").is_file()
