@@ -3,41 +3,91 @@
 import colorsys
 from collections.abc import Sequence
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 __all__ = ["draw_detections"]
 
+Rectangle = tuple[float, float, float, float]
+
 
 def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Sequence[str]) -> Image.Image:
     """Draws boxes with their class and score.
 
+    Each class has its colour. Better detections are drawn over worse; a label stands where it hides no better one's,
+    if there is such a place at its box, and is left out where the picture is too small for it.
+
     Args:
-        image: RGB, uint8 `(3, H, W)`.
-        detections: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)`, and `scores (n,)` where there are any.
+        image: RGB, uint8 `(3, H, W)`; it is not changed.
+        detections: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)`, and `scores (n,)` where there are any,
+            the best first.
         categories: Names of the classes, background first.
 
     Returns:
-        The picture, of the image's size. Better detections are drawn over worse.
+        The picture, of the image's size.
+
+    Raises:
+        ValueError: If the image is not of that kind, a label has no category, or a box is reversed.
     """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
+        raise ValueError(
+            f"Expected an RGB image, uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}. "
+            "For floating point use (image * 255).round().byte(), for one channel image.expand(3, -1, -1)."
+        )
+    boxes, labels = detections["boxes"].tolist(), detections["labels"].tolist()
+    scores = detections["scores"].tolist() if "scores" in detections else [None] * len(boxes)
+    texts = [_text(label, score, categories) for label, score in zip(labels, scores, strict=True)]
+
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     draw = ImageDraw.Draw(picture)
     shorter = min(picture.size)
     line = max(1, round(shorter / 200))
     font = ImageFont.load_default(max(10, shorter / 30))
-    boxes, labels = detections["boxes"].tolist(), detections["labels"].tolist()
-    scores = detections["scores"].tolist() if "scores" in detections else [None] * len(boxes)
-    for box, label, score in reversed(list(zip(boxes, labels, scores, strict=True))):
-        colour = _colour(label)
-        draw.rectangle(box, outline=colour, width=line)
-        text = categories[label] if score is None else f"{categories[label]} {score:.2f}"
-        _, _, text_width, text_height = draw.textbbox((0, 0), text, font=font, anchor="lt")
-        pad = 2 * line
-        x = min(max(0, box[0]), max(0, picture.width - text_width - 2 * pad))
-        y = max(0, box[1] - text_height - 2 * pad)
-        draw.rectangle((x, y, x + text_width + 2 * pad, y + text_height + 2 * pad), fill=colour)
-        draw.text((x + pad, y + pad), text, fill="black", font=font, anchor="lt")
+    plates: list[Rectangle | None] = []
+    for box, text in zip(boxes, texts, strict=True):
+        if not (box[0] <= box[2] and box[1] <= box[3]):
+            raise ValueError(f"Box {box} is reversed or not a number; expected xyxy with x1 <= x2 and y1 <= y2.")
+        _, _, width, height = draw.textbbox((0, 0), text, font=font, anchor="lt")
+        plates.append(_place(box, (width + 4 * line, height + 4 * line), picture.size, plates))
+
+    worst_first = list(zip(boxes, labels, texts, plates, strict=True))[::-1]
+    for box, label, _, _ in worst_first:
+        draw.rectangle(box, outline=_colour(label), width=line)
+    for _, label, text, plate in worst_first:
+        if plate is not None:
+            draw.rectangle(plate, fill=_colour(label))
+            draw.text((plate[0] + 2 * line, plate[1] + 2 * line), text, "black", font, anchor="lt")
     return picture
+
+
+def _text(label: int, score: float | None, categories: Sequence[str]) -> str:
+    if not 0 <= label < len(categories):
+        raise ValueError(f"Label {label} has no name: categories has labels 0 to {len(categories) - 1}.")
+    return categories[label] if score is None else f"{categories[label]} {score:.2f}"
+
+
+def _place(
+    box: Rectangle, size: tuple[float, float], picture_size: tuple[int, int], others: Sequence[Rectangle | None]
+) -> Rectangle | None:
+    """Finds where the label of a box lies in the picture: above it, in it or below it, best clear of the others.
+
+    Returns:
+        The label's xyxy, or None if the picture is too small for it.
+    """
+    most_x, most_y = picture_size[0] - 1 - size[0], picture_size[1] - 1 - size[1]
+    if most_x < 0 or most_y < 0:
+        return None
+    plates = []
+    for y in (box[1] - size[1], box[1], box[3] - size[1], box[3]):
+        for x in (box[0], box[2] - size[0]):
+            left, top = min(max(0, round(x)), most_x), min(max(0, round(y)), most_y)
+            plates.append((left, top, left + size[0], top + size[1]))
+    return next((plate for plate in plates if not any(other and _overlap(plate, other) for other in others)), plates[0])
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
 def _colour(label: int) -> tuple[int, int, int]:

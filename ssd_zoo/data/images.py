@@ -1,6 +1,7 @@
 """Image files."""
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["find_images", "read_image"]
+__all__ = ["find_images", "image_endings", "read_image"]
+
+# Pillow knows their endings, but does not read their pixels.
+_NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
+
+
+def image_endings() -> set[str]:
+    """Gives the endings of image files, such as `".jpg"`, in lower case."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind not in _NO_PICTURES}
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
@@ -17,7 +26,8 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
     Args:
         sources: Files, which are listed whatever they hold; folders, of which all files with an image's ending are
-            listed, those of subfolders too; and glob patterns.
+            listed, those of subfolders too, but nothing hidden (`.name`); and glob patterns, where `**` stands for
+            any number of folders.
 
     Returns:
         The files, each once, those of a folder or pattern in order of their names.
@@ -25,28 +35,39 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
     Raises:
         FileNotFoundError: If a source is, or matches, nothing.
     """
-    endings = set(Image.registered_extensions())
-    files: dict[Path, None] = {}
+    files: dict[str, Path] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+            found = _images_of(path)
         elif path.exists():
             found = [path]
         else:
             found = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if file.is_file())
         if not found:
-            what = "holds no image" if path.is_dir() else "is no file, folder or pattern that matches one"
+            what = "holds no image" if path.is_dir() else "is no file or folder, nor a pattern that matches a file"
             raise FileNotFoundError(f"{source} {what}.")
-        files.update(dict.fromkeys(found))
-    return list(files)
+        for file in found:
+            files.setdefault(os.path.abspath(file), file)
+    return list(files.values())
+
+
+def _images_of(folder: Path) -> list[Path]:
+    endings = image_endings()
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in endings
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
 
 
 def read_image(file: str | Path) -> Tensor:
     """Reads an image file of any kind that Pillow knows.
 
     The EXIF orientation is obeyed; grey, palette, CMYK and 16-bit images become 8-bit RGB over their full range;
-    what is transparent is laid on white.
+    what is transparent is laid on white; of several frames the first is read.
 
     Args:
         file: The file's path.
@@ -56,7 +77,8 @@ def read_image(file: str | Path) -> Tensor:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no image that can be read, or is cut off. The message names the file.
+        ValueError: If it is no image that can be read, is cut off, or has pixels of unknown range (floating-point
+            numbers, 32-bit integers beyond 0 to 65535). The message names the file.
     """
     try:
         with Image.open(file) as image:
@@ -67,16 +89,21 @@ def read_image(file: str | Path) -> Tensor:
         raise ValueError(f"{file} is a folder, not an image.") from error
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} can't be read: {error}.") from error
+    except Exception as error:  # Pillow's decoders raise what they like on a broken file.
+        raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16-bit grey, which Pillow would cut off at 255.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise OSError("its pixels are floating-point numbers of unknown range")
+        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # Pillow itself would cut 16-bit grey off at 255.
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(
+                f"its pixels go from {grey.min()} to {grey.max()}, which is no range known; save it with 8 or 16 bits"
+            )
+        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -1,0 +1,259 @@
+"""Image files of every kind, and how they are found. Pictures are written by Pillow, expected pixels by hand."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssd_zoo.data import find_images, read_image
+
+RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+# A picture two wide and three high that looks different however it is turned.
+UPRIGHT = [[RED, GREEN], [BLUE, WHITE], [BLACK, GREY]]
+# What a camera stores of it, for each value of the EXIF tag (Exif 2.32, table "Orientation").
+STORED = {
+    1: UPRIGHT,
+    2: [[GREEN, RED], [WHITE, BLUE], [GREY, BLACK]],  # row 0 top, column 0 right
+    3: [[GREY, BLACK], [WHITE, BLUE], [GREEN, RED]],  # bottom, right
+    4: [[BLACK, GREY], [BLUE, WHITE], [RED, GREEN]],  # bottom, left
+    5: [[RED, BLUE, BLACK], [GREEN, WHITE, GREY]],  # row 0 left, column 0 top
+    6: [[GREEN, WHITE, GREY], [RED, BLUE, BLACK]],  # right, top
+    7: [[GREY, WHITE, GREEN], [BLACK, BLUE, RED]],  # right, bottom
+    8: [[BLACK, BLUE, RED], [GREY, WHITE, GREEN]],  # left, bottom
+}
+
+
+def picture(rows) -> Image.Image:
+    return Image.fromarray(np.array(rows, dtype=np.uint8))
+
+
+def pixels(image: torch.Tensor) -> list[list[tuple[int, ...]]]:
+    assert image.dtype == torch.uint8
+    assert image.shape[0] == 3
+    return [[tuple(pixel) for pixel in row] for row in image.permute(1, 2, 0).tolist()]
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("ending", ["png", "tiff", "webp"])
+def test_exif_orientation(tmp_path, orientation, ending):
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture(STORED[orientation]).save(tmp_path / f"a.{ending}", exif=exif, lossless=True)
+    assert pixels(read_image(tmp_path / f"a.{ending}")) == UPRIGHT
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_of_jpeg(tmp_path, orientation):
+    # JPEG blurs colours over blocks of 8 × 8 pixels, so each pixel becomes two blocks wide.
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = np.array(STORED[orientation], dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    Image.fromarray(stored).save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    read = read_image(tmp_path / "a.jpg")
+    assert read.shape == (3, 48, 32)
+    expected = torch.tensor(UPRIGHT).permute(2, 0, 1)
+    torch.testing.assert_close(read[:, 8::16, 8::16].long(), expected, atol=6, rtol=0)
+
+
+def test_unknown_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 9
+    picture(UPRIGHT).save(tmp_path / "a.png", exif=exif)
+    assert pixels(read_image(tmp_path / "a.png")) == UPRIGHT
+
+
+def test_grey(tmp_path):
+    Image.fromarray(np.array([[0, 100, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
+    assert pixels(read_image(tmp_path / "a.png")) == [[BLACK, (100, 100, 100), WHITE]]
+
+
+def test_one_bit(tmp_path):
+    Image.fromarray(np.array([[0, 255, 0]], dtype=np.uint8)).convert("1").save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "1"
+    assert pixels(read_image(tmp_path / "a.png")) == [[BLACK, WHITE, BLACK]]
+
+
+@pytest.mark.parametrize("ending", ["png", "gif"])
+def test_palette(tmp_path, ending):
+    image = Image.new("P", (3, 1))
+    image.putpalette([*RED, *GREEN, *BLUE])
+    image.frombytes(bytes([2, 0, 1]))
+    image.save(tmp_path / f"a.{ending}")
+    assert pixels(read_image(tmp_path / f"a.{ending}")) == [[BLUE, RED, GREEN]]
+
+
+@pytest.mark.parametrize("ending", ["png", "gif"])
+def test_transparent_colour_of_a_palette(tmp_path, ending):
+    image = Image.new("P", (3, 1))
+    image.putpalette([*RED, *GREEN, *BLUE])
+    image.frombytes(bytes([2, 0, 1]))
+    image.save(tmp_path / f"a.{ending}", transparency=0)
+    assert pixels(read_image(tmp_path / f"a.{ending}")) == [[BLUE, WHITE, GREEN]]
+
+
+def test_transparent_colour_of_rgb(tmp_path):
+    picture([[RED, GREEN]]).save(tmp_path / "a.png", transparency=GREEN)
+    assert pixels(read_image(tmp_path / "a.png")) == [[RED, WHITE]]
+
+
+def test_grey_with_alpha(tmp_path):
+    Image.fromarray(np.array([[[100, 255], [100, 0]]], dtype=np.uint8), "LA").save(tmp_path / "a.png")
+    assert pixels(read_image(tmp_path / "a.png")) == [[(100, 100, 100), WHITE]]
+
+
+def test_alpha_is_laid_on_white(tmp_path):
+    # One fifth of red and four fifths of white: 255, and 0.8 · 255 = 204.
+    Image.fromarray(np.array([[[*RED, 255], [*RED, 0], [*RED, 51]]], dtype=np.uint8)).save(tmp_path / "a.png")
+    assert pixels(read_image(tmp_path / "a.png")) == [[RED, WHITE, (255, 204, 204)]]
+
+
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+def test_16_bit_grey_keeps_its_range(tmp_path, ending):
+    # 65535 = 255 · 257
+    Image.fromarray(np.array([[0, 257, 100 * 257, 65535]], dtype=np.uint16)).save(tmp_path / f"a.{ending}")
+    expected = [[BLACK, (1, 1, 1), (100, 100, 100), WHITE]]
+    assert pixels(read_image(tmp_path / f"a.{ending}")) == expected
+
+
+def test_32_bit_tiff_with_16_bit_values(tmp_path):
+    Image.fromarray(np.array([[0, 100 * 257, 65535]], dtype=np.int32)).save(tmp_path / "a.tiff")
+    assert pixels(read_image(tmp_path / "a.tiff")) == [[BLACK, (100, 100, 100), WHITE]]
+
+
+@pytest.mark.parametrize(("values", "found"), [([0, 70000], "0 to 70000"), ([-1, 5], "-1 to 5")])
+def test_32_bit_tiff_of_unknown_range(tmp_path, values, found):
+    Image.fromarray(np.array([values], dtype=np.int32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=rf"a\.tiff.*{found}.*save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_float_tiff(tmp_path):
+    Image.fromarray(np.array([[0.0, 0.5]], dtype=np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a\.tiff.*floating-point.*save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_cmyk_jpeg(tmp_path):
+    # Cyan ink alone leaves green and blue, yellow ink alone red and green, full black nothing.
+    inks = np.array([[[255, 0, 0, 0], [0, 0, 255, 0], [0, 0, 0, 255], [0, 0, 0, 0]]], dtype=np.uint8)
+    Image.fromarray(inks.repeat(16, 0).repeat(16, 1), "CMYK").save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    expected = torch.tensor([[[0, 255, 255], [255, 255, 0], BLACK, WHITE]]).permute(2, 0, 1)
+    torch.testing.assert_close(read_image(tmp_path / "a.jpg")[:, 8::16, 8::16].long(), expected, atol=6, rtol=0)
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [picture([[colour, colour]]) for colour in (GREEN, RED, BLUE)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert pixels(read_image(tmp_path / "a.gif")) == [[GREEN, GREEN]]
+
+
+def test_the_kind_is_read_from_the_file_not_from_its_name(tmp_path):
+    picture(UPRIGHT).save(tmp_path / "a", format="PNG")
+    (tmp_path / "a").rename(tmp_path / "a.jpg")
+    assert pixels(read_image(str(tmp_path / "a.jpg"))) == UPRIGHT
+
+
+def test_grey_photograph(test_data):
+    # Of coco128's pictures this one alone is stored in grey.
+    image = read_image(test_data / "coco128/images/000000000086.jpg")
+    assert image.shape == (3, 640, 512)
+    assert torch.equal(image[0], image[1])
+    assert torch.equal(image[0], image[2])
+    assert image.float().std() > 30
+
+
+def test_truncated_jpeg(tmp_path, photo):
+    data = photo.read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"half\.jpg can't be read: .*truncated"):
+        read_image(tmp_path / "half.jpg")
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"Dear diary,\n"], ids=["empty", "cut header", "text"])
+def test_no_image(tmp_path, data):
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.jpg (is not an image|can't be read)"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("header", [b"P6 5x 4 255\n", b"DDS ", b"qoif\0\0\0\1\0\0\0\1\3\0"])
+def test_whatever_pillow_raises_the_file_is_named(tmp_path, header):
+    (tmp_path / "a.bin").write_bytes(header)
+    with pytest.raises(ValueError, match=r"a\.bin"):
+        read_image(tmp_path / "a.bin")
+
+
+def test_folder_is_no_image(tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
+        read_image(tmp_path / "gone.jpg")
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """A folder with images, and with what is none."""
+    files = ["b.jpg", "a.PNG", "notes.txt", "clip.mpg", "table.h5", "sub/c d.webp", "sub/é.tif", "x[1].jpg"]
+    files += [".hidden.jpg", ".cache/e.jpg", "sub/._c.jpg"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.jpg").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(files) -> list[str]:
+    return [file.as_posix() for file in files]
+
+
+def test_images_of_a_folder(tree):
+    assert names(find_images(["."])) == ["a.PNG", "b.jpg", "sub/c d.webp", "sub/é.tif", "x[1].jpg"]
+    assert find_images([tree / "sub"]) == [tree / "sub/c d.webp", tree / "sub/é.tif"]
+
+
+def test_hidden_folder_that_was_asked_for(tree):
+    assert names(find_images([".cache"])) == [".cache/e.jpg"]
+
+
+def test_files_are_listed_in_the_order_given_whatever_they_hold(tree):
+    assert names(find_images(["notes.txt", "a.PNG", ".hidden.jpg"])) == ["notes.txt", "a.PNG", ".hidden.jpg"]
+
+
+def test_patterns(tree):
+    assert names(find_images(["*.jpg"])) == ["b.jpg", "x[1].jpg"]
+    assert names(find_images(["?.*"])) == ["a.PNG", "b.jpg"]
+    assert names(find_images(["**/*.[wt][ei][bf]*"])) == ["sub/c d.webp", "sub/é.tif"]
+
+
+def test_name_that_looks_like_a_pattern(tree):
+    assert names(find_images(["x[1].jpg"])) == ["x[1].jpg"]
+
+
+def test_each_file_once(tree):
+    sources = ["b.jpg", "./b.jpg", str(tree / "b.jpg"), os.path.join("sub", "..", "b.jpg"), "b*", Path("b.jpg")]
+    assert names(find_images(sources)) == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("gone.jpg", r"gone\.jpg is no file or folder, nor a pattern"),
+        ("*.bmp", r"\*\.bmp is no file or folder, nor a pattern"),
+        ("empty", "empty holds no image"),
+        ("folder.jpg", r"folder\.jpg holds no image"),
+    ],
+)
+def test_source_without_images(tree, source, why):
+    with pytest.raises(FileNotFoundError, match=why):
+        find_images(["b.jpg", source])
