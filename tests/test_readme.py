@@ -1,0 +1,96 @@
+"""What README and docs show is true: code runs, commands work, the table of models is the registry's."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import ssd_zoo
+from ssd_zoo.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
+README = PAGES["README.md"]
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Gives a page's blocks of code in a language, but for those that say they need a download."""
+    return [code for kind, title, code in BLOCK.findall(text) if kind == language and "needs a download" not in title]
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text, "python")])
+def test_code_runs_and_prints_what_it_says(page, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    code = "\n".join(blocks(PAGES[page], "python"))
+    exec(compile(code, page, "exec"), {})
+    expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_readme_commands_are_those_that_ci_runs():
+    detect, test = (line for block in blocks(README, "sh") for line in block.splitlines())
+    assert detect.startswith("python3 -m venv .venv && ")
+    assert test.startswith("python3 -m venv .venv && ")
+    assert test.endswith(".venv/bin/pytest")
+    # Taken from README, not repeated.
+    assert r"sed -n '/^```sh$/,/^```$/{/^```/!p}' README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_readme_shows_what_detect_prints(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    [command] = re.findall(r"ssd-zoo (detect .*) --output", README)
+    assert main([*shlex.split(command), "--output", str(tmp_path)]) == 0
+    assert capsys.readouterr().out in blocks(README, "text")
+
+
+def test_detect_page_shows_what_detect_writes(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    [shown] = blocks(PAGES["docs/detect.md"], "json")
+    main(["detect", "examples/astronaut.jpg", "--json", str(tmp_path / "found.json")])
+    assert capsys.readouterr().out in blocks(PAGES["docs/detect.md"], "text")
+    [expected], [row] = json.loads(shown), json.loads((tmp_path / "found.json").read_text())
+    for key in ("bbox", "score"):
+        assert row.pop(key) == pytest.approx(expected.pop(key), abs=0.02)
+    assert row == expected
+
+
+def test_detect_page_knows_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["detect", "--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert set(re.findall(r"--[a-z][a-z-]+", PAGES["docs/detect.md"])) == options
+
+
+def test_reference_lists_every_public_name():
+    listed = re.findall(r"^::: ssd_zoo\.(\w+)$", PAGES["docs/reference.md"], re.MULTILINE)
+    assert set(ssd_zoo.__all__) <= set(listed)
+
+
+def test_table_of_models_is_the_registry():
+    rows = "\n".join(row for name in ssd_zoo.list_models() for row in model_rows(name))
+    assert rows in README, f"README's table of models should read\n{rows}"
+
+
+def model_rows(name: str) -> list[str]:
+    with torch.device("meta"):
+        model = ssd_zoo.get_model(name, weights=None, weights_backbone=None)
+    height, width = model.size
+    start = f"| `{name}` | {height} × {width} | {len(model.default_boxes)} |"
+    rows = []
+    for entry in ssd_zoo.get_model_weights(name):
+        shipped = ", ships" if entry.url.startswith("package:") else ""
+        results = "; ".join(_result(data, dict(figures)) for data, figures in entry.meta["metrics"].items())
+        rows.append(f"{start} `{entry.name}`{shipped} | {entry.meta['num_params'] / 1e6:.1f} M | {results} |")
+    return rows
+
+
+def _result(data: str, figures: dict[str, float | str]) -> str:
+    source = figures.pop("source")
+    return f"{', '.join(f'{key} {value}' for key, value in figures.items())} on {data}, {source}"
