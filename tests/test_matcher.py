@@ -1,0 +1,64 @@
+"""Matching, on a matrix worked out by hand."""
+
+import pytest
+import torch
+from torchvision.ops import box_iou as torchvision_box_iou
+
+from ssd_zoo.detector.matcher import box_iou, match_default_boxes
+
+DEFAULT_BOXES = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [0, 0, 20, 20], [50, 50, 60, 60]])
+
+
+def match(*images, iou_thresh=0.5):
+    most = max(1, *(len(image) for image in images))
+    boxes, valid = torch.zeros(len(images), most, 4), torch.zeros(len(images), most, dtype=torch.bool)
+    for i, image in enumerate(images):
+        if image:
+            boxes[i, : len(image)] = torch.tensor(image)
+            valid[i, : len(image)] = True
+    return match_default_boxes(boxes, valid, DEFAULT_BOXES, iou_thresh).tolist()
+
+
+def test_iou_by_hand():
+    iou = box_iou(torch.tensor([[[0.0, 0, 10, 20]]]), DEFAULT_BOXES)
+    assert iou.tolist() == [[pytest.approx([0.5, 0, 0.5, 0])]]
+
+
+def test_iou_is_torchvisions():
+    boxes = torch.rand(2, 7, 4, generator=torch.Generator().manual_seed(0)) * 20
+    boxes[..., 2:] += boxes[..., :2] + 0.1
+    for iou, image in zip(box_iou(boxes, DEFAULT_BOXES), boxes, strict=True):
+        torch.testing.assert_close(iou, torchvision_box_iou(image, DEFAULT_BOXES))
+
+
+def test_threshold_is_included():
+    # IoU 0.5 with the first and the third default box: both answer.
+    assert match([[0.0, 0, 10, 20]]) == [[0, -1, 0, -1]]
+    assert match([[0.0, 0, 10, 20]], iou_thresh=0.51) == [[0, -1, -1, -1]]
+
+
+def test_every_object_has_its_best_default_box():
+    # A tiny object far below the threshold takes the last default box, and only that.
+    assert match([[50.0, 50, 51, 51]]) == [[-1, -1, -1, 0]]
+
+
+def test_the_forced_match_overrides_a_better_overlap():
+    # Object 0 is default box 0; object 1 lies within it and overlaps it most, so takes it.
+    assert match([[0.0, 0, 10, 10], [0, 0, 5, 5]]) == [[1, -1, -1, -1]]
+
+
+def test_each_default_box_answers_for_its_best_object():
+    assert match([[0.0, 0, 10, 10], [11, 0, 20, 10]]) == [[0, 1, -1, -1]]
+
+
+def test_images_without_objects_and_padding():
+    assert match([], [[0.0, 0, 10, 10]], [[50.0, 50, 60, 60], [10, 0, 20, 10]]) == [
+        [-1, -1, -1, -1],
+        [0, -1, -1, -1],
+        [-1, 1, -1, 0],
+    ]
+
+
+def test_padding_does_not_take_the_first_default_box():
+    # The padded box overlaps nothing, so its best default box would be the first.
+    assert match([[50.0, 50, 60, 60]], [[0.0, 0, 10, 10], [10, 0, 20, 10]])[0] == [-1, -1, -1, 0]

@@ -1,0 +1,122 @@
+"""Post-processing, against torchvision's and by hand."""
+
+import pytest
+import torch
+from torchvision.models.detection import _utils as torchvision_utils
+from torchvision.models.detection.ssd import SSD as TorchvisionSSD
+
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.postprocess import postprocess_detections
+
+SIZE = (300, 300)
+DEFAULT_BOXES = DefaultBoxGenerator([[2], [2, 3], [2, 3]], [0.1, 0.3, 0.6, 0.9])([(20, 20), (10, 10), (5, 5)], SIZE)
+
+
+def raw_output(images, num_classes, spread, seed=0):
+    # In float64, because equal scores have no order that torchvision and we could share.
+    generator = torch.Generator().manual_seed(seed)
+    shape = (images, len(DEFAULT_BOXES))
+    return {
+        "cls_logits": torch.randn(*shape, num_classes, generator=generator, dtype=torch.float64) * spread,
+        "bbox_regression": torch.randn(*shape, 4, generator=generator, dtype=torch.float64),
+    }
+
+
+def torchvision_detections(raw, **settings):
+    model = TorchvisionSSD.__new__(TorchvisionSSD)
+    torch.nn.Module.__init__(model)
+    model.box_coder = torchvision_utils.BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+    for name, value in settings.items():
+        setattr(model, name, value)
+    images = len(raw["cls_logits"])
+    return model.postprocess_detections(raw, [DEFAULT_BOXES] * images, [SIZE] * images)
+
+
+DEFAULTS = {"score_thresh": 0.01, "nms_thresh": 0.45, "detections_per_img": 200, "topk_candidates": 400}
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "spread", "settings"),
+    [
+        (2, 0.1, {}),
+        (21, 0.1, {}),
+        (91, 0.1, {}),
+        (2, 4, {}),
+        (21, 4, {}),
+        (21, 1, {"topk_candidates": 20}),
+        (3, 1, {"detections_per_img": 3}),
+        (3, 0.1, {"detections_per_img": 2000}),
+        (21, 4, {"detections_per_img": 2000}),
+        (3, 1, {"nms_thresh": 0.05}),
+        (3, 1, {"score_thresh": 0.2}),
+        (21, 1, {"score_thresh": 0.0, "topk_candidates": 7, "detections_per_img": 300}),
+    ],
+)
+def test_is_torchvisions(num_classes, spread, settings):
+    settings = {**DEFAULTS, **settings}
+    raw = raw_output(2, num_classes, spread)
+    detections = postprocess_detections(raw, DEFAULT_BOXES, SIZE, **settings)
+    for ours, theirs in zip(detections, torchvision_detections(raw, **settings), strict=True):
+        torch.testing.assert_close(ours["scores"], theirs["scores"])
+        assert torch.equal(ours["labels"], theirs["labels"])
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=0, atol=1e-4)
+
+
+def logits_of(scores):
+    return torch.logit(torch.tensor(scores))
+
+
+def test_by_hand_with_clipping_after_nms():
+    default_boxes = torch.tensor([[-20.0, 0, 20, 10], [-16, 0, 24, 10], [0, 0, 20, 10], [-30, 0, -5, 10]])
+    raw = {
+        "cls_logits": torch.stack([torch.zeros(4), logits_of([0.9, 0.8, 0.7, 0.6])], dim=1).unsqueeze(0),
+        "bbox_regression": torch.zeros(1, 4, 4),
+    }
+    settings = {"score_function": "sigmoid", "nms_thresh": 0.6, "topk_candidates": None}
+    [after] = postprocess_detections(raw, default_boxes, (100, 100), clip_before_nms=False, **settings)
+    # Unclipped, the second overlaps the first by 36 / 44 and goes, the third by 20 / 40 and stays;
+    # the fourth stays in NMS, but nothing of it is within the image.
+    assert after["boxes"].tolist() == [[0, 0, 20, 10], [0, 0, 20, 10]]
+    assert after["scores"].tolist() == pytest.approx([0.9, 0.7])
+    [before] = postprocess_detections(raw, default_boxes, (100, 100), clip_before_nms=True, **settings)
+    # Clipped, the first three are nearly the same box.
+    assert before["scores"].tolist() == pytest.approx([0.9, 0.6])
+
+
+def test_boxes_dropped_after_clipping_are_not_replaced():
+    default_boxes = torch.tensor([[-20.0, 0, -10, 10], [0, 0, 10, 10], [20, 0, 30, 10]])
+    raw = {
+        "cls_logits": torch.stack([torch.zeros(3), logits_of([0.9, 0.8, 0.7])], dim=1).unsqueeze(0),
+        "bbox_regression": torch.zeros(1, 3, 4),
+    }
+    settings = {"score_function": "sigmoid", "clip_before_nms": False, "detections_per_img": 2}
+    [found] = postprocess_detections(raw, default_boxes, (100, 100), **settings)
+    assert found["scores"].tolist() == pytest.approx([0.8])
+
+
+def test_nothing_above_the_threshold():
+    raw = raw_output(2, 3, 1)
+    for found in postprocess_detections(raw, DEFAULT_BOXES, SIZE, score_thresh=0.9999):
+        assert found["boxes"].shape == (0, 4)
+        assert found["labels"].shape == found["scores"].shape == (0,)
+        assert found["labels"].dtype == torch.int64
+
+
+def test_goes_on_until_there_are_enough():
+    # The 400 best candidates are one place again and again; what is looked for comes after them.
+    default_boxes = torch.cat([torch.tensor([[0.0, 0, 50, 50]]).repeat(1500, 1), torch.tensor([[80.0, 80, 90, 90]])])
+    logits = torch.zeros(1, 1501, 2)
+    logits[0, :, 1] = torch.linspace(5, 4, 1501)
+    raw = {"cls_logits": logits, "bbox_regression": torch.zeros(1, 1501, 4)}
+    [found] = postprocess_detections(raw, default_boxes, (100, 100), detections_per_img=10, topk_candidates=None)
+    assert found["boxes"].tolist() == [[0, 0, 50, 50], [80, 80, 90, 90]]
+    [found] = postprocess_detections(raw, default_boxes, (100, 100), detections_per_img=10, topk_candidates=1500)
+    assert found["boxes"].tolist() == [[0, 0, 50, 50]]
+
+
+def test_images_of_a_batch_are_alone():
+    raw = raw_output(4, 5, 2)
+    together = postprocess_detections(raw, DEFAULT_BOXES, SIZE)
+    for i, found in enumerate(together):
+        [alone] = postprocess_detections({key: value[i : i + 1] for key, value in raw.items()}, DEFAULT_BOXES, SIZE)
+        assert all(torch.equal(found[key], alone[key]) for key in found)
