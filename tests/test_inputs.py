@@ -1,0 +1,251 @@
+"""What a detector refuses, and what it takes, on a small detector of the test's own."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torchvision import tv_tensors
+
+from ssd_zoo import SSD, DefaultBoxGenerator
+
+
+class Backbone(nn.Module):
+    def __init__(self, in_chans=3):
+        super().__init__()
+        self.first = nn.Conv2d(in_chans, 8, 3, stride=8, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, batch):
+        first = self.first(batch).relu()
+        return [first, self.second(first).relu()]
+
+
+def make_model(**kwargs):
+    torch.manual_seed(0)
+    default_boxes = DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
+    categories = ["background", "cat", "dog"]
+    return SSD(Backbone(kwargs.get("in_chans", 3)), default_boxes, (64, 64), categories, **kwargs)
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+IMAGE = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
+TARGET = {"boxes": torch.tensor([[5.0, 5, 30, 35]]), "labels": torch.tensor([1])}
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        ([], ValueError, "the list is empty"),
+        (torch.empty(0, 3, 8, 8), ValueError, "Got no images"),
+        (IMAGE, ValueError, "pass a list of images: model([image])"),
+        ("photo.jpg", TypeError, "Expected a list of image tensors (C, H, W), got str"),
+        (None, TypeError, "got NoneType"),
+        (["photo.jpg"], TypeError, "images[0] is a str, not a tensor. For a file use ssd_zoo.data.read_image"),
+        ([IMAGE, IMAGE[0]], ValueError, "images[1] has shape (40, 60); expected (C, H, W) with C = 3"),
+        ([IMAGE[None]], ValueError, "images[0] has shape (1, 3, 40, 60)"),
+        ([IMAGE, IMAGE[:1]], ValueError, "images[1] has shape (1, 40, 60), so 1 channels; this model takes 3. Repeat"),
+        ([torch.rand(4, 8, 8)], ValueError, "so 4 channels; this model takes 3. Convert"),
+        (torch.rand(2, 1, 8, 8), ValueError, "images[0] has shape (1, 8, 8)"),
+        ([torch.rand(3, 0, 8)], ValueError, "images[0] has shape (3, 0, 8) and no pixels"),
+        ([IMAGE.long()], TypeError, "images[0] has dtype torch.int64; expected uint8 (0 to 255) or floating point"),
+        ([IMAGE, IMAGE.clone().index_fill(1, torch.tensor(3), torch.nan)], ValueError, "images[1] holds NaN"),
+        ([IMAGE.clone().index_fill(1, torch.tensor(3), torch.inf)], ValueError, "images[0] holds NaN or infinite"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_bad_images(model, images, error, message, training):
+    with pytest.raises(error, match=re.escape(message)):
+        model.train(training)(images, [TARGET] * 2)
+
+
+def test_pixels_up_to_255_are_warned_of(model):
+    with pytest.warns(UserWarning, match=re.escape("images[1] has floating-point pixels up to 25")):
+        model.eval()([IMAGE, (IMAGE * 255).round()])
+
+
+def with_target(**change):
+    return [{**TARGET, **change}]
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        (None, TypeError, "Losses need targets"),
+        ([], ValueError, "Got 1 images and 0 targets"),
+        ([TARGET["boxes"]], TypeError, "targets[0] must be a dict with 'boxes' and 'labels', got Tensor"),
+        ([{"boxes": TARGET["boxes"]}], TypeError, "got ['boxes']"),
+        (with_target(boxes=[[0, 0, 1, 1]]), TypeError, "targets[0]['boxes'] must be a tensor, got list"),
+        (with_target(labels=[1]), TypeError, "targets[0]['labels'] must be a tensor, got list"),
+        (with_target(boxes=torch.zeros(0), labels=torch.zeros(0)), ValueError, "shape (0,); expected (G, 4)"),
+        (with_target(boxes=torch.zeros(1, 5)), ValueError, "shape (1, 5)"),
+        (with_target(labels=torch.tensor([1, 2])), ValueError, "1 boxes and labels of shape (2,)"),
+        (with_target(labels=torch.tensor(1)), ValueError, "labels of shape ()"),
+        (with_target(labels=torch.tensor([1.0])), TypeError, "dtype torch.float32; expected integers"),
+        (with_target(labels=torch.tensor([True])), TypeError, "dtype torch.bool"),
+        (with_target(labels=torch.tensor([0])), ValueError, "[0] is 0; with 3 classes labels go from 1 to 2 (0 is the"),
+        (with_target(labels=torch.tensor([-1])), ValueError, "['labels'][0] is -1"),
+        (with_target(labels=torch.tensor([3])), ValueError, "is 3; with 3 classes labels go from 1 to 2 (background is"),
+        (with_target(boxes=torch.tensor([[5.0, 5, 5, 35]])), ValueError, "['boxes'][0] is [5.0, 5.0, 5.0, 35.0]"),
+        (with_target(boxes=torch.tensor([[30.0, 5, 5, 35]])), ValueError, "x1 < x2 and y1 < y2"),
+        (with_target(boxes=torch.tensor([[5.0, 5, torch.nan, 35]])), ValueError, "on_invalid_boxes='drop'"),
+        (with_target(boxes=torch.tensor([[5.0, 5, torch.inf, 35]])), ValueError, "expected finite xyxy"),
+        (
+            with_target(
+                boxes=tv_tensors.BoundingBoxes([[5, 5, 30, 30]], format="XYWH", canvas_size=(40, 60)),
+            ),
+            ValueError,
+            "are in the format XYWH; convert them with",
+        ),
+    ],
+)
+def test_bad_targets(model, targets, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        model([IMAGE], targets)
+
+
+def test_the_message_names_target_and_box(model):
+    boxes = torch.tensor([[5.0, 5, 30, 35], [8, 8, 4, 9]])
+    with pytest.raises(ValueError, match=re.escape("targets[1]['boxes'][1] is [8.0, 8.0, 4.0, 9.0]")):
+        model([IMAGE, IMAGE], [TARGET, {"boxes": boxes, "labels": torch.tensor([1, 2])}])
+
+
+def test_invalid_boxes_can_be_dropped():
+    boxes = torch.tensor([[8.0, 8, 4, 9], [5, 5, 30, 35], [5, torch.nan, 30, 35]])
+    target = {"boxes": boxes, "labels": torch.tensor([2, 1, 2])}
+    losses = make_model(on_invalid_boxes="drop")([IMAGE], [target])
+    assert losses == make_model()([IMAGE], [TARGET])
+    assert target["boxes"] is boxes
+    assert len(target["boxes"]) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
+def test_other_integers_are_labels_and_boxes(model, dtype):
+    target = {"boxes": TARGET["boxes"].to(dtype), "labels": TARGET["labels"].to(dtype)}
+    assert model([IMAGE], [target]) == make_model()([IMAGE], [TARGET])
+
+
+def test_tv_tensors_give_plain_tensors(model):
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(TARGET["boxes"], format="XYXY", canvas_size=(40, 60)),
+        "labels": TARGET["labels"],
+    }
+    losses = model([tv_tensors.Image(IMAGE)], [target])
+    assert all(type(value) is torch.Tensor for value in losses.values())
+    [found] = model.eval()([tv_tensors.Image(IMAGE)])
+    assert all(type(value) is torch.Tensor for value in found.values())
+
+
+def test_images_without_objects_are_legal(model):
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    losses = model([IMAGE], [empty])
+    assert losses["bbox_regression"] == 0
+    assert losses["classification"] > 0
+    sum(losses.values()).backward()
+    assert model.head.cls_logits[0].weight.grad.abs().sum() > 0
+    assert all(value.isfinite() for value in model([IMAGE, IMAGE], [empty, TARGET]).values())
+
+
+def test_uint8_is_the_float_image(model):
+    pixels = (IMAGE * 255).to(torch.uint8)
+    torch.testing.assert_close(model.prepare([pixels]), model.prepare([pixels.float() / 255]))
+
+
+def test_a_stacked_batch_is_the_list(model):
+    images = torch.stack([IMAGE, IMAGE.flip(2)])
+    model.eval()
+    for stacked, listed in zip(model(images), model(list(images)), strict=True):
+        assert all(torch.equal(stacked[key], listed[key]) for key in listed)
+
+
+def test_prepare_resizes_and_normalises(model):
+    batch = model.prepare([torch.full((3, 10, 20), 0.5), torch.zeros(3, 64, 64)])
+    assert batch.shape == (2, 3, 64, 64)
+    expected = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(batch[0, :, 7, 3], expected)
+
+
+def test_boxes_come_in_the_images_own_pixels(model):
+    model.score_thresh = 0
+    [small] = model.eval()([IMAGE])
+    [large] = model([nn.functional.interpolate(IMAGE[None], scale_factor=2)[0]])
+    assert small["boxes"][:, 0::2].max() <= 60
+    assert small["boxes"][:, 1::2].max() <= 40
+    assert large["boxes"][:, 0::2].max() > 100
+    assert (small["boxes"][:, :2] >= 0).all()
+
+
+def test_images_are_not_changed(model):
+    image, boxes = IMAGE.clone(), TARGET["boxes"].clone()
+    model([image], [{"boxes": boxes, "labels": TARGET["labels"]}])
+    assert torch.equal(image, IMAGE)
+    assert torch.equal(boxes, TARGET["boxes"])
+
+
+def test_validation_losses_with_detections(model):
+    losses = make_model()([IMAGE], [TARGET])
+    detections, validation_losses = model.eval()([IMAGE], [TARGET], return_losses=True)
+    assert validation_losses == losses
+    [found] = model([IMAGE])
+    assert torch.equal(detections[0]["boxes"], found["boxes"])
+    with pytest.raises(TypeError, match="Losses need targets"):
+        model([IMAGE], return_losses=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"score_function": "tanh"}, "score_function must be one of 'softmax', 'sigmoid', got 'tanh'"),
+        ({"on_invalid_boxes": "ignore"}, "'raise', 'drop'"),
+        ({"classification_loss": "hinge"}, "'cross_entropy', 'focal'"),
+        ({"box_loss": "l2"}, "'smooth_l1', 'giou', 'ciou'"),
+        ({"positive_fraction": 0}, "positive_fraction must lie above 0"),
+        ({"image_mean": (0.5,)}, "image_mean has 1 numbers, but images have 3 channels"),
+        ({"in_chans": 1, "image_mean": (0.5,)}, "image_std has 3 numbers, but images have 1"),
+    ],
+)
+def test_bad_settings(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_model(**arguments)
+
+
+def test_categories_need_a_foreground():
+    with pytest.raises(ValueError, match="background and at least one more"):
+        SSD(Backbone(), DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9]), (64, 64), ["background"])
+
+
+def test_default_boxes_stay_float32(model):
+    boxes = model.default_boxes.clone()
+    for changed in (model.half(), model.bfloat16(), model.double(), model.to_empty(device="cpu")):
+        assert changed.default_boxes.dtype == torch.float32
+        assert torch.equal(changed.default_boxes, boxes)
+    assert "default_boxes" not in model.state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions(model, dtype):
+    model.to(dtype)
+    losses = model([IMAGE], [TARGET])
+    assert all(value.isfinite() for value in losses.values())
+    raw = model.forward_raw(model.prepare([IMAGE]))
+    wanted = torch.float64 if dtype == torch.float64 else torch.float32
+    assert {value.dtype for value in raw.values()} == {wanted}
+    [found] = model.eval()([IMAGE])
+    assert found["boxes"].isfinite().all()
+
+
+def test_size_that_is_too_small_names_one_that_is_not():
+    class Valid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 30)
+
+        def forward(self, batch):
+            return [self.conv(batch)]
+
+    with pytest.raises(ValueError, match="size is 20 × 40 pixels, but this backbone needs at least 30 × 30"):
+        SSD(Valid(), DefaultBoxGenerator([[2]], [0.2, 0.5]), (20, 40), ["background", "cat"])
