@@ -10,12 +10,15 @@ from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_co
 
 __all__ = ["SSDHead", "SSDLiteHead"]
 
+_init_lite = partial(nn.init.normal_, std=0.03)
+
 
 class _Head(nn.Module):
     """Two predictors a feature map, one for classes and one for boxes.
 
     Args:
-        predictor: Called with the channels in and out; its last layer is the convolution that gives the predictions.
+        predictors: One a feature map, called with the channels in and out; its last layer is the convolution that
+            gives the predictions.
         in_channels: Channels of each feature map.
         boxes_per_location: Default boxes in a cell of each feature map.
         num_classes: Number of classes, background counted.
@@ -23,16 +26,16 @@ class _Head(nn.Module):
 
     def __init__(
         self,
-        predictor: Callable[[int, int], nn.Module],
+        predictors: Sequence[Callable[[int, int], nn.Module]],
         in_channels: Sequence[int],
         boxes_per_location: Sequence[int],
         num_classes: int,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        maps = list(zip(in_channels, boxes_per_location, strict=True))
-        self.cls_logits = nn.ModuleList(predictor(channels, boxes * num_classes) for channels, boxes in maps)
-        self.bbox_regression = nn.ModuleList(predictor(channels, boxes * 4) for channels, boxes in maps)
+        maps = list(zip(predictors, in_channels, boxes_per_location, strict=True))
+        self.cls_logits = nn.ModuleList(predictor(channels, boxes * num_classes) for predictor, channels, boxes in maps)
+        self.bbox_regression = nn.ModuleList(predictor(channels, boxes * 4) for predictor, channels, boxes in maps)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Predicts for all default boxes.
@@ -66,14 +69,23 @@ class SSDHead(_Head):
         in_channels: Channels of each feature map.
         boxes_per_location: Default boxes in a cell of each feature map.
         num_classes: Number of classes, background counted.
+        kernel_size: Side of the convolutions; 1 in TensorFlow's SSD on MobileNetV1.
     """
 
-    def __init__(self, in_channels: Sequence[int], boxes_per_location: Sequence[int], num_classes: int) -> None:
-        super().__init__(_conv3x3, in_channels, boxes_per_location, num_classes)
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        boxes_per_location: Sequence[int],
+        num_classes: int,
+        *,
+        kernel_size: int = 3,
+    ) -> None:
+        predictors = [partial(_conv, kernel_size=kernel_size)] * len(in_channels)
+        super().__init__(predictors, in_channels, boxes_per_location, num_classes)
 
 
-def _conv3x3(in_channels: int, out_channels: int) -> nn.Module:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+def _conv(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
     init_conv(conv, nn.init.xavier_uniform_)
     return conv
 
@@ -89,6 +101,7 @@ class SSDLiteHead(_Head):
         boxes_per_location: Default boxes in a cell of each feature map.
         num_classes: Number of classes, background counted.
         norm_layer: Norm of the depthwise convolution, called with the number of channels.
+        plain_last: Whether the last map has a 1 × 1 convolution alone, as in lufficc/SSD and qfgaohao/pytorch-ssd.
     """
 
     def __init__(
@@ -98,14 +111,22 @@ class SSDLiteHead(_Head):
         num_classes: int,
         *,
         norm_layer: NormLayer = BatchNorm2d,
+        plain_last: bool = False,
     ) -> None:
-        predictor = partial(_separable3x3, norm_layer=norm_layer)
-        super().__init__(predictor, in_channels, boxes_per_location, num_classes)
+        predictors: list[Callable[[int, int], nn.Module]]
+        predictors = [partial(_separable3x3, norm_layer=norm_layer)] * len(in_channels)
+        if plain_last:
+            predictors[-1] = _conv1x1
+        super().__init__(predictors, in_channels, boxes_per_location, num_classes)
 
 
 def _separable3x3(in_channels: int, out_channels: int, *, norm_layer: NormLayer) -> nn.Module:
     depthwise = ConvNormAct(in_channels, in_channels, 3, depthwise=True, norm_layer=norm_layer)
-    pointwise = nn.Conv2d(in_channels, out_channels, 1)
-    for conv in (depthwise.conv, pointwise):
-        init_conv(conv, partial(nn.init.normal_, std=0.03))
-    return nn.Sequential(depthwise, pointwise)
+    init_conv(depthwise.conv, _init_lite)
+    return nn.Sequential(depthwise, _conv1x1(in_channels, out_channels))
+
+
+def _conv1x1(in_channels: int, out_channels: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, 1)
+    init_conv(conv, _init_lite)
+    return conv
