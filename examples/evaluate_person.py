@@ -1,0 +1,94 @@
+"""Measures the person detector that ships with ssd_zoo: COCO's AP of persons on the 128 images of coco128.
+
+    python examples/evaluate_person.py [DATA]
+
+DATA/coco128 holds `instances.json` and `images/`. The images are fed at 300 × 300, resized by Pillow, as the original
+TensorFlow model was measured; `--full-size` feeds them as they are and leaves the resizing to the model. With
+`--variables` the original's float32 variables are measured instead of the half-precision weights of the package.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+from pathlib import Path
+
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from safetensors.torch import load_file
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ssd_zoo import SSD, ssdlite300_mobilenet_v2
+from ssd_zoo.converters import tensorflow
+
+DATA = Path(os.environ.get("SSD_ZOO_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+PERSON = 1
+"""COCO's category id, and the detector's label."""
+
+
+def build(variables: Path | None = None) -> SSD:
+    """Builds the detector with the package's weights, or with the original's variables."""
+    if variables is None:
+        return ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    model = ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2)
+    model.load_state_dict(tensorflow.convert(load_file(variables)))
+    return model.eval()
+
+
+@torch.inference_mode()
+def evaluate(model: SSD, data: Path, *, full_size: bool = False, batch_size: int = 16) -> dict[str, float]:
+    """Gives AP, AP50 and AP75 of persons, between 0 and 1, at most 100 detections an image.
+
+    Args:
+        model: Its label 1 is the person.
+        data: Folder that holds `coco128/instances.json` and `coco128/images/`.
+        full_size: Whether the model resizes the images, not Pillow.
+        batch_size: Images at once.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(data / "coco128" / "instances.json")
+    rows = []
+    image_ids = sorted(truth.imgs)
+    for start in range(0, len(image_ids), batch_size):
+        batch_ids = image_ids[start : start + batch_size]
+        images, sizes = [], []
+        for image_id in batch_ids:
+            with Image.open(data / "coco128" / "images" / truth.imgs[image_id]["file_name"]) as file:
+                image = file.convert("RGB")
+            sizes.append(image.size)
+            if not full_size:
+                image = image.resize((300, 300), Image.Resampling.BILINEAR)
+            images.append(pil_to_tensor(image))
+        for image_id, (width, height), image, found in zip(batch_ids, sizes, images, model(images), strict=True):
+            scale = torch.tensor([width / image.shape[2], height / image.shape[1]]).repeat(2)
+            boxes = found["boxes"] * scale
+            boxes[:, 2:] -= boxes[:, :2]
+            for box, score, label in zip(
+                boxes.tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True
+            ):
+                rows.append({"image_id": image_id, "category_id": label, "bbox": box, "score": score})
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_eval = COCOeval(truth, truth.loadRes(rows), "bbox")
+        coco_eval.params.catIds = [PERSON]
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return dict(zip(("AP", "AP50", "AP75"), map(float, coco_eval.stats), strict=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="?", type=Path, default=DATA, help="folder of coco128 (default: %(default)s)")
+    parser.add_argument("--variables", type=Path, metavar="FILE", help="safetensors file of the original's variables")
+    parser.add_argument("--full-size", action="store_true", help="leave the resizing to the model")
+    args = parser.parse_args()
+
+    figures = evaluate(build(args.variables), args.data, full_size=args.full_size)
+    print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
