@@ -16,7 +16,15 @@ from ssd_zoo.models._registry import (
 )
 from ssd_zoo.models._weights import Weights, WeightsEnum
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
-from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights, ssd300_vgg16d
+from ssd_zoo.models.vgg import (
+    SSD256_VGG16D_Weights,
+    SSD300_VGG16D_Weights,
+    SSD512_VGG16D_Weights,
+    VGG16D_Weights,
+    ssd256_vgg16d,
+    ssd300_vgg16d,
+    ssd512_vgg16d,
+)
 
 __version__ = _version("ssd_zoo")
 
@@ -25,7 +33,9 @@ __all__ = [
     "DefaultBoxGenerator",
     "LoadReport",
     "MobileNetV2_Weights",
+    "SSD256_VGG16D_Weights",
     "SSD300_VGG16D_Weights",
+    "SSD512_VGG16D_Weights",
     "SSDLite300_MobileNet_V2_Weights",
     "VGG16D_Weights",
     "Weights",
@@ -37,6 +47,8 @@ __all__ = [
     "list_models",
     "load_report",
     "register_model",
+    "ssd256_vgg16d",
     "ssd300_vgg16d",
+    "ssd512_vgg16d",
     "ssdlite300_mobilenet_v2",
 ]

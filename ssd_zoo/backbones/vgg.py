@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import L2Norm, init_conv
+from ssd_zoo.detector.layers import NormLayer, init_conv
 
 __all__ = ["VGG16D", "Extra"]
 
@@ -21,19 +21,20 @@ class VGG16D(nn.Module):
     """The 13 convolutions of VGG-16, fc6 and fc7 as convolutions, and SSD's extra layers (figure 2 of SSD's paper).
 
     fc6 is 3 × 3 with dilation 6, fc7 is 1 × 1, the pool before them 3 × 3 with stride 1. The feature maps are conv4_3,
-    L2-normalised, then fc7, then one of each extra layer.
+    normalised, then fc7, then one of each extra layer.
 
     Args:
         extras: Per extra layer (channels between, channels out, kernel, stride, padding): a 1 × 1 convolution to the
             channels between, then one of that kernel, stride and padding.
+        norm_layer: Norm of conv4_3, called with the number of channels.
         in_chans: Channels of the input.
     """
 
     num_stages = 5
     # What a classifier's weights know nothing of.
-    new_layers = ("features.31", "features.33", "l2_norm", "extras")
+    new_layers = ("features.31", "features.33", "conv4_3_norm", "extras")
 
-    def __init__(self, extras: Sequence[Extra], *, in_chans: int = 3) -> None:
+    def __init__(self, extras: Sequence[Extra], *, norm_layer: NormLayer, in_chans: int = 3) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_convs(in_chans, 64, 64),
@@ -54,7 +55,7 @@ class VGG16D(nn.Module):
         pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
         self._stages = [0, *pools]
         self._conv4_3_end = pools[3]
-        self.l2_norm = L2Norm(512, scale=20)
+        self.conv4_3_norm = norm_layer(512)
         self.extras = nn.ModuleList()
         channels = 1024
         for between, out, kernel, stride, padding in extras:
@@ -85,7 +86,7 @@ class VGG16D(nn.Module):
         maps = []
         for i, layer in enumerate(self.features):
             if i == self._conv4_3_end:
-                maps.append(self.l2_norm(batch))
+                maps.append(self.conv4_3_norm(batch))
             batch = layer(batch)
         maps.append(batch)
         for extra in self.extras:

@@ -2,12 +2,25 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Table", "rename"]
+__all__ = ["Table", "rename", "unwrap"]
 
 Table = Sequence[tuple[str, str]]
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Gives the tensors of a model out of a checkpoint of its training.
+
+    They lie there beside the optimiser's state, under `model` or `state_dict`, and from training on several devices
+    their names may begin with `module.`.
+    """
+    for key in ("model", "state_dict"):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:

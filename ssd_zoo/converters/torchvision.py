@@ -11,7 +11,7 @@ __all__ = ["convert"]
 # conv4_3's ReLU is the last of torchvision's `features`; its `extra.0` goes on from the pool after it (index 23).
 _SSD_VGG16 = [
     (r"backbone\.features\.(\d+)\.(weight|bias)", r"backbone.features.\1.\2"),
-    (r"backbone\.scale_weight", r"backbone.l2_norm.weight"),
+    (r"backbone\.scale_weight", r"backbone.conv4_3_norm.weight"),
     *((rf"backbone\.extra\.0\.{i}\.(weight|bias)", rf"backbone.features.{23 + i}.\1") for i in (1, 3, 5)),
     (r"backbone\.extra\.0\.7\.1\.(weight|bias)", r"backbone.features.31.\1"),
     (r"backbone\.extra\.0\.7\.3\.(weight|bias)", r"backbone.features.33.\1"),

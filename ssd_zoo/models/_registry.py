@@ -45,8 +45,8 @@ def list_models(include: Iterable[str] | str | None = None, exclude: Iterable[st
         exclude: Shell-style patterns; names that match one are not.
 
     Example:
-        >>> list_models("ssd300*")
-        ['ssd300_vgg16d']
+        >>> list_models("ssd*_vgg16d")
+        ['ssd256_vgg16d', 'ssd300_vgg16d', 'ssd512_vgg16d']
     """
     names = sorted(_BUILDERS)
     if include is not None:

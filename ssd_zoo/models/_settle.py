@@ -1,14 +1,22 @@
 """What a builder was asked for, settled before anything is built."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.models._weights import COCO_CATEGORIES, WeightsEnum
 
-__all__ = ["settle_pixels", "settle_size", "settle_trainable_layers", "settle_weights"]
+__all__ = [
+    "settle_default_boxes",
+    "settle_keywords",
+    "settle_pixels",
+    "settle_size",
+    "settle_trainable_layers",
+    "settle_weights",
+]
 
 W = TypeVar("W", bound=WeightsEnum)
 B = TypeVar("B", bound=WeightsEnum)
@@ -79,6 +87,42 @@ def settle_size(size: int | tuple[int, int]) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {size!r}.")
     return sides
+
+
+def settle_default_boxes(
+    asked: DefaultBoxGenerator | None, weights: WeightsEnum | None, **recipe: Any
+) -> DefaultBoxGenerator:
+    """Gives the default boxes asked for, or else the recipe's, changed to what the weights were trained with.
+
+    Args:
+        asked: The builder's argument.
+        weights: Weights of the whole detector.
+        **recipe: Keywords of `DefaultBoxGenerator`.
+    """
+    if asked is not None:
+        return asked
+    of_weights = {} if weights is None else weights.settings.get("default_boxes", {})
+    return DefaultBoxGenerator(**{**recipe, **of_weights})
+
+
+def settle_keywords(
+    asked: Mapping[str, Any], weights: WeightsEnum | None, in_chans: int, **recipe: Any
+) -> dict[str, Any]:
+    """Gives the keywords of `SSD`: those asked for, or else those of the weights, or else the recipe's.
+
+    Args:
+        asked: The builder's own keyword arguments.
+        weights: Weights of the whole detector.
+        in_chans: Channels of an image; see `settle_pixels`.
+        **recipe: Keywords of `SSD`, `image_mean` and `image_std` among them, for RGB.
+
+    Raises:
+        ValueError: If there is no channel.
+    """
+    of_weights = {} if weights is None else weights.settings
+    defaults = {**recipe, **{name: value for name, value in of_weights.items() if name != "default_boxes"}}
+    pixels = settle_pixels(in_chans, mean=defaults["image_mean"], std=defaults["image_std"])
+    return {**defaults, **pixels, **asked}
 
 
 def settle_pixels(

@@ -1,17 +1,31 @@
 """Weights entries: where they lie and what is known of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 import torchvision
 from torch import Tensor
 
-__all__ = ["COCO_CATEGORIES", "Weights", "WeightsEnum", "detection_transforms", "set_weights_reader"]
+__all__ = [
+    "COCO80_CATEGORIES",
+    "COCO_CATEGORIES",
+    "VOC_CATEGORIES",
+    "Weights",
+    "WeightsEnum",
+    "detection_transforms",
+    "set_weights_reader",
+]
 
 COCO_CATEGORIES: list[str] = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1.meta["categories"]
 """The 91 names of COCO's category ids, background first; ten of the ids are unused ("N/A")."""
+
+COCO80_CATEGORIES: list[str] = [name for name in COCO_CATEGORIES if name != "N/A"]
+"""The background and the 80 names that COCO uses, in the order of their ids."""
+
+VOC_CATEGORIES: list[str] = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
+"""The background and the 20 names of Pascal VOC, in VOC's own order."""
 
 
 def detection_transforms() -> Callable[[Any], Tensor]:
@@ -31,9 +45,12 @@ class Weights(torchvision.models.Weights):
         meta: `categories`, `num_params`, `licence`, `origin`, `recipe`, and `metrics`: per data set its figures, each
             with `source`, either `"published"` or `"measured"`.
         layout: Whose names the file's tensors have: a converter's name, or None for our own.
+        settings: What the weights were trained and are used with where that is not the builder's own: keywords of
+            `SSD`, and under `"default_boxes"` keywords of `DefaultBoxGenerator`.
     """
 
     layout: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -73,6 +90,11 @@ class WeightsEnum(torchvision.models.WeightsEnum):
             known = ", ".join(repr(member) for member in cls.__members__) or "none"
             raise ValueError(f"{cls.__name__} has no weights {obj!r}; it has {known}.")
         raise TypeError(f"Expected weights of {cls.__name__}, one of their names, or None, got {obj!r}.")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a builder sets otherwise for these weights, so that they detect what they detect at their origin."""
+        return self.value.settings
 
     def get_state_dict(self, progress: bool = True) -> dict[str, Tensor]:
         """Reads the tensors under the names that the builder's model has; downloads them first where needed.

@@ -7,12 +7,17 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from ssd_zoo.converters import tensorflow, torchvision
+from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, tensorflow, torchvision
+from ssd_zoo.converters._tables import unwrap
 from ssd_zoo.models._weights import Weights, set_weights_reader
 
 __all__ = ["read_weights"]
 
 _CONVERTERS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
+    "amdegroot": amdegroot.convert,
+    "lufficc": lufficc.convert,
+    "mmdet": mmdet.convert,
+    "nvidia": nvidia.convert,
     "tensorflow": tensorflow.convert,
     "torchvision": torchvision.convert,
 }
@@ -32,9 +37,10 @@ def read_weights(weights: Weights, progress: bool = True) -> dict[str, Tensor]:
         file = resources.files("ssd_zoo.zoo") / "packaged" / weights.url.removeprefix("package:")
         state = load_safetensors(file.read_bytes())
     else:
-        state = torch.hub.load_state_dict_from_url(
+        checkpoint = torch.hub.load_state_dict_from_url(
             weights.url, progress=progress, check_hash=True, map_location="cpu", weights_only=True
         )
+        state = unwrap(checkpoint)
     state = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
     return state if weights.layout is None else _CONVERTERS[weights.layout](state)
 

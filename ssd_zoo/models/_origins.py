@@ -1,0 +1,128 @@
+"""What projects published: where their files lie, and how they treat pixels, default boxes and detections.
+
+A model detects what its weights detect at their origin only with the origin's settings, which the entries carry.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssd_zoo.models._weights import Weights, detection_transforms
+
+__all__ = ["AMDEGROOT", "LUFFICC", "MMDET", "lufficc_weights", "mmdet_weights"]
+
+_RELEASES = "https://github.com/lufficc/SSD/releases/download/1.2"
+_OPENMMLAB = "https://download.openmmlab.com/mmdetection/v2.0/ssd"
+
+# Pixels from 0 to 255, less a mean, not divided.
+_UNDIVIDED = (1 / 255, 1 / 255, 1 / 255)
+_CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
+
+AMDEGROOT: Mapping[str, Any] = {
+    "image_mean": _CAFFE_MEAN,
+    "image_std": _UNDIVIDED,
+    "score_thresh": 0.01,
+    "nms_thresh": 0.45,
+    "topk_candidates": 200,
+    # There is no limit but that of each class.
+    "detections_per_img": 200 * 20,
+    "clip_before_nms": False,
+    "default_boxes": {"clip": "all"},
+}
+
+LUFFICC: Mapping[str, Any] = {
+    "image_mean": _CAFFE_MEAN,
+    "image_std": _UNDIVIDED,
+    "score_thresh": 0.01,
+    "nms_thresh": 0.45,
+    "topk_candidates": None,
+    "detections_per_img": 100,
+    "clip_before_nms": False,
+    "default_boxes": {"clip": "all"},
+}
+
+# mmdet takes the 1000 best pairs of box and class of each feature map to NMS. No such limit here: it could tell only
+# where those leave fewer than 200 detections.
+MMDET: Mapping[str, Any] = {
+    "image_mean": (0.485, 0.456, 0.406),
+    "image_std": _UNDIVIDED,
+    "score_thresh": 0.02,
+    "nms_thresh": 0.45,
+    "topk_candidates": None,
+    "detections_per_img": 200,
+    "clip_before_nms": True,
+    "default_boxes": {"clip": "none"},
+}
+
+
+def lufficc_weights(
+    config: str,
+    categories: Sequence[str],
+    *,
+    num_params: int,
+    metrics: Mapping[str, Mapping[str, Any]],
+    default_boxes: Mapping[str, Any] | None = None,
+) -> Weights:
+    """Makes the entry of one file of lufficc/SSD's release 1.2.
+
+    Args:
+        config: The name that file and configuration share.
+        categories: Names of the classes, background first.
+        num_params: Number of parameters.
+        metrics: Per data set its published figures.
+        default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
+    """
+    return Weights(
+        url=f"{_RELEASES}/{config}.pth",
+        transforms=detection_transforms,
+        layout="lufficc",
+        settings=_with_boxes(LUFFICC, default_boxes),
+        meta={
+            "num_params": num_params,
+            "categories": list(categories),
+            "licence": "MIT",
+            "origin": "https://github.com/lufficc/SSD",
+            "recipe": f"https://github.com/lufficc/SSD/blob/master/configs/{config}.yaml",
+            "metrics": {data: {**figures, "source": "published"} for data, figures in metrics.items()},
+        },
+    )
+
+
+def mmdet_weights(
+    file: str,
+    categories: Sequence[str],
+    *,
+    config: str,
+    num_params: int,
+    metrics: Mapping[str, Mapping[str, Any]],
+    default_boxes: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Weights:
+    """Makes the entry of one file of MMDetection's model zoo.
+
+    Args:
+        file: Its path among the SSDs.
+        categories: Names of the classes, background first.
+        config: Name of the configuration.
+        num_params: Number of parameters.
+        metrics: Per data set its published figures.
+        default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
+        **settings: Keywords of `SSD` that differ from those of mmdet's SSD300.
+    """
+    return Weights(
+        url=f"{_OPENMMLAB}/{file}",
+        transforms=detection_transforms,
+        layout="mmdet",
+        settings={**_with_boxes(MMDET, default_boxes), **settings},
+        meta={
+            "num_params": num_params,
+            "categories": list(categories),
+            "licence": "Apache-2.0",
+            "origin": "https://github.com/open-mmlab/mmdetection",
+            "recipe": f"https://github.com/open-mmlab/mmdetection/blob/v3.3.0/configs/ssd/{config}.py",
+            "metrics": {data: {**figures, "source": "published"} for data, figures in metrics.items()},
+        },
+    )
+
+
+def _with_boxes(settings: Mapping[str, Any], default_boxes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**settings, "default_boxes": {**settings["default_boxes"], **(default_boxes or {})}}
