@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
-__all__ = ["SSDHead", "SSDLiteHead"]
+__all__ = ["SSDHead", "SSDLiteHead", "as_rows"]
 
 _init_lite = partial(nn.init.normal_, std=0.03)
 
@@ -53,11 +53,20 @@ class _Head(nn.Module):
 
 
 def _predict(predictors: nn.ModuleList, feature_maps: Sequence[Tensor], columns: int) -> Tensor:
-    # (N, boxes * columns, height, width) -> (N, height * width * boxes, columns)
-    rows = [
-        predictor(features).permute(0, 2, 3, 1).reshape(features.shape[0], -1, columns)
-        for predictor, features in zip(predictors, feature_maps, strict=True)
-    ]
+    return as_rows([predict(features) for predict, features in zip(predictors, feature_maps, strict=True)], columns)
+
+
+def as_rows(predicted: Sequence[Tensor], columns: int) -> Tensor:
+    """Puts predictions in the order of the default boxes: by map, row, column, shape.
+
+    Args:
+        predicted: One tensor `(N, boxes * columns, height, width)` a feature map.
+        columns: Numbers a default box.
+
+    Returns:
+        `(N, D, columns)`, in float32 where the predictions are in half precision.
+    """
+    rows = [of_map.permute(0, 2, 3, 1).reshape(of_map.shape[0], -1, columns) for of_map in predicted]
     predictions = torch.cat(rows, dim=1)
     return predictions.float() if predictions.dtype in (torch.float16, torch.bfloat16) else predictions
 

@@ -1,0 +1,158 @@
+"""Feature pyramids on ResNet-50 and MobileNetV2, levels 3 to 7, as the TensorFlow Object Detection API builds them.
+
+Lin et al., "Feature Pyramid Networks for Object Detection". https://arxiv.org/abs/1612.03144
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
+from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
+from ssd_zoo.detector.shared_head import SeparableConv2d
+
+__all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
+
+
+class FeaturePyramid(nn.Module):
+    """Maps of one width: from a backbone's, enriched from the top down, and two coarser ones.
+
+    A level's map is a 1 × 1 projection of the backbone's; all but the top one then get the next level's finished map
+    added, enlarged by repetition, and go through a 3 × 3 convolution. The coarser maps follow from the top one.
+
+    Args:
+        in_channels: Channels of the backbone's maps, from fine to coarse, each half as large as the one before.
+        channels: Channels of all maps given.
+        separable: Whether the 3 × 3 convolutions are separable.
+        norm_layer: Called with the number of channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        *,
+        separable: bool = False,
+        norm_layer: NormLayer = BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        conv_layer = SeparableConv2d if separable else nn.Conv2d
+        layer = partial(_conv3x3, channels, conv_layer=conv_layer, norm_layer=norm_layer)
+        self.projections = nn.ModuleList(nn.Conv2d(given, channels, 1) for given in in_channels)
+        self.smoothings = nn.ModuleList(layer() for _ in in_channels[:-1])
+        self.coarser = nn.ModuleList(layer(stride=2) for _ in range(2))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.03)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Gives the pyramid's maps, from fine to coarse, for those of the backbone."""
+        projected = [project(given) for project, given in zip(self.projections, features, strict=True)]
+        maps = [projected[-1]]
+        for given, smooth in zip(reversed(projected[:-1]), reversed(self.smoothings), strict=True):
+            maps.insert(0, smooth(given + F.interpolate(maps[0], size=given.shape[-2:], mode="nearest")))
+        for coarser in self.coarser:
+            maps.append(coarser(maps[-1]))
+        return maps
+
+
+def _conv3x3(
+    channels: int, *, stride: int = 1, conv_layer: Callable[..., nn.Module], norm_layer: NormLayer
+) -> nn.Module:
+    conv = conv_layer(channels, channels, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm_layer(channels), act=nn.ReLU6(inplace=True)))
+
+
+class ResNet50FPN(nn.Module):
+    """ResNet-50 under torchvision's names, and a feature pyramid on conv3, conv4 and conv5.
+
+    He et al., "Deep Residual Learning for Image Recognition", table 1. https://arxiv.org/abs/1512.03385
+
+    Args:
+        channels: Channels of the pyramid's maps.
+        in_chans: Channels of the input.
+        norm_layer: Called with the number of channels.
+    """
+
+    num_stages = 5
+    # What a classifier's weights know nothing of.
+    new_layers = ("pyramid",)
+
+    def __init__(self, channels: int, *, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
+        super().__init__()
+        resnet = torchvision.models.resnet50(weights=None, norm_layer=norm_layer)
+        self.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.bn1 = resnet.bn1
+        self.relu = resnet.relu
+        self.maxpool = resnet.maxpool
+        self.layer1 = resnet.layer1
+        self.layer2 = resnet.layer2
+        self.layer3 = resnet.layer3
+        self.layer4 = resnet.layer4
+        self.pyramid = FeaturePyramid([512, 1024, 2048], channels, norm_layer=norm_layer)
+
+    def freeze(self, trainable_layers: int) -> None:
+        """Freezes all but the last `trainable_layers` of the 5 stages conv1 to conv5. The pyramid always trains."""
+        stages = (nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3, self.layer4)
+        for stage in stages[: self.num_stages - trainable_layers]:
+            stage.requires_grad_(False)
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        features = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(batch)))))
+        maps = []
+        for stage in (self.layer2, self.layer3, self.layer4):
+            features = stage(features)
+            maps.append(features)
+        return self.pyramid(maps)
+
+
+class MobileNetV2FPN(nn.Module):
+    """MobileNetV2, and a feature pyramid of separable convolutions on its maps of 32, 96 and 1280 channels.
+
+    Args:
+        channels: Channels of the pyramid's maps.
+        in_chans: Channels of the input.
+        norm_layer: Called with the number of channels.
+    """
+
+    num_stages = 5
+    # What a classifier's weights know nothing of.
+    new_layers = ("pyramid",)
+
+    def __init__(self, channels: int, *, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
+        super().__init__()
+        mobilenet = MobileNetV2(extras=[], in_chans=in_chans, norm_layer=norm_layer)
+        self.stem = mobilenet.stem
+        self.blocks = mobilenet.blocks
+        self.last = mobilenet.last
+        self.pyramid = FeaturePyramid([32, 96, 1280], channels, separable=True, norm_layer=norm_layer)
+
+    def freeze(self, trainable_layers: int) -> None:
+        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The pyramid always trains."""
+        stages = (
+            nn.ModuleList([self.stem, self.blocks[0]]),
+            self.blocks[1:3],
+            self.blocks[3:6],
+            self.blocks[6:13],
+            nn.ModuleList([*self.blocks[13:], self.last]),
+        )
+        for stage in stages[: self.num_stages - trainable_layers]:
+            stage.requires_grad_(False)
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        features = self.stem(batch)
+        maps = []
+        for i, block in enumerate(self.blocks):
+            features, _ = block(features)
+            if i in (5, 12):
+                maps.append(features)
+        return self.pyramid([*maps, self.last(features)])
