@@ -1,6 +1,8 @@
 """`ssd-zoo`: picks the subcommand."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -21,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; by default the process's.
 
     Returns:
-        The exit code: 0; 1 if something could not be done; 2 if the arguments make no sense.
+        The exit code: 0; 1 if something could not be done; 2 if the arguments make no sense; 130 and 141 if it was
+        interrupted or its reader closed the pipe, as a shell says it.
     """
     parser = argparse.ArgumentParser(prog="ssd-zoo", description=_summary(ssd_zoo))
     parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
@@ -32,8 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names may hold what the terminal can't show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes once more on its way out; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         print(f"ssd-zoo: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,136 @@
+"""What `ssd-zoo detect` gives: a table, COCO results, annotated pictures."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ssd_zoo.data import image_endings
+from ssd_zoo.models._weights import COCO_CATEGORIES
+
+__all__ = [
+    "category_ids",
+    "check_targets",
+    "image_ids",
+    "picture_files",
+    "result_rows",
+    "save_picture",
+    "table",
+    "write_json",
+]
+
+
+def check_targets(output: Path | None, json_file: Path | None) -> None:
+    """Makes the folders to write to and says now, not after the work, if that can't be."""
+    if output is not None:
+        _make_folder(output)
+    if json_file is None or _is_stream(json_file):
+        return
+    if json_file.is_dir():
+        raise IsADirectoryError(f"--json {json_file} is a folder; name a file in it.")
+    if json_file.suffix.lower() in image_endings():
+        raise ValueError(f"--json {json_file} is named like a picture; it takes one file, for the results.")
+    _make_folder(json_file.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(f"{folder} is a file, not a folder to write to.") from None
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"Nothing may be written to the folder {folder}.")
+
+
+def _is_stream(file: Path) -> bool:
+    """Says whether a file is a pipe or a device, such as /dev/stdout."""
+    return file.exists() and not file.is_file() and not file.is_dir()
+
+
+def picture_files(files: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Says where each annotated picture goes: as the files lie to each other, in formats that all programs read."""
+    paths = {file: Path(os.path.abspath(file)) for file in files}
+    root = Path(os.path.commonpath([path.parent for path in paths.values()]))
+    targets = {}
+    for file, path in paths.items():
+        target = output / path.relative_to(root)
+        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            target = target.with_name(target.name + ".png")
+        targets[file] = target
+    overwritten = {file.resolve() for file in files} & {target.resolve() for target in targets.values()}
+    if overwritten:
+        raise ValueError(f"--output {output} would overwrite {min(overwritten)}, an input; choose another folder.")
+    return targets
+
+
+def save_picture(picture: Image.Image, file: Path) -> None:
+    """Writes a picture; an error names the file."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file, quality=95)
+    except OSError as error:
+        raise OSError(f"{file} can't be written: {error.strerror or error}.") from error
+
+
+def image_ids(files: Sequence[Path]) -> dict[Path, int]:
+    """Gives COCO's image ids: the numbers that files are named by, or running ones."""
+    by_name = {file: int(file.stem) for file in files if file.stem.isdecimal()}
+    if len(set(by_name.values())) == len(files):
+        return by_name
+    return {file: i for i, file in enumerate(files, start=1)}
+
+
+def category_ids(categories: Sequence[str]) -> list[int]:
+    """Gives each label's category id: COCO's, which has gaps, where the categories are COCO's 80; else the label."""
+    if set(categories[1:]) == set(COCO_CATEGORIES[1:]) - {"N/A"}:
+        return [0, *(COCO_CATEGORIES.index(name) for name in categories[1:])]
+    return list(range(len(categories)))
+
+
+def result_rows(
+    detections: dict[str, Tensor], categories: Sequence[str], image_id: int, file: Path
+) -> list[dict[str, Any]]:
+    """Gives one row a detection in COCO's results format, with the names of file and class besides."""
+    ids = category_ids(categories)
+    rows = zip(*(detections[key].tolist() for key in ("boxes", "labels", "scores")), strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "file_name": str(file),
+            "category_id": ids[label],
+            "category": categories[label],
+            "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
+            "score": round(score, 5),
+        }
+        for (x1, y1, x2, y2), label, score in rows
+    ]
+
+
+def table(file: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """Gives an image's detections as readers like them."""
+    lines = [f"{file}: {len(rows) or 'no'} object{'' if len(rows) == 1 else 's'}"]
+    width = max((len(row["category"]) for row in rows), default=0)
+    for row in rows:
+        x, y, box_width, box_height = (round(value) for value in row["bbox"])
+        lines.append(f"  {row['category']:{width}}  {row['score']:.2f}  {box_width} × {box_height} at ({x}, {y})")
+    return "\n".join(lines) + "\n"
+
+
+def write_json(results: Sequence[dict[str, Any]], file: Path) -> None:
+    """Writes results, whole or not at all."""
+    text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
+    if _is_stream(file):
+        file.write_text(text)
+        return
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text)
+        unfinished.replace(file)
+    except OSError as error:
+        raise OSError(f"{file} can't be written: {error.strerror or error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
