@@ -16,6 +16,20 @@ from ssd_zoo.models._registry import (
 )
 from ssd_zoo.models._weights import Weights, WeightsEnum
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
+from ssd_zoo.models.resnet import (
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    ResNet101_Weights,
+    SSD300_ResNet18_Weights,
+    SSD300_ResNet34_Weights,
+    SSD300_ResNet50_Weights,
+    SSD300_ResNet101_Weights,
+    ssd300_resnet18,
+    ssd300_resnet34,
+    ssd300_resnet50,
+    ssd300_resnet101,
+)
 from ssd_zoo.models.vgg import (
     SSD256_VGG16D_Weights,
     SSD300_VGG16D_Weights,
@@ -33,7 +47,15 @@ __all__ = [
     "DefaultBoxGenerator",
     "LoadReport",
     "MobileNetV2_Weights",
+    "ResNet101_Weights",
+    "ResNet18_Weights",
+    "ResNet34_Weights",
+    "ResNet50_Weights",
     "SSD256_VGG16D_Weights",
+    "SSD300_ResNet101_Weights",
+    "SSD300_ResNet18_Weights",
+    "SSD300_ResNet34_Weights",
+    "SSD300_ResNet50_Weights",
     "SSD300_VGG16D_Weights",
     "SSD512_VGG16D_Weights",
     "SSDLite300_MobileNet_V2_Weights",
@@ -48,6 +70,10 @@ __all__ = [
     "load_report",
     "register_model",
     "ssd256_vgg16d",
+    "ssd300_resnet101",
+    "ssd300_resnet18",
+    "ssd300_resnet34",
+    "ssd300_resnet50",
     "ssd300_vgg16d",
     "ssd512_vgg16d",
     "ssdlite300_mobilenet_v2",

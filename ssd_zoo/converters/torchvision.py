@@ -23,6 +23,8 @@ _SSD_VGG16 = [
 # The linear layers belong to the classifier.
 _VGG16 = [(r"features\.(\d+)\.(weight|bias)", r"features.\1.\2"), (r"classifier\..*", "")]
 
+_RESNET = [(r"((conv1|bn1|layer\d)\..*)", r"\1"), (r"fc\..*", "")]
+
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _MOBILENET_V2 = [
     (r"features\.0\.0\.weight", r"stem.conv.weight"),
@@ -50,11 +52,13 @@ _MOBILENET_V2 = [
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of `ssd300_vgg16`, `vgg16` or `mobilenet_v2`, told apart by their names.
+    """Renames the tensors of `ssd300_vgg16`, `vgg16`, `mobilenet_v2` or a ResNet, told apart by their names.
 
     Raises:
         ValueError: If it is none of them.
     """
     if "backbone.scale_weight" in state:
         return rename(state, _SSD_VGG16)
+    if "layer1.0.conv1.weight" in state:
+        return rename(state, _RESNET)
     return rename(state, _MOBILENET_V2 if "features.0.1.weight" in state else _VGG16)

@@ -177,5 +177,11 @@ def _fit_channels(given: Tensor, tensor: Tensor) -> Tensor | None:
 def _tensors_that_may_differ(model: SSD) -> Callable[[str], bool]:
     new_layers: tuple[str, ...] = getattr(model.backbone, "new_layers", ())
     prefixes = ("head.", *(f"backbone.{name}." for name in new_layers))
-    norms = tuple(f"{name}." for name, module in model.named_modules() if name.rpartition(".")[2] == "norm")
+    norms = tuple(f"{name}." for name, module in model.named_modules() if _may_be_norm(name, module))
     return lambda name: name.startswith(prefixes + norms)
+
+
+def _may_be_norm(name: str, module: nn.Module) -> bool:
+    if name.rpartition(".")[2] == "norm":
+        return True
+    return not any(module.children()) and not isinstance(module, (nn.Conv2d, nn.Linear))

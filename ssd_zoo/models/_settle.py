@@ -83,7 +83,7 @@ def settle_size(size: int | tuple[int, int]) -> tuple[int, int]:
     Raises:
         ValueError: If it is neither, or not positive.
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {size!r}.")
     return sides
