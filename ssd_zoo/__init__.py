@@ -15,6 +15,17 @@ from ssd_zoo.models._registry import (
     register_model,
 )
 from ssd_zoo.models._weights import Weights, WeightsEnum
+from ssd_zoo.models.any_timm import SSD_Timm_Weights, SSDLite_Timm_Weights, ssd_timm, ssdlite_timm
+from ssd_zoo.models.fpn import (
+    MobileNetV2FPN_Weights,
+    ResNet50FPN_Weights,
+    SSD640_ResNet50_FPN_Weights,
+    SSDLite320_MobileNet_V2_FPN_Weights,
+    SSDLite640_MobileNet_V2_FPN_Weights,
+    ssd640_resnet50_fpn,
+    ssdlite320_mobilenet_v2_fpn,
+    ssdlite640_mobilenet_v2_fpn,
+)
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
 from ssd_zoo.models.resnet import (
     ResNet18_Weights,
@@ -46,10 +57,12 @@ __all__ = [
     "SSD",
     "DefaultBoxGenerator",
     "LoadReport",
+    "MobileNetV2FPN_Weights",
     "MobileNetV2_Weights",
     "ResNet101_Weights",
     "ResNet18_Weights",
     "ResNet34_Weights",
+    "ResNet50FPN_Weights",
     "ResNet50_Weights",
     "SSD256_VGG16D_Weights",
     "SSD300_ResNet101_Weights",
@@ -58,7 +71,12 @@ __all__ = [
     "SSD300_ResNet50_Weights",
     "SSD300_VGG16D_Weights",
     "SSD512_VGG16D_Weights",
+    "SSD640_ResNet50_FPN_Weights",
     "SSDLite300_MobileNet_V2_Weights",
+    "SSDLite320_MobileNet_V2_FPN_Weights",
+    "SSDLite640_MobileNet_V2_FPN_Weights",
+    "SSDLite_Timm_Weights",
+    "SSD_Timm_Weights",
     "VGG16D_Weights",
     "Weights",
     "WeightsEnum",
@@ -76,5 +94,10 @@ __all__ = [
     "ssd300_resnet50",
     "ssd300_vgg16d",
     "ssd512_vgg16d",
+    "ssd640_resnet50_fpn",
+    "ssd_timm",
     "ssdlite300_mobilenet_v2",
+    "ssdlite320_mobilenet_v2_fpn",
+    "ssdlite640_mobilenet_v2_fpn",
+    "ssdlite_timm",
 ]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._weights import WeightsEnum
 
-__all__ = ["LoadReport", "fit_state", "load", "load_backbone", "load_report"]
+__all__ = ["LoadReport", "fit_state", "load", "load_backbone", "load_report", "note_loaded"]
 
 _log = logging.getLogger("ssd_zoo")
 _reports: WeakKeyDictionary[SSD, "LoadReport"] = WeakKeyDictionary()
@@ -91,6 +91,19 @@ def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) ->
     if weights is not None:
         state = {f"backbone.{name}": tensor for name, tensor in weights.get_state_dict(progress=progress).items()}
         _reports[model] = fit_state(model, state, None, source=str(weights))
+
+
+def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
+    """Reports a part of a model that was built with its weights in it.
+
+    Args:
+        model: The detector.
+        prefix: What the names of that part's tensors begin with.
+        source: What the report calls the weights.
+    """
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
+    _reports[model] = LoadReport(source, tensors)
 
 
 def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str) -> LoadReport:
