@@ -18,6 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from safetensors.torch import load_file
+from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssd_zoo import SSD, ssdlite300_mobilenet_v2
@@ -38,40 +39,31 @@ def build(variables: Path | None = None) -> SSD:
 
 
 @torch.inference_mode()
-def evaluate(model: SSD, data: Path, *, full_size: bool = False, batch_size: int = 16) -> dict[str, float]:
+def evaluate(model: SSD, data: Path, *, full_size: bool = False) -> dict[str, float]:
     """Gives AP, AP50 and AP75 of persons, between 0 and 1, at most 100 detections an image.
 
     Args:
         model: Its label 1 is the person.
         data: Folder that holds `coco128/instances.json` and `coco128/images/`.
         full_size: Whether the model resizes the images, not Pillow.
-        batch_size: Images at once.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(data / "coco128" / "instances.json")
-    rows = []
-    image_ids = sorted(truth.imgs)
-    for start in range(0, len(image_ids), batch_size):
-        batch_ids = image_ids[start : start + batch_size]
-        images, sizes = [], []
-        for image_id in batch_ids:
-            with Image.open(data / "coco128" / "images" / truth.imgs[image_id]["file_name"]) as file:
-                image = file.convert("RGB")
-            sizes.append(image.size)
-            if not full_size:
-                image = image.resize((300, 300), Image.Resampling.BILINEAR)
-            images.append(pil_to_tensor(image))
-        for image_id, (width, height), image, found in zip(batch_ids, sizes, images, model(images), strict=True):
-            scale = torch.tensor([width / image.shape[2], height / image.shape[1]]).repeat(2)
-            boxes = found["boxes"] * scale
-            boxes[:, 2:] -= boxes[:, :2]
-            for box, score, label in zip(
-                boxes.tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True
-            ):
-                rows.append({"image_id": image_id, "category_id": label, "bbox": box, "score": score})
+    results = []
+    for image_id, entry in truth.imgs.items():
+        with Image.open(data / "coco128" / "images" / entry["file_name"]) as file:
+            image = file.convert("RGB")
+        scale = torch.ones(4)
+        if not full_size:
+            scale = torch.tensor([image.width / 300, image.height / 300]).repeat(2)
+            image = image.resize((300, 300), Image.Resampling.BILINEAR)
+        [found] = model([pil_to_tensor(image)])
+        boxes = box_convert(found["boxes"] * scale, "xyxy", "xywh")
+        for box, score, label in zip(boxes.tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True):
+            results.append({"image_id": image_id, "category_id": label, "bbox": box, "score": score})
 
     with contextlib.redirect_stdout(io.StringIO()):
-        coco_eval = COCOeval(truth, truth.loadRes(rows), "bbox")
+        coco_eval = COCOeval(truth, truth.loadRes(results), "bbox")
         coco_eval.params.catIds = [PERSON]
         coco_eval.evaluate()
         coco_eval.accumulate()

@@ -1,9 +1,11 @@
-"""Where the tests find pictures."""
+"""Where the tests find pictures, and how many threads they run on."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "SSD_ZOO_TEST_DATA"
@@ -22,3 +24,12 @@ def test_data() -> Path:
 def photo() -> Path:
     """The photograph that ships with the repository: one astronaut, 512 × 512."""
     return ROOT / "examples" / "astronaut.jpg"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keeps many small computations from waiting for each other's threads on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -19,14 +19,7 @@ from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.models._weights import COCO_CATEGORIES
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keeps the many small runs from waiting for threads on busy machines."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

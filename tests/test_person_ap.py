@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pycocotools")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "evaluate_person.py"
 ORIGINAL = {"AP": 0.1962, "AP50": 0.3861, "AP75": 0.1929}
