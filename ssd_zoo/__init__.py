@@ -2,7 +2,9 @@
 
 from importlib.metadata import version as _version
 
+from ssd_zoo import data
 from ssd_zoo import zoo as _zoo  # noqa: F401  (the zoo tells the builders how to read weights)
+from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import LoadReport, load_report
@@ -55,6 +57,7 @@ __version__ = _version("ssd_zoo")
 
 __all__ = [
     "SSD",
+    "DefaultBoxFit",
     "DefaultBoxGenerator",
     "LoadReport",
     "MobileNetV2FPN_Weights",
@@ -80,6 +83,8 @@ __all__ = [
     "VGG16D_Weights",
     "Weights",
     "WeightsEnum",
+    "data",
+    "fit_default_boxes",
     "get_model",
     "get_model_builder",
     "get_model_weights",

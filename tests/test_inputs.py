@@ -89,7 +89,11 @@ def with_target(**change):
         (with_target(labels=torch.tensor([True])), TypeError, "dtype torch.bool"),
         (with_target(labels=torch.tensor([0])), ValueError, "[0] is 0; with 3 classes labels go from 1 to 2 (0 is the"),
         (with_target(labels=torch.tensor([-1])), ValueError, "['labels'][0] is -1"),
-        (with_target(labels=torch.tensor([3])), ValueError, "is 3; with 3 classes labels go from 1 to 2 (background is"),
+        (
+            with_target(labels=torch.tensor([3])),
+            ValueError,
+            "is 3; with 3 classes labels go from 1 to 2 (background is",
+        ),
         (with_target(boxes=torch.tensor([[5.0, 5, 5, 35]])), ValueError, "['boxes'][0] is [5.0, 5.0, 5.0, 35.0]"),
         (with_target(boxes=torch.tensor([[30.0, 5, 5, 35]])), ValueError, "x1 < x2 and y1 < y2"),
         (with_target(boxes=torch.tensor([[5.0, 5, torch.nan, 35]])), ValueError, "on_invalid_boxes='drop'"),

@@ -157,8 +157,12 @@ class DefaultBoxGenerator:
         shorter = torch.tensor([min(size) / width, min(size) / height], dtype=torch.float32, device=cpu)
         boxes = []
         for k, (rows, columns) in enumerate(map_sizes):
-            y = (torch.arange(rows, dtype=torch.float32, device=cpu) + 0.5) / (height / self.steps[k] if self.steps else rows)
-            x = (torch.arange(columns, dtype=torch.float32, device=cpu) + 0.5) / (width / self.steps[k] if self.steps else columns)
+            y = (torch.arange(rows, dtype=torch.float32, device=cpu) + 0.5) / (
+                height / self.steps[k] if self.steps else rows
+            )
+            x = (torch.arange(columns, dtype=torch.float32, device=cpu) + 0.5) / (
+                width / self.steps[k] if self.steps else columns
+            )
             sizes = torch.tensor(self.shapes[k], dtype=torch.float32, device=cpu) * shorter
             if self.clip != "none":
                 sizes = sizes.clamp(0, 1)

@@ -66,6 +66,7 @@ class SSD(nn.Module):
 
     Attributes:
         default_boxes: `(D, 4)`, xyxy in input pixels, always float32.
+        default_box_generator: What made them.
         categories: Names of the classes, background first.
         size: (height, width) of the input.
 
@@ -117,6 +118,7 @@ class SSD(nn.Module):
             if len(values) != in_chans:
                 raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")
         self.backbone = backbone
+        self.default_box_generator = default_boxes
         self.size = size
         self.categories = list(categories)
         self.in_chans = in_chans

@@ -1,0 +1,126 @@
+"""Default boxes for a data set of one's own."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.inputs import scale_boxes
+from ssd_zoo.detector.matcher import box_iou
+from ssd_zoo.detector.ssd import SSD, feature_map_shapes
+
+__all__ = ["DefaultBoxFit", "fit_default_boxes"]
+
+# The paper's boxes are about so many times as large as their map's stride.
+_SIZE_OVER_STRIDE = 2.5
+
+
+@dataclass(frozen=True)
+class DefaultBoxFit:
+    """Default boxes fitted to a data set, and what they do for it.
+
+    Attributes:
+        default_boxes: What builders take as `default_boxes`.
+        objects: Number of objects in the data set.
+        iou_thresh: The matcher's threshold.
+        unreached_before: Objects that no default box of the model overlaps by `iou_thresh`.
+        unreached_after: The same for the fitted default boxes.
+        mean_iou_before: Average of the objects' best overlaps with the model's default boxes.
+        mean_iou_after: The same for the fitted ones.
+    """
+
+    default_boxes: DefaultBoxGenerator
+    objects: int
+    iou_thresh: float
+    unreached_before: int
+    unreached_after: int
+    mean_iou_before: float
+    mean_iou_after: float
+
+    def __str__(self) -> str:
+        """Gives one line."""
+        return (
+            f"{self.objects} objects; no default box reaches IoU {self.iou_thresh} for {self.unreached_before} before, "
+            f"{self.unreached_after} after; mean best IoU {self.mean_iou_before:.3f} before, "
+            f"{self.mean_iou_after:.3f} after"
+        )
+
+
+def fit_default_boxes(dataset: Iterable[tuple[Any, dict[str, Tensor]]], model: SSD) -> DefaultBoxFit:
+    """Chooses sizes and ratios of default boxes by clustering a data set's objects under IoU.
+
+    Each object falls to the coarsest feature map on whose grid a box of its size still meets it; the objects of a map
+    are clustered into as many shapes as the map has, so that the model's weights fit the result. Maps to which fewer
+    objects fall than they have shapes keep theirs. (Redmon and Farhadi, "YOLO9000", section 2, cluster likewise.
+    https://arxiv.org/abs/1612.08242)
+
+    Args:
+        dataset: Pairs of an image, `(C, H, W)` or PIL's, and a target with `boxes (G, 4)`, xyxy in its pixels.
+        model: The detector to fit to; it is not changed. Build another with `default_boxes=fit.default_boxes`.
+
+    Raises:
+        ValueError: If the data set has no objects.
+
+    Example:
+        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1")
+        >>> objects = torch.tensor([[10.0, 10, 40, 90], [100, 50, 130, 130], [200, 200, 230, 280]])
+        >>> fit = fit_default_boxes([(torch.zeros(3, 300, 300), {"boxes": objects})], model)
+        >>> fit.objects, fit.unreached_after <= fit.unreached_before
+        (3, True)
+    """
+    objects = torch.cat(
+        [scale_boxes(target["boxes"].as_subclass(Tensor), _size(image), model.size) for image, target in dataset]
+        or [torch.zeros(0, 4)]
+    ).float()
+    objects = objects[(objects[:, 2:] > objects[:, :2]).all(1)]
+    if len(objects) == 0:
+        raise ValueError("The data set has no objects to fit default boxes to.")
+    map_sizes = [shape[1:] for shape in feature_map_shapes(model.backbone, model.size, model.in_chans)]
+    before = model.default_box_generator
+    strides = torch.tensor([max(model.size[0] / rows, model.size[1] / columns) for rows, columns in map_sizes])
+    sizes = objects[:, 2:] - objects[:, :2]
+    of_map = (sizes.prod(1).sqrt().unsqueeze(1) >= _SIZE_OVER_STRIDE * strides).sum(1).sub(1).clamp(min=0)
+    shapes = [
+        _cluster(sizes[of_map == k], len(old)).div(min(model.size)).tolist() if (of_map == k).sum() >= len(old) else old
+        for k, old in enumerate(before.shapes)
+    ]
+    after = DefaultBoxGenerator(shapes=shapes, steps=before.steps, clip=before.clip)
+    iou_before, iou_after = (_best_iou(objects, make(map_sizes, model.size)) for make in (before, after))
+    return DefaultBoxFit(
+        default_boxes=after,
+        objects=len(objects),
+        iou_thresh=model.iou_thresh,
+        unreached_before=int((iou_before < model.iou_thresh).sum()),
+        unreached_after=int((iou_after < model.iou_thresh).sum()),
+        mean_iou_before=iou_before.mean().item(),
+        mean_iou_after=iou_after.mean().item(),
+    )
+
+
+def _size(image: Any) -> tuple[int, int]:
+    return (image.shape[-2], image.shape[-1]) if isinstance(image, Tensor) else (image.height, image.width)
+
+
+def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:
+    chunks: Sequence[Tensor] = objects.split(256)
+    return torch.cat([box_iou(chunk.unsqueeze(0), default_boxes)[0].amax(1) for chunk in chunks])
+
+
+def _cluster(sizes: Tensor, count: int) -> Tensor:
+    """Clusters sizes `(n, 2)` into `count` medians under IoU, smallest area first."""
+    by_area = sizes[sizes.prod(1).argsort()]
+    medians = by_area[torch.linspace(0, len(sizes) - 1, count).round().long()]
+    for _ in range(100):
+        smaller = torch.min(sizes.unsqueeze(1), medians).prod(-1)
+        iou = smaller / (sizes.prod(1, keepdim=True) + medians.prod(1) - smaller)
+        nearest = iou.argmax(1)
+        moved = torch.stack(
+            [sizes[nearest == k].median(0).values if (nearest == k).any() else medians[k] for k in range(count)]
+        )
+        if torch.equal(moved, medians):
+            break
+        medians = moved
+    return medians[medians.prod(1).argsort()]

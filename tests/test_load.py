@@ -1,0 +1,140 @@
+"""Weights in models that differ from them, with the person detector that ships."""
+
+import logging
+
+import pytest
+import torch
+
+import ssd_zoo
+from ssd_zoo.models._load import fit_state
+
+LOGITS = "head.cls_logits.0.1"
+
+
+@pytest.fixture(scope="module")
+def person():
+    return ssd_zoo.SSDLite300_MobileNet_V2_Weights.PERSON_V1.get_state_dict()
+
+
+def build(**kwargs):
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", **kwargs)
+
+
+def rows(state, classes):
+    return state[f"{LOGITS}.weight"].unflatten(0, (-1, classes))
+
+
+def test_same_classes_load_everything_in_silence(person, caplog):
+    report = ssd_zoo.load_report(build())
+    assert set(report.tensors.values()) == {"loaded"}
+    assert report.tensors.keys() == person.keys()
+    assert not caplog.records
+
+
+def test_classes_are_copied_by_name(person, caplog):
+    with caplog.at_level(logging.WARNING, "ssd_zoo"):
+        model = build(categories=["background", "dog", "Person", "robot"])
+    ours, theirs = rows(model.state_dict(), 4), rows(person, 2)
+    assert torch.equal(ours[:, 0], theirs[:, 0])
+    assert torch.equal(ours[:, 2], theirs[:, 1])
+    assert not torch.equal(ours[:, 1], theirs[:, 1])
+    assert ours[:, 3].abs().max() < 1
+    bias = model.state_dict()[f"{LOGITS}.bias"].unflatten(0, (-1, 4))
+    assert torch.equal(bias[:, [0, 2]], person[f"{LOGITS}.bias"].unflatten(0, (-1, 2)))
+    assert (bias[:, [1, 3]] == 0).all()
+    report = ssd_zoo.load_report(model)
+    assert report.classes == ("background", "Person")
+    copied = [name for name, what in report.tensors.items() if what == "copied by class name"]
+    assert copied == [f"head.cls_logits.{i}.1.{kind}" for i in range(6) for kind in ("weight", "bias")]
+    assert all(what == "loaded" for name, what in report.tensors.items() if name not in copied)
+    [record] = caplog.records
+    assert "392 loaded" in record.message
+    assert "12 copied by class name (background, Person)" in record.message
+    assert "\n" not in record.message
+
+
+def test_the_copied_class_detects_as_before(photo):
+    image = ssd_zoo.data.read_image(photo)
+    model = build(categories=["background", "dog", "person"], score_thresh=0.5).eval()
+    before = build(score_thresh=0.5).eval()
+    with torch.no_grad():
+        [found], [expected] = model([image]), before([image])
+    person = found["labels"] == 2
+    torch.testing.assert_close(found["boxes"][person], expected["boxes"])
+
+
+def test_num_classes_alone_starts_the_class_head_fresh(person):
+    model = build(num_classes=4)
+    report = ssd_zoo.load_report(model)
+    new = [name for name, what in report.tensors.items() if what == "new"]
+    assert new == [f"head.cls_logits.{i}.1.{kind}" for i in range(6) for kind in ("weight", "bias")]
+    assert model.state_dict()[f"{LOGITS}.weight"].abs().max() < 1
+    assert torch.equal(model.state_dict()["head.cls_logits.0.0.conv.weight"], person["head.cls_logits.0.0.conv.weight"])
+    assert "new in head.cls_logits" in str(report)
+
+
+def test_num_classes_of_the_weights_keeps_everything():
+    model = build(num_classes=2)
+    assert model.categories == ["background", "person"]
+    assert set(ssd_zoo.load_report(model).tensors.values()) == {"loaded"}
+
+
+def test_no_known_name_starts_the_class_head_fresh():
+    report = ssd_zoo.load_report(build(categories=["background", "crack"]))
+    assert report.tensors[f"{LOGITS}.weight"] == "new"
+    assert report.classes == ()
+
+
+def test_other_sizes_keep_everything():
+    model = build(size=(160, 256))
+    assert set(ssd_zoo.load_report(model).tensors.values()) == {"loaded"}
+    assert len(model.default_boxes) < 1917
+
+
+def test_grey_images_give_what_grey_rgb_gave(photo):
+    image = ssd_zoo.data.read_image(photo)[:1]
+    rgb, grey = build().eval(), build(in_chans=1).eval()
+    assert ssd_zoo.load_report(grey).tensors["backbone.stem.conv.weight"] == "adapted to channels"
+    with torch.no_grad():
+        expected = rgb.forward_raw(rgb.prepare([image.expand(3, -1, -1)]))
+        actual = grey.forward_raw(grey.prepare([image]))
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value, rtol=1e-3, atol=1e-3)
+
+
+def test_other_default_boxes_start_the_predictors_of_their_maps_fresh():
+    shapes = [[(0.1, 0.1)] * 3, *[[(0.3, 0.3)] * 6] * 4, [(0.9, 0.9)] * 2]
+    report = ssd_zoo.load_report(build(default_boxes=ssd_zoo.DefaultBoxGenerator(shapes=shapes)))
+    new = {name for name, what in report.tensors.items() if what == "new"}
+    assert new == {
+        f"head.{branch}.5.1.{kind}" for branch in ("cls_logits", "bbox_regression") for kind in ("weight", "bias")
+    }
+
+
+def test_other_norms_keep_the_convolutions():
+    model = build(norm_layer=lambda channels: torch.nn.GroupNorm(channels // 8, channels))
+    report = ssd_zoo.load_report(model)
+    assert report.tensors["backbone.blocks.3.expand.conv.weight"] == "loaded"
+    assert "backbone.blocks.3.expand.norm.running_mean" in report.unused
+    model([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[4.0, 4, 30, 30]]), "labels": torch.tensor([1])}])
+
+
+def test_weights_of_another_model_are_refused(person):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for wrong in (
+        {name: tensor for name, tensor in person.items() if name != "backbone.stem.conv.weight"},
+        {**person, "backbone.stem.conv.weight": torch.zeros(32, 5, 3, 3)},
+        {**person, "backbone.blocks.99.weight": torch.zeros(1)},
+        {},
+    ):
+        with pytest.raises(
+            ValueError, match="does not fit this model: .* tensors of other names or shapes, among them"
+        ):
+            fit_state(model, wrong, ["background", "person"], source="a file")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_that_started_fresh_has_no_report():
+    with pytest.raises(ValueError, match="No builder loaded weights"):
+        ssd_zoo.load_report(ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2))

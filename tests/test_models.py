@@ -1,0 +1,253 @@
+"""What torchvision's detectors promise, asked of every registered model."""
+
+import contextlib
+import copy
+import inspect
+import io
+
+import pytest
+import torch
+import torchvision
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import ssd_zoo
+from ssd_zoo.detector.ssd import feature_map_shapes
+
+NAMES = ssd_zoo.list_models()
+IMAGES = [
+    torch.rand(3, 120, 90, generator=torch.Generator().manual_seed(0)),
+    torch.rand(3, 64, 200, generator=torch.Generator().manual_seed(1)),
+]
+TARGETS = [{"boxes": torch.tensor([[10.0, 20, 60, 90], [5, 5, 20, 25]]), "labels": torch.tensor([1, 3])}]
+CATEGORIES = ["background", "person", "dog", "robot"]
+
+
+def build(name, **kwargs):
+    torch.manual_seed(0)
+    return ssd_zoo.get_model(name, weights=None, weights_backbone=None, **{"num_classes": 4, **kwargs})
+
+
+def small_size(name):
+    """A size that costs little, or the model's own where it takes no such size."""
+    try:
+        with torch.device("meta"):
+            build(name, size=160)
+    except ValueError:
+        return {}
+    return {"size": 160}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    """One model for all tests, which may train it: none looks at its weights."""
+    return build(name, **small_size(name))
+
+
+@pytest.fixture(scope="module")
+def raw(model):
+    model.eval()
+    with torch.no_grad():
+        return model.forward_raw(model.prepare(IMAGES))
+
+
+def test_raw_output_belongs_to_the_default_boxes(model, raw):
+    assert model.prepare(IMAGES).shape == (2, 3, *model.size)
+    boxes = len(model.default_boxes)
+    assert raw.keys() == {"cls_logits", "bbox_regression"}
+    assert raw["cls_logits"].shape == (2, boxes, 4)
+    assert raw["bbox_regression"].shape == (2, boxes, 4)
+    assert model.default_boxes.dtype == torch.float32
+
+
+def test_detects(model):
+    model.eval()
+    with torch.no_grad():
+        detections = model(IMAGES)
+    assert len(detections) == 2
+    for found, image in zip(detections, IMAGES, strict=True):
+        height, width = image.shape[1:]
+        count = len(found["scores"])
+        assert found.keys() == {"boxes", "labels", "scores"}
+        assert found["boxes"].shape == (count, 4)
+        assert found["labels"].shape == (count,)
+        assert found["labels"].dtype == torch.int64
+        assert ((found["labels"] >= 1) & (found["labels"] < 4)).all()
+        assert (found["scores"].diff() <= 0).all()
+        assert (found["scores"] > model.score_thresh).all()
+        assert (found["boxes"] >= 0).all()
+        assert (found["boxes"] <= torch.tensor([width, height, width, height]) + 1e-3).all()
+        assert count <= model.detections_per_img
+
+
+def test_each_image_is_alone(model, raw):
+    model.eval()
+    with torch.no_grad():
+        alone = model.forward_raw(model.prepare(IMAGES[1:]))
+    for key, value in alone.items():
+        torch.testing.assert_close(raw[key][1], value[0], rtol=1e-3, atol=1e-3)
+
+
+def test_compiles_without_graph_breaks(model, raw):
+    torch._dynamo.reset()
+    model.eval()
+    with torch.no_grad():
+        compiled = torch.compile(model.forward_raw, fullgraph=True, backend="eager")(model.prepare(IMAGES))
+    for key, value in raw.items():
+        torch.testing.assert_close(compiled[key], value, rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_autocast(model, name, raw):
+    model.eval()
+    # Where the input can't be small, only types are computed: without bfloat16 units a CPU takes minutes.
+    fake = contextlib.nullcontext() if small_size(name) else FakeTensorMode(allow_non_fake_inputs=True)
+    with fake, torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        batch = torch.zeros(1, 3, *model.size) if not small_size(name) else model.prepare(IMAGES[:1])
+        halved = model.forward_raw(batch)
+    for key, value in raw.items():
+        assert halved[key].dtype == torch.float32
+        if small_size(name):
+            assert (halved[key][0] - value[0]).abs().mean() < 0.1 * value[0].abs().mean() + 0.01
+
+
+def test_trains_on_a_batch_of_one(model):
+    model.train()
+    losses = model(IMAGES[:1], TARGETS)
+    assert losses.keys() == {"bbox_regression", "classification"}
+    before = sum(losses.values())
+    before.backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+    model.zero_grad()
+    with torch.no_grad():
+        assert sum(model(IMAGES[:1], TARGETS).values()) < before
+
+
+def test_saves_and_loads_without_pickle(model, name):
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    with torch.device("meta"):
+        other = build(name, **small_size(name))
+    other.load_state_dict(torch.load(file, weights_only=True), assign=True)
+    expected, actual = model.state_dict(), other.state_dict()
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+def test_copies_are_independent(model):
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        next(copied.parameters()).add_(1)
+    assert not torch.equal(next(copied.parameters()), next(model.parameters()))
+    assert torch.equal(copied.default_boxes, model.default_boxes)
+    assert copied.categories == model.categories
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_other_channels(name, in_chans):
+    with torch.device("meta"):
+        model = build(name, in_chans=in_chans)
+    assert feature_map_shapes(model.backbone, model.size, in_chans)
+    assert model.prepare([torch.rand(in_chans, 20, 30)]).shape == (1, in_chans, *model.size)
+    with pytest.raises(ValueError, match=f"this model takes {in_chans}"):
+        model(IMAGES)
+
+
+def test_other_sizes(name):
+    with torch.device("meta"):
+        square = build(name)
+        oblong = build(name, size=(square.size[0] + 32, square.size[1] + 192))
+    assert oblong.size == (square.size[0] + 32, square.size[1] + 192)
+    shapes = feature_map_shapes(oblong.backbone, oblong.size)
+    per_location = [box_count(oblong, i, shape) for i, shape in enumerate(shapes)]
+    cells = [height * width for _, height, width in shapes]
+    assert len(oblong.default_boxes) == sum(n * c for n, c in zip(per_location, cells, strict=True))
+    assert len(oblong.default_boxes) > len(square.default_boxes)
+    centres = (oblong.default_boxes[:, :2] + oblong.default_boxes[:, 2:]) / 2
+    assert (centres > 0).all()
+    assert (centres < torch.tensor([oblong.size[1], oblong.size[0]])).all()
+
+
+def box_count(model, index, shape):
+    """Default boxes in a cell of a map, by the channels of the layer that predicts them."""
+    predictors = list(model.head.bbox_regression)
+    predictor = predictors[index] if len(predictors) > 1 else predictors[0]
+    *_, last = (module for module in predictor.modules() if isinstance(module, torch.nn.Conv2d))
+    return last.out_channels // 4
+
+
+@pytest.mark.parametrize("size", [0, -3, (300,), (1, 2, 3), 300.0, "300"])
+def test_bad_sizes(name, size):
+    with pytest.raises((ValueError, TypeError), match="size must be a positive int or"):
+        build(name, size=size)
+
+
+def test_categories_name_the_classes(name):
+    with torch.device("meta"):
+        assert build(name, num_classes=None, categories=CATEGORIES).categories == CATEGORIES
+        assert len(build(name, num_classes=7).categories) == 7
+        assert len(build(name, num_classes=None).categories) == 91
+        for bad in ({"num_classes": 1}, {"categories": CATEGORIES, "num_classes": 3}, {"categories": ["a", "b", "b"]}):
+            with pytest.raises(ValueError, match=r"class|categories"):
+                build(name, **{"num_classes": None, **bad})
+
+
+def test_signature_is_closed(name):
+    with pytest.raises(TypeError, match="score_tresh"), torch.device("meta"):
+        build(name, score_tresh=0.5)
+    parameters = inspect.signature(ssd_zoo.get_model_builder(name)).parameters
+    wanted = {"weights", "progress", "num_classes", "categories", "weights_backbone", "trainable_backbone_layers"}
+    assert wanted | {"in_chans", "size", "default_boxes"} <= parameters.keys()
+    assert all(
+        parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in parameters.keys() - {"kwargs", "backbone"}
+    )
+
+
+def test_thresholds_are_settings(name):
+    with torch.device("meta"):
+        model = build(name, score_thresh=0.3, nms_thresh=0.2, detections_per_img=7, topk_candidates=50)
+    assert (model.score_thresh, model.nms_thresh, model.detections_per_img, model.topk_candidates) == (0.3, 0.2, 7, 50)
+
+
+def test_builds_on_meta(name):
+    with torch.device("meta"):
+        model = build(name)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.default_boxes.device.type == "cpu"
+    boxes = model.default_boxes.clone()
+    assert torch.equal(model.to_empty(device="cpu").default_boxes, boxes)
+
+
+def test_is_in_torchvisions_registry(name):
+    if torchvision.models.list_models(include=name):
+        assert torchvision.models.get_model_builder(name) is ssd_zoo.get_model_builder(name)
+    else:
+        pytest.skip("this torchvision has no registry to put models in")
+
+
+def test_weights_say_where_they_come_from(name):
+    for entry in ssd_zoo.get_model_weights(name).__members__.values():
+        assert ssd_zoo.get_weight(str(entry)) is entry
+        assert entry.meta["categories"][0] in ("background", "__background__")
+        assert entry.meta["licence"]
+        assert entry.meta["origin"]
+        assert all(metrics["source"] in ("published", "measured") for metrics in entry.meta["metrics"].values())
+        assert callable(entry.transforms)
+        with torch.device("meta"):
+            model = ssd_zoo.get_model(name, weights=None, weights_backbone=None, categories=entry.meta["categories"])
+        assert sum(parameter.numel() for parameter in model.parameters()) == entry.meta["num_params"]
+
+
+def test_unknown_weights(name):
+    with pytest.raises(ValueError, match="has no weights 'COCO_V999'"):
+        ssd_zoo.get_model(name, weights="COCO_V999")
+    with pytest.raises(TypeError, match="Expected weights of"):
+        ssd_zoo.get_model(name, weights=3)
