@@ -5,6 +5,7 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -27,12 +28,14 @@ _BLOCKS = [
 class MobileNetV2(nn.Module):
     """MobileNetV2 of width 1 and SSDLite's extra layers.
 
-    The feature maps are the expansion of the block that first reaches stride 32 (itself still at stride 16), the last
-    1 × 1 convolution, then one of each extra layer, as in the TensorFlow Object Detection API.
+    The feature maps are one at stride 16, the last 1 × 1 convolution, then one of each extra layer.
 
     Args:
         extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
             depthwise 3 × 3 one of stride 2 and a 1 × 1 one to the channels out.
+        tap: The map at stride 16: the `"expansion"` of the block that goes to stride 32 (576 channels), or the
+            `"output"` of the block before it (96 channels).
+        linear_extras: Whether extra layers end without an activation, as the blocks of MobileNetV2 do.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
         conv_layer: The convolutions' class; it decides on the padding.
@@ -46,11 +49,14 @@ class MobileNetV2(nn.Module):
         self,
         extras: Sequence[tuple[int, int]],
         *,
+        tap: Literal["expansion", "output"] = "expansion",
+        linear_extras: bool = False,
         in_chans: int = 3,
         norm_layer: NormLayer = BatchNorm2d,
         conv_layer: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()
+        self.tap = tap
         layer = partial(ConvNormAct, norm_layer=norm_layer, conv_layer=conv_layer)
         self.stem = layer(in_chans, 32, 3, stride=2)
         self.blocks = nn.ModuleList()
@@ -72,7 +78,9 @@ class MobileNetV2(nn.Module):
         for between, out in extras:
             self.extras.append(
                 nn.Sequential(
-                    layer(channels, between), layer(between, between, 3, stride=2, depthwise=True), layer(between, out)
+                    layer(channels, between),
+                    layer(between, between, 3, stride=2, depthwise=True),
+                    layer(between, out, act_layer=None if linear_extras else nn.ReLU6),
                 )
             )
             channels = out
@@ -96,9 +104,10 @@ class MobileNetV2(nn.Module):
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
+            before = features
             features, expanded = block(features)
             if i == self._stages[-1]:
-                maps.append(expanded)
+                maps.append(expanded if self.tap == "expansion" else before)
         maps.append(self.last(features))
         for extra in self.extras:
             maps.append(extra(maps[-1]))

@@ -34,9 +34,10 @@ def rename(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     Raises:
         ValueError: If a name matches nothing, or two get the same name.
     """
+    rows = [(re.compile(pattern), replacement) for pattern, replacement in table]
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        matches = ((re.fullmatch(pattern, name), replacement) for pattern, replacement in table)
+        matches = ((pattern.fullmatch(name), replacement) for pattern, replacement in rows)
         ours = next((match.expand(replacement) for match, replacement in matches if match), None)
         if ours is None:
             raise ValueError(f"Unexpected tensor {name!r}: the file is not of the origin that it was taken for.")

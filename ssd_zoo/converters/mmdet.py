@@ -5,11 +5,18 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._mobilenet import conv_norm
+from ssd_zoo.converters._tables import Table, rename
 
 __all__ = ["convert"]
 
 _LEAF = r"(weight|bias)"
+
+
+def _conv_module(theirs: str, ours: str) -> Table:
+    return conv_norm(rf"{theirs}\.conv", rf"{theirs}\.bn", ours)
+
+
 _SSD_VGG16 = [
     (rf"backbone\.features\.(\d+)\.{_LEAF}", r"backbone.features.\1.\2"),
     (r"neck\.l2_norm\.weight", r"backbone.conv4_3_norm.weight"),
@@ -17,19 +24,44 @@ _SSD_VGG16 = [
     (rf"bbox_head\.cls_convs\.(\d)\.0\.{_LEAF}", r"head.cls_logits.\1.\2"),
     (rf"bbox_head\.reg_convs\.(\d)\.0\.{_LEAF}", r"head.bbox_regression.\1.\2"),
 ]
-
+_SSDLITE_MOBILENET_V2 = [
+    *_conv_module(r"backbone\.conv1", "backbone.stem"),
+    *(
+        row
+        for layer, first_block in zip(range(1, 8), (0, 1, 3, 6, 10, 13, 16), strict=True)
+        for i in range(4)
+        for theirs, ours in (("expand", "expand"), ("depthwise", "depthwise"), ("linear", "project"))
+        for row in _conv_module(
+            rf"backbone\.layer{layer}\.{i}\.{theirs}_conv", f"backbone.blocks.{first_block + i}.{ours}"
+        )
+    ),
+    *_conv_module(r"backbone\.conv2", "backbone.last"),
+    *_conv_module(r"neck\.extra_layers\.(\d)\.0", r"backbone.extras.\1.0"),
+    *_conv_module(r"neck\.extra_layers\.(\d)\.1\.depthwise_conv", r"backbone.extras.\1.1"),
+    *_conv_module(r"neck\.extra_layers\.(\d)\.1\.pointwise_conv", r"backbone.extras.\1.2"),
+    *(
+        row
+        for theirs, ours in (("cls_convs", "cls_logits"), ("reg_convs", "bbox_regression"))
+        for row in [
+            *_conv_module(rf"bbox_head\.{theirs}\.(\d)\.0", rf"head.{ours}.\1.0"),
+            (rf"bbox_head\.{theirs}\.(\d)\.1\.{_LEAF}", rf"head.{ours}.\1.1.\2"),
+        ]
+    ),
+]
 
 # The last layers of the class predictors: their rows are boxes × classes.
 _CLASS_ROWS = r"head\.cls_logits\.\d(\.1)?\.(weight|bias)"
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of a detector, and moves the background's rows, which are mmdet's last, to the front.
+    """Renames the tensors of a detector on VGG-16 or MobileNetV2; which one it is, their names tell.
+
+    The background's rows, which are mmdet's last, go to the front.
 
     Raises:
         ValueError: If a tensor is of another model.
     """
-    renamed = rename(state, _SSD_VGG16)
+    renamed = rename(state, _SSD_VGG16 if "backbone.features.0.weight" in state else _SSDLITE_MOBILENET_V2)
     for name, tensor in renamed.items():
         if re.fullmatch(_CLASS_ROWS, name):
             boxes = len(renamed[name.replace("cls_logits", "bbox_regression")]) // 4

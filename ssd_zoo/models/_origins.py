@@ -55,24 +55,26 @@ MMDET: Mapping[str, Any] = {
 
 
 def lufficc_weights(
-    config: str,
+    file: str,
     categories: Sequence[str],
     *,
     num_params: int,
     metrics: Mapping[str, Mapping[str, Any]],
+    config: str | None = None,
     default_boxes: Mapping[str, Any] | None = None,
 ) -> Weights:
     """Makes the entry of one file of lufficc/SSD's release 1.2.
 
     Args:
-        config: The name that file and configuration share.
+        file: Its name, without the suffix.
         categories: Names of the classes, background first.
         num_params: Number of parameters.
         metrics: Per data set its published figures.
+        config: Name of the configuration, where it is not the file's.
         default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
     """
     return Weights(
-        url=f"{_RELEASES}/{config}.pth",
+        url=f"{_RELEASES}/{file}.pth",
         transforms=detection_transforms,
         layout="lufficc",
         settings=_with_boxes(LUFFICC, default_boxes),
@@ -81,7 +83,7 @@ def lufficc_weights(
             "categories": list(categories),
             "licence": "MIT",
             "origin": "https://github.com/lufficc/SSD",
-            "recipe": f"https://github.com/lufficc/SSD/blob/master/configs/{config}.yaml",
+            "recipe": f"https://github.com/lufficc/SSD/blob/master/configs/{config or file}.yaml",
             "metrics": {data: {**figures, "source": "published"} for data, figures in metrics.items()},
         },
     )

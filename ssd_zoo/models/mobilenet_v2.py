@@ -2,6 +2,10 @@
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", section 6.2.
 https://arxiv.org/abs/1801.04381
+
+The projects that published weights made four networks of it. Those of TensorFlow and MMDetection have activations after
+their extra layers and depthwise heads throughout; those of qfgaohao and lufficc have neither. The map at stride 16 is
+the expansion of a block for TensorFlow and qfgaohao, the output of a block for MMDetection and lufficc.
 """
 
 from collections.abc import Sequence
@@ -14,11 +18,28 @@ from ssd_zoo.detector.heads import SSDLiteHead
 from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
+from ssd_zoo.models._origins import lufficc_weights, mmdet_weights
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import settle_pixels, settle_size, settle_trainable_layers, settle_weights
-from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models._settle import (
+    settle_default_boxes,
+    settle_keywords,
+    settle_size,
+    settle_trainable_layers,
+    settle_weights,
+)
+from ssd_zoo.models._weights import COCO80_CATEGORIES, VOC_CATEGORIES, Weights, WeightsEnum, detection_transforms
 
-__all__ = ["MobileNetV2_Weights", "SSDLite300_MobileNet_V2_Weights", "ssdlite300_mobilenet_v2"]
+__all__ = [
+    "MobileNetV2_Weights",
+    "SSDLite300_MobileNet_V2_QFGaohao_Weights",
+    "SSDLite300_MobileNet_V2_Weights",
+    "SSDLite320_MobileNet_V2_Lufficc_Weights",
+    "SSDLite320_MobileNet_V2_Weights",
+    "ssdlite300_mobilenet_v2",
+    "ssdlite300_mobilenet_v2_qfgaohao",
+    "ssdlite320_mobilenet_v2",
+    "ssdlite320_mobilenet_v2_lufficc",
+]
 
 
 class MobileNetV2_Weights(WeightsEnum):
@@ -54,6 +75,37 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
         },
     )
     DEFAULT = PERSON_V1
+
+
+class SSDLite320_MobileNet_V2_Weights(WeightsEnum):
+    """Weights of `ssdlite320_mobilenet_v2`."""
+
+    COCO_MMDET_V1 = mmdet_weights(
+        "ssdlite_mobilenetv2_scratch_600e_coco/ssdlite_mobilenetv2_scratch_600e_coco_20210629_110627-974d9307.pth",
+        COCO80_CATEGORIES,
+        config="ssdlite_mobilenetv2-scratch_8xb24-600e_coco",
+        num_params=4228788,
+        metrics={"COCO-val2017": {"AP": 21.3}},
+        image_std=(0.229, 0.224, 0.225),
+    )
+    DEFAULT = COCO_MMDET_V1
+
+
+class SSDLite320_MobileNet_V2_Lufficc_Weights(WeightsEnum):
+    """Weights of `ssdlite320_mobilenet_v2_lufficc`."""
+
+    VOC0712_LUFFICC_V1 = lufficc_weights(
+        "mobilenet_v2_ssd320_voc0712_v2",
+        VOC_CATEGORIES,
+        config="mobilenet_v2_ssd320_voc0712",
+        num_params=3299908,
+        metrics={"VOC2007-test": {"mAP": 68.9}},
+    )
+    DEFAULT = VOC0712_LUFFICC_V1
+
+
+class SSDLite300_MobileNet_V2_QFGaohao_Weights(WeightsEnum):
+    """Weights of `ssdlite300_mobilenet_v2_qfgaohao`: none has a public address."""
 
 
 @register_model
@@ -112,20 +164,280 @@ def ssdlite300_mobilenet_v2(
         conv_layer=Conv2dSame,
     )
     backbone.freeze(trainable)
-    default_boxes = default_boxes or DefaultBoxGenerator(
-        shapes=tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]), clip="none"
+    default_boxes = settle_default_boxes(
+        default_boxes, weights, shapes=tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]), clip="none"
     )
-    defaults: dict[str, Any] = {
-        "head": partial(SSDLiteHead, norm_layer=norm_layer),
-        **settle_pixels(in_chans, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        "antialias": True,
-        "score_function": "sigmoid",
-        "score_thresh": 1e-8,
-        "nms_thresh": 0.6,
-        "detections_per_img": 100,
-        "topk_candidates": None,
-        "clip_before_nms": False,
-    }
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **{**defaults, **kwargs})
+    kwargs = settle_keywords(
+        kwargs,
+        weights,
+        in_chans,
+        head=partial(SSDLiteHead, norm_layer=norm_layer),
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+        antialias=True,
+        score_function="sigmoid",
+        score_thresh=1e-8,
+        nms_thresh=0.6,
+        detections_per_img=100,
+        topk_candidates=None,
+        clip_before_nms=False,
+    )
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
+    load_backbone(model, weights_backbone, progress=progress)
+    return load(model, weights, progress=progress)
+
+
+@register_model
+def ssdlite320_mobilenet_v2(
+    *,
+    weights: SSDLite320_MobileNet_V2_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 320,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Builds MMDetection's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+
+    The network is TensorFlow's, but for the map at stride 16, which is the output of a block.
+
+    Args:
+        weights: Weights of the whole detector.
+        progress: Whether to show a progress bar while weights are downloaded.
+        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
+        categories: Their names instead, the background's first.
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
+        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input.
+        norm_layer: Called with the number of channels; by default batch norm with eps 0.001.
+        default_boxes: Other default boxes than the original's; for six feature maps.
+        **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     model = ssdlite320_mobilenet_v2(weights_backbone=None, num_classes=21)
+        >>> model.default_boxes.shape
+        torch.Size([3234, 4])
+    """
+    weights, weights_backbone, categories = settle_weights(
+        SSDLite320_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
+    )
+    size = settle_size(size)
+    pretrained = weights is not None or weights_backbone is not None
+    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
+    norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
+    backbone = MobileNetV2(
+        extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
+        tap="output",
+        in_chans=in_chans,
+        norm_layer=norm_layer,
+    )
+    backbone.freeze(trainable)
+    default_boxes = settle_default_boxes(
+        default_boxes,
+        weights,
+        aspect_ratios=[[2, 3]] * 6,
+        scales=[side / 320 for side in (48, 100, 150, 202, 253, 304, 320)],
+        # 107 is no third of 320.
+        steps=[16, 32, 64, 107, 160, 320] if size == (320, 320) else None,
+        clip="none",
+    )
+    kwargs = settle_keywords(
+        kwargs,
+        weights,
+        in_chans,
+        head=partial(SSDLiteHead, norm_layer=norm_layer),
+        image_mean=(0.485, 0.456, 0.406),
+        image_std=(0.229, 0.224, 0.225),
+        score_thresh=0.02,
+        nms_thresh=0.45,
+        detections_per_img=200,
+        topk_candidates=None,
+    )
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
+    load_backbone(model, weights_backbone, progress=progress)
+    return load(model, weights, progress=progress)
+
+
+@register_model
+def ssdlite320_mobilenet_v2_lufficc(
+    *,
+    weights: SSDLite320_MobileNet_V2_Lufficc_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 320,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Builds lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+
+    The extra layers are blocks of MobileNetV2, without an activation at the end, and the last map's head is a 1 × 1
+    convolution.
+
+    Args:
+        weights: Weights of the whole detector.
+        progress: Whether to show a progress bar while weights are downloaded.
+        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
+        categories: Their names instead, the background's first.
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
+        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input.
+        norm_layer: Called with the number of channels; by default batch norm.
+        default_boxes: Other default boxes than the original's; for six feature maps.
+        **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     model = ssdlite320_mobilenet_v2_lufficc(weights_backbone=None, num_classes=21)
+        >>> model.default_boxes.shape
+        torch.Size([3234, 4])
+    """
+    weights, weights_backbone, categories = settle_weights(
+        SSDLite320_MobileNet_V2_Lufficc_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
+    )
+    size = settle_size(size)
+    pretrained = weights is not None or weights_backbone is not None
+    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
+    norm_layer = norm_layer or BatchNorm2d
+    backbone = MobileNetV2(
+        extras=[(256, 512), (128, 256), (128, 256), (64, 64)],
+        tap="output",
+        linear_extras=True,
+        in_chans=in_chans,
+        norm_layer=norm_layer,
+    )
+    backbone.freeze(trainable)
+    default_boxes = settle_default_boxes(
+        default_boxes,
+        weights,
+        aspect_ratios=[[2, 3]] * 6,
+        scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
+        # 107 is no third of 320.
+        steps=[16, 32, 64, 107, 160, 320] if size == (320, 320) else None,
+        clip="all",
+    )
+    kwargs = settle_keywords(
+        kwargs,
+        weights,
+        in_chans,
+        head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
+        image_mean=(123 / 255, 117 / 255, 104 / 255),
+        image_std=(1 / 255, 1 / 255, 1 / 255),
+        score_thresh=0.01,
+        nms_thresh=0.45,
+        detections_per_img=100,
+        topk_candidates=None,
+        clip_before_nms=False,
+    )
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
+    load_backbone(model, weights_backbone, progress=progress)
+    return load(model, weights, progress=progress)
+
+
+@register_model
+def ssdlite300_mobilenet_v2_qfgaohao(
+    *,
+    weights: SSDLite300_MobileNet_V2_QFGaohao_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 300,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Builds qfgaohao's SSDLite: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+
+    The extra layers are blocks of MobileNetV2, without an activation at the end, and the last map's head is a 1 × 1
+    convolution.
+
+    Args:
+        weights: Weights of the whole detector.
+        progress: Whether to show a progress bar while weights are downloaded.
+        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
+        categories: Their names instead, the background's first.
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
+        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input.
+        norm_layer: Called with the number of channels; by default batch norm.
+        default_boxes: Other default boxes than the original's; for six feature maps.
+        **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     model = ssdlite300_mobilenet_v2_qfgaohao(weights_backbone=None, num_classes=21)
+        >>> model.default_boxes.shape
+        torch.Size([3000, 4])
+    """
+    weights, weights_backbone, categories = settle_weights(
+        SSDLite300_MobileNet_V2_QFGaohao_Weights,
+        weights,
+        MobileNetV2_Weights,
+        weights_backbone,
+        num_classes,
+        categories,
+    )
+    size = settle_size(size)
+    pretrained = weights is not None or weights_backbone is not None
+    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
+    norm_layer = norm_layer or BatchNorm2d
+    backbone = MobileNetV2(
+        extras=[(256, 512), (128, 256), (128, 256), (64, 64)],
+        linear_extras=True,
+        in_chans=in_chans,
+        norm_layer=norm_layer,
+    )
+    backbone.freeze(trainable)
+    default_boxes = settle_default_boxes(
+        default_boxes,
+        weights,
+        aspect_ratios=[[2, 3]] * 6,
+        scales=[side / 300 for side in (60, 105, 150, 195, 240, 285, 330)],
+        steps=[16, 32, 64, 100, 150, 300] if size == (300, 300) else None,
+        clip="all",
+    )
+    kwargs = settle_keywords(
+        kwargs,
+        weights,
+        in_chans,
+        head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
+        image_mean=(127 / 255, 127 / 255, 127 / 255),
+        image_std=(128 / 255, 128 / 255, 128 / 255),
+        score_thresh=0.01,
+        nms_thresh=0.45,
+        topk_candidates=200,
+        # There is no limit but that of each class.
+        detections_per_img=200 * 20,
+        clip_before_nms=False,
+    )
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
     load_backbone(model, weights_backbone, progress=progress)
     return load(model, weights, progress=progress)

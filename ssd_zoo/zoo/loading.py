@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, tensorflow, torchvision
+from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision
 from ssd_zoo.converters._tables import unwrap
 from ssd_zoo.models._weights import Weights, set_weights_reader
 
@@ -18,6 +18,7 @@ _CONVERTERS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
     "lufficc": lufficc.convert,
     "mmdet": mmdet.convert,
     "nvidia": nvidia.convert,
+    "qfgaohao": qfgaohao.convert,
     "tensorflow": tensorflow.convert,
     "torchvision": torchvision.convert,
 }

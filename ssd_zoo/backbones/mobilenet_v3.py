@@ -1,0 +1,176 @@
+"""MobileNetV3-Large with SSDLite's extra layers.
+
+Howard et al., "Searching for MobileNetV3", table 1 and section 6.3. https://arxiv.org/abs/1905.02244
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
+
+from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+
+__all__ = ["InvertedResidual", "MobileNetV3"]
+
+# Kernel, channels between, channels out, squeezed channels (0: no squeeze), activation, stride.
+_BLOCKS = [
+    (3, 16, 16, 0, nn.ReLU, 1),
+    (3, 64, 24, 0, nn.ReLU, 2),
+    (3, 72, 24, 0, nn.ReLU, 1),
+    (5, 72, 40, 24, nn.ReLU, 2),
+    (5, 120, 40, 32, nn.ReLU, 1),
+    (5, 120, 40, 32, nn.ReLU, 1),
+    (3, 240, 80, 0, nn.Hardswish, 2),
+    (3, 200, 80, 0, nn.Hardswish, 1),
+    (3, 184, 80, 0, nn.Hardswish, 1),
+    (3, 184, 80, 0, nn.Hardswish, 1),
+    (3, 480, 112, 120, nn.Hardswish, 1),
+    (3, 672, 112, 168, nn.Hardswish, 1),
+]
+_TAIL = [
+    (5, 672, 160, 168, nn.Hardswish, 2),
+    (5, 960, 160, 240, nn.Hardswish, 1),
+    (5, 960, 160, 240, nn.Hardswish, 1),
+]
+_REDUCED_TAIL = [
+    (5, 672, 80, 168, nn.Hardswish, 2),
+    (5, 480, 80, 120, nn.Hardswish, 1),
+    (5, 480, 80, 120, nn.Hardswish, 1),
+]
+
+
+class MobileNetV3(nn.Module):
+    """MobileNetV3-Large of width 1 and SSDLite's extra layers.
+
+    The feature maps are the expansion of the block that first reaches stride 32 (itself still at stride 16), the last
+    1 × 1 convolution, then one of each extra layer.
+
+    Args:
+        extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
+            depthwise 3 × 3 one of stride 2 and a 1 × 1 one to the channels out.
+        reduced_tail: Whether the layers at stride 32 have half their channels, as section 6.3 does for detection.
+        in_chans: Channels of the input.
+        norm_layer: Called with the number of channels.
+    """
+
+    num_stages = 6
+
+    def __init__(
+        self,
+        extras: Sequence[tuple[int, int]],
+        *,
+        reduced_tail: bool = False,
+        in_chans: int = 3,
+        norm_layer: NormLayer = BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        layer = partial(ConvNormAct, norm_layer=norm_layer)
+        self.stem = layer(in_chans, 16, 3, stride=2, act_layer=nn.Hardswish)
+        self.blocks = nn.ModuleList()
+        self._stages = []
+        channels = 16
+        for kernel_size, between, out, squeezed, act_layer, stride in _BLOCKS + (
+            _REDUCED_TAIL if reduced_tail else _TAIL
+        ):
+            if stride == 2:
+                self._stages.append(len(self.blocks))
+            self.blocks.append(
+                InvertedResidual(
+                    channels,
+                    between,
+                    out,
+                    kernel_size,
+                    stride=stride,
+                    squeezed=squeezed,
+                    act_layer=act_layer,
+                    norm_layer=norm_layer,
+                )
+            )
+            channels = out
+        self.last = layer(channels, 6 * channels, act_layer=nn.Hardswish)
+        channels = 6 * channels
+        self.extras = nn.ModuleList()
+        for between, out in extras:
+            self.extras.append(
+                nn.Sequential(
+                    layer(channels, between), layer(between, between, 3, stride=2, depthwise=True), layer(between, out)
+                )
+            )
+            channels = out
+        # What a classifier's weights know nothing of.
+        self.new_layers: tuple[str, ...] = ("extras",)
+        if reduced_tail:
+            self.new_layers += ("blocks.12.project", "blocks.13", "blocks.14", "last")
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                init_conv(module, partial(nn.init.normal_, std=0.03))
+
+    def freeze(self, trainable_layers: int) -> None:
+        """Freezes all but the last `trainable_layers` of 6 stages. The extras always train.
+
+        The stages are the stem, one from each stride to the next, and the last 1 × 1 convolution.
+        """
+        if trainable_layers == self.num_stages:
+            return
+        first_trainable = [*self._stages, len(self.blocks), len(self.blocks)][self.num_stages - 1 - trainable_layers]
+        self.stem.requires_grad_(False)
+        self.blocks[:first_trainable].requires_grad_(False)
+        if trainable_layers == 0:
+            self.last.requires_grad_(False)
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        features = self.stem(batch)
+        maps = []
+        for i, block in enumerate(self.blocks):
+            features, expanded = block(features)
+            if i == self._stages[-1]:
+                maps.append(expanded)
+        maps.append(self.last(features))
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block with squeeze and excitation between (figure 4).
+
+    Args:
+        in_channels: Channels of the input.
+        between: Channels of the depthwise convolution; if no more than the input has, there is no expanding one.
+        out_channels: Channels of the output.
+        kernel_size: Side of the depthwise kernel.
+        stride: Stride of the depthwise convolution.
+        squeezed: Channels of squeeze and excitation; 0 for none.
+        act_layer: Called without arguments.
+        norm_layer: Called with the number of channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        between: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        squeezed: int,
+        act_layer: Callable[[], nn.Module],
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
+        self.expand = layer(in_channels, between) if between > in_channels else nn.Identity()
+        self.depthwise = layer(between, between, kernel_size, stride=stride, depthwise=True)
+        self.squeeze = (
+            SqueezeExcitation(between, squeezed, scale_activation=nn.Hardsigmoid) if squeezed else nn.Identity()
+        )
+        self.project = layer(between, out_channels, act_layer=None)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the block's output and its expansion."""
+        expanded = self.expand(features)
+        out = self.project(self.squeeze(self.depthwise(expanded)))
+        return (features + out if self.residual else out), expanded

@@ -1,0 +1,247 @@
+"""SSDs on MobileNets against the original implementations, and against what is known of them."""
+
+import re
+from functools import partial
+
+import pytest
+import torch
+from oracles import load_oracle
+
+import ssd_zoo
+from ssd_zoo import DefaultBoxGenerator
+from ssd_zoo.converters import qfgaohao, tensorflow
+from ssd_zoo.detector.layers import BatchNorm2d
+from ssd_zoo.models._origins import AMDEGROOT
+
+
+def from_entry(builder, entry):
+    def build(oracle):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: {"state_dict": oracle.state})
+            return ssd_zoo.get_model(builder, weights=entry)
+
+    return build
+
+
+def by_hand(builder, convert, **arguments):
+    def build(oracle):
+        model = ssd_zoo.get_model(builder, weights_backbone=None, categories=oracle.categories, **arguments)
+        model.load_state_dict(convert(oracle.state))
+        return model
+
+    return build
+
+
+ORIGINS = {
+    "mmdet_ssdlite_mobilenetv2_coco": from_entry("ssdlite320_mobilenet_v2", "COCO_MMDET_V1"),
+    "lufficc_mobilenet_v2_ssd320_voc": from_entry("ssdlite320_mobilenet_v2_lufficc", "VOC0712_LUFFICC_V1"),
+    "qfgaohao_mb2_ssd_lite_voc": by_hand("ssdlite300_mobilenet_v2_qfgaohao", qfgaohao.convert),
+    # Not a MobileNet, but of an origin that is mostly about them. It treats detections as amdegroot does.
+    "qfgaohao_vgg16_ssd_voc": by_hand(
+        "ssd300_vgg16d",
+        qfgaohao.convert,
+        norm_layer=BatchNorm2d,
+        default_boxes=DefaultBoxGenerator(
+            aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+            scales=[side / 300 for side in (30, 60, 111, 162, 213, 264, 315)],
+            steps=[8, 16, 32, 64, 100, 300],
+            clip="all",
+        ),
+        **{name: value for name, value in AMDEGROOT.items() if name != "default_boxes"},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=ORIGINS)
+def origin(request, test_data):
+    """An oracle and the model that is to be equal to it, with its raw output."""
+    oracle = load_oracle(test_data, request.param)
+    model = ORIGINS[request.param](oracle).eval()
+    with torch.inference_mode():
+        batch = model.prepare([oracle.image])
+        return oracle, model, batch, model.forward_raw(batch)
+
+
+def test_input(origin):
+    oracle, _, batch, _ = origin
+    oracle.check_input(batch)
+
+
+def test_default_boxes(origin):
+    oracle, model, _, _ = origin
+    oracle.check_default_boxes(model)
+
+
+def test_raw_output(origin):
+    oracle, _, _, raw = origin
+    oracle.check_raw(raw)
+
+
+def test_detections(origin):
+    oracle, model, _, _ = origin
+    with torch.inference_mode():
+        [found] = model([oracle.image])
+    oracle.check_detections(found)
+
+
+def test_number_of_parameters_and_categories(origin):
+    oracle, model, _, _ = origin
+    # Biases before the norms of heads are in the norms.
+    folded = {
+        name: shape
+        for name, (shape, _) in oracle.facts["state_dict"].items()
+        if re.search(r"head(er)?s\.\d\.(conv\.)?0\.bias$", name)
+        and "mobilenet" in type(model.backbone).__name__.lower()
+    }
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == oracle.facts["num_params"] - sum(size for [size] in folded.values())
+    assert [name.lower() for name in model.categories[1:]] == [name.lower() for name in oracle.categories[1:]]
+
+
+@pytest.mark.parametrize(
+    ("builder", "entry", "clip"),
+    [
+        ("ssdlite320_mobilenet_v2", "COCO_MMDET_V1", "none"),
+        ("ssdlite320_mobilenet_v2_lufficc", "VOC0712_LUFFICC_V1", "all"),
+    ],
+)
+def test_entries_tell_what_the_builders_do_anyway(builder, entry, clip):
+    with torch.device("meta"):
+        model = ssd_zoo.get_model(builder, weights_backbone=None)
+    settings = dict(ssd_zoo.get_model_weights(builder)[entry].settings)
+    assert settings.pop("default_boxes") == {"clip": clip}
+    for name, value in settings.items():
+        given = getattr(model, name)
+        if isinstance(given, torch.Tensor):
+            given, value = given.flatten().tolist(), pytest.approx(value)
+        assert given == value, name
+
+
+# Published: MobileNetV1 for 1000 classes trains 4,231,976 parameters; 1024 · 1000 + 1000 are the classifier's.
+TRUNK_V1 = 4231976 - 1025000
+
+
+def parameters(builder, **arguments):
+    with torch.device("meta"):
+        model = ssd_zoo.get_model(builder, weights_backbone=None, **arguments)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_mobilenet_v1_counts():
+    def extra(channels, between, out):
+        return channels * between + 2 * between + 9 * between * out + 2 * out
+
+    extras = extra(1024, 256, 512) + extra(512, 128, 256) + extra(256, 128, 256) + extra(256, 64, 128)
+    # Three boxes a cell of the first map, six of the others; 91 classes and four coordinates each.
+    head = (3 * (512 + 1) + 6 * (1024 + 512 + 256 + 256 + 128 + 5)) * (91 + 4)
+    assert parameters("ssd300_mobilenet_v1") == TRUNK_V1 + extras + head
+    # The MobileNet paper's table 13.
+    assert parameters("ssd300_mobilenet_v1") / 1e6 == pytest.approx(6.8, abs=0.05)
+
+
+def test_mobilenet_v1_qfgaohao_counts():
+    def extra(channels, between, out):
+        return channels * between + between + 9 * between * out + out
+
+    extras = extra(1024, 256, 512) + extra(512, 128, 256) + 2 * extra(256, 128, 256)
+    head = 6 * (9 * (512 + 1024 + 512 + 256 + 256 + 256) + 6) * (21 + 4)
+    assert parameters("ssd300_mobilenet_v1_qfgaohao", num_classes=21) == TRUNK_V1 + extras + head
+
+
+@pytest.mark.parametrize(
+    ("builder", "boxes"), [("ssd300_mobilenet_v1", [3] + [6] * 5), ("ssd300_mobilenet_v1_qfgaohao", [6] * 6)]
+)
+def test_mobilenet_v1_maps(builder, boxes):
+    with torch.device("meta"):
+        model = ssd_zoo.get_model(builder)
+        shapes = [tuple(features.shape[1:]) for features in model.backbone(torch.empty(1, 3, 300, 300))]
+    channels = (512, 1024, 512, 256, 256, 256 if "qfgaohao" in builder else 128)
+    assert shapes == [(n, side, side) for n, side in zip(channels, (19, 10, 5, 3, 2, 1), strict=True)]
+    assert len(model.default_boxes) == sum(n * side**2 for n, side in zip(boxes, (19, 10, 5, 3, 2, 1), strict=True))
+
+
+def test_mobilenet_v1_stages():
+    with torch.device("meta"):
+        model = ssd_zoo.ssd300_mobilenet_v1()
+    trunk = 14
+    for layers, frozen in ((5, 0), (4, 2), (3, 4), (2, 6), (1, 12), (0, trunk)):
+        model.requires_grad_(True)
+        model.backbone.freeze(layers)
+        names = {
+            name.split(".norm")[0].split(".conv")[0] for name, p in model.named_parameters() if not p.requires_grad
+        }
+        # The stem, and two layers a block.
+        assert len(names) == max(0, 2 * frozen - 1)
+        assert all(name.startswith(("backbone.stem", "backbone.blocks")) for name in names)
+
+
+def variables_of_mobilenet_v1():
+    """The names of TensorFlow's ssd_mobilenet_v1_coco, with shapes as TensorFlow has them."""
+    extractor = "FeatureExtractor/MobilenetV1"
+    kernels = {f"{extractor}/Conv2d_0/weights": (3, 3, 3, 32)}
+    channels = 32
+    for i, out in enumerate((64, 128, 128, 256, 256, *[512] * 6, 1024, 1024), start=1):
+        kernels[f"{extractor}/Conv2d_{i}_depthwise/depthwise_weights"] = (3, 3, channels, 1)
+        kernels[f"{extractor}/Conv2d_{i}_pointwise/weights"] = (1, 1, channels, out)
+        channels = out
+    for i, (between, out) in enumerate(((256, 512), (128, 256), (128, 256), (64, 128)), start=2):
+        kernels[f"{extractor}/Conv2d_13_pointwise_1_Conv2d_{i}_1x1_{between}/weights"] = (1, 1, channels, between)
+        kernels[f"{extractor}/Conv2d_13_pointwise_2_Conv2d_{i}_3x3_s2_{out}/weights"] = (3, 3, between, out)
+        channels = out
+    shapes = dict(kernels)
+    for name, shape in kernels.items():
+        for leaf in ("gamma", "beta", "moving_mean", "moving_variance"):
+            out = shape[2] if name.endswith("depthwise_weights") else shape[3]
+            shapes[f"{name.rpartition('/')[0]}/BatchNorm/{leaf}"] = (out,)
+    for i, channels in enumerate((512, 1024, 512, 256, 256, 128)):
+        for branch, columns in (("BoxEncodingPredictor", 4), ("ClassPredictor", 91)):
+            rows = (6 if i else 3) * columns
+            shapes[f"BoxPredictor_{i}/{branch}/weights"] = (1, 1, channels, rows)
+            shapes[f"BoxPredictor_{i}/{branch}/biases"] = (rows,)
+    return shapes
+
+
+def test_mobilenet_v1_from_tensorflow():
+    shapes = variables_of_mobilenet_v1()
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    state["BoxPredictor_0/BoxEncodingPredictor/biases"] = torch.arange(12.0)
+    converted = tensorflow.convert(state)
+    with torch.device("meta"):
+        own = ssd_zoo.ssd300_mobilenet_v1().state_dict()
+    own = {name: tensor.shape for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
+    assert {name: tensor.shape for name, tensor in converted.items()} == own
+    # y, x, height, width there; x, y, width, height here.
+    assert converted["head.bbox_regression.0.bias"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
+
+
+def names_of_mobilenet_v1_qfgaohao():
+    norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = [f"base_net.0.{leaf}" for leaf in ("0.weight", *(f"1.{leaf}" for leaf in norms))]
+    for i in range(1, 14):
+        for conv in (0, 3):
+            names += [f"base_net.{i}.{conv}.weight", *(f"base_net.{i}.{conv + 1}.{leaf}" for leaf in norms)]
+    names += [f"extras.{i}.{j}.{leaf}" for i in range(4) for j in (0, 2) for leaf in ("weight", "bias")]
+    heads = ("classification_headers", "regression_headers")
+    return names + [f"{head}.{i}.{leaf}" for head in heads for i in range(6) for leaf in ("weight", "bias")]
+
+
+def test_mobilenet_v1_from_qfgaohao():
+    converted = qfgaohao.convert(dict.fromkeys(names_of_mobilenet_v1_qfgaohao(), torch.zeros(1)))
+    with torch.device("meta"):
+        assert converted.keys() == ssd_zoo.ssd300_mobilenet_v1_qfgaohao().state_dict().keys()
+
+
+def test_foreign_tensors_are_refused():
+    for convert, name in ((qfgaohao.convert, "base_net.99.conv.0.weight"), (tensorflow.convert, "Logits/weights")):
+        with pytest.raises(ValueError, match=f"Unexpected tensor '{name}'"):
+            convert({name: torch.zeros(1, 1, 1, 1)})
+
+
+@pytest.mark.parametrize(
+    "builder", ["ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v2_lufficc", "ssdlite300_mobilenet_v2_qfgaohao"]
+)
+def test_other_norms(builder):
+    with torch.device("meta"):
+        model = ssd_zoo.get_model(builder, weights_backbone=None, norm_layer=partial(torch.nn.GroupNorm, 8))
+    kinds = {type(module).__name__ for name, module in model.named_modules() if name.endswith(".norm")}
+    assert kinds == {"GroupNorm"}
