@@ -9,7 +9,8 @@ from ssd_zoo.detector.boxes import DefaultBoxGenerator, box_shapes, decode_boxes
 
 
 def assert_close(actual, expected):
-    torch.testing.assert_close(torch.as_tensor(actual, dtype=torch.float32), torch.tensor(expected, dtype=torch.float32))
+    actual, expected = (torch.as_tensor(values, dtype=torch.float32) for values in (actual, expected))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_shapes_of_the_paper():

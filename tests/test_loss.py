@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.models.detection import _utils as torchvision_utils
-from torchvision.models.detection.ssd import SSD as TorchvisionSSD
+from torchvision.models.detection import ssd as torchvision_ssd
 from torchvision.ops import box_iou, generalized_box_iou
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
@@ -45,7 +45,7 @@ def loss_of(raw, targets, **settings):
 
 
 def torchvision_loss_of(raw, targets):
-    model = TorchvisionSSD.__new__(TorchvisionSSD)
+    model = torchvision_ssd.SSD.__new__(torchvision_ssd.SSD)
     torch.nn.Module.__init__(model)
     model.box_coder = torchvision_utils.BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
     model.neg_to_pos_ratio = 3

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
 from ssd_zoo.detector.ssd import feature_map_shapes
@@ -92,6 +93,36 @@ def test_each_image_is_alone(model, raw):
         torch.testing.assert_close(raw[key][1], value[0], rtol=1e-3, atol=1e-3)
 
 
+# Default boxes by their papers and projects; parameters and multiply-adds of 91 classes by torchvision.
+@pytest.mark.parametrize(
+    ("published", "boxes", "parameters", "gmacs"),
+    [
+        ("ssd256_vgg16d", 6132, None, None),
+        ("ssd300_vgg16d", 8732, 35641826, 34.858),
+        ("ssd512_vgg16d", 24564, None, None),
+        ("ssd300_resnet50", 8732, None, None),
+        ("ssd300_mobilenet_v1", 1917, None, None),
+        ("ssdlite300_mobilenet_v2", 1917, None, None),
+        ("ssdlite300_mobilenet_v2_qfgaohao", 3000, None, None),
+        ("ssdlite320_mobilenet_v2", 3234, None, None),
+        ("ssdlite320_mobilenet_v2_lufficc", 3234, None, None),
+        ("ssdlite320_mobilenet_v3_large", 3234, 3440060, 0.583),
+        ("ssdlite320_mobilenet_v2_fpn", 12804, None, None),
+        ("ssdlite640_mobilenet_v2_fpn", 51150, None, None),
+        ("ssd640_resnet50_fpn", 51150, None, None),
+    ],
+)
+def test_published_counts(published, boxes, parameters, gmacs):
+    with torch.device("meta"):
+        model = build(published, num_classes=91).eval()
+    assert len(model.default_boxes) == boxes
+    if parameters is not None:
+        assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.forward_raw(torch.empty(1, 3, *model.size, device="meta"))
+        assert round(counter.get_total_flops() / 2e9, 3) == gmacs
+
+
 def test_compiles_without_graph_breaks(model, raw):
     torch._dynamo.reset()
     model.eval()
@@ -104,13 +135,14 @@ def test_compiles_without_graph_breaks(model, raw):
 def test_bfloat16_autocast(model, name, raw):
     model.eval()
     # Where the input can't be small, only types are computed: without bfloat16 units a CPU takes minutes.
-    fake = contextlib.nullcontext() if small_size(name) else FakeTensorMode(allow_non_fake_inputs=True)
+    small = bool(small_size(name))
+    batch = model.prepare(IMAGES[:1])
+    fake = contextlib.nullcontext() if small else FakeTensorMode(allow_non_fake_inputs=True)
     with fake, torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        batch = torch.zeros(1, 3, *model.size) if not small_size(name) else model.prepare(IMAGES[:1])
-        halved = model.forward_raw(batch)
+        halved = model.forward_raw(batch if small else torch.empty(batch.shape))
     for key, value in raw.items():
         assert halved[key].dtype == torch.float32
-        if small_size(name):
+        if small:
             assert (halved[key][0] - value[0]).abs().mean() < 0.1 * value[0].abs().mean() + 0.01
 
 

@@ -97,7 +97,7 @@ def test_trainable_layers(layers):
 
 @pytest.fixture
 def backbone_file(tmp_path, monkeypatch):
-    """A file where torch.hub keeps what it has downloaded, with VGG-16's names and shapes, the classifier's cut down."""
+    """A file where torch.hub keeps what it has downloaded, as VGG-16 but for the classifier's shapes."""
     with torch.device("meta"):
         vgg = torchvision.models.vgg16(weights=None)
     generator = torch.Generator().manual_seed(0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torchvision.models.detection import _utils as torchvision_utils
-from torchvision.models.detection.ssd import SSD as TorchvisionSSD
+from torchvision.models.detection import ssd as torchvision_ssd
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.postprocess import postprocess_detections
@@ -23,7 +23,7 @@ def raw_output(images, num_classes, spread, seed=0):
 
 
 def torchvision_detections(raw, **settings):
-    model = TorchvisionSSD.__new__(TorchvisionSSD)
+    model = torchvision_ssd.SSD.__new__(torchvision_ssd.SSD)
     torch.nn.Module.__init__(model)
     model.box_coder = torchvision_utils.BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
     for name, value in settings.items():

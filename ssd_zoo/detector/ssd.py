@@ -291,7 +291,10 @@ def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -
             maps = functional_call(backbone, on_meta, (torch.empty(1, in_chans, *size, device="meta", dtype=dtype),))
     finally:
         backbone.train(training)
-    return [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
+    shapes = [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
+    if not all(map(all, shapes)):
+        raise RuntimeError("a feature map has no cells")
+    return shapes
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
