@@ -9,6 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import ssd_zoo
 from ssd_zoo.backbones.resnet import ResNetConv4
 from ssd_zoo.converters import nvidia
+from ssd_zoo.converters._tables import unwrap
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,16 @@ def test_heads_are_reordered_from_column_first_to_shape_first():
     converted = nvidia.convert(state)
     assert converted["head.cls_logits.0.bias"].tolist() == [0, 10, 20, 1, 11, 21]
     assert converted["head.bbox_regression.0.bias"].tolist() == [0, 10, 20, 30, 1, 11, 21, 31]
+
+
+def test_training_checkpoints_are_unwrapped():
+    tensor = torch.zeros(1)
+    for checkpoint in (
+        {"model": {"module.conf.0.bias": tensor}, "epoch": 3, "optimizer": {"state": {}}},
+        {"state_dict": {"conf.0.bias": tensor}, "meta": {"CLASSES": ("person",)}},
+        {"conf.0.bias": tensor},
+    ):
+        assert list(unwrap(checkpoint)) == ["conf.0.bias"]
 
 
 @pytest.fixture
