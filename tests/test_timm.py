@@ -240,6 +240,17 @@ def test_models_without_weights_say_so():
         ssd_zoo.ssd_timm("cs3darknet_s")
 
 
+def test_failed_downloads_say_the_way_out(register):
+    def distant_of_this_test(pretrained=False, **kwargs):
+        if pretrained:
+            raise FileNotFoundError("No connection.")
+        return timm.create_model("resnet10t", features_only=True, out_indices=kwargs.get("out_indices"))
+
+    register(distant_of_this_test)
+    with pytest.raises(ConnectionError, match=r"'distant_of_this_test': No connection. .* pass weights_backbone=None"):
+        ssd_zoo.ssd_timm("distant_of_this_test", size=64)
+
+
 def test_norm_layer_is_everywhere_new():
     with torch.device("meta"):
         model = build(ssd_zoo.ssdlite_timm, "convnext_atto", norm_layer=lambda channels: nn.GroupNorm(1, channels))

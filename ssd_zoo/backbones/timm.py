@@ -111,6 +111,7 @@ def create_timm(name: str, size: Size, in_chans: int, *, device: torch.device | 
         **kwargs: Passed to `timm.create_model`.
 
     Raises:
+        ConnectionError: If pretrained weights can't be downloaded.
         ValueError: If pretrained weights are asked for that timm has not.
     """
     import timm
@@ -124,6 +125,10 @@ def create_timm(name: str, size: Size, in_chans: int, *, device: torch.device | 
     try:
         with device:
             return timm.create_model(name, features_only=True, in_chans=in_chans, **kwargs)
+    except OSError as error:
+        raise ConnectionError(
+            f"timm can't load the weights of {name!r}: {error} Without a network pass weights_backbone=None."
+        ) from error
     except RuntimeError:
         # Older timm reads numbers out of tensors while it builds, which the meta device has not.
         if device.type != "meta":
