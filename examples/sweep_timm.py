@@ -42,7 +42,7 @@ def main() -> None:
             versions = {"ssd_zoo": ssd_zoo.__version__, "timm": timm.__version__, "torch": torch.__version__}
             results = dict(sorted(results.items()))
             arguments.output.write_text(json.dumps({"versions": versions, "size": arguments.size, "models": results}))
-    arguments.output.with_suffix(".md").write_text(table(results))
+    arguments.output.with_suffix(".md").write_text(table(results, arguments.size))
 
 
 def try_model(name: str, size: int, timeout: int) -> dict[str, object]:
@@ -63,23 +63,22 @@ def try_model(name: str, size: int, timeout: int) -> dict[str, object]:
     }
 
 
-def table(results: dict[str, dict[str, object]]) -> str:
-    """Makes a Markdown table: a row a family, as timm's files name them."""
+def table(results: dict[str, dict[str, object]], size: int) -> str:
+    """Makes a Markdown table, a row a family, as timm's files name them, and a list of what does not work and why."""
     families = defaultdict(list)
     for name in results:
         families[timm.models.model_entrypoint(name).__module__.rpartition(".")[2]].append(name)
-    lines = ["| family | work | of | that do not |", "| --- | ---: | ---: | --- |"]
-    for family, names in sorted(families.items()):
-        failed = [name for name in names if not results[name]["works"]]
-        lines.append(f"| {family} | {len(names) - len(failed)} | {len(names)} | {', '.join(map(code, failed))} |")
-    working = sum(1 for result in results.values() if result["works"])
-    lines.append(f"| all | {working} | {len(results)} | |")
-    reasons = [f"- {code(name)}: {result['reason']}" for name, result in results.items() if not result["works"]]
-    return "\n".join([*lines, "", *reasons, ""])
+    head = f"| family | models | work at {size} | at another size | not at all |"
+    rows = [f"| {family} | {counts(names, results)} |" for family, names in sorted(families.items())]
+    reasons = [f"- `{name}`: {result['reason']}" for name, result in results.items() if not result["works"]]
+    lines = [head, "|---|---:|---:|---:|---:|", *rows, f"| all | {counts(list(results), results)} |", "", *reasons]
+    return "\n".join(lines) + "\n"
 
 
-def code(name: str) -> str:
-    return f"`{name}`"
+def counts(names: list[str], results: dict[str, dict[str, object]]) -> str:
+    working = sum(1 for name in names if results[name]["works"])
+    elsewhere = sum(1 for name in names if "one that works is" in str(results[name].get("reason")))
+    return " | ".join(map(str, (len(names), working, elsewhere, len(names) - working - elsewhere)))
 
 
 def stop(*_: object) -> None:

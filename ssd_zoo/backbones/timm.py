@@ -183,4 +183,4 @@ def _next_size(name: str, size: Size, unit: int, first_stride: int, in_chans: in
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
