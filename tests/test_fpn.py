@@ -9,7 +9,7 @@ import ssd_zoo
 from ssd_zoo.backbones.fpn import FeaturePyramid, MobileNetV2FPN, ResNet50FPN
 from ssd_zoo.converters import torchvision as converter
 from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
-from ssd_zoo.detector.ssd import feature_map_shapes
+from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.models._load import fit_state
 
 NAMES = ["ssd640_resnet50_fpn", "ssdlite320_mobilenet_v2_fpn", "ssdlite640_mobilenet_v2_fpn"]

@@ -253,3 +253,16 @@ def test_size_that_is_too_small_names_one_that_is_not():
 
     with pytest.raises(ValueError, match="size is 20 × 40 pixels, but this backbone needs at least 30 × 30"):
         SSD(Valid(), DefaultBoxGenerator([[2]], [0.2, 0.5]), (20, 40), ["background", "cat"])
+
+
+def test_a_backbone_for_other_channels_is_told_from_a_size():
+    with pytest.raises(ValueError, match="takes no images of 3 channels"):
+        SSD(Backbone(in_chans=1), DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9]), (64, 64), ["background", "cat"])
+
+
+def test_asking_for_shapes_leaves_modes_alone():
+    backbone = Backbone()
+    backbone.second.eval()
+    SSD(backbone, DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9]), (64, 64), ["background", "cat"])
+    assert backbone.first.training
+    assert not backbone.second.training

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
-from ssd_zoo.detector.ssd import feature_map_shapes
+from ssd_zoo.detector.feature_maps import feature_map_shapes
 
 NAMES = ssd_zoo.list_models()
 IMAGES = [

@@ -11,7 +11,7 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.backbones.timm import find_timm_maps
 from ssd_zoo.backbones.timm_backbone import TimmBackbone
-from ssd_zoo.detector.ssd import feature_map_shapes
+from ssd_zoo.detector.feature_maps import feature_map_shapes
 
 # Model, and the strides of its maps from 8 on.
 FAMILIES = {

@@ -1,14 +1,13 @@
 """SSD: the glue between images, backbone, head, loss and detections."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import (
     batch_images,
@@ -28,7 +27,7 @@ from ssd_zoo.detector.loss import (
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.postprocess import postprocess_detections
 
-__all__ = ["SSD", "feature_map_shapes"]
+__all__ = ["SSD"]
 
 Head = Callable[[Sequence[int], Sequence[int], int], nn.Module]
 
@@ -250,51 +249,6 @@ class SSD(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, categories={len(self.categories)}, default_boxes={len(self.default_boxes)}"
-
-
-def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int = 3) -> list[tuple[int, int, int]]:
-    """Gives (channels, height, width) of each feature map, without computing anything.
-
-    Args:
-        backbone: As for `SSD`.
-        size: (height, width) of the input.
-        in_chans: Channels of the input.
-
-    Raises:
-        ValueError: If the size is too small for the backbone; the message names the smallest that is not.
-    """
-    try:
-        return _shapes_on_meta(backbone, size, in_chans)
-    except RuntimeError as error:
-        sides = range(1, 4097)
-        smallest = sides[bisect_left(sides, True, key=lambda side: _fits(backbone, (side, side), in_chans))]
-        raise ValueError(
-            f"size is {size[0]} × {size[1]} pixels, but this backbone needs at least {smallest} × {smallest}."
-        ) from error
-
-
-def _fits(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> bool:
-    try:
-        return bool(_shapes_on_meta(backbone, size, in_chans))
-    except RuntimeError:
-        return False
-
-
-def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> list[tuple[int, int, int]]:
-    state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
-    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    dtype = next(backbone.parameters(), torch.empty(0)).dtype
-    training = backbone.training
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            maps = functional_call(backbone, on_meta, (torch.empty(1, in_chans, *size, device="meta", dtype=dtype),))
-    finally:
-        backbone.train(training)
-    shapes = [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
-    if not all(map(all, shapes)):
-        raise RuntimeError("a feature map has no cells")
-    return shapes
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

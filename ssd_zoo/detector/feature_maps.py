@@ -1,0 +1,60 @@
+"""What feature maps a backbone gives for an input size."""
+
+from bisect import bisect_left
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+__all__ = ["feature_map_shapes"]
+
+Shape = tuple[int, int, int]
+
+_LARGEST_SIDE = 4096
+
+
+def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int = 3) -> list[Shape]:
+    """Gives (channels, height, width) of each feature map, without computing anything.
+
+    Args:
+        backbone: Gives a list of feature maps for a batch `(N, in_chans, H, W)`; it is not changed.
+        size: (height, width) of the input.
+        in_chans: Channels of the input.
+
+    Raises:
+        ValueError: If the size is too small for the backbone; the message names the smallest that is not.
+    """
+    try:
+        return _shapes_on_meta(backbone, size, in_chans)
+    except RuntimeError as error:
+        smallest = bisect_left(range(_LARGEST_SIDE), True, key=lambda side: _fits(backbone, side, in_chans))
+        if smallest == _LARGEST_SIDE:
+            raise ValueError(f"The backbone takes no images of {in_chans} channels: {error}") from error
+        raise ValueError(
+            f"size is {size[0]} × {size[1]} pixels, but this backbone needs at least {smallest} × {smallest}."
+        ) from error
+
+
+def _fits(backbone: nn.Module, side: int, in_chans: int) -> bool:
+    try:
+        return bool(_shapes_on_meta(backbone, (side, side), in_chans))
+    except RuntimeError:
+        return False
+
+
+def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> list[Shape]:
+    state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    batch = torch.empty(1, in_chans, *size, device="meta", dtype=next(backbone.parameters(), torch.empty(0)).dtype)
+    modes = {module: module.training for module in backbone.modules()}
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            maps = functional_call(backbone, on_meta, (batch,))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    shapes = [(features.shape[1], features.shape[2], features.shape[3]) for features in maps]
+    if not all(map(all, shapes)):
+        raise RuntimeError("a feature map has no cells")
+    return shapes
