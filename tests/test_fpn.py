@@ -8,8 +8,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 import ssd_zoo
 from ssd_zoo.backbones.fpn import FeaturePyramid, MobileNetV2FPN, ResNet50FPN
 from ssd_zoo.converters import torchvision as converter
-from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
 from ssd_zoo.detector.feature_maps import feature_map_shapes
+from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
 from ssd_zoo.models._load import fit_state
 
 NAMES = ["ssd640_resnet50_fpn", "ssdlite320_mobilenet_v2_fpn", "ssdlite640_mobilenet_v2_fpn"]
