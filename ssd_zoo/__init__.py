@@ -46,8 +46,10 @@ from ssd_zoo.models.mobilenet_v2 import (
 )
 from ssd_zoo.models.mobilenet_v3 import (
     MobileNetV3_Large_Weights,
+    SSDLite320_MobileNet_V3_Large_Lufficc_Weights,
     SSDLite320_MobileNet_V3_Large_Weights,
     ssdlite320_mobilenet_v3_large,
+    ssdlite320_mobilenet_v3_large_lufficc,
 )
 from ssd_zoo.models.resnet import (
     ResNet18_Weights,
@@ -104,6 +106,7 @@ __all__ = [
     "SSDLite320_MobileNet_V2_FPN_Weights",
     "SSDLite320_MobileNet_V2_Lufficc_Weights",
     "SSDLite320_MobileNet_V2_Weights",
+    "SSDLite320_MobileNet_V3_Large_Lufficc_Weights",
     "SSDLite320_MobileNet_V3_Large_Weights",
     "SSDLite640_MobileNet_V2_FPN_Weights",
     "SSDLite_Timm_Weights",
@@ -137,6 +140,7 @@ __all__ = [
     "ssdlite320_mobilenet_v2_fpn",
     "ssdlite320_mobilenet_v2_lufficc",
     "ssdlite320_mobilenet_v3_large",
+    "ssdlite320_mobilenet_v3_large_lufficc",
     "ssdlite640_mobilenet_v2_fpn",
     "ssdlite_timm",
 ]

@@ -1,15 +1,17 @@
 """SSDs on MobileNets against the original implementations, and against what is known of them."""
 
+import math
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from oracles import load_oracle
+from oracles import fill, load_oracle
 
 import ssd_zoo
 from ssd_zoo import DefaultBoxGenerator
-from ssd_zoo.converters import qfgaohao, tensorflow
+from ssd_zoo.converters import lufficc, qfgaohao, tensorflow
 from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.models._origins import AMDEGROOT
 
@@ -103,6 +105,7 @@ def test_number_of_parameters_and_categories(origin):
     [
         ("ssdlite320_mobilenet_v2", "COCO_MMDET_V1", "none"),
         ("ssdlite320_mobilenet_v2_lufficc", "VOC0712_LUFFICC_V1", "all"),
+        ("ssdlite320_mobilenet_v3_large_lufficc", "VOC0712_LUFFICC_V1", "all"),
     ],
 )
 def test_entries_tell_what_the_builders_do_anyway(builder, entry, clip):
@@ -214,21 +217,104 @@ def test_mobilenet_v1_from_tensorflow():
     assert converted["head.bbox_regression.0.bias"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
 
 
+def conv(name, *shape):
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def norm(name, channels):
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return {**{f"{name}.{leaf}": (channels,) for leaf in leaves}, f"{name}.num_batches_tracked": ()}
+
+
 def names_of_mobilenet_v1_qfgaohao():
-    norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    names = [f"base_net.0.{leaf}" for leaf in ("0.weight", *(f"1.{leaf}" for leaf in norms))]
-    for i in range(1, 14):
-        for conv in (0, 3):
-            names += [f"base_net.{i}.{conv}.weight", *(f"base_net.{i}.{conv + 1}.{leaf}" for leaf in norms)]
-    names += [f"extras.{i}.{j}.{leaf}" for i in range(4) for j in (0, 2) for leaf in ("weight", "bias")]
-    heads = ("classification_headers", "regression_headers")
-    return names + [f"{head}.{i}.{leaf}" for head in heads for i in range(6) for leaf in ("weight", "bias")]
+    """The names and shapes of pytorch-ssd's mb1-ssd for 21 classes."""
+    shapes = {"base_net.0.0.weight": (32, 3, 3, 3), **norm("base_net.0.1", 32)}
+    channels = 32
+    for i, out in enumerate((64, 128, 128, 256, 256, *[512] * 6, 1024, 1024), start=1):
+        shapes |= {f"base_net.{i}.0.weight": (channels, 1, 3, 3), **norm(f"base_net.{i}.1", channels)}
+        shapes |= {f"base_net.{i}.3.weight": (out, channels, 1, 1), **norm(f"base_net.{i}.4", out)}
+        channels = out
+    for i, (between, out) in enumerate(((256, 512), (128, 256), (128, 256), (128, 256))):
+        shapes |= conv(f"extras.{i}.0", between, channels, 1, 1) | conv(f"extras.{i}.2", out, between, 3, 3)
+        channels = out
+    for i, channels in enumerate((512, 1024, 512, 256, 256, 256)):
+        shapes |= conv(f"classification_headers.{i}", 6 * 21, channels, 3, 3)
+        shapes |= conv(f"regression_headers.{i}", 6 * 4, channels, 3, 3)
+    return shapes
 
 
-def test_mobilenet_v1_from_qfgaohao():
-    converted = qfgaohao.convert(dict.fromkeys(names_of_mobilenet_v1_qfgaohao(), torch.zeros(1)))
-    with torch.device("meta"):
-        assert converted.keys() == ssd_zoo.ssd300_mobilenet_v1_qfgaohao().state_dict().keys()
+def names_of_mobilenet_v3_lufficc():
+    """The names and shapes of lufficc's mobilenet_v3_ssd320_voc0712."""
+
+    def block(name, channels, between, out, kernel, squeezed):
+        shapes = {f"{name}.0.weight": (between, channels, 1, 1), **norm(f"{name}.1", between)}
+        shapes |= {f"{name}.3.weight": (between, 1, kernel, kernel), **norm(f"{name}.4", between)}
+        if squeezed:
+            shapes |= conv(f"{name}.5.fc.0", squeezed, between) | conv(f"{name}.5.fc.2", between, squeezed)
+        return shapes | {f"{name}.7.weight": (out, between, 1, 1), **norm(f"{name}.8", out)}
+
+    features = "backbone.features"
+    shapes = {f"{features}.0.0.weight": (16, 3, 3, 3), **norm(f"{features}.0.1", 16)}
+    shapes |= {f"{features}.1.conv.0.weight": (16, 1, 3, 3), **norm(f"{features}.1.conv.1", 16)}
+    shapes |= {f"{features}.1.conv.4.weight": (16, 16, 1, 1), **norm(f"{features}.1.conv.5", 16)}
+    channels = 16
+    # Kernel, channels between, channels out, squeezed channels: table 1 of the paper.
+    table = [(3, 64, 24, 0), (3, 72, 24, 0), (5, 72, 40, 24), *[(5, 120, 40, 32)] * 2, (3, 240, 80, 0), (3, 200, 80, 0)]
+    table += [
+        *[(3, 184, 80, 0)] * 2,
+        (3, 480, 112, 120),
+        (3, 672, 112, 168),
+        (5, 672, 160, 168),
+        *[(5, 960, 160, 240)] * 2,
+    ]
+    for i, (kernel, between, out, squeezed) in enumerate(table, start=2):
+        shapes |= block(f"{features}.{i}.conv", channels, between, out, kernel, squeezed)
+        channels = out
+    shapes |= {f"{features}.16.0.weight": (960, 160, 1, 1), **norm(f"{features}.16.1", 960)}
+    channels = 960
+    for i, (between, out) in enumerate(((192, 512), (128, 256), (128, 256), (64, 64))):
+        shapes |= block(f"backbone.extras.{i}.conv", channels, between, out, 1, between // 4)
+        channels = out
+    for branch, columns in (("cls_headers", 21), ("reg_headers", 4)):
+        for i, channels in enumerate((112, 960, 512, 256, 256)):
+            name = f"box_head.predictor.{branch}.{i}.conv"
+            shapes |= conv(f"{name}.0", channels, 1, 3, 3) | norm(f"{name}.1", channels)
+            shapes |= conv(f"{name}.3", 6 * columns, channels, 1, 1)
+        shapes |= conv(f"box_head.predictor.{branch}.5", 6 * columns, 64, 1, 1)
+    return shapes
+
+
+# Standard deviations of the class logits and offsets of each map, computed in float64 by networks that were written
+# after the originals' sources alone, without this package: pytorch-ssd's vision/ssd/mobilenetv1_ssd.py at 0cc0b6a and
+# lufficc/SSD's ssd/modeling/backbone/mobilenetv3.py at 4ca615d. Weights by `fill`; the input is
+# `default_rng(0).standard_normal` times the scale.
+GOLDEN = {
+    "ssd300_mobilenet_v1_qfgaohao": (
+        (qfgaohao.convert, names_of_mobilenet_v1_qfgaohao, 1),
+        [0.91113, 1.29199, 1.1756, 0.97014, 0.60193, 0.1873],
+        [0.88752, 1.1975, 1.28007, 1.10774, 0.63556, 0.16419],
+    ),
+    "ssdlite320_mobilenet_v3_large_lufficc": (
+        (lufficc.convert, names_of_mobilenet_v3_lufficc, 60),
+        [6.02835, 4.70612, 6.01936, 6.11456, 6.13354, 173.51997],
+        [6.24217, 4.97414, 6.23549, 5.09931, 5.33796, 152.81513],
+    ),
+}
+
+
+@pytest.mark.parametrize("builder", GOLDEN)
+def test_golden(builder):
+    (convert, names, scale), logits, offsets = GOLDEN[builder]
+    kinds = {name: "int64" if name.endswith("tracked") else "float32" for name in names()}
+    state = {name: torch.from_numpy(fill(name, list(shape), kinds[name])) for name, shape in names().items()}
+    model = ssd_zoo.get_model(builder, num_classes=21).eval()
+    model.load_state_dict(convert(state))
+    noise = np.random.default_rng(0).standard_normal((1, 3, *model.size), dtype=np.float32)
+    with torch.no_grad():
+        raw = model.double().forward_raw(scale * torch.from_numpy(noise).double())
+    cells = [6 * math.ceil(model.size[0] / stride) ** 2 for stride in (16, 32, 64, 128, 256, 512)]
+    for key, expected in (("cls_logits", logits), ("bbox_regression", offsets)):
+        assert [rows.std().item() for rows in raw[key][0].split(cells)] == pytest.approx(expected, rel=1e-4), key
 
 
 def test_foreign_tensors_are_refused():
@@ -238,7 +324,14 @@ def test_foreign_tensors_are_refused():
 
 
 @pytest.mark.parametrize(
-    "builder", ["ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v2_lufficc", "ssdlite300_mobilenet_v2_qfgaohao"]
+    "builder",
+    [
+        "ssdlite320_mobilenet_v2",
+        "ssdlite320_mobilenet_v2_lufficc",
+        "ssdlite300_mobilenet_v2_qfgaohao",
+        "ssdlite320_mobilenet_v3_large",
+        "ssdlite320_mobilenet_v3_large_lufficc",
+    ],
 )
 def test_other_norms(builder):
     with torch.device("meta"):

@@ -5,6 +5,7 @@ Howard et al., "Searching for MobileNetV3", table 1 and section 6.3. https://arx
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
@@ -43,13 +44,17 @@ _REDUCED_TAIL = [
 class MobileNetV3(nn.Module):
     """MobileNetV3-Large of width 1 and SSDLite's extra layers.
 
-    The feature maps are the expansion of the block that first reaches stride 32 (itself still at stride 16), the last
-    1 × 1 convolution, then one of each extra layer.
+    The feature maps are one at stride 16, the last 1 × 1 convolution, then one of each extra layer.
 
     Args:
         extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
             depthwise 3 × 3 one of stride 2 and a 1 × 1 one to the channels out.
         reduced_tail: Whether the layers at stride 32 have half their channels, as section 6.3 does for detection.
+        tap: The map at stride 16: the `"expansion"` of the block that goes to stride 32 (672 channels), or the
+            `"output"` of the block before it (112 channels).
+        block_extras: Whether extra layers are blocks instead, with a 1 × 1 depthwise convolution of stride 2, which
+            squeeze before its activation.
+        squeeze_first: Whether blocks squeeze before the activation of their depthwise convolution, or after it.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
     """
@@ -61,42 +66,34 @@ class MobileNetV3(nn.Module):
         extras: Sequence[tuple[int, int]],
         *,
         reduced_tail: bool = False,
+        tap: Literal["expansion", "output"] = "expansion",
+        block_extras: bool = False,
+        squeeze_first: bool = False,
         in_chans: int = 3,
         norm_layer: NormLayer = BatchNorm2d,
     ) -> None:
         super().__init__()
+        self.tap = tap
         layer = partial(ConvNormAct, norm_layer=norm_layer)
+        block = partial(InvertedResidual, squeeze_first=squeeze_first, norm_layer=norm_layer)
         self.stem = layer(in_chans, 16, 3, stride=2, act_layer=nn.Hardswish)
         self.blocks = nn.ModuleList()
         self._stages = []
         channels = 16
-        for kernel_size, between, out, squeezed, act_layer, stride in _BLOCKS + (
-            _REDUCED_TAIL if reduced_tail else _TAIL
-        ):
+        rows = _BLOCKS + (_REDUCED_TAIL if reduced_tail else _TAIL)
+        for kernel_size, between, out, squeezed, act_layer, stride in rows:
             if stride == 2:
                 self._stages.append(len(self.blocks))
             self.blocks.append(
-                InvertedResidual(
-                    channels,
-                    between,
-                    out,
-                    kernel_size,
-                    stride=stride,
-                    squeezed=squeezed,
-                    act_layer=act_layer,
-                    norm_layer=norm_layer,
-                )
+                block(channels, between, out, kernel_size, stride=stride, squeezed=squeezed, act_layer=act_layer)
             )
             channels = out
         self.last = layer(channels, 6 * channels, act_layer=nn.Hardswish)
         channels = 6 * channels
         self.extras = nn.ModuleList()
+        extra_layer = _block_extra if block_extras else _lite_extra
         for between, out in extras:
-            self.extras.append(
-                nn.Sequential(
-                    layer(channels, between), layer(between, between, 3, stride=2, depthwise=True), layer(between, out)
-                )
-            )
+            self.extras.append(extra_layer(channels, between, out, norm_layer=norm_layer))
             channels = out
         # What a classifier's weights know nothing of.
         self.new_layers: tuple[str, ...] = ("extras",)
@@ -124,9 +121,10 @@ class MobileNetV3(nn.Module):
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
+            before = features
             features, expanded = block(features)
             if i == self._stages[-1]:
-                maps.append(expanded)
+                maps.append(expanded if self.tap == "expansion" else before)
         maps.append(self.last(features))
         for extra in self.extras:
             maps.append(extra(maps[-1]))
@@ -138,11 +136,12 @@ class InvertedResidual(nn.Module):
 
     Args:
         in_channels: Channels of the input.
-        between: Channels of the depthwise convolution; if no more than the input has, there is no expanding one.
+        between: Channels of the depthwise convolution; if the input has as many, there is no expanding one.
         out_channels: Channels of the output.
         kernel_size: Side of the depthwise kernel.
         stride: Stride of the depthwise convolution.
         squeezed: Channels of squeeze and excitation; 0 for none.
+        squeeze_first: Whether it comes before the activation of the depthwise convolution, or after it.
         act_layer: Called without arguments.
         norm_layer: Called with the number of channels.
     """
@@ -156,21 +155,49 @@ class InvertedResidual(nn.Module):
         *,
         stride: int,
         squeezed: int,
+        squeeze_first: bool,
         act_layer: Callable[[], nn.Module],
         norm_layer: NormLayer,
     ) -> None:
         super().__init__()
         layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
-        self.expand = layer(in_channels, between) if between > in_channels else nn.Identity()
-        self.depthwise = layer(between, between, kernel_size, stride=stride, depthwise=True)
+        self.expand = layer(in_channels, between) if between != in_channels else nn.Identity()
+        self.depthwise = ConvNormAct(
+            between,
+            between,
+            kernel_size,
+            stride=stride,
+            depthwise=True,
+            norm_layer=norm_layer,
+            act_layer=None if squeeze_first else act_layer,
+        )
         self.squeeze = (
             SqueezeExcitation(between, squeezed, scale_activation=nn.Hardsigmoid) if squeezed else nn.Identity()
         )
+        self.act = act_layer() if squeeze_first else nn.Identity()
         self.project = layer(between, out_channels, act_layer=None)
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Gives the block's output and its expansion."""
         expanded = self.expand(features)
-        out = self.project(self.squeeze(self.depthwise(expanded)))
+        out = self.project(self.act(self.squeeze(self.depthwise(expanded))))
         return (features + out if self.residual else out), expanded
+
+
+def _lite_extra(in_channels: int, between: int, out_channels: int, *, norm_layer: NormLayer) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNormAct(in_channels, between, norm_layer=norm_layer),
+        ConvNormAct(between, between, 3, stride=2, depthwise=True, norm_layer=norm_layer),
+        ConvNormAct(between, out_channels, norm_layer=norm_layer),
+    )
+
+
+def _block_extra(in_channels: int, between: int, out_channels: int, *, norm_layer: NormLayer) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNormAct(in_channels, between, norm_layer=norm_layer, act_layer=nn.Hardswish),
+        ConvNormAct(between, between, stride=2, depthwise=True, norm_layer=norm_layer, act_layer=None),
+        SqueezeExcitation(between, between // 4, scale_activation=nn.Hardsigmoid),
+        nn.Hardswish(),
+        ConvNormAct(between, out_channels, norm_layer=norm_layer, act_layer=None),
+    )

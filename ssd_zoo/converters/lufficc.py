@@ -1,11 +1,12 @@
 """Weights of github.com/lufficc/SSD."""
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from ssd_zoo.converters._mobilenet import conv_norm, fold_biases, mobilenet_v2
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._tables import Table, rename
 
 __all__ = ["convert"]
 
@@ -19,6 +20,21 @@ _SSD_VGG16 = [
     (rf"box_head\.predictor\.reg_headers\.(\d)\.{_LEAF}", r"head.bbox_regression.\1.\2"),
 ]
 
+_SQUEEZE = re.compile(r".*\.fc[12]\.weight")
+_LITE_HEADS = [
+    row
+    for theirs, ours in (("cls_headers", "cls_logits"), ("reg_headers", "bbox_regression"))
+    for row in [
+        *conv_norm(
+            rf"box_head\.predictor\.{theirs}\.(\d)\.conv\.0",
+            rf"box_head\.predictor\.{theirs}\.(\d)\.conv\.1",
+            rf"head.{ours}.\1.0",
+        ),
+        (rf"box_head\.predictor\.{theirs}\.(\d)\.conv\.3\.{_LEAF}", rf"head.{ours}.\1.1.\2"),
+        (rf"box_head\.predictor\.{theirs}\.(\d)\.{_LEAF}", rf"head.{ours}.\1.\2"),
+    ]
+]
+
 _SSDLITE_MOBILENET_V2 = [
     *mobilenet_v2(r"backbone\.", "backbone."),
     *(
@@ -30,28 +46,50 @@ _SSDLITE_MOBILENET_V2 = [
             rf"backbone.extras.\1.{i}",
         )
     ),
+    *_LITE_HEADS,
+]
+
+
+def _block(theirs: str, expand: str, depthwise: str, squeeze: str, project: str) -> Table:
+    """Gives the rows of a block of MobileNetV3; it is one sequence, of layers and activations."""
+    return [
+        *conv_norm(rf"{theirs}\.0", rf"{theirs}\.1", expand),
+        *conv_norm(rf"{theirs}\.3", rf"{theirs}\.4", depthwise),
+        (rf"{theirs}\.5\.fc\.0\.(?P<leaf>weight|bias)", rf"{squeeze}.fc1.\g<leaf>"),
+        (rf"{theirs}\.5\.fc\.2\.(?P<leaf>weight|bias)", rf"{squeeze}.fc2.\g<leaf>"),
+        *conv_norm(rf"{theirs}\.7", rf"{theirs}\.8", project),
+    ]
+
+
+_SSDLITE_MOBILENET_V3 = [
+    *conv_norm(r"backbone\.features\.0\.0", r"backbone\.features\.0\.1", "backbone.stem"),
+    # The first block does not expand.
+    *conv_norm(r"backbone\.features\.1\.conv\.0", r"backbone\.features\.1\.conv\.1", "backbone.blocks.0.depthwise"),
+    *conv_norm(r"backbone\.features\.1\.conv\.4", r"backbone\.features\.1\.conv\.5", "backbone.blocks.0.project"),
     *(
         row
-        for theirs, ours in (("cls_headers", "cls_logits"), ("reg_headers", "bbox_regression"))
-        for row in [
-            *conv_norm(
-                rf"box_head\.predictor\.{theirs}\.(\d)\.conv\.0",
-                rf"box_head\.predictor\.{theirs}\.(\d)\.conv\.1",
-                rf"head.{ours}.\1.0",
-            ),
-            (rf"box_head\.predictor\.{theirs}\.(\d)\.conv\.3\.{_LEAF}", rf"head.{ours}.\1.1.\2"),
-            (rf"box_head\.predictor\.{theirs}\.(\d)\.{_LEAF}", rf"head.{ours}.\1.\2"),
-        ]
+        for i in range(2, 16)
+        for row in _block(
+            rf"backbone\.features\.{i}\.conv",
+            *(f"backbone.blocks.{i - 1}.{part}" for part in ("expand", "depthwise", "squeeze", "project")),
+        )
     ),
+    *conv_norm(r"backbone\.features\.16\.0", r"backbone\.features\.16\.1", "backbone.last"),
+    *_block(r"backbone\.extras\.(\d)\.conv", *(rf"backbone.extras.\1.{i}" for i in (0, 1, 2, 4))),
+    *_LITE_HEADS,
 ]
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of a detector on VGG-16 or MobileNetV2; which one it is, their names tell.
+    """Renames the tensors of a detector on VGG-16, MobileNetV2 or MobileNetV3; which one it is, their names tell.
 
     Raises:
         ValueError: If a tensor is of another model.
     """
-    if "backbone.features.0.0.weight" in state:
+    if "backbone.features.1.conv.0.0.weight" in state:
         return fold_biases(rename(state, _SSDLITE_MOBILENET_V2))
+    if "backbone.features.1.conv.0.weight" in state:
+        renamed = fold_biases(rename(state, _SSDLITE_MOBILENET_V3))
+        # Their squeeze is of linear layers, ours of 1 × 1 convolutions.
+        return {name: t[..., None, None] if _SQUEEZE.fullmatch(name) else t for name, t in renamed.items()}
     return rename(state, _SSD_VGG16)

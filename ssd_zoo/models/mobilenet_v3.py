@@ -15,6 +15,7 @@ from ssd_zoo.detector.heads import SSDLiteHead
 from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
+from ssd_zoo.models._origins import lufficc_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models._settle import (
     settle_default_boxes,
@@ -23,9 +24,15 @@ from ssd_zoo.models._settle import (
     settle_trainable_layers,
     settle_weights,
 )
-from ssd_zoo.models._weights import COCO_CATEGORIES, Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models._weights import COCO_CATEGORIES, VOC_CATEGORIES, Weights, WeightsEnum, detection_transforms
 
-__all__ = ["MobileNetV3_Large_Weights", "SSDLite320_MobileNet_V3_Large_Weights", "ssdlite320_mobilenet_v3_large"]
+__all__ = [
+    "MobileNetV3_Large_Weights",
+    "SSDLite320_MobileNet_V3_Large_Lufficc_Weights",
+    "SSDLite320_MobileNet_V3_Large_Weights",
+    "ssdlite320_mobilenet_v3_large",
+    "ssdlite320_mobilenet_v3_large_lufficc",
+]
 
 
 class MobileNetV3_Large_Weights(WeightsEnum):
@@ -72,6 +79,18 @@ class SSDLite320_MobileNet_V3_Large_Weights(WeightsEnum):
         },
     )
     DEFAULT = COCO_V1
+
+
+class SSDLite320_MobileNet_V3_Large_Lufficc_Weights(WeightsEnum):
+    """Weights of `ssdlite320_mobilenet_v3_large_lufficc`."""
+
+    VOC0712_LUFFICC_V1 = lufficc_weights(
+        "mobilenet_v3_ssd320_voc0712",
+        VOC_CATEGORIES,
+        num_params=3852148,
+        metrics={"VOC2007-test": {"mAP": 69.5}},
+    )
+    DEFAULT = VOC0712_LUFFICC_V1
 
 
 @register_model
@@ -160,6 +179,97 @@ def ssdlite320_mobilenet_v3_large(
         nms_thresh=0.55,
         detections_per_img=300,
         topk_candidates=300,
+    )
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
+    load_backbone(model, weights_backbone, progress=progress)
+    return load(model, weights, progress=progress)
+
+
+@register_model
+def ssdlite320_mobilenet_v3_large_lufficc(
+    *,
+    weights: SSDLite320_MobileNet_V3_Large_Lufficc_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: MobileNetV3_Large_Weights | str | None = None,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 320,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Builds lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+
+    The extra layers are blocks of MobileNetV3, and the last map's head is a 1 × 1 convolution.
+
+    Args:
+        weights: Weights of the whole detector.
+        progress: Whether to show a progress bar while weights are downloaded.
+        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
+        categories: Their names instead, the background's first.
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given. torchvision's are of blocks
+            that squeeze after an activation; here they squeeze before it.
+        trainable_backbone_layers: How many of MobileNetV3's 6 stages train, counted from the last; by default all.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input.
+        norm_layer: Called with the number of channels; by default batch norm.
+        default_boxes: Other default boxes than the original's; for six feature maps.
+        **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     model = ssdlite320_mobilenet_v3_large_lufficc(num_classes=21)
+        >>> model.default_boxes.shape
+        torch.Size([3234, 4])
+    """
+    weights, weights_backbone, categories = settle_weights(
+        SSDLite320_MobileNet_V3_Large_Lufficc_Weights,
+        weights,
+        MobileNetV3_Large_Weights,
+        weights_backbone,
+        num_classes,
+        categories,
+    )
+    size = settle_size(size)
+    pretrained = weights is not None or weights_backbone is not None
+    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=6, most=6)
+    norm_layer = norm_layer or BatchNorm2d
+    backbone = MobileNetV3(
+        extras=[(192, 512), (128, 256), (128, 256), (64, 64)],
+        tap="output",
+        block_extras=True,
+        squeeze_first=True,
+        in_chans=in_chans,
+        norm_layer=norm_layer,
+    )
+    backbone.freeze(trainable)
+    default_boxes = settle_default_boxes(
+        default_boxes,
+        weights,
+        aspect_ratios=[[2, 3]] * 6,
+        scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
+        # 107 is no third of 320.
+        steps=[16, 32, 64, 107, 160, 320] if size == (320, 320) else None,
+        clip="all",
+    )
+    kwargs = settle_keywords(
+        kwargs,
+        weights,
+        in_chans,
+        head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
+        image_mean=(123 / 255, 117 / 255, 104 / 255),
+        image_std=(1 / 255, 1 / 255, 1 / 255),
+        score_thresh=0.01,
+        nms_thresh=0.45,
+        detections_per_img=100,
+        topk_candidates=None,
+        clip_before_nms=False,
     )
     model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
     load_backbone(model, weights_backbone, progress=progress)
