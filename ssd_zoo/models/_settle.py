@@ -45,7 +45,9 @@ def settle_weights(
     backbone = backbone_enum.verify(weights_backbone) if weights is None else None
     known = COCO_CATEGORIES if weights is None else weights.meta["categories"]
     if categories is not None:
-        if isinstance(categories, str) or len(set(categories)) < len(categories):
+        # COCO's ids that are not in use all bear the same name.
+        names = [name for name in categories if name != "N/A"]
+        if isinstance(categories, str) or len(set(names)) < len(names):
             raise ValueError(f"categories must be a list of different names, background first, got {categories!r}.")
         if num_classes not in (None, len(categories)):
             raise ValueError(
