@@ -14,30 +14,34 @@ from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_co
 
 __all__ = ["InvertedResidual", "MobileNetV3"]
 
+_Row = tuple[int, int, int, int, Callable[[], nn.Module], int]
+
+# In place: nothing else needs what comes out of a norm.
+_RELU, _HSWISH = partial(nn.ReLU, inplace=True), partial(nn.Hardswish, inplace=True)
 # Kernel, channels between, channels out, squeezed channels (0: no squeeze), activation, stride.
-_BLOCKS = [
-    (3, 16, 16, 0, nn.ReLU, 1),
-    (3, 64, 24, 0, nn.ReLU, 2),
-    (3, 72, 24, 0, nn.ReLU, 1),
-    (5, 72, 40, 24, nn.ReLU, 2),
-    (5, 120, 40, 32, nn.ReLU, 1),
-    (5, 120, 40, 32, nn.ReLU, 1),
-    (3, 240, 80, 0, nn.Hardswish, 2),
-    (3, 200, 80, 0, nn.Hardswish, 1),
-    (3, 184, 80, 0, nn.Hardswish, 1),
-    (3, 184, 80, 0, nn.Hardswish, 1),
-    (3, 480, 112, 120, nn.Hardswish, 1),
-    (3, 672, 112, 168, nn.Hardswish, 1),
+_BLOCKS: list[_Row] = [
+    (3, 16, 16, 0, _RELU, 1),
+    (3, 64, 24, 0, _RELU, 2),
+    (3, 72, 24, 0, _RELU, 1),
+    (5, 72, 40, 24, _RELU, 2),
+    (5, 120, 40, 32, _RELU, 1),
+    (5, 120, 40, 32, _RELU, 1),
+    (3, 240, 80, 0, _HSWISH, 2),
+    (3, 200, 80, 0, _HSWISH, 1),
+    (3, 184, 80, 0, _HSWISH, 1),
+    (3, 184, 80, 0, _HSWISH, 1),
+    (3, 480, 112, 120, _HSWISH, 1),
+    (3, 672, 112, 168, _HSWISH, 1),
 ]
-_TAIL = [
-    (5, 672, 160, 168, nn.Hardswish, 2),
-    (5, 960, 160, 240, nn.Hardswish, 1),
-    (5, 960, 160, 240, nn.Hardswish, 1),
+_TAIL: list[_Row] = [
+    (5, 672, 160, 168, _HSWISH, 2),
+    (5, 960, 160, 240, _HSWISH, 1),
+    (5, 960, 160, 240, _HSWISH, 1),
 ]
-_REDUCED_TAIL = [
-    (5, 672, 80, 168, nn.Hardswish, 2),
-    (5, 480, 80, 120, nn.Hardswish, 1),
-    (5, 480, 80, 120, nn.Hardswish, 1),
+_REDUCED_TAIL: list[_Row] = [
+    (5, 672, 80, 168, _HSWISH, 2),
+    (5, 480, 80, 120, _HSWISH, 1),
+    (5, 480, 80, 120, _HSWISH, 1),
 ]
 
 
@@ -76,7 +80,7 @@ class MobileNetV3(nn.Module):
         self.tap = tap
         layer = partial(ConvNormAct, norm_layer=norm_layer)
         block = partial(InvertedResidual, squeeze_first=squeeze_first, norm_layer=norm_layer)
-        self.stem = layer(in_chans, 16, 3, stride=2, act_layer=nn.Hardswish)
+        self.stem = layer(in_chans, 16, 3, stride=2, act_layer=_HSWISH)
         self.blocks = nn.ModuleList()
         self._stages = []
         channels = 16
@@ -88,7 +92,7 @@ class MobileNetV3(nn.Module):
                 block(channels, between, out, kernel_size, stride=stride, squeezed=squeezed, act_layer=act_layer)
             )
             channels = out
-        self.last = layer(channels, 6 * channels, act_layer=nn.Hardswish)
+        self.last = layer(channels, 6 * channels, act_layer=_HSWISH)
         channels = 6 * channels
         self.extras = nn.ModuleList()
         extra_layer = _block_extra if block_extras else _lite_extra
@@ -195,9 +199,9 @@ def _lite_extra(in_channels: int, between: int, out_channels: int, *, norm_layer
 
 def _block_extra(in_channels: int, between: int, out_channels: int, *, norm_layer: NormLayer) -> nn.Sequential:
     return nn.Sequential(
-        ConvNormAct(in_channels, between, norm_layer=norm_layer, act_layer=nn.Hardswish),
+        ConvNormAct(in_channels, between, norm_layer=norm_layer, act_layer=_HSWISH),
         ConvNormAct(between, between, stride=2, depthwise=True, norm_layer=norm_layer, act_layer=None),
         SqueezeExcitation(between, between // 4, scale_activation=nn.Hardsigmoid),
-        nn.Hardswish(),
+        _HSWISH(),
         ConvNormAct(between, out_channels, norm_layer=norm_layer, act_layer=None),
     )
