@@ -43,14 +43,18 @@ def _fits(backbone: nn.Module, side: int, in_chans: int) -> bool:
 
 
 def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> list[Shape]:
-    state = {**dict(backbone.named_parameters()), **dict(backbone.named_buffers())}
-    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    # Every tensor once, at one place of its module: what has two names, functional_call does not put back.
+    on_meta = {
+        f"{place}.{name}".removeprefix("."): torch.empty_like(tensor, device="meta")
+        for place, module in backbone.named_modules()
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    }
     batch = torch.empty(1, in_chans, *size, device="meta", dtype=next(backbone.parameters(), torch.empty(0)).dtype)
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
     try:
         with torch.no_grad():
-            maps = functional_call(backbone, on_meta, (batch,))
+            maps = functional_call(backbone, on_meta, (batch,), tie_weights=False)
     finally:
         for module, training in modes.items():
             module.training = training
