@@ -251,6 +251,25 @@ def test_failed_downloads_say_the_way_out(register):
         ssd_zoo.ssd_timm("distant_of_this_test", size=64)
 
 
+def test_modules_in_two_places_stay_whole():
+    # As in timm's CoaT, where torch's functional_call left such modules on the meta device.
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.stages = nn.Sequential(self.conv)
+            self.tied = nn.Conv2d(3, 4, 3)
+            self.tied.weight = self.conv.weight
+
+        def forward(self, batch):
+            return [self.stages(batch), self.tied(batch)]
+
+    backbone = Twice()
+    assert feature_map_shapes(backbone, (8, 8)) == [(4, 6, 6), (4, 6, 6)]
+    assert {parameter.device.type for parameter in backbone.parameters()} == {"cpu"}
+    assert backbone.tied.weight is backbone.stages[0].weight
+
+
 def test_norm_layer_is_everywhere_new():
     with torch.device("meta"):
         model = build(ssd_zoo.ssdlite_timm, "convnext_atto", norm_layer=lambda channels: nn.GroupNorm(1, channels))
