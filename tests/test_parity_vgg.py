@@ -148,3 +148,25 @@ def test_trainable_layers_need_pretrained_weights():
     assert all(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(ValueError, match="between 0 and 5, got 6"):
         ssd_zoo.ssd300_vgg16d(weights_backbone=None, trainable_backbone_layers=6)
+
+
+def test_torchvisions_file_with_other_classes(tmp_path, monkeypatch):
+    theirs = torchvision.models.detection.ssd300_vgg16(weights_backbone=None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(theirs.state_dict(), tmp_path / "hub" / "checkpoints" / "ssd300_vgg16_coco-b556d3b4.pth")
+    categories = ["background", "person", "dog", "robot"]
+    model = ssd_zoo.get_model("ssd300_vgg16d", weights="COCO_V1", categories=categories)
+    report = ssd_zoo.load_report(model)
+    assert report.classes == ("background", "person", "dog")
+    assert not report.unused
+    copied = [name for name, what in report.tensors.items() if what == "copied by class name"]
+    assert copied == [f"head.cls_logits.{i}.{kind}" for i in range(6) for kind in ("weight", "bias")]
+    assert {what for name, what in report.tensors.items() if name not in copied} == {"loaded"}
+    # COCO's ids: person 1, dog 18.
+    for ours, conv in zip(model.head.cls_logits, theirs.head.classification_head.module_list, strict=True):
+        rows, known = ours.weight.unflatten(0, (-1, 4)), conv.weight.unflatten(0, (-1, 91))
+        assert torch.equal(rows[:, :3], known[:, [0, 1, 18]])
+        assert (ours.bias.unflatten(0, (-1, 4))[:, 3] == 0).all()
+    whole = ssd_zoo.get_model("ssd300_vgg16d", weights="COCO_V1")
+    assert set(ssd_zoo.load_report(whole).tensors.values()) == {"loaded"}
