@@ -74,6 +74,13 @@ def test_objects_are_measured_in_the_input(model):
     assert_close(fit.default_boxes.shapes[0], [(10 / 128, 40 / 128)] * 2)
 
 
+def test_boxes_may_be_integers(model):
+    integers = (boxes_of(10, 40) * 4).long()
+    fit = fit_default_boxes([(torch.zeros(3, 512, 512), {"boxes": integers})], model)
+    assert fit.objects == 8
+    assert_close(fit.default_boxes.shapes[0], [(10 / 128, 40 / 128)] * 2)
+
+
 def test_the_result_builds_a_model_of_the_same_layers(model):
     fit = fit_default_boxes([(IMAGE, {"boxes": boxes_of(10, 40)})], model)
     other = SSD(Backbone(), fit.default_boxes, (128, 128), model.categories)

@@ -118,7 +118,7 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
         torch.tensor(to, dtype=torch.float32) / torch.tensor(old, dtype=torch.float32)
         for old, to in zip(from_size, to_size, strict=True)
     )
-    return boxes * torch.stack([scale_x, scale_y, scale_x, scale_y]).to(boxes)
+    return boxes * torch.stack([scale_x, scale_y, scale_x, scale_y]).to(boxes.device)
 
 
 def check_targets(targets: Any, num_images: int, num_classes: int, on_invalid_boxes: str) -> list[dict[str, Tensor]]:
