@@ -84,7 +84,8 @@ def test_boxes_may_be_integers(model):
 def test_the_result_builds_a_model_of_the_same_layers(model):
     fit = fit_default_boxes([(IMAGE, {"boxes": boxes_of(10, 40)})], model)
     other = SSD(Backbone(), fit.default_boxes, (128, 128), model.categories)
-    other.load_state_dict(model.state_dict())
+    assert other.load_state_dict(model.state_dict()).missing_keys == []
+    assert len(other.default_boxes) == len(model.default_boxes)
 
 
 def test_a_data_set_without_objects(model):
