@@ -1,7 +1,7 @@
 """The SSD family for torchvision."""
 
 from ssd_zoo import data
-from ssd_zoo import zoo as _zoo  # noqa: F401  (the zoo tells the builders how to read weights)
+from ssd_zoo._version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
@@ -74,8 +74,7 @@ from ssd_zoo.models.vgg import (
     ssd300_vgg16d,
     ssd512_vgg16d,
 )
-
-__version__ = "0.1.0"
+from ssd_zoo.zoo.saving import from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
     "SSD",
@@ -116,13 +115,16 @@ __all__ = [
     "WeightsEnum",
     "data",
     "fit_default_boxes",
+    "from_pretrained",
     "get_model",
     "get_model_builder",
     "get_model_weights",
     "get_weight",
     "list_models",
     "load_report",
+    "push_to_hub",
     "register_model",
+    "save_pretrained",
     "ssd256_vgg16d",
     "ssd300_mobilenet_v1",
     "ssd300_mobilenet_v1_qfgaohao",

@@ -111,7 +111,7 @@ def _reasons(file: str, entry: Import) -> Iterator[str]:
 
 
 def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
-    if file in ("__init__.py", "__main__.py"):
+    if file in ("__init__.py", "__main__.py") or target[:1] == ["_version"]:
         return
     room, module = Path(file).parts[0], Path(file).stem
     rooms = dict(ROOMS)

@@ -68,6 +68,7 @@ class SSD(nn.Module):
         default_box_generator: What made them.
         categories: Names of the classes, background first.
         size: (height, width) of the input.
+        recipe: Name of the builder and what it was called with; None if no registered builder made the model.
 
     Raises:
         ValueError: If arguments contradict each other, or the size is too small for the backbone.
@@ -76,6 +77,7 @@ class SSD(nn.Module):
     default_boxes: Tensor
     image_mean: Tensor
     image_std: Tensor
+    recipe: tuple[str, dict[str, Any]] | None = None
 
     def __init__(
         self,

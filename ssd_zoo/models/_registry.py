@@ -1,14 +1,19 @@
 """The table of builders. Names in it are the only ones; hub, command line, docs and tests read them from here."""
 
+import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import torchvision
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._weights import WeightsEnum
+from ssd_zoo.models._settle import settle_size
+from ssd_zoo.models._weights import SavedModel, WeightsEnum, open_saved
 
 try:
     from torchvision.models._api import register_model as _register_in_torchvision
@@ -17,6 +22,8 @@ except ImportError:
 
 __all__ = ["get_model", "get_model_builder", "get_model_weights", "get_weight", "list_models", "register_model"]
 
+# Arguments that say where tensors come from and how they train, not what the network is.
+_OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
 _BUILDERS: dict[str, Callable[..., SSD]] = {}
 
 Builder = TypeVar("Builder", bound=Callable[..., SSD])
@@ -25,16 +32,65 @@ Builder = TypeVar("Builder", bound=Callable[..., SSD])
 def register_model(builder: Builder) -> Builder:
     """Registers a builder under its name, and in torchvision's registry too, where that still exists.
 
+    What the builder is called with is kept as the model's `recipe`, so that it can be saved. And its `weights` may be
+    those of a saved model: then whatever is not asked for otherwise is as it was saved.
+
     Raises:
         ValueError: If the name is taken.
     """
     name = builder.__name__
     if name in _BUILDERS:
         raise ValueError(f"A model named {name!r} is already registered.")
-    _BUILDERS[name] = builder
+    signature = inspect.signature(builder)
+
+    @functools.wraps(builder)
+    def build(*args: Any, **kwargs: Any) -> SSD:
+        asked = _by_name(signature, signature.bind(*args, **kwargs))
+        weights: Any = asked.get("weights")
+        if _is_address(weights, builder):
+            weights = open_saved(weights)
+        if isinstance(weights, SavedModel):
+            asked = _as_saved(weights, asked, signature)
+        model = builder(**asked)
+        complete = signature.bind(**asked)
+        complete.apply_defaults()
+        model.recipe = name, {k: v for k, v in _by_name(signature, complete).items() if k not in _OF_THE_CALL}
+        return model
+
+    _BUILDERS[name] = build
     if _register_in_torchvision is not None and name not in torchvision.models.list_models():
-        _register_in_torchvision(name)(builder)
-    return builder
+        _register_in_torchvision(name)(build)
+    return cast(Builder, build)
+
+
+def _by_name(signature: inspect.Signature, bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Gives bound arguments as keywords of one level."""
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name, {})
+    return arguments
+
+
+def _is_address(weights: Any, builder: Callable[..., SSD]) -> bool:
+    if not isinstance(weights, str):
+        return isinstance(weights, os.PathLike)
+    if weights in get_model_weights(builder).__members__:
+        return False
+    return weights.startswith("hf-hub:") or weights.endswith(".safetensors") or "/" in weights or os.path.isdir(weights)
+
+
+def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
+    """Completes what was asked for by what was saved.
+
+    Literal steps of default boxes hold for one size of the input, so another size drops them.
+    """
+    arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
+    weights = saved.weights
+    if "size" in asked and settle_size(asked["size"]) != saved.arguments["size"]:
+        default_boxes = {**weights.settings["default_boxes"], "steps": None}
+        weights = dataclasses.replace(weights, settings={**weights.settings, "default_boxes": default_boxes})
+    return {**arguments, **asked, "weights": weights}
 
 
 def list_models(include: Iterable[str] | str | None = None, exclude: Iterable[str] | str | None = None) -> list[str]:

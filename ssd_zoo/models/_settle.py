@@ -96,6 +96,8 @@ def settle_default_boxes(
 ) -> DefaultBoxGenerator:
     """Gives the default boxes asked for, or else the recipe's, changed to what the weights were trained with.
 
+    Weights of a saved model tell all of them, which serve as long as the model has as many feature maps.
+
     Args:
         asked: The builder's argument.
         weights: Weights of the whole detector.
@@ -104,7 +106,10 @@ def settle_default_boxes(
     if asked is not None:
         return asked
     of_weights = {} if weights is None else weights.settings.get("default_boxes", {})
-    return DefaultBoxGenerator(**{**recipe, **of_weights})
+    if "shapes" not in of_weights:
+        return DefaultBoxGenerator(**{**recipe, **of_weights})
+    of_recipe = DefaultBoxGenerator(**recipe)
+    return DefaultBoxGenerator(**of_weights) if len(of_weights["shapes"]) == len(of_recipe.shapes) else of_recipe
 
 
 def settle_keywords(
@@ -114,7 +119,7 @@ def settle_keywords(
 
     Args:
         asked: The builder's own keyword arguments.
-        weights: Weights of the whole detector.
+        weights: Weights of the detector, or of its backbone.
         in_chans: Channels of an image; see `settle_pixels`.
         **recipe: Keywords of `SSD`, `image_mean` and `image_std` among them, for RGB.
 

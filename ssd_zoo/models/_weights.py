@@ -1,8 +1,9 @@
 """Weights entries: where they lie and what is known of them."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torchvision
@@ -12,10 +13,12 @@ __all__ = [
     "COCO80_CATEGORIES",
     "COCO_CATEGORIES",
     "VOC_CATEGORIES",
+    "SavedModel",
     "Weights",
     "WeightsEnum",
     "detection_transforms",
-    "set_weights_reader",
+    "open_saved",
+    "set_zoo",
 ]
 
 COCO_CATEGORIES: list[str] = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1.meta["categories"]
@@ -40,31 +43,72 @@ class Weights(torchvision.models.Weights):
     """One set of weights: where it lies, how to feed it, and what is known of it.
 
     Args:
-        url: An address, or `package:FILE` for a file that ships with ssd_zoo.
+        url: An address; `hf-hub:owner/name@revision` for `model.safetensors` of a repository on the Hugging Face Hub;
+            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file.
         transforms: Makes the preprocessing.
-        meta: `categories`, `num_params`, `licence`, `origin`, `recipe`, and `metrics`: per data set its figures, each
-            with `source`, either `"published"` or `"measured"`.
+        meta: `categories`, `num_params`, `macs`, `licence`, `origin`, `recipe`, and `metrics`: per data set its
+            figures, each with `source`, either `"published"` or `"measured"`.
         layout: Whose names the file's tensors have: a converter's name, or None for our own.
         settings: What the weights were trained and are used with where that is not the builder's own: keywords of
             `SSD`, and under `"default_boxes"` keywords of `DefaultBoxGenerator`.
+        sha256: The file's hash, or its beginning; None where it is not known, or stands in the file's name.
+        prefix: What the names of the needed tensors begin with; of a file on the Hub only these are downloaded.
     """
 
     layout: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+    prefix: str = ""
 
     def __eq__(self, other: object) -> bool:
         return self is other
 
     __hash__ = object.__hash__
 
+    def __str__(self) -> str:
+        return self.url
 
-WeightsReader = Callable[[Weights, bool], dict[str, Tensor]]
-_reader: list[WeightsReader] = []
+    def get_state_dict(self, progress: bool = True) -> dict[str, Tensor]:
+        """Reads the tensors under the names that the builder's model has; downloads them first where needed.
+
+        Args:
+            progress: Whether to show a progress bar on stderr.
+        """
+        return _zoo[-1].read_weights(self, progress)
 
 
-def set_weights_reader(reader: WeightsReader) -> None:
-    """Tells this room, which must not import the zoo, how the zoo reads weights."""
-    _reader[:] = [reader]
+class SavedModel(NamedTuple):
+    """A saved model, opened: its tensors are not read yet.
+
+    Attributes:
+        builder: Name of the builder that made it.
+        arguments: The builder's own arguments, with `size` and `in_chans`.
+        weights: Its tensors, categories and settings.
+    """
+
+    builder: str
+    arguments: dict[str, Any]
+    weights: Weights
+
+
+class Zoo(NamedTuple):
+    """What the zoo does for this room, which must not import it."""
+
+    read_weights: Callable[[Weights, bool], dict[str, Tensor]]
+    open_saved: Callable[[str | os.PathLike[str]], SavedModel]
+
+
+_zoo: list[Zoo] = []
+
+
+def set_zoo(zoo: Zoo) -> None:
+    """Tells this room how the zoo reads weights and opens saved models."""
+    _zoo[:] = [zoo]
+
+
+def open_saved(address: str | os.PathLike[str]) -> SavedModel:
+    """Opens a folder, a `.safetensors` file, or `hf-hub:owner/name@revision`."""
+    return _zoo[-1].open_saved(address)
 
 
 Self = TypeVar("Self", bound="WeightsEnum")
@@ -77,18 +121,23 @@ class WeightsEnum(torchvision.models.WeightsEnum):
     def verify(cls: type[Self], obj: Any) -> Self | None:
         """Finds a member by itself, its name, or its full name.
 
+        `Weights` of a saved model pass for a member: they have what a builder needs of one.
+
         Raises:
             ValueError: If a name is unknown.
             TypeError: If it is something else.
         """
-        if obj is None or isinstance(obj, cls):
-            return obj
+        if obj is None or isinstance(obj, (cls, Weights)):
+            return cast("Self | None", obj)
         if isinstance(obj, str):
             name = obj.removeprefix(f"{cls.__name__}.")
             if name in cls.__members__:
                 return cls.__members__[name]
             known = ", ".join(repr(member) for member in cls.__members__) or "none"
-            raise ValueError(f"{cls.__name__} has no weights {obj!r}; it has {known}.")
+            raise ValueError(
+                f"{cls.__name__} has no weights {obj!r}; it has {known}. There is no folder of that name either; "
+                "other sources are a .safetensors file and 'hf-hub:owner/name'."
+            )
         raise TypeError(f"Expected weights of {cls.__name__}, one of their names, or None, got {obj!r}.")
 
     @property
@@ -102,7 +151,7 @@ class WeightsEnum(torchvision.models.WeightsEnum):
         Args:
             progress: Whether to show a progress bar on stderr.
         """
-        return _reader[-1](self.value, progress)
+        return self.value.get_state_dict(progress)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}.{self.name}"

@@ -147,7 +147,7 @@ def ssdlite320_mobilenet_v3_large(
     size = settle_size(size)
     pretrained = weights is not None or weights_backbone is not None
     trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=6, most=6)
-    if weights is not None and not reduced_tail:
+    if isinstance(weights, SSDLite320_MobileNet_V3_Large_Weights) and not reduced_tail:
         raise ValueError(f"{weights} is of the reduced tail: leave out reduced_tail=False, or take weights_backbone.")
     if weights_backbone is not None and reduced_tail and trainable < 2:
         raise ValueError(

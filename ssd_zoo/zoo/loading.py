@@ -1,18 +1,26 @@
-"""Reading the weights that enums name."""
+"""Reading the weights that enums and saved models name.
 
+A checkpoint of another origin is downloaded, checked and converted once; what is kept is a safetensors file of our own
+names.
+"""
+
+import hashlib
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision
 from ssd_zoo.converters._tables import unwrap
-from ssd_zoo.models._weights import Weights, set_weights_reader
+from ssd_zoo.models._weights import Weights, Zoo, set_zoo
+from ssd_zoo.zoo.files import check_finite, home, read_safetensors, write_safetensors
+from ssd_zoo.zoo.hub import fetch_model, fetch_tensors
+from ssd_zoo.zoo.saving import open_saved
 
 __all__ = ["read_weights"]
 
@@ -25,10 +33,12 @@ _CONVERTERS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
     "tensorflow": tensorflow.convert,
     "torchvision": torchvision.convert,
 }
+# Rises with every change of a converter, so that what an older one made is made anew.
+_CONVERSION = "1"
 
 
 def read_weights(weights: Weights, progress: bool = True) -> dict[str, Tensor]:
-    """Reads a weights entry, from the package or by download, and gives its tensors our names.
+    """Reads a weights entry, from the package, a file, the Hub or by download, and gives its tensors our names.
 
     Args:
         weights: The entry.
@@ -39,28 +49,93 @@ def read_weights(weights: Weights, progress: bool = True) -> dict[str, Tensor]:
 
     Raises:
         ConnectionError: If the file can't be downloaded; the message says where to put it by hand.
-        ValueError: If the file's tensors are not of the origin that the entry names.
+        ValueError: If the file is damaged or is not the one that the entry names, if its tensors are not of the
+            origin that the entry names, or if a number in them is not finite.
     """
-    if weights.url.startswith("package:"):
-        file = resources.files("ssd_zoo.zoo") / "packaged" / weights.url.removeprefix("package:")
-        state = load_safetensors(file.read_bytes())
+    scheme, _, rest = weights.url.partition(":")
+    if scheme in ("http", "https", "file"):
+        return read_safetensors(_converted(weights, progress))
+    if scheme == "package":
+        with resources.as_file(resources.files("ssd_zoo.zoo") / "packaged" / rest) as path:
+            state = read_safetensors(path)
+    elif scheme == "hf-hub" and weights.prefix:
+        state = read_safetensors(fetch_tensors(rest, weights.prefix, progress=progress))
+    elif scheme == "hf-hub":
+        path = fetch_model(rest, ("model.safetensors",)) / "model.safetensors"
+        try:
+            _check_hash(path, weights)
+        except ValueError:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise
+        state = read_safetensors(path)
     else:
-        state = unwrap(_download(weights.url, progress))
-    state = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
-    return state if weights.layout is None else _CONVERTERS[weights.layout](state)
+        state = read_safetensors(Path(weights.url))
+    return _convert(state, weights)
 
 
-def _download(url: str, progress: bool) -> Any:
+def _convert(state: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+    return dict(state) if weights.layout is None else _CONVERTERS[weights.layout](state)
+
+
+def _converted(weights: Weights, progress: bool) -> Path:
+    """Gives the file of our own that a checkpoint was converted to; makes it if it is not there."""
+    stem = weights.url.rpartition("/")[2].rpartition(".")[0]
+    key = hashlib.sha256(f"{_CONVERSION} {weights.layout} {weights.url}".encode()).hexdigest()[:8]
+    kept = home() / f"{stem}-{key}.safetensors"
+    if not kept.exists():
+        by_hand = _checkpoints() / weights.url.rpartition("/")[2]
+        with tempfile.TemporaryDirectory(dir=_made(home())) as temporary:
+            path = by_hand if by_hand.is_file() else _download(weights.url, Path(temporary), progress)
+            _check_hash(path, weights)
+            state = _convert(_read_checkpoint(path), weights)
+        check_finite(state, weights.url)
+        write_safetensors(kept, state, {"origin": weights.url, "licence": str(weights.meta.get("licence"))})
+    return kept
+
+
+def _checkpoints() -> Path:
+    """Where torch.hub keeps downloads, and so where somebody without a network puts them."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _download(url: str, folder: Path, progress: bool) -> Path:
+    path = folder / url.rpartition("/")[2]
     try:
-        return torch.hub.load_state_dict_from_url(
-            url, progress=progress, check_hash=True, map_location="cpu", weights_only=True
-        )
-    except URLError as error:
-        folder, file = Path(torch.hub.get_dir()) / "checkpoints", url.rpartition("/")[2]
+        torch.hub.download_url_to_file(url, str(path), progress=progress)
+    except (URLError, ConnectionError) as error:
         raise ConnectionError(
-            f"{url} can't be downloaded: {error.reason}. Without a network put the file at {folder / file}, "
-            "or build the model with weights=None, weights_backbone=None."
+            f"{url} can't be downloaded: {getattr(error, 'reason', error)}. Without a network put the file at "
+            f"{_checkpoints() / path.name}, or build the model with weights=None, weights_backbone=None."
         ) from error
+    return path
 
 
-set_weights_reader(read_weights)
+def _check_hash(path: Path, weights: Weights) -> None:
+    in_name = re.search(r"-([0-9a-f]{8,64})\.\w+$", weights.url)
+    expected = weights.sha256 or (in_name.group(1) if in_name else "")
+    if not expected:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    if not found.startswith(expected):
+        raise ValueError(
+            f"{weights.url} is not the file that it should be: the SHA-256 of {path} begins with "
+            f"{found[: len(expected)]}, not {expected}. What was downloaded is not kept: try again. If you put the "
+            "file there, take the right one."
+        )
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    return unwrap(torch.load(path, map_location="cpu", weights_only=True))
+
+
+set_zoo(Zoo(read_weights, open_saved))

@@ -1,0 +1,131 @@
+"""The model card: what somebody who finds the model on the Hub needs to know before using it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["make_card"]
+
+_TEXT = """\
+# {name}
+
+`{builder}` of the Python package ssd_zoo. It finds {objects} in images, which it resizes to
+{height} × {width} pixels, by {params:.1f} million parameters and {boxes} default boxes.
+
+## Use
+
+```sh
+pip install ssd_zoo
+```
+
+```python
+import torch
+import ssd_zoo
+
+model = ssd_zoo.from_pretrained("{address}", score_thresh=0.5).eval()
+image = ssd_zoo.data.read_image("photo.jpg")  # uint8 (3, H, W)
+with torch.inference_mode():
+    [detections] = model([image])
+
+for box, label, score in zip(detections["boxes"], detections["labels"], detections["scores"]):
+    print(model.categories[label], f"{{score:.2f}}", box.tolist())  # xyxy, in the image's pixels
+```
+
+For other classes, `from_pretrained` takes `categories=["background", …]`: the class predictors of the names
+that the model knows are kept, and everything else.
+
+## Results
+
+{results}
+
+## Training data
+
+{trained_on}
+
+## Categories
+
+{categories}
+
+## Licence
+
+{licence}
+"""
+
+
+def make_card(
+    model: SSD,
+    address: str,
+    *,
+    licence: str | None,
+    trained_on: str | None,
+    metrics: Mapping[str, Mapping[str, Any]],
+    notes: str | None,
+) -> str:
+    """Writes a model card with the Hub's metadata at its head.
+
+    Args:
+        model: The model, made by a registered builder.
+        address: What `from_pretrained` finds it by.
+        licence: The weights' licence, by its SPDX name.
+        trained_on: Name of the training data.
+        metrics: Per data set its figures, and under `"source"` who measured them.
+        notes: What else the card should say, in Markdown.
+    """
+    name, builder = address.rstrip("/").rpartition("/")[2] or address, (model.recipe or ("a model", {}))[0]
+    objects = [category for category in model.categories[1:] if category != "N/A"]
+    text = _TEXT.format(
+        name=name,
+        builder=builder,
+        address=address,
+        objects=", ".join(objects) if len(objects) < 5 else f"{len(objects)} kinds of objects",
+        height=model.size[0],
+        width=model.size[1],
+        params=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        boxes=len(model.default_boxes),
+        results=_results(metrics),
+        trained_on=trained_on or "Not told by who saved the model.",
+        categories=", ".join(f"{i} {category}" for i, category in enumerate(model.categories) if category != "N/A"),
+        licence=licence or "Not told by who saved the model.",
+    )
+    return f"---\n{_metadata(name, licence, metrics)}\n---\n\n{text}" + (f"\n## Notes\n\n{notes}\n" if notes else "")
+
+
+def _metadata(name: str, licence: str | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="object-detection",
+            task_name="Object detection",
+            dataset_type=data.lower().replace(" ", "-"),
+            dataset_name=data,
+            metric_type="mean_average_precision",
+            metric_name=figure,
+            metric_value=value,
+        )
+        for data, figures in metrics.items()
+        for figure, value in figures.items()
+        if figure != "source"
+    ]
+    card = ModelCardData(
+        license=None if licence is None else licence.lower(),
+        library_name="ssd_zoo",
+        pipeline_tag="object-detection",
+        tags=["ssd", "object-detection", "pytorch", "torchvision"],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return card.to_yaml().rstrip()
+
+
+def _results(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    if not metrics:
+        return "None are known."
+    rows = [
+        f"| {data} | {figure} | {value} | {figures.get('source', 'not told')} |"
+        for data, figures in metrics.items()
+        for figure, value in figures.items()
+        if figure != "source"
+    ]
+    return "\n".join(["| Data | Figure | Value | Source |", "|---|---|---|---|", *rows])
