@@ -12,6 +12,10 @@ from ssd_zoo.zoo.files import LARGEST_HEADER, home, replacing
 __all__ = ["fetch_model", "fetch_tensors", "upload_folder"]
 
 _CHUNK = 8 * 2**20
+# What the client reads beyond what it is asked for: as much as holds a header.
+_AHEAD = 2**16
+_TRIES = 3
+_TRANSPORTS = ("requests", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
 
 
 def fetch_model(repo: str, files: Sequence[str]) -> Path:
@@ -33,13 +37,23 @@ def fetch_model(repo: str, files: Sequence[str]) -> Path:
     from huggingface_hub import hf_hub_download
 
     name, _, revision = repo.partition("@")
-    with _explained(name, revision):
+
+    def fetch() -> Path:
         first, *others = files
         folder = Path(hf_hub_download(name, first, revision=revision or None)).parent
         for file in others:
             # The branch may have moved on since; all files are of the first one's commit.
             hf_hub_download(name, file, revision=folder.name)
-    return folder
+        return folder
+
+    with _explained(name, revision):
+        for _ in range(_TRIES - 1):
+            try:
+                return fetch()
+            except Exception as error:
+                if not _broke_off(error):
+                    raise
+        return fetch()
 
 
 def fetch_tensors(repo: str, prefix: str, *, progress: bool = True) -> Path:
@@ -68,7 +82,7 @@ def fetch_tensors(repo: str, prefix: str, *, progress: bool = True) -> Path:
         with (
             _explained(name, revision),
             HfFileSystem(skip_instance_cache=True).open(
-                f"{name}/model.safetensors", revision=revision or None, block_size=_CHUNK
+                f"{name}/model.safetensors", revision=revision or None, block_size=_AHEAD
             ) as source,
         ):
             _copy_tensors(source, kept, prefix, what=f"{repo}, {prefix}*", progress=progress)
@@ -164,7 +178,7 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise ValueError(f"{repo!r} is no name of a repository, which is 'owner/name': {error}") from error
+        raise ValueError(f"{repo!r} is no name of a repository, which is 'owner/name': {_line(error)}") from error
     except errors.GatedRepoError as error:
         raise PermissionError(f"{repo} is gated: ask for access on its page on the Hub. {login}") from error
     except errors.RepositoryNotFoundError as error:
@@ -173,27 +187,28 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
         raise FileNotFoundError(f"{repo} has no revision {revision!r}.") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise ConnectionError(
-            f"{repo} is not in the Hub's cache, and the Hub can't be reached: {error.__cause__ or error} "
+            f"{repo} is not in the Hub's cache, and the Hub can't be reached: {_line(error.__cause__ or error)} "
             "Fetch it once with a network, or give the path of a folder."
         ) from error
     except errors.EntryNotFoundError as error:
-        raise FileNotFoundError(f"{repo} was not saved by ssd_zoo: {error}") from error
+        raise FileNotFoundError(f"{repo} was not saved by ssd_zoo: {_line(error)}") from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            raise PermissionError(f"The Hub refuses the token for {repo}: {error} {login}") from error
-        raise ConnectionError(f"The Hub failed on {repo}: {error}") from error
+            raise PermissionError(f"The Hub refuses the token for {repo}: {_line(error)} {login}") from error
+        raise ConnectionError(f"The Hub failed on {repo}: {_line(error)}") from error
     except Exception as error:
-        # The client's transport is requests or httpx, by its version, and its errors have no base of their own.
-        if type(error).__module__.partition(".")[0] in (
-            "requests",
-            "httpx",
-            "httpx2",
-            "httpcore",
-            "httpcore2",
-            "urllib3",
-        ):
+        if _broke_off(error):
             raise ConnectionError(
-                f"The connection to the Hub broke off: {error} Try again; it goes on from there."
+                f"The connection to the Hub broke off at {repo}: {_line(error)} Try again."
             ) from error
         raise
+
+
+def _broke_off(error: Exception) -> bool:
+    # The client's transport is requests or httpx, by its version, and their errors share no base.
+    return type(error).__module__.partition(".")[0] in _TRANSPORTS
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
