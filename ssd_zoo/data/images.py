@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["find_images", "image_endings", "read_image"]
+__all__ = ["find_images", "image_endings", "image_size", "read_image"]
 
 # Pillow knows their endings, but does not read their pixels.
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
@@ -91,6 +91,24 @@ def read_image(file: str | Path) -> Tensor:
         raise
     except Exception as error:  # Pillow's decoders raise what they like on a broken file.
         raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
+
+
+def image_size(file: str | Path) -> tuple[int, int]:
+    """Reads an image file's (height, width), the EXIF orientation obeyed, from its first bytes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image. The message names the file.
+    """
+    try:
+        with Image.open(file) as image:
+            # Orientations from 5 on lie on their side.
+            on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if on_its_side else (image.height, image.width)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow raises what it likes on a broken file.
+        raise ValueError(f"{file} is not an image that Pillow can read.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,47 @@
+"""Images kept in memory, so that each is decoded once."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from ssd_zoo.data.dataset import DetectionDataset
+
+__all__ = ["CachedDataset"]
+
+
+class CachedDataset(torch.utils.data.Dataset[tuple[Any, dict[str, Any]]]):
+    """A data set with all its images in memory, decoded, and no larger than needed.
+
+    Args:
+        dataset: From `open_dataset`; its transforms run on every access.
+        longest: Longest side of an image in pixels; larger ones are shrunk once, with their boxes. None keeps the size.
+    """
+
+    def __init__(self, dataset: DetectionDataset, longest: int | None = None) -> None:
+        self.categories = dataset.categories
+        self.images = dataset.images
+        self.transforms: Callable[..., Any] | None = dataset.transforms
+        plain = dataset.with_transforms(None)
+        with ThreadPoolExecutor() as pool:
+            self._items = list(pool.map(lambda i: _shrink(*plain[i], longest), range(len(plain))))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        image, target = self._items[index]
+        return (image, dict(target)) if self.transforms is None else self.transforms(image, dict(target))
+
+
+def _shrink(image: Any, target: dict[str, Any], longest: int | None) -> tuple[Any, dict[str, Any]]:
+    height, width = image.shape[-2:]
+    if longest is None or max(height, width) <= longest:
+        return tv_tensors.Image(image.contiguous()), target
+    scale = longest / max(height, width)
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    small = F.resize(image, size, antialias=True)
+    return small, {**target, "boxes": F.resize(target["boxes"], size), "area": target["area"] * scale**2}

@@ -1,0 +1,192 @@
+"""Annotations in COCO's format: one JSON file a split."""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ssd_zoo.data.annotations import Annotations, LabelledImage, LabelledObject
+
+__all__ = ["find_coco", "line_of_annotation", "read_coco", "read_coco_json"]
+
+
+def find_coco(folder: Path) -> dict[str, Path]:
+    """Lists the splits of a folder: the JSON files in it, in `annotations/`, and in its subfolders as Roboflow's.
+
+    Returns:
+        Files by split: `instances_train.json` is `train`, `valid/_annotations.coco.json` is `valid`.
+    """
+    found = {}
+    for file in sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob("*/_annot*.json")]):
+        if file.name == "_annotations.coco.json":
+            found[file.parent.name] = file
+        else:
+            found[file.stem.removeprefix("instances_").removeprefix("annotations_")] = file
+    return {name: file for name, file in found.items() if _looks_like_coco(file)}
+
+
+def _looks_like_coco(file: Path) -> bool:
+    content = file.read_bytes()
+    return all(key in content for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def read_coco_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON file of annotations.
+
+    Raises:
+        ValueError: If it is no JSON, or lacks `images`, `annotations` or `categories`. The message names the line.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}:{error.lineno} is no JSON: {error.msg}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no JSON: {error}.") from error
+    missing = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
+    if missing:
+        raise ValueError(f"{file} is not in COCO's format: it has no list of {', '.join(missing)}.")
+    return content
+
+
+def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotations:
+    """Reads COCO's annotations; images are looked for beside the file.
+
+    Args:
+        file: The JSON file.
+        categories: Names of the classes, background first; by default the file's, in the order of their ids.
+
+    Raises:
+        ValueError: If something can't be understood. The message names the line.
+        FileNotFoundError: If there are no images.
+    """
+    content = read_coco_json(file)
+    problems: list[str] = []
+    names, labels, ids = _categories(content["categories"], categories, file)
+    entries: dict[int, tuple[dict[str, Any], list[LabelledObject]]] = {}
+    for i, image in enumerate(content["images"]):
+        if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
+            line = line_of_annotation(file, i, "images")
+            raise ValueError(f"{file}:{line}: an image needs id and file_name, got {image!r:.200}.")
+        if image["id"] in entries:
+            line = line_of_annotation(file, i, "images")
+            problems.append(f"{file}:{line}: image id {image['id']} occurs twice; the first counts")
+        else:
+            entries[image["id"]] = (image, [])
+    seen: set[Any] = set()
+    for i, annotation in enumerate(content["annotations"]):
+        try:
+            image_id, thing = annotation["image_id"], _object(annotation, labels, i)
+            known = image_id in entries
+        except (KeyError, TypeError, ValueError) as error:
+            line = line_of_annotation(file, i)
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{file}:{line}: the annotation {what}: {annotation!r:.200}") from error
+        if not known:
+            problems.append(f"{file}:{line_of_annotation(file, i)}: image_id {image_id} is no image's")
+        elif annotation.get("id", object()) in seen:
+            problems.append(f"{file}:{line_of_annotation(file, i)}: annotation id {annotation['id']} occurs twice")
+        else:
+            entries[image_id][1].append(thing)
+        if "id" in annotation:
+            seen.add(annotation["id"])
+    folder = _image_folder(file, [image["file_name"] for image, _ in entries.values()])
+    images = [
+        LabelledImage(folder / image["file_name"], _image_id(image, file), _size(image), file, tuple(objects))
+        for image, objects in entries.values()
+    ]
+    return Annotations(images, names, ids, problems, line_of_annotation)
+
+
+def _categories(
+    entries: list[dict[str, Any]], asked: Sequence[str] | None, file: Path
+) -> tuple[list[str], dict[int, int], list[int]]:
+    """Gives names, labels by category id, and category ids by label."""
+    try:
+        by_id = {entry["id"]: entry["name"] for entry in sorted(entries, key=lambda entry: entry["id"])}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: every category needs an id, a number, and a name.") from error
+    if len(by_id) < len(entries) or len(set(by_id.values())) < len(by_id):
+        raise ValueError(f"{file}: two categories share an id or a name.")
+    names = ["background", *by_id.values()] if asked is None else list(asked)
+    labels = {category_id: names.index(name, 1) for category_id, name in by_id.items() if name in names[1:]}
+    ids = {label: category_id for category_id, label in labels.items()}
+    free = (i for i in count(max(by_id, default=0) + 1))
+    return names, labels, [0, *(ids[label] if label in ids else next(free) for label in range(1, len(names)))]
+
+
+def _object(annotation: dict[str, Any], labels: dict[int, int], i: int) -> LabelledObject:
+    if annotation["category_id"] not in labels:
+        raise ValueError(f"has the category_id {annotation['category_id']}, which is not among the categories")
+    x, y, width, height = map(float, annotation["bbox"])
+    area = float(annotation.get("area", width * height))
+    return LabelledObject(
+        (x, y, x + width, y + height),
+        labels[annotation["category_id"]],
+        area,
+        bool(annotation.get("iscrowd", 0)),
+        False,
+        i,
+    )
+
+
+def _image_id(image: dict[str, Any], file: Path) -> int:
+    try:
+        return int(image["id"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: the image id {image['id']!r} is no number.") from error
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    return (image["height"], image["width"]) if {"height", "width"} <= image.keys() else None
+
+
+def _image_folder(file: Path, names: list[str]) -> Path:
+    """Finds the folder that the names of images start from, by the first that exists."""
+    split = file.stem.removeprefix("instances_")
+    parents = [file.parent, file.parent.parent]
+    folders = [parent / name for parent in parents for name in ("", "images", split, f"images/{split}", "train", "val")]
+    for name in names[:20]:
+        for folder in folders:
+            if (folder / name).is_file():
+                return folder
+    if not names:
+        return file.parent
+    tried = ", ".join(map(str, folders[:4]))
+    raise FileNotFoundError(f"{file}: its images, {names[0]} and so on, are not in {tried}.")
+
+
+def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
+    """Finds the line where an entry of one of the file's lists starts, from 1."""
+    text, starts = _entries(file, key)
+    return text.count("\n", 0, starts[index]) + 1
+
+
+@lru_cache(maxsize=2)
+def _entries(file: Path, key: str) -> tuple[str, list[int]]:
+    """Gives a file's text and where in it the entries of a list start, which the parser of `json` does not tell."""
+    text = file.read_text(encoding="utf-8")
+    decode = json.JSONDecoder().raw_decode
+    at = _next(text, 0, "{")
+    while True:
+        name, at = decode(text, at)
+        at = _next(text, at, ":")
+        if name == key:
+            break
+        at = _next(text, decode(text, at)[1], ",")
+    at, starts = _next(text, at, "["), []
+    while text[at] != "]":
+        starts.append(at)
+        at = _next(text, decode(text, at)[1], ",")
+    return text, starts
+
+
+def _next(text: str, at: int, separator: str) -> int:
+    """Goes on to what follows a separator, if it stands there, and blanks."""
+    return re.compile(rf"\s*{re.escape(separator)}?\s*").match(text, at).end()  # type: ignore[union-attr]

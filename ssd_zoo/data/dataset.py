@@ -1,0 +1,176 @@
+"""Opening a data set of labelled images, whatever its layout."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torchvision import tv_tensors
+
+from ssd_zoo.data.annotations import Annotations, LabelledImage
+from ssd_zoo.data.coco import find_coco, read_coco
+from ssd_zoo.data.images import read_image
+from ssd_zoo.data.voc import find_voc, read_voc
+from ssd_zoo.data.yolo import find_yolo, read_yolo
+
+__all__ = ["DetectionDataset", "open_dataset", "splits"]
+
+Target = dict[str, Any]
+
+
+class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
+    """Images with their objects, as torchvision's detectors take them.
+
+    An item is a pair of `tv_tensors.Image`, RGB, uint8 `(3, H, W)`, and a dict of `boxes`
+    (`tv_tensors.BoundingBoxes (G, 4)`, xyxy in pixels), `labels (G,)`, int64, from 1, `image_id`, a number,
+    `area (G,)`, `iscrowd (G,)`, int64, and `difficult (G,)`, bool. Boxes are given as they stand in their file, invalid
+    ones too; `inspect_dataset` finds those.
+
+    Args:
+        annotations: What `read_coco`, `read_voc` and `read_yolo` give.
+        transforms: Called with image and target; gives what an item shall be.
+
+    Attributes:
+        annotations: The same.
+        categories: Names of the classes, background first.
+        category_ids: Per label the id that the data set's own format has for it.
+        images: One `LabelledImage` an item.
+    """
+
+    def __init__(self, annotations: Annotations, transforms: Callable[..., Any] | None = None) -> None:
+        self.annotations = annotations
+        self.transforms = transforms
+
+    @property
+    def categories(self) -> list[str]:
+        return self.annotations.categories
+
+    @property
+    def category_ids(self) -> list[int]:
+        return self.annotations.category_ids
+
+    @property
+    def images(self) -> list[LabelledImage]:
+        return self.annotations.images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, Target]:
+        image = tv_tensors.Image(read_image(self.images[index].file))
+        target = self.target(index, (image.shape[-2], image.shape[-1]))
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+    def target(self, index: int, size: tuple[int, int]) -> Target:
+        """Gives an item's target without reading the image.
+
+        Args:
+            index: The item.
+            size: (height, width) of the image.
+        """
+        entry = self.images[index]
+        boxes = torch.tensor([thing.box for thing in entry.objects], dtype=torch.float32).reshape(-1, 4)
+        return {
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+            "labels": torch.tensor([thing.label for thing in entry.objects], dtype=torch.int64),
+            "image_id": entry.image_id,
+            "area": torch.tensor([thing.area for thing in entry.objects], dtype=torch.float32),
+            "iscrowd": torch.tensor([thing.iscrowd for thing in entry.objects], dtype=torch.int64),
+            "difficult": torch.tensor([thing.difficult for thing in entry.objects], dtype=torch.bool),
+        }
+
+    def with_transforms(self, transforms: Callable[..., Any] | None) -> "DetectionDataset":
+        """Gives the same data set with other transforms."""
+        return DetectionDataset(self.annotations, transforms)
+
+    def with_images(self, images: Sequence[LabelledImage]) -> "DetectionDataset":
+        """Gives a data set of other images, for example some of these."""
+        return DetectionDataset(dataclasses.replace(self.annotations, images=list(images)), self.transforms)
+
+    def __repr__(self) -> str:
+        objects = sum(len(image.objects) for image in self.images)
+        return f"DetectionDataset({len(self)} images, {objects} objects, categories={self.categories})"
+
+
+Layout = Literal["coco", "voc", "yolo"]
+
+
+def splits(path: str | Path) -> list[str]:
+    """Lists the splits that `open_dataset` finds in a folder, or in a YAML file of YOLO's layout.
+
+    Raises:
+        FileNotFoundError: If there is no such path.
+        ValueError: If no known layout is found.
+    """
+    return list(_find(Path(path))[1])
+
+
+def open_dataset(
+    path: str | Path,
+    split: str | None = None,
+    *,
+    categories: Sequence[str] | None = None,
+    transforms: Callable[..., Any] | None = None,
+) -> DetectionDataset:
+    """Opens labelled images; the layout is recognised.
+
+    * COCO: a JSON file, or a folder that holds such files, such as `instances_train.json`, itself or in `annotations/`;
+      the images lie beside, in `images/`, or in a folder of the split's name.
+    * Pascal VOC: a folder with `JPEGImages`, `Annotations` and splits in `ImageSets/Main`.
+    * YOLO: a `data.yaml`, its folder, or a folder with `images` and `labels`, each with a folder a split or none.
+
+    Args:
+        path: The folder or file.
+        split: Which part of it, such as `"train"`; may be left out where there is only one.
+        categories: Names of the classes, background first; by default what the data set says.
+        transforms: Called with image and target, such as `DetectionPresetTrain`.
+
+    Raises:
+        FileNotFoundError: If path or images are missing.
+        ValueError: If no known layout is found, there is no such split, or annotations can't be understood. The message
+            names file and line.
+
+    Example:
+        >>> from ssd_zoo.data import open_dataset
+        >>> open_dataset("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: There is no nowhere.
+    """
+    path = Path(path)
+    layout, found, names = _find(path)
+    if split is None and len(found) > 1:
+        raise ValueError(f"{path} has the splits {', '.join(found)}; say which: open_dataset({str(path)!r}, 'train').")
+    if split is not None and split not in found:
+        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(found)}.")
+    source = found[split or next(iter(found))]
+    if layout == "coco":
+        annotations = read_coco(source, categories)
+    elif layout == "voc":
+        annotations = read_voc(path, source, categories)
+    else:
+        annotations = read_yolo(source, categories or names)
+    return DetectionDataset(annotations, transforms)
+
+
+def _find(path: Path) -> tuple[Layout, dict[str, Any], list[str] | None]:
+    """Gives the layout, its splits, and the names of classes where the layout tells them apart from the splits."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}.")
+    if path.is_file():
+        if path.suffix == ".json":
+            return "coco", {path.stem.removeprefix("instances_"): path}, None
+        if path.suffix in (".yaml", ".yml"):
+            return "yolo", *find_yolo(path)
+        raise ValueError(f"{path} is neither a JSON file in COCO's format nor a YAML file of YOLO's layout.")
+    if (path / "Annotations").is_dir() and (found := find_voc(path)):
+        return "voc", found, None
+    if coco := find_coco(path):
+        return "coco", coco, None
+    yolo, names = find_yolo(path)
+    if yolo:
+        return "yolo", yolo, names
+    raise ValueError(
+        f"{path} has no layout that is known: COCO (a JSON file with images, annotations and categories), Pascal VOC "
+        "(Annotations, JPEGImages, ImageSets/Main) or YOLO (data.yaml, or images and labels)."
+    )

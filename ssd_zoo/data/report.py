@@ -1,0 +1,183 @@
+"""A look at a data set before training: what is in it, and what is wrong with it."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from ssd_zoo.data.annotations import LabelledImage, LabelledObject
+from ssd_zoo.data.dataset import DetectionDataset
+from ssd_zoo.data.images import image_size, read_image
+from ssd_zoo.detector.inputs import scale_boxes
+from ssd_zoo.detector.matcher import box_iou
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["DataReport", "inspect_dataset", "usable"]
+
+OnInvalid = Literal["raise", "drop"]
+
+
+@dataclass
+class DataReport:
+    """What a data set holds and what is wrong with it.
+
+    Attributes:
+        images: Number of images.
+        empty_images: Images without objects.
+        objects: Number of objects per class; classes without any too.
+        sizes: Numbers of small, medium and large objects, by COCO's areas: up to 32², up to 96², larger.
+        unreached: Objects that no default box of the model overlaps by its `iou_thresh`; None without a model.
+        problems: What can't be used, each with its file and, for annotations, the line.
+        bad_images: Indices of images that can't be used.
+        bad_objects: Pairs of the indices of image and object.
+    """
+
+    images: int
+    empty_images: int
+    objects: dict[str, int]
+    sizes: dict[str, int]
+    unreached: int | None = None
+    problems: list[str] = field(default_factory=list)
+    bad_images: set[int] = field(default_factory=set)
+    bad_objects: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the classes that no object has."""
+        return [name for name, number in self.objects.items() if number == 0]
+
+    def __str__(self) -> str:
+        """Gives some lines for readers."""
+        total = sum(self.objects.values())
+        empty = f", {self.empty_images} without objects" if self.empty_images else ""
+        present = ", ".join(f"{name} {number}" for name, number in self.objects.items() if number)
+        lines = [f"{self.images} images{empty}; {total} objects: {present}"]
+        lines.append("sizes: " + ", ".join(f"{name} {number}" for name, number in self.sizes.items()))
+        if self.missing:
+            lines.append(f"no object of: {', '.join(self.missing)}")
+        if self.unreached is not None:
+            share = self.unreached / total if total else 0
+            lines.append(f"no default box reaches {self.unreached} objects ({share:.1%})")
+            if share > 0.1:
+                lines.append(
+                    "  ssd_zoo.fit_default_boxes finds better default boxes, a larger size reaches smaller objects"
+                )
+        lines += [f"problem: {problem}" for problem in self.problems[:20]]
+        if len(self.problems) > 20:
+            lines.append(f"and {len(self.problems) - 20} more problems")
+        return "\n".join(lines)
+
+
+def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read_images: bool = True) -> DataReport:
+    """Looks through a data set.
+
+    Args:
+        dataset: From `open_dataset`.
+        model: The detector that shall learn it; tells which objects its default boxes reach.
+        read_images: Whether to decode every image, or to look at their first bytes only.
+
+    Example:
+        >>> from ssd_zoo.data import inspect_dataset
+        >>> inspect_dataset(dataset).missing  # doctest: +SKIP
+        ['hair drier']
+    """
+    report = DataReport(
+        images=len(dataset),
+        empty_images=sum(not entry.objects for entry in dataset.images),
+        objects=dict.fromkeys(dataset.categories[1:], 0),
+        sizes={"small": 0, "medium": 0, "large": 0},
+        problems=list(dataset.annotations.problems),
+    )
+    with ThreadPoolExecutor() as pool:
+        sizes = list(pool.map(lambda entry: _open(entry, read_images), dataset.images))
+    counts: Counter[int] = Counter()
+    for i, (entry, size) in enumerate(zip(dataset.images, sizes, strict=True)):
+        if isinstance(size, str):
+            report.problems.append(size)
+            report.bad_images.add(i)
+        for k, thing in enumerate(entry.objects):
+            counts[thing.label] += 1
+            report.sizes["small" if thing.area <= 32**2 else "medium" if thing.area <= 96**2 else "large"] += 1
+            if reason := _reason(thing, None if isinstance(size, str) else size):
+                line = dataset.annotations.line(entry.source, thing.entry)
+                report.problems.append(f"{entry.source}:{line}: the box {_format(thing)} {reason}")
+                report.bad_objects.add((i, k))
+    for label, number in counts.items():
+        report.objects[dataset.categories[label]] = number
+    if model is not None:
+        report.unreached = sum(_unreached(dataset, sizes, report, model))
+    return report
+
+
+def _open(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
+    """Gives an image's size, or what is wrong with it."""
+    try:
+        size = tuple(read_image(entry.file).shape[1:]) if decode else image_size(entry.file)
+    except FileNotFoundError:
+        return f"{entry.file} does not exist"
+    except (ValueError, OSError) as error:
+        return str(error).rstrip(".")
+    if entry.size is not None and entry.size != size and min(entry.size) > 0:
+        return f"{entry.file} has {size[1]} × {size[0]} pixels, but was labelled at {entry.size[1]} × {entry.size[0]}"
+    return size[0], size[1]
+
+
+def _reason(thing: LabelledObject, size: tuple[int, int] | None) -> str | None:
+    x1, y1, x2, y2 = thing.box
+    if not all(map(math.isfinite, thing.box)):
+        return "is not finite"
+    if x2 <= x1 or y2 <= y1:
+        return "has no area"
+    if size is not None and (x1 >= size[1] or y1 >= size[0] or x2 <= 0 or y2 <= 0):
+        return f"lies outside the image of {size[1]} × {size[0]}"
+    return None
+
+
+def _format(thing: LabelledObject) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in thing.box) + ")"
+
+
+def _unreached(
+    dataset: DetectionDataset, sizes: list[tuple[int, int] | str], report: DataReport, model: SSD
+) -> Iterator[int]:
+    default_boxes = model.default_boxes.cpu()
+    for i, (entry, size) in enumerate(zip(dataset.images, sizes, strict=True)):
+        boxes = [thing.box for k, thing in enumerate(entry.objects) if (i, k) not in report.bad_objects]
+        if boxes and not isinstance(size, str):
+            scaled = scale_boxes(torch.tensor(boxes), size, model.size)
+            yield int((box_iou(scaled.unsqueeze(0), default_boxes)[0].amax(1) < model.iou_thresh).sum())
+
+
+def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid = "raise") -> DetectionDataset:
+    """Gives the part of a data set that can be used.
+
+    Args:
+        dataset: The data set.
+        report: What `inspect_dataset` said about it.
+        on_invalid: Whether problems `"raise"` an error or what has them is left out (`"drop"`).
+
+    Raises:
+        ValueError: If there are problems and they shall be raised; the message lists them.
+    """
+    if on_invalid not in ("raise", "drop"):
+        raise ValueError(f"on_invalid must be 'raise' or 'drop', got {on_invalid!r}.")
+    if not report.problems:
+        return dataset
+    if on_invalid == "raise":
+        more = f"\n  and {len(report.problems) - 20} more" if len(report.problems) > 20 else ""
+        listed = "".join(f"\n  {problem}" for problem in report.problems[:20])
+        raise ValueError(
+            f"The data set has {len(report.problems)} problems; correct them, or leave out what has them with "
+            f"on_invalid='drop' (--on-invalid drop):{listed}{more}"
+        )
+    return dataset.with_images(
+        [
+            entry._replace(objects=tuple(x for k, x in enumerate(entry.objects) if (i, k) not in report.bad_objects))
+            for i, entry in enumerate(dataset.images)
+            if i not in report.bad_images
+        ]
+    )

@@ -1,0 +1,109 @@
+"""Optimizers, schedules and averages of weights; the latter two are timm's."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+__all__ = ["OptimizerName", "ScheduleName", "freeze_norms", "make_ema", "make_optimizer", "make_schedule"]
+
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["cosine", "step", "constant"]
+
+
+def make_optimizer(
+    model: nn.Module,
+    name: OptimizerName,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    backbone_scale: float = 1.0,
+) -> torch.optim.Optimizer:
+    """Makes an optimizer that lets norms and biases be, and gives the pretrained part a learning rate of its own.
+
+    Args:
+        model: The detector; parameters that do not require gradients are left out.
+        name: `"sgd"`, as in the papers, or `"adamw"`.
+        learning_rate: Of the head and the extra layers.
+        weight_decay: Of all weights but those of norms, and biases.
+        momentum: SGD's, or AdamW's first beta.
+        backbone_scale: The backbone's learning rate over that of the rest.
+
+    Raises:
+        ValueError: If there is no such optimizer.
+    """
+    if name not in get_args(OptimizerName):
+        raise ValueError(f"optimizer must be one of {', '.join(map(repr, get_args(OptimizerName)))}, got {name!r}.")
+    new = tuple(f"backbone.{layer}." for layer in getattr(getattr(model, "backbone", None), "new_layers", ()))
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            pretrained = key.startswith("backbone.") and not key.startswith(new)
+            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            # What timm's schedules multiply the rate by.
+            "lr_scale": backbone_scale if pretrained else 1.0,
+        }
+        for (pretrained, decays), parameters in groups.items()
+    ]
+    if name == "adamw":
+        return torch.optim.AdamW(settings, lr=learning_rate, betas=(momentum, 0.999))
+    return torch.optim.SGD(settings, lr=learning_rate, momentum=momentum)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer,
+    name: ScheduleName,
+    *,
+    steps: int,
+    warmup_steps: int,
+    milestones: Sequence[float] = (2 / 3, 8 / 9),
+) -> Any:
+    """Makes one of timm's schedules, which give the rate of a step without memory of the steps before.
+
+    Args:
+        optimizer: Whose rates are set by `step_update(step)`.
+        name: `"cosine"` down to zero, `"step"` to a tenth at the milestones, or `"constant"`.
+        steps: Length of the training.
+        warmup_steps: Steps over which the rate rises from nearly nothing.
+        milestones: Where `"step"` drops, as shares of the training; by default the paper's 80 and 107 of 120 thousand.
+
+    Raises:
+        ValueError: If there is no such schedule.
+    """
+    from timm.scheduler.cosine_lr import CosineLRScheduler
+    from timm.scheduler.multistep_lr import MultiStepLRScheduler
+
+    if name not in get_args(ScheduleName):
+        raise ValueError(f"schedule must be one of {', '.join(map(repr, get_args(ScheduleName)))}, got {name!r}.")
+    warmup = {"warmup_t": min(warmup_steps, steps), "warmup_lr_init": 1e-6, "t_in_epochs": False}
+    if name == "cosine":
+        return CosineLRScheduler(optimizer, t_initial=max(2, steps), **warmup)
+    drops = [max(1, round(share * steps)) for share in milestones] if name == "step" else []
+    return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
+
+
+def make_ema(model: nn.Module, decay: float) -> Any:
+    """Makes timm's moving average of a model's weights, whose memory grows with the steps up to `decay`."""
+    from timm.utils.model_ema import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
+def freeze_norms(model: nn.Module, *, whole: bool) -> None:
+    """Keeps batch norms at their running statistics, which small batches would spoil.
+
+    Args:
+        model: A model in training mode.
+        whole: Whether all of them, or only those of layers that do not train.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = not any(parameter.requires_grad for parameter in module.parameters())
+            if whole or frozen:
+                module.eval()
