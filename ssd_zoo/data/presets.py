@@ -26,6 +26,7 @@ class DetectionPresetTrain:
             trained SSDLite; `"light"`, flipping and a little jitter of colour and scale; `"none"`.
         mean: Colour of the canvas, between 0 and 1.
         size: (height, width) to resize to, which the model would do else; then batches are small and quick to move.
+        antialias: Whether to average the pixels that fall together then, as the model does or does not.
         flip_vertically: Whether up and down may change too, as in pictures taken from above.
 
     Raises:
@@ -38,6 +39,7 @@ class DetectionPresetTrain:
         *,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         size: tuple[int, int] | None = None,
+        antialias: bool = True,
         flip_vertically: bool = False,
     ) -> None:
         if kind not in get_args(Augmentation):
@@ -56,7 +58,7 @@ class DetectionPresetTrain:
         if kind != "none":
             steps += [v2.RandomHorizontalFlip(), *([v2.RandomVerticalFlip()] if flip_vertically else [])]
         if size is not None:
-            steps.append(v2.Resize(size, antialias=True))
+            steps.append(v2.Resize(size, antialias=antialias))
         steps += [
             v2.ClampBoundingBoxes(),
             v2.SanitizeBoundingBoxes(labels_getter=_per_object),

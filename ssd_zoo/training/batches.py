@@ -21,11 +21,11 @@ __all__ = ["Place", "Plan", "SeededSamples", "derive_seed", "make_loader"]
 
 
 class Place(NamedTuple):
-    """One image of one epoch: the epoch, the place in its order, and the image's index in the data set."""
+    """One image of one epoch: the epoch, the place in its order, and which image of the data set it is."""
 
     epoch: int
     position: int
-    index: int
+    image: int
 
 
 def derive_seed(*numbers: int) -> int:
@@ -119,7 +119,7 @@ class SeededSamples(Dataset[Any]):
             random.seed(seed)
             np.random.seed(seed % 2**32)
             try:
-                image, target = self.dataset[place.index]
+                image, target = self.dataset[place.image]
                 return (image, target) if self.transforms is None else self.transforms(image, target)
             finally:
                 random.setstate(states[0])

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ssd_zoo.data.presets import collate
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.balance import count_positives, part_weights
 from ssd_zoo.training.coco_ap import CocoScores, score_records, score_results
 from ssd_zoo.training.confusion import confusion_matrix
 from ssd_zoo.training.processes import all_gather, process
 from ssd_zoo.training.records import Record, label_map, make_record
 from ssd_zoo.training.voc_ap import voc_scores
 
-__all__ = ["Evaluation", "detect", "evaluate", "evaluate_results"]
+__all__ = ["Evaluation", "evaluate", "evaluate_results"]
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Evaluation:
         confusion: `(C, C)`, objects by their class (rows) and what was found there (columns), background first; see
             `confusion_matrix`. None for a file of results.
         records: One an image, what was found and what is true.
+        losses: `validation_loss` and its parts, if they were asked for.
     """
 
     metrics: dict[str, float]
@@ -48,6 +51,7 @@ class Evaluation:
     classes: list[str]
     confusion: Tensor | None
     records: list[Record]
+    losses: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Gives a table for readers."""
@@ -75,6 +79,7 @@ def evaluate(
     batch_size: int = 8,
     num_workers: int = 0,
     progress: bool = False,
+    losses: bool = False,
 ) -> Evaluation:
     """Runs a detector over a data set and measures it.
 
@@ -91,6 +96,7 @@ def evaluate(
         batch_size: Images at once.
         num_workers: Processes that read images.
         progress: Whether to show a progress bar on stderr.
+        losses: Whether to compute the losses too, which an `SSD` with the data set's own classes can.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
@@ -105,8 +111,12 @@ def evaluate(
     if categories is None:
         raise ValueError("The data set does not tell its classes; pass categories=['background', …].")
     labels = label_map(model_categories or getattr(model, "categories", None), categories)
-    records = detect(model, dataset, labels=labels, batch_size=batch_size, num_workers=num_workers, progress=progress)
-    return _evaluation(score_records(records, categories), records, categories)
+    if losses and (labels is not None or not isinstance(model, SSD)):
+        raise ValueError("losses=True needs an SSD whose categories are the data set's.")
+    records, validation = _detect(model, dataset, labels, batch_size, num_workers, progress, losses)
+    evaluation = _evaluation(score_records(records, categories), records, categories)
+    evaluation.losses = validation
+    return evaluation
 
 
 def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation:
@@ -135,28 +145,16 @@ def _evaluation(scores: CocoScores, records: list[Record], categories: Sequence[
 
 
 @torch.inference_mode()
-def detect(
+def _detect(
     model: nn.Module,
     dataset: Dataset[Any],
-    *,
-    labels: Tensor | None = None,
-    batch_size: int = 8,
-    num_workers: int = 0,
-    progress: bool = False,
-) -> list[Record]:
-    """Runs a detector over a data set; each of several processes takes its share and gets all records.
-
-    Args:
-        model: As for `evaluate`.
-        dataset: As for `evaluate`.
-        labels: From `label_map`.
-        batch_size: Images at once.
-        num_workers: Processes that read images.
-        progress: Whether to show a progress bar on stderr.
-
-    Raises:
-        ValueError: If there are no images.
-    """
+    labels: Tensor | None,
+    batch_size: int,
+    num_workers: int,
+    progress: bool,
+    losses: bool,
+) -> tuple[list[Record], dict[str, float]]:
+    """Gives all records and losses; each of several processes does its share."""
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
         raise ValueError("The data set has no images.")
@@ -167,22 +165,53 @@ def detect(
     was_training = model.training
     model.eval()
     records: list[Record] = []
-    bar = tqdm(total=len(share), unit="image", leave=False, disable=not progress or rank > 0 or not sys.stderr.isatty())
+    parts: list[tuple[int, dict[str, float]]] = []
+    off = not progress or rank > 0 or not sys.stderr.isatty()
     try:
-        with bar:
+        with tqdm(total=len(share), desc="evaluating", unit="image", leave=False, disable=off) as bar:
             for images, targets in loader:
-                found = model([as_float(image, device) for image in images])
+                images = [_as_float(image, device) for image in images]
+                if losses:
+                    found, part = _with_losses(model, images, targets)
+                    parts.append(part)
+                else:
+                    found = model(images)
                 for target, one in zip(targets, found, strict=True):
                     records.append(make_record(target, one, labels, share[len(records)]))
                 bar.update(len(images))
     finally:
         model.train(was_training)
-    # Round robin, as the shares were dealt.
-    shares = all_gather(records)
-    return [shares[i % world][i // world] for i in range(size)]
+    # The shares were dealt round robin.
+    shares = all_gather((records, parts))
+    all_records = [shares[i % world][0][i // world] for i in range(size)]
+    return all_records, _mean_losses([part for _, parts in shares for part in parts])
 
 
-def as_float(image: Tensor, device: torch.device) -> Tensor:
-    """Moves an image and brings its pixels between 0 and 1."""
+def _with_losses(model: Any, images: list[Tensor], targets: list[dict[str, Any]]) -> tuple[Any, Any]:
+    things = [
+        {
+            key: target[key][target["iscrowd"] == 0] if "iscrowd" in target else target[key]
+            for key in ("boxes", "labels")
+        }
+        for target in targets
+    ]
+    things = [{key: value.as_subclass(Tensor).to(images[0].device) for key, value in one.items()} for one in things]
+    found, part = model(images, things, return_losses=True)
+    return found, (count_positives(model, images, things), {name: value.item() for name, value in part.items()})
+
+
+def _mean_losses(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Gives the losses of all images, whatever the batches were."""
+    if not parts:
+        return {}
+    weights = part_weights([count for count, _ in parts], sum(count for count, _ in parts))
+    means = {
+        f"validation_{name}": sum(weight * one[name] for weight, (_, one) in zip(weights, parts, strict=True))
+        for name in parts[0][1]
+    }
+    return {"validation_loss": sum(means.values()), **means}
+
+
+def _as_float(image: Tensor, device: torch.device) -> Tensor:
     image = image.as_subclass(Tensor).to(device, non_blocking=True)
     return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -1,0 +1,277 @@
+"""Fine-tuning by one call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.batches import Plan, SeededSamples
+from ssd_zoo.training.checkpoints import check_same, read_checkpoint
+from ssd_zoo.training.logs import TensorBoard
+from ssd_zoo.training.loop import Progress, Trainer
+from ssd_zoo.training.optimizers import OptimizerName, ScheduleName, make_ema, make_optimizer, make_schedule
+
+__all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
+
+BatchNormMode = Literal["train", "frozen", "sync"]
+MixedPrecision = Literal["no", "fp16", "bf16"]
+
+_LEARNING_RATES = {"sgd": 0.01, "adamw": 0.001}
+
+
+@dataclass
+class FitResult:
+    """What a training gave.
+
+    Attributes:
+        model: The model at its end; the average of weights, where there is one.
+        history: One row an epoch: losses, AP, learning rate, images a second.
+        best: The best AP on the validation data; -1 without any.
+        output: The run's folder; `best` and `last` in it are what `from_pretrained` takes.
+    """
+
+    model: SSD
+    history: list[dict[str, Any]]
+    best: float
+    output: Path
+
+
+def fit(
+    model: SSD,
+    dataset: Dataset[Any],
+    *,
+    output: str | Path,
+    validation: Dataset[Any] | None = None,
+    epochs: int = 50,
+    batch_size: int = 16,
+    accumulate: int = 1,
+    augmentation: Augmentation | Callable[..., Any] | None = "ssd",
+    optimizer: OptimizerName = "sgd",
+    learning_rate: float | None = None,
+    backbone_scale: float = 1.0,
+    freeze_backbone: bool = False,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: ScheduleName = "cosine",
+    milestones: Sequence[float] = (2 / 3, 8 / 9),
+    warmup_steps: int | None = None,
+    batch_norm: BatchNormMode = "train",
+    ema_decay: float | None = 0.9998,
+    clip_norm: float | None = 10.0,
+    mixed_precision: MixedPrecision | None = None,
+    seed: int = 0,
+    num_workers: int = 0,
+    evaluate_every: int = 1,
+    checkpoint_seconds: float = 300,
+    resume: bool = False,
+    device: str | None = None,
+    tensorboard: bool = True,
+    progress: bool = True,
+    licence: str | None = None,
+    trained_on: str | None = None,
+) -> FitResult:
+    """Fine-tunes a detector, on whatever processes and devices accelerate finds.
+
+    Order and augmentation depend on the seed and the place in the training alone, and SSD's loss is taken over the
+    whole batch, so that several processes, or several parts of a batch, train as one would; only batch norm, where it
+    is neither frozen nor synchronised, sees its own part. `output` receives `checkpoint.pt`, `metrics.csv`, `curves.png`,
+    `pictures/`, `tensorboard/`, and the models `best/` and `last/`.
+
+    Args:
+        model: What a registered builder made; it is trained in place.
+        dataset: From `open_dataset`, or any that gives images and torchvision's targets.
+        output: The run's folder.
+        validation: What AP is measured on; its classes must be the model's.
+        epochs: How often the data is gone through.
+        batch_size: Images of a step, over all processes.
+        accumulate: Parts that a process takes its share of a batch in, to save memory.
+        augmentation: A kind of `DetectionPresetTrain`, or a function of image and target; None if the data set does it.
+        optimizer: `"sgd"`, as in the papers, or `"adamw"`.
+        learning_rate: Of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
+        backbone_scale: The learning rate of the pretrained part of the backbone over that.
+        freeze_backbone: Whether the pretrained part of the backbone stays as it is.
+        momentum: SGD's, or AdamW's first beta.
+        weight_decay: Of all weights but those of norms, and biases.
+        schedule: `"cosine"`, `"step"` or `"constant"`.
+        milestones: Where `"step"` drops to a tenth, as shares of the training.
+        warmup_steps: Steps over which the learning rate rises; by default a twentieth of the training, at most 500.
+        batch_norm: `"train"`; `"frozen"` keeps the running statistics, for small batches; `"sync"` shares the batch's
+            among GPUs.
+        ema_decay: How slowly timm's moving average of the weights, which is evaluated and saved, moves at last; None
+            for no average.
+        clip_norm: Largest norm of the gradient; None for any.
+        mixed_precision: `"no"`, `"fp16"` or `"bf16"`; by default accelerate's configuration.
+        seed: What order and augmentation depend on.
+        num_workers: Processes that read and augment images.
+        evaluate_every: Epochs between evaluations; the last is always evaluated.
+        checkpoint_seconds: Time between checkpoints; there is one at every end of an epoch too.
+        resume: Whether to go on with the run in `output`, if there is one.
+        device: `"cpu"` to leave a GPU alone; by default accelerate's choice.
+        tensorboard: Whether to write events for TensorBoard.
+        progress: Whether to report on stderr.
+        licence: The licence of the weights, for the model card.
+        trained_on: Name of the training data, for the model card.
+
+    Raises:
+        FloatingPointError: If the loss is not finite; the message names the batch's images.
+        ImportError: If accelerate, faster-coco-eval or matplotlib is missing.
+        OSError: If a checkpoint can't be written, as on a full disk; the last good one stays.
+        ValueError: If arguments make no sense, there is a run in `output` and `resume` is False, or it began otherwise.
+        KeyboardInterrupt: After SIGINT; a checkpoint is written first.
+        SystemExit: After SIGTERM; a checkpoint is written first.
+
+    Example:
+        >>> from ssd_zoo.data import open_dataset
+        >>> train, val = open_dataset("cells", "train"), open_dataset("cells", "val")  # doctest: +SKIP
+        >>> model = ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights="PERSON_V1", categories=train.categories)
+        ... # doctest: +SKIP
+        >>> fit(model, train, validation=val, output="runs/cells").best  # doctest: +SKIP
+        0.57
+    """
+    if not isinstance(model, SSD):
+        raise TypeError(
+            f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py is a loop for any detector."
+        )
+    for data in (dataset, validation):
+        _check_categories(model, data)
+    accelerator = _make_accelerator(mixed_precision, device)
+    plan = Plan(
+        num_images=len(dataset),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        accumulate=accumulate,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    if freeze_backbone:
+        _freeze_backbone(model)
+    if batch_norm == "sync":
+        if accelerator.device.type != "cuda":
+            raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif batch_norm not in ("train", "frozen"):
+        raise ValueError(f"batch_norm must be 'train', 'frozen' or 'sync', got {batch_norm!r}.")
+    model.to(accelerator.device)
+    learning_rate = _LEARNING_RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate
+    warmup_steps = min(500, plan.steps // 20) if warmup_steps is None else warmup_steps
+    plain = make_optimizer(
+        model,
+        optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        backbone_scale=backbone_scale,
+    )
+    schedules = make_schedule(plain, schedule, steps=plan.steps, warmup_steps=warmup_steps, milestones=milestones)
+    ema = None if ema_decay is None else make_ema(model, ema_decay)
+    settings = {
+        "num_images": plan.num_images,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "seed": seed,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "backbone_scale": backbone_scale,
+        "freeze_backbone": freeze_backbone,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "milestones": list(milestones),
+        "warmup_steps": warmup_steps,
+        "batch_norm": batch_norm,
+        "ema_decay": ema_decay,
+        "clip_norm": clip_norm,
+        "augmentation": augmentation if isinstance(augmentation, str) else None,
+        "categories": model.categories,
+    }
+    state = _resume(Path(output), settings, resume)
+    start = Progress(**state["progress"]) if state else Progress()
+    if state:
+        model.load_state_dict(state["model"])
+        plain.load_state_dict(state["optimizer"])
+        if ema is not None:
+            ema.module.load_state_dict(state["ema"])
+        if accelerator.scaler is not None and state["scaler"] is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
+    wrapped, prepared = accelerator.prepare(model, plain)
+    trainer = Trainer(
+        accelerator=accelerator,
+        model=model,
+        wrapped=wrapped,
+        optimizer=prepared,
+        schedule=schedules,
+        ema=ema,
+        plan=plan,
+        samples=SeededSamples(dataset, _augmentation(model, augmentation), seed),
+        validation=validation,
+        output=Path(output),
+        settings=settings,
+        progress=start,
+        tensorboard=TensorBoard(Path(output), start.step) if tensorboard and accelerator.is_main_process else None,
+        freeze_norms=batch_norm == "frozen",
+        clip_norm=clip_norm,
+        num_workers=num_workers,
+        evaluate_every=evaluate_every,
+        checkpoint_seconds=checkpoint_seconds,
+        show=progress,
+        meta={"licence": licence, "trained_on": trained_on},
+    )
+    try:
+        trainer.run()
+    finally:
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    return FitResult(trainer.final, start.history, start.best, Path(output))
+
+
+def _check_categories(model: SSD, dataset: Any) -> None:
+    categories = getattr(dataset, "categories", None)
+    if categories is not None and list(categories)[1:] != model.categories[1:]:
+        raise ValueError(
+            f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model with "
+            "categories=dataset.categories, or open the data set with categories=model.categories."
+        )
+
+
+def _make_accelerator(mixed_precision: str | None, device: str | None) -> Any:
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ImportError('Training needs accelerate: pip install "ssd_zoo[train]".') from error
+    return Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
+
+
+def _freeze_backbone(model: SSD) -> None:
+    new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
+    for name, parameter in model.backbone.named_parameters():
+        if not name.startswith(new):
+            parameter.requires_grad_(False)
+
+
+def _augmentation(model: SSD, kind: Any) -> Callable[..., Any] | None:
+    if not isinstance(kind, str):
+        return kind
+    mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
+    return DetectionPresetTrain(kind, mean=mean, size=model.size, antialias=model.antialias)  # type: ignore[arg-type]
+
+
+def _resume(output: Path, settings: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    file = output / "checkpoint.pt"
+    if not file.exists():
+        return None
+    if not resume:
+        raise ValueError(f"{output} holds a run; go on with it by resume=True (--resume), or use another folder.")
+    for unfinished in output.glob(".*.part"):
+        unfinished.unlink(missing_ok=True)
+    state = read_checkpoint(file)
+    if not isinstance(state, dict) or not {"settings", "progress", "model"} <= state.keys():
+        raise ValueError(f"{file} is no checkpoint of ssd_zoo's.")
+    known = {entry.name for entry in fields(Progress)}
+    state["progress"] = {name: value for name, value in state["progress"].items() if name in known}
+    check_same(state["settings"], settings, file)
+    return state

@@ -1,0 +1,254 @@
+"""The loop: steps, epochs, and what is kept of them."""
+
+import contextlib
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.balance import count_positives, part_weights
+from ssd_zoo.training.batches import Plan, SeededSamples, derive_seed, make_loader
+from ssd_zoo.training.checkpoints import write_checkpoint
+from ssd_zoo.training.evaluate import Evaluation, evaluate
+from ssd_zoo.training.logs import TensorBoard, describe_row, plot_curves, write_table
+from ssd_zoo.training.optimizers import freeze_norms
+from ssd_zoo.training.plots import draw_records
+from ssd_zoo.training.stop import StopRequest
+from ssd_zoo.zoo.saving import save_pretrained
+
+__all__ = ["Progress", "Trainer"]
+
+Part = tuple[list[Tensor], list[dict[str, Any]]]
+
+
+@dataclass
+class Progress:
+    """How far a training is; together with the weights and the optimizer it is all that a checkpoint needs.
+
+    Attributes:
+        step: Steps done.
+        history: One row for each epoch that is finished.
+        best: Best AP so far.
+        sums: Sums of the losses over the epoch's steps.
+        seconds: Time spent on the epoch's steps.
+    """
+
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class Trainer:
+    """Everything that a training consists of, put together by `fit`."""
+
+    accelerator: Any
+    model: SSD
+    wrapped: Any
+    optimizer: Any
+    schedule: Any
+    ema: Any
+    plan: Plan
+    samples: SeededSamples
+    validation: Any
+    output: Path
+    settings: dict[str, Any]
+    progress: Progress
+    tensorboard: TensorBoard | None
+    freeze_norms: bool
+    clip_norm: float | None
+    num_workers: int
+    evaluate_every: int
+    checkpoint_seconds: float
+    show: bool
+    meta: dict[str, Any]
+
+    def run(self) -> None:
+        """Trains from where the progress is to the end."""
+        parts = iter(make_loader(self.samples, self.plan, self.progress.step, self.num_workers))
+        written = time.monotonic()
+        with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
+            while self._finish_epoch() and self.progress.step < self.plan.steps:
+                started = time.monotonic()
+                batch: list[Part] = list(islice(parts, self.plan.accumulate))
+                stops, due = self._step(batch, stop, time.monotonic() - written > self.checkpoint_seconds)
+                self.progress.seconds += time.monotonic() - started
+                self._show(bar)
+                if stops or due:
+                    self._checkpoint()
+                    written = time.monotonic()
+                if stops:
+                    self._say(f"Stopped at step {self.progress.step}; --resume goes on from there.")
+                    stop.leave()
+
+    def _step(self, batch: Sequence[Part], stop: StopRequest, due: bool) -> tuple[bool, bool]:
+        """Trains on one batch; gives whether any process was asked to stop and whether a checkpoint is due."""
+        step, device = self.progress.step, self.accelerator.device
+        torch.manual_seed(derive_seed(self.plan.seed, step, self.plan.rank, 1))
+        self.wrapped.train()
+        freeze_norms(self.model, whole=self.freeze_norms)
+        moved = [_to(part, device) for part in batch]
+        weights, stops, due = self._agree(moved, stop.signal is not None, due)
+        self.schedule.step_update(step)
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+        for k, (part, weight) in enumerate(zip(moved, weights, strict=True)):
+            last = k == len(moved) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                losses = self.wrapped(*part)
+                # Gradients of processes are averaged, but those of the parts of a batch have to be added.
+                self.accelerator.backward(sum(losses.values()) * (weight * self.plan.world))
+            for name, value in losses.items():
+                sums[name] += value.detach().float() * weight
+        reduced = self._reduce(sums)
+        if not all(map(_is_finite, reduced.values())):
+            self._fail(reduced)
+        if self.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.progress.step)
+        for name, value in reduced.items():
+            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+        if self.tensorboard is not None and step % 10 == 0:
+            rate = self.optimizer.param_groups[-1]["lr"]
+            self.tensorboard.write(step, {**{f"train/{name}": v for name, v in reduced.items()}, "learning_rate": rate})
+        return stops, due
+
+    def _agree(self, batch: Sequence[Part], stop: bool, due: bool) -> tuple[list[float], bool, bool]:
+        """Gives the weights of the parts, and what processes have to do together."""
+        if self.plan.world == 1 and len(batch) == 1:
+            return [1.0], stop, due
+        positives = [count_positives(self.model, *part) for part in batch]
+        notes = torch.tensor([sum(positives), stop, due and self.plan.rank == 0], device=self.accelerator.device)
+        total, stops, dues = self.accelerator.reduce(notes, "sum").tolist()
+        return part_weights(positives, total), stops > 0, dues > 0
+
+    def _reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        stacked = torch.stack([*sums.values(), sum(sums.values())])  # type: ignore[list-item]
+        values = self.accelerator.reduce(stacked, "sum").tolist()
+        return dict(zip([*sums, "loss"], values, strict=True))
+
+    def _fail(self, losses: dict[str, float]) -> None:
+        names = ", ".join(_name(self.samples.dataset, place.image) for place in self.plan.batch(self.progress.step))
+        epoch = self.progress.step // self.plan.steps_per_epoch + 1
+        told = ", ".join(f"{name} is {value}" for name, value in losses.items())
+        raise FloatingPointError(
+            f"The loss is not finite at step {self.progress.step} (epoch {epoch}): {told}. The batch was {names}. "
+            "A smaller learning rate, a longer warm-up or clip_norm may help; the last checkpoint is from before."
+        )
+
+    def _finish_epoch(self) -> bool:
+        """Evaluates and saves at the end of an epoch, unless that has been done."""
+        epoch, rest = divmod(self.progress.step, self.plan.steps_per_epoch)
+        if rest or epoch == len(self.progress.history):
+            return True
+        steps = self.plan.steps_per_epoch
+        row: dict[str, Any] = {"epoch": epoch, "step": self.progress.step}
+        row |= {name: value / steps for name, value in self.progress.sums.items()}
+        row["learning_rate"] = self.optimizer.param_groups[-1]["lr"]
+        row["seconds"] = self.progress.seconds
+        row["images_per_second"] = steps * self.plan.batch_size / max(self.progress.seconds, 1e-9)
+        evaluation = None
+        if self.validation is not None and (epoch % self.evaluate_every == 0 or epoch == self.plan.epochs):
+            evaluation = evaluate(
+                self.final, self.validation, num_workers=self.num_workers, progress=self.show, losses=True
+            )
+            row |= {**evaluation.metrics, **evaluation.losses}
+        self.progress.history.append(row)
+        better = evaluation is not None and evaluation.metrics["AP"] > self.progress.best
+        if evaluation is not None and better:
+            self.progress.best = evaluation.metrics["AP"]
+        self.progress.sums, self.progress.seconds = {}, 0.0
+        if self.accelerator.is_main_process:
+            self._save(evaluation, better)
+        self._checkpoint()
+        self._say(describe_row(row, self.plan.epochs))
+        return True
+
+    @property
+    def final(self) -> SSD:
+        """The model that is evaluated and saved: the average of weights, where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def _save(self, evaluation: Evaluation | None, better: bool) -> None:
+        history = self.progress.history
+        card = dict(self.meta)
+        if evaluation is not None:
+            name = f"{self.meta['trained_on']}, validation" if self.meta["trained_on"] else "Validation data"
+            figures = {key: round(evaluation.metrics[key], 4) for key in ("AP", "AP50", "AP75")}
+            card["metrics"] = {name: {**figures, "source": "measured"}}
+        for name in ["last", *(["best"] if better or self.validation is None else [])]:
+            save_pretrained(self.final, self.output / name, **card)
+        write_table(history, self.output / "metrics.csv")
+        plot_curves(history, self.output / "curves.png")
+        if evaluation is not None:
+            draw_records(evaluation, self.validation, self.output / "pictures")
+        if self.tensorboard is not None:
+            numbers = {f"epoch/{name}": value for name, value in history[-1].items() if name not in ("epoch", "step")}
+            self.tensorboard.write(self.progress.step, numbers)
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "settings": self.settings,
+                "progress": vars(self.progress),
+                "model": self.model.state_dict(),
+                "ema": None if self.ema is None else self.ema.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+            }
+            write_checkpoint(state, self.output / "checkpoint.pt")
+        self.accelerator.wait_for_everyone()
+
+    def _bar(self) -> tqdm:
+        off = not self.show or not self.accelerator.is_main_process or not sys.stderr.isatty()
+        return tqdm(total=self.plan.steps, initial=self.progress.step, unit="step", disable=off)
+
+    def _show(self, bar: tqdm) -> None:
+        done = self.progress.step % self.plan.steps_per_epoch or self.plan.steps_per_epoch
+        losses = {name: f"{value / done:.3f}" for name, value in self.progress.sums.items()}
+        rate = done * self.plan.batch_size / max(self.progress.seconds, 1e-9)
+        epoch = -(-self.progress.step // self.plan.steps_per_epoch)
+        bar.set_description(f"epoch {epoch}/{self.plan.epochs}", refresh=False)
+        bar.set_postfix({**losses, "images/s": f"{rate:.1f}"}, refresh=False)
+        bar.update(self.progress.step - bar.n)
+
+    def _say(self, text: str) -> None:
+        if self.show and self.accelerator.is_main_process:
+            tqdm.write(text, file=sys.stderr)
+
+
+class _Nothing:
+    def close(self) -> None:
+        pass
+
+
+def _to(part: Part, device: torch.device) -> Part:
+    images, targets = part
+    return (
+        [image.to(device, non_blocking=True) for image in images],
+        [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets],
+    )
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0
+
+
+def _name(dataset: Any, index: int) -> str:
+    images = getattr(dataset, "images", None)
+    return f"image {index}" if images is None else str(images[index].file)

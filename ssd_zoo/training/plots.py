@@ -1,0 +1,102 @@
+"""Pictures of how good a detector is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssd_zoo.data.draw import draw_detections
+from ssd_zoo.data.presets import DetectionPresetEval
+
+if TYPE_CHECKING:
+    from ssd_zoo.training.evaluate import Evaluation
+
+__all__ = ["draw_records", "new_figure", "plot_confusion", "plot_precision_recall"]
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Makes a matplotlib figure, in inches, that needs no display.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('Plots need matplotlib: pip install "ssd_zoo[evaluate]".') from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
+    """Draws precision over recall at an IoU of .5, a curve a class, the ten worst where there are more.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    at_half = evaluation.precision[0]
+    known = [k for k in range(len(evaluation.classes)) if at_half[0, k] > -1]
+    shown = sorted(known, key=lambda k: at_half[:, k].mean())[:10]
+    figure = new_figure(7, 5)
+    axes = figure.subplots()
+    recall = [point / 100 for point in range(101)]
+    for k in sorted(shown):
+        axes.plot(recall, at_half[:, k], label=f"{evaluation.classes[k]} {at_half[:, k].mean():.3f}", alpha=0.8)
+    if known:
+        mean = at_half[:, known].mean(1)
+        axes.plot(recall, mean, color="black", linewidth=2, label=f"all classes {mean.mean():.3f}")
+        axes.legend(fontsize="small", loc="lower left")
+    axes.set(xlabel="recall", ylabel="precision, IoU .5", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=100)
+
+
+def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
+    """Draws which classes were taken for which, as shares of the objects of a class.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If the evaluation is one of a file of results, which has none.
+    """
+    if evaluation.confusion is None:
+        raise ValueError("There is no confusion of classes in an evaluation of a file of results.")
+    names = ["nothing", *evaluation.classes]
+    counts = evaluation.confusion.double()
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    side = max(4.0, min(20.0, 2 + 0.5 * len(names)))
+    figure = new_figure(side + 1, side)
+    axes = figure.subplots()
+    picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="found", ylabel="true")
+    if len(names) <= 25:
+        for row, column in counts.nonzero().tolist():
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(picture, label="share of the row")
+    figure.savefig(file, dpi=100)
+
+
+def draw_records(
+    evaluation: "Evaluation", dataset: Any, folder: Path, *, most: int = 8, score_thresh: float = 0.4
+) -> None:
+    """Draws what was found in some images of a data set, spread over it.
+
+    Args:
+        evaluation: Of that data set.
+        dataset: Gives the images, uint8 or between 0 and 1.
+        folder: Where the pictures go.
+        most: How many.
+        score_thresh: Least score of what is drawn.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = len(evaluation.records)
+    for i in sorted({number * k // min(most, number) for k in range(min(most, number))}):
+        record, (image, target) = evaluation.records[i], dataset[i]
+        image, _ = DetectionPresetEval()(image, target)
+        order = record.scores.argsort(descending=True, stable=True)
+        order = order[record.scores[order] >= score_thresh]
+        found = {"boxes": record.found_boxes, "labels": record.found_labels, "scores": record.scores}
+        pixels = (image[:3] * 255).round().byte()
+        pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
+        picture = draw_detections(pixels, {key: value[order] for key, value in found.items()}, dataset.categories)
+        picture.save(folder / f"{i:05d}.jpg", quality=90)
