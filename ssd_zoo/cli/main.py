@@ -9,11 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import ssd_zoo
-from ssd_zoo.cli import detect, list_models
+from ssd_zoo.cli import detect, evaluate, list_models, train
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, Any] = {"detect": detect, "list": list_models}
+_COMMANDS: dict[str, Any] = {
+    "detect": detect,
+    "evaluate": evaluate,
+    "list": list_models,
+    "train": train,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

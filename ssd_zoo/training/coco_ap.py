@@ -154,7 +154,7 @@ def _score(
     # All areas, at most 100 detections.
     precision = judge.eval["precision"][:, :, :, 0, -1]
     classes = [names[category_id] for category_id in judge.params.catIds]
-    counts = [sum(row["category_id"] == i and not row["iscrowd"] for row in truth) for i in judge.params.catIds]
+    counts = [sum(not row["iscrowd"] for row in truth if row["category_id"] == i) for i in judge.params.catIds]
     per_class = {
         name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k]), "objects": counts[k]}
         for k, name in enumerate(classes)

@@ -1,0 +1,50 @@
+"""Models as the commands `train` and `evaluate` name them."""
+
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from torch import nn
+
+import ssd_zoo
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models._registry import get_model, get_model_weights, list_models, propose
+
+__all__ = ["build_model", "load_model"]
+
+
+def build_model(name: str, weights: str | None, **config: Any) -> SSD:
+    """Builds a model to train.
+
+    Args:
+        name: A registered model, or a saved one.
+        weights: The name of its weights, a saved model, or `"scratch"`; None for the model's `DEFAULT`, or where it has
+            none its backbone's.
+        **config: Passed to the builder.
+    """
+    if Path(name).exists():
+        if weights is not None:
+            raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
+        config.pop("progress", None)
+        return ssd_zoo.from_pretrained(name, **config)
+    if weights == "scratch":
+        return get_model(name, weights=None, weights_backbone=None, **config)
+    published = get_model_weights(name).__members__
+    return get_model(name, weights=weights or published.get("DEFAULT"), **config)
+
+
+def load_model(name: str, weights: str | None, *, progress: bool) -> tuple[nn.Module, list[str]]:
+    """Loads a trained model and the names of its classes: ours, a saved one, or one of torchvision's detectors."""
+    if Path(name).exists():
+        model = ssd_zoo.from_pretrained(name)
+        return model, model.categories
+    if name in list_models():
+        if not get_model_weights(name).__members__:
+            raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
+        model = build_model(name, weights, progress=progress)
+        return model, model.categories
+    theirs = torchvision.models.list_models(module=torchvision.models.detection)
+    if name not in theirs:
+        raise ValueError(f"There is no model or folder {name!r}. {propose(name, [*list_models(), *theirs])}")
+    entry = torchvision.models.get_model_weights(name)[weights or "DEFAULT"]
+    return torchvision.models.get_model(name, weights=entry, progress=progress), entry.meta["categories"]

@@ -1,0 +1,24 @@
+"""Values of options, checked."""
+
+import argparse
+
+__all__ = ["positive", "positive_size"]
+
+
+def positive(text: str) -> int:
+    """Reads a whole number from 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return value
+
+
+def positive_size(text: str) -> int | tuple[int, int]:
+    """Reads a side, or height and width as HxW."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(f"must be a number or HEIGHTxWIDTH, got {text!r}")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
