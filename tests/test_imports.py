@@ -36,8 +36,8 @@ ROOMS = (
 )
 # Files of these rooms stand alone; what they share lies in modules with a leading underscore.
 FAMILIES = ("models", "converters")
-# Packages and the only file or folder that may import them.
-HOMES = (("timm", "backbones/timm.py"), ("huggingface_hub", "zoo/"))
+# Packages and the only files or folders that may import them.
+HOMES = (("timm", ("backbones/timm.py", "training/")), ("huggingface_hub", ("zoo/",)))
 PRIVATE_TORCHVISION = "models/_registry.py"
 # Packages that `import ssd_zoo` must do without.
 OPTIONAL = (
@@ -99,9 +99,9 @@ def _reasons(file: str, entry: Import) -> Iterator[str]:
     top, *rest = entry.name.split(".")
     if top == "ssd_zoo":
         yield from _reasons_within(file, rest)
-    for package, home in HOMES:
-        if top == package and not file.startswith(home):
-            yield f"only {home} may import {package}"
+    for package, homes in HOMES:
+        if top == package and not file.startswith(homes):
+            yield f"only {' and '.join(homes)} may import {package}"
     if top in OPTIONAL and entry.at_import_time:
         yield f"{top} is optional; import it in the function that needs it"
     if top == "torchvision" and file != PRIVATE_TORCHVISION and any(part.startswith("_") for part in rest):

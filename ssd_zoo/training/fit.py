@@ -108,8 +108,9 @@ def fit(
         mixed_precision: `"no"`, `"fp16"` or `"bf16"`; by default accelerate's configuration.
         seed: What order and augmentation depend on.
         num_workers: Processes that read and augment images.
-        evaluate_every: Epochs between evaluations; the last is always evaluated.
-        checkpoint_seconds: Time between checkpoints; there is one at every end of an epoch too.
+        evaluate_every: Epochs between evaluations, when models, curves and pictures are written too; the last counts
+            always.
+        checkpoint_seconds: Time between checkpoints; there is one at every evaluation too.
         resume: Whether to go on with the run in `output`, if there is one.
         device: `"cpu"` to leave a GPU alone; by default accelerate's choice.
         tensorboard: Whether to write events for TensorBoard.

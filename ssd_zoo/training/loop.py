@@ -151,7 +151,7 @@ class Trainer:
         )
 
     def _finish_epoch(self) -> bool:
-        """Evaluates and saves at the end of an epoch, unless that has been done."""
+        """Notes the end of an epoch, and evaluates and saves at some, unless that has been done; never says no."""
         epoch, rest = divmod(self.progress.step, self.plan.steps_per_epoch)
         if rest or epoch == len(self.progress.history):
             return True
@@ -162,7 +162,8 @@ class Trainer:
         row["seconds"] = self.progress.seconds
         row["images_per_second"] = steps * self.plan.batch_size / max(self.progress.seconds, 1e-9)
         evaluation = None
-        if self.validation is not None and (epoch % self.evaluate_every == 0 or epoch == self.plan.epochs):
+        pause = epoch % self.evaluate_every == 0 or epoch == self.plan.epochs
+        if self.validation is not None and pause:
             evaluation = evaluate(
                 self.final, self.validation, num_workers=self.num_workers, progress=self.show, losses=True
             )
@@ -172,9 +173,10 @@ class Trainer:
         if evaluation is not None and better:
             self.progress.best = evaluation.metrics["AP"]
         self.progress.sums, self.progress.seconds = {}, 0.0
-        if self.accelerator.is_main_process:
-            self._save(evaluation, better)
-        self._checkpoint()
+        if pause:
+            if self.accelerator.is_main_process:
+                self._save(evaluation, better)
+            self._checkpoint()
         self._say(describe_row(row, self.plan.epochs))
         return True
 

@@ -63,7 +63,7 @@ def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
     side = max(4.0, min(20.0, 2 + 0.5 * len(names)))
     figure = new_figure(side + 1, side)
     axes = figure.subplots()
-    picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    picture = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="found", ylabel="true")

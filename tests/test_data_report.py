@@ -1,0 +1,96 @@
+"""The report on a data set finds what is wrong with it, and where."""
+
+import json
+
+import pytest
+import torch
+from labelled import make_coco, make_yolo
+from torchvision.ops import box_iou
+
+import ssd_zoo
+from ssd_zoo.data import inspect_dataset, open_dataset, usable
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Of four images one can't be opened and one is missing; of seven annotations five are bad."""
+    file = make_coco(tmp_path)
+    content = json.loads(file.read_text())
+    (tmp_path / "images/second.png").write_bytes(b"no picture")
+    content["images"].append({"id": 10, "file_name": "fourth.png", "height": 9, "width": 9})
+    content["images"].append({**content["images"][0]})
+    bad = [([1, 1, 0, 5], 7), ([1, 1, float("nan"), 5], 7), ([500, 1, 5, 5], 7), ([1, 1, 5, 5], 99)]
+    for i, (box, image_id) in enumerate(bad):
+        content["annotations"].append({"id": 10 + i, "image_id": image_id, "category_id": 3, "bbox": box})
+    content["annotations"].append({**content["annotations"][0]})
+    content["categories"].append({"id": 20, "name": "bird"})
+    # A line an annotation, so that its line is known.
+    lists = {key: ",\n".join(map(json.dumps, value)) for key, value in content.items()}
+    file.write_text("{" + ",".join(f'"{key}": [\n{text}\n]' for key, text in lists.items()) + "}")
+    return open_dataset(file)
+
+
+def test_report(broken):
+    report = inspect_dataset(broken)
+    lines = broken.images[0].source.read_text().splitlines()
+    found = {}
+    for problem in report.problems:
+        place, _, text = problem.partition(": ")
+        found[text] = lines[int(place.rpartition(":")[2]) - 1] if ".json" in place else place
+    assert '"bbox": [1, 1, 0, 5]' in found["the box (1, 1, 1, 6) has no area"]
+    assert "NaN" in found["the box (1, 1, nan, 6) is not finite"]
+    assert '"bbox": [500' in found["the box (500, 1, 505, 6) lies outside the image of 80 × 60"]
+    assert '"image_id": 99' in found["image_id 99 is no image's"]
+    assert '"id": 1,' in found["annotation id 1 occurs twice"]
+    assert "first.png" in found["image id 7 occurs twice; the first counts"]
+    unreadable = sorted(problem.rpartition("/")[2] for problem in report.problems if ".json" not in problem)
+    assert unreadable == ["fourth.png does not exist", "second.png is not an image that Pillow can read"]
+    assert len(report.problems) == 8
+    assert report.missing == ["bird"]
+    assert report.objects == {"cat": 4, "dog": 2, "bird": 0}
+    assert "no object of: bird" in str(report)
+
+
+def test_what_is_usable(broken):
+    report = inspect_dataset(broken)
+    with pytest.raises(ValueError, match=r"has 8 problems; .*on_invalid='drop'(.|\n)*has no area"):
+        usable(broken, report)
+    rest = usable(broken, report, "drop")
+    assert [entry.file.stem for entry in rest.images] == ["first", "third"]
+    assert [len(entry.objects) for entry in rest.images] == [2, 1]
+    assert inspect_dataset(rest).bad_objects == set()
+    with pytest.raises(ValueError, match="on_invalid must be"):
+        usable(broken, report, "ignore")
+
+
+def test_clean_data_is_returned_as_it_is(tmp_path):
+    dataset = open_dataset(make_yolo(tmp_path))
+    report = inspect_dataset(dataset)
+    assert report.problems == []
+    assert usable(dataset, report) is dataset
+    assert (report.images, report.empty_images, report.sizes) == (3, 1, {"small": 1, "medium": 2, "large": 0})
+
+
+def test_another_size_than_labelled(tmp_path):
+    file = make_coco(tmp_path)
+    file.write_text(file.read_text().replace('"height": 60', '"height": 120'))
+    [problem] = inspect_dataset(open_dataset(file)).problems
+    assert problem.endswith("first.png has 80 × 60 pixels, but was labelled at 80 × 120")
+
+
+def test_objects_out_of_reach(tmp_path):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1")
+    dataset = open_dataset(make_coco(tmp_path))
+    boxes = []
+    for entry in dataset.images:
+        scale = torch.tensor([300 / entry.size[1], 300 / entry.size[0]]).repeat(2)
+        boxes += [torch.tensor(thing.box) * scale for thing in entry.objects]
+    expected = (box_iou(torch.stack(boxes), model.default_boxes).amax(1) < 0.5).sum()
+    assert inspect_dataset(dataset, model).unreached == expected
+
+
+def test_real_data(test_data):
+    for split, name in (("train", "BloodImage_00343.xml"), ("val", "BloodImage_00338.xml")):
+        [problem] = inspect_dataset(open_dataset(test_data / "bccd", split), read_images=False).problems
+        assert name in problem
+        assert problem.endswith("has no area")

@@ -1,0 +1,190 @@
+"""Data sets in every layout give the same targets, and bad files tell where they are bad."""
+
+import json
+
+import pytest
+import torch
+from labelled import CATEGORIES, PICTURES, make_coco, make_voc, make_yolo
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+
+from ssd_zoo.data import DetectionPresetEval, DetectionPresetTrain, collate, open_dataset, splits
+from ssd_zoo.data.cache import CachedDataset
+from ssd_zoo.data.coco import line_of_annotation
+
+MAKERS = {"coco": make_coco, "voc": make_voc, "yolo": make_yolo}
+
+
+@pytest.fixture(params=MAKERS)
+def layout(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(layout, tmp_path):
+    MAKERS[layout](tmp_path, "train")
+    MAKERS[layout](tmp_path, "val", PICTURES[:1])
+    return tmp_path
+
+
+def test_targets_are_those_that_were_written(layout, folder):
+    dataset = open_dataset(folder, "train", categories=CATEGORIES if layout == "voc" else None)
+    assert dataset.categories == CATEGORIES
+    assert len(dataset) == 3
+    by_name = {picture.name: picture for picture in PICTURES}
+    for entry, (image, target) in zip(dataset.images, dataset, strict=True):
+        picture = by_name[entry.file.stem]
+        assert isinstance(image, tv_tensors.Image)
+        assert image.dtype == torch.uint8
+        assert image.shape == (3, *picture.size)
+        assert isinstance(target["boxes"], tv_tensors.BoundingBoxes)
+        assert target["boxes"].canvas_size == picture.size
+        expected = torch.tensor([thing.box for thing in picture.things]).reshape(-1, 4).float()
+        torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), expected)
+        assert target["labels"].tolist() == [thing.label for thing in picture.things]
+        assert target["labels"].dtype == torch.int64
+        torch.testing.assert_close(target["area"], (expected[:, 2:] - expected[:, :2]).prod(1).float())
+        assert target["iscrowd"].tolist() == [0] * len(expected)
+        assert target["difficult"].tolist() == [layout == "voc" and thing.label == 2 for thing in picture.things]
+        # The red rectangle of a cat lies where its box is, and nowhere else.
+        for thing in picture.things[-1:]:
+            x1, y1, x2, y2 = map(int, thing.box)
+            assert image[:, y1:y2, x1:x2].float().std(dim=(1, 2)).max() == 0
+
+
+def test_splits(layout, folder):
+    assert sorted(splits(folder)) == ["train", "val"]
+    assert len(open_dataset(folder, "val")) == 1
+    with pytest.raises(ValueError, match="has the splits .*say which"):
+        open_dataset(folder)
+    with pytest.raises(ValueError, match="has no split 'test'; it has"):
+        open_dataset(folder, "test")
+
+
+def test_coco_keeps_its_ids(tmp_path):
+    dataset = open_dataset(make_coco(tmp_path))
+    assert dataset.category_ids == [0, 3, 9]
+    assert [target["image_id"] for _, target in dataset] == [7, 8, 9]
+
+
+def test_real_data(test_data):
+    cells = open_dataset(test_data / "bccd", "train")
+    assert cells.categories == ["background", "Platelets", "RBC", "WBC"]
+    assert (len(cells), sum(len(entry.objects) for entry in cells.images)) == (205, 2805)
+    coco = open_dataset(test_data / "coco128")
+    assert sum(len(entry.objects) for entry in coco.images) == 939
+    assert (len(coco.categories), coco.category_ids[-1]) == (81, 90)
+    assert sum(thing.iscrowd for entry in coco.images for thing in entry.objects) == 10
+    voc = open_dataset(test_data / "voc_sample")
+    assert (len(voc), len(voc.categories)) == (50, 21)
+    boards = open_dataset(test_data / "deeppcb", "val")
+    assert (len(boards), sum(len(entry.objects) for entry in boards.images)) == (200, 1416)
+
+
+def test_yolo_without_names(tmp_path):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(ValueError, match="needs the names of its classes"):
+        open_dataset(tmp_path, "train")
+    assert open_dataset(tmp_path, "train", categories=CATEGORIES).categories == CATEGORIES
+
+
+def test_yolo_outlines_become_boxes(tmp_path):
+    make_yolo(tmp_path)
+    (tmp_path / "labels/train/first.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.4\n")
+    _, target = open_dataset(tmp_path)[0]
+    torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), torch.tensor([[8.0, 6, 40, 30]]))
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "old", "new", "message"),
+    [
+        ("coco", "instances_train.json", '"annotations": [', '"annotations": [,', r"train.json:\d+ is no JSON"),
+        ("coco", "instances_train.json", '"category_id": 9', '"category_id": 8', r"train.json:36: .* category_id 8"),
+        ("coco", "instances_train.json", '"categories"', '"kinds"', "has no list of categories"),
+        ("voc", "Annotations/first.xml", "<xmin>20</xmin>", "<xmin>wide</xmin>", "first.xml:17: xmin is no number"),
+        ("voc", "Annotations/first.xml", "<ymax>54</ymax>", "", "first.xml:16: bndbox lacks ymax"),
+        ("voc", "Annotations/first.xml", "</annotation>", "", "first.xml:23 is no XML"),
+        ("voc", "ImageSets/Main/train.txt", "second", "fourth", "train.txt:2: fourth has no annotations"),
+        ("yolo", "labels/train/first.txt", "\n1 ", "\ndog ", "first.txt:2: expected numbers"),
+        ("yolo", "labels/train/first.txt", "\n1 ", "\n2 ", "first.txt:2: class 2 is not among the 2 classes"),
+        ("yolo", "labels/train/first.txt", "\n1 ", "\n1 0.5 ", "first.txt:2: expected class, x, y"),
+        ("yolo", "data.yaml", "names: {", "names: [{", r"data.yaml:\d is no YAML"),
+    ],
+)
+def test_bad_files_tell_where(tmp_path, layout, file, old, new, message):
+    MAKERS[layout](tmp_path)
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        open_dataset(tmp_path / file if layout == "coco" else tmp_path, "train")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_lines_of_annotations(tmp_path, indent):
+    content = {"images": [{"a": [1, {"]": "["}]}], "annotations": [{"id": i} for i in range(3)], "z": 1}
+    file = tmp_path / f"{indent}.json"
+    file.write_text(json.dumps(content, indent=indent))
+    lines = file.read_text().splitlines()
+    for i in range(3):
+        line = line_of_annotation(file, i)
+        assert line == (1 if indent is None else lines.index(f'   "id": {i}') or 0)
+
+
+@pytest.mark.parametrize("kind", ["ssd", "ssdlite", "light", "none"])
+def test_training_preset(tmp_path, kind):
+    preset = DetectionPresetTrain(kind, size=(32, 48))
+    dataset = open_dataset(make_coco(tmp_path), transforms=preset)
+    torch.manual_seed(0)
+    for _ in range(10):
+        images, targets = next(iter(DataLoader(dataset, batch_size=3, collate_fn=collate)))
+        for image, target in zip(images, targets, strict=True):
+            assert type(image) is type(target["boxes"]) is torch.Tensor
+            assert image.shape == (3, 32, 48)
+            assert image.dtype == torch.float32
+            assert 0 <= image.min() <= image.max() <= 1
+            lengths = {len(target[key]) for key in ("boxes", "labels", "area", "iscrowd", "difficult")}
+            assert len(lengths) == 1
+            boxes = target["boxes"]
+            assert (boxes[:, 2:] > boxes[:, :2]).all()
+            assert (boxes >= 0).all()
+            assert (boxes <= torch.tensor([48, 32, 48, 32])).all()
+    if kind == "none":
+        torch.testing.assert_close(targets[0]["boxes"][0], torch.tensor([8 * 0.6, 6 * 32 / 60, 40 * 0.6, 30 * 32 / 60]))
+
+
+def test_training_preset_leaves_crowds_out(tmp_path):
+    file = make_coco(tmp_path)
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1', 1))
+    plain, trained = open_dataset(file)[0], open_dataset(file, transforms=DetectionPresetTrain("none"))[0]
+    assert plain[1]["labels"].tolist() == [1, 2]
+    assert plain[1]["iscrowd"].tolist() == [1, 0]
+    assert trained[1]["labels"].tolist() == [2]
+
+
+def test_evaluation_preset(tmp_path):
+    file = make_coco(tmp_path)
+    image, target = open_dataset(file, transforms=DetectionPresetEval())[0]
+    torch.testing.assert_close(image, open_dataset(file)[0][0].float() / 255, check_dtype=True)
+    assert type(target["boxes"]) is torch.Tensor
+
+
+def test_cache_shrinks_images_with_their_boxes(tmp_path):
+    dataset = open_dataset(make_coco(tmp_path))
+    cached = CachedDataset(dataset, 40)
+    assert cached.categories == dataset.categories
+    image, target = cached[0]
+    assert image.shape == (3, 30, 40)
+    torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), dataset[0][1]["boxes"] / 2)
+    torch.testing.assert_close(target["area"], dataset[0][1]["area"] / 4)
+    torch.testing.assert_close(cached[1][0], dataset[1][0])
+
+
+def test_unknown_layouts(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no"):
+        open_dataset(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="has no layout that is known"):
+        open_dataset(tmp_path)
+    with pytest.raises(ValueError, match="kind must be one of"):
+        DetectionPresetTrain("strong")

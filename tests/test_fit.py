@@ -1,0 +1,227 @@
+"""Training learns, loses nothing when it is killed, and is the same on several processes."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from labelled import colourful, make_coco
+from train_tiny import build, data, train
+
+import ssd_zoo
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import open_dataset
+from ssd_zoo.training import evaluate, fit
+from ssd_zoo.training.balance import count_positives
+from ssd_zoo.training.batches import Place, Plan, SeededSamples
+from ssd_zoo.training.checkpoints import write_checkpoint
+from ssd_zoo.training.optimizers import make_optimizer, make_schedule
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SCRIPT = Path(__file__).with_name("train_tiny.py")
+
+
+def start(output, *launcher, **options):
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), *sys.path]),
+    }
+    command = [sys.executable, *launcher, str(SCRIPT), str(output), json.dumps(options)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, expected=0):
+    told = process.communicate(timeout=300)[0]
+    assert process.returncode == expected, told
+    return told
+
+
+def assert_equal(state, other):
+    assert state.keys() == other.keys()
+    different = [name for name in state if not torch.equal(state[name], other[name])]
+    assert not different
+
+
+def test_learns(tmp_path):
+    make_coco(tmp_path / "data", "train", colourful(24)[:16])
+    make_coco(tmp_path / "data", "val", colourful(24)[16:])
+    options = "--size 64 --epochs 20 --batch-size 8 --optimizer adamw --learning-rate .003 --augmentation none"
+    command = ["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *options.split()]
+    command += ["--evaluate-every", "10", "--quiet"]
+    assert main(command) == 0
+    run = tmp_path / "run"
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 21)]
+    assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
+    assert float(rows[-1]["AP50"]) > 0.8
+    saved = ssd_zoo.from_pretrained(run / "best")
+    metrics = evaluate(saved, open_dataset(tmp_path / "data", "val")).metrics
+    best = max(float(row["AP"]) for row in rows if row["AP"])
+    assert metrics["AP"] == pytest.approx(best, abs=1e-4)
+    assert f"| AP | {best:.4f}"[:10] in (run / "best/README.md").read_text()
+    for file in ("curves.png", "pictures/00000.jpg", "last/model.safetensors", "checkpoint.pt"):
+        assert (run / file).stat().st_size > 1000
+    assert list((run / "tensorboard").iterdir())
+    with pytest.raises(ValueError, match="holds a run; go on with it by resume=True"):
+        fit(build(), data(tmp_path / "other")[0], output=run)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    finish(start(folder / "run"))
+    return torch.load(folder / "run/final.pt")
+
+
+def interrupt(process, run, number):
+    """Waits for a new checkpoint and sends the signal a moment later."""
+    before = (run / "checkpoint.pt").stat().st_mtime_ns if (run / "checkpoint.pt").exists() else 0
+    while process.poll() is None:
+        if (run / "checkpoint.pt").exists() and (run / "checkpoint.pt").stat().st_mtime_ns != before:
+            time.sleep(0.05)
+            process.send_signal(number)
+            return
+        time.sleep(0.005)
+
+
+def test_killed_and_resumed_is_as_not_killed(unbroken, tmp_path):
+    run = tmp_path / "run"
+    options = {"resume": True, "checkpoint_seconds": 0}
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, -2)):
+        process = start(run, **options, num_workers=1)
+        interrupt(process, run, number)
+        finish(process, code)
+        steps = torch.load(run / "checkpoint.pt")["progress"]["step"]
+        assert 0 < steps < 9
+    finish(start(run, **options))
+    assert_equal(torch.load(run / "final.pt"), unbroken)
+    with (run / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+def test_processes_and_parts_train_as_one(tmp_path):
+    # Batch norm sees its own part of a batch only, so it is frozen.
+    options = {"batch_norm": "frozen", "epochs": 2, "ema_decay": None, "optimizer": "sgd"}
+    one = train(tmp_path / "one", tmp_path / "data", **options)
+    parts = train(tmp_path / "parts", tmp_path / "data", **options, accumulate=2)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finish(start(tmp_path / "two", *launcher, **options))
+    two = torch.load(tmp_path / "two/final.pt")
+    begun = build().state_dict()
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    weight = "head.cls_logits.0.1.weight"
+    assert (one.model.state_dict()[weight] - begun[weight]).abs().max() > 0.01
+    with (tmp_path / "two/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, expected in zip(rows, one.history, strict=True):
+        for name in ("loss", "validation_loss", "AP", "AR100", "VOC_AP50"):
+            assert float(row[name]) == pytest.approx(expected[name], rel=1e-3, abs=1e-4)
+
+
+def test_loss_that_is_not_finite_names_its_images(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+ .*/data/images/p0\d\d.png, .*/p0"):
+        train(tmp_path / "run", tmp_path / "data", learning_rate=1e20, warmup_steps=0, clip_norm=None)
+
+
+def test_resuming_something_else(tmp_path):
+    train_data = data(tmp_path / "data")[0]
+    settings = {"output": tmp_path / "run", "tensorboard": False, "progress": False, "device": "cpu"}
+    fit(build(), train_data, epochs=1, batch_size=11, **settings)
+    assert (tmp_path / "run/best/model.safetensors").exists()
+    with pytest.raises(ValueError, match=r"began with batch_size=11, so it can't go on with 4"):
+        fit(build(), train_data, epochs=1, batch_size=4, resume=True, **settings)
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no checkpoint of a training"):
+        fit(build(), train_data, resume=True, **settings)
+
+
+def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    write_checkpoint({"step": 1}, file)
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"checkpoint.pt can't be written: File too large. The last good one stays"):
+            write_checkpoint({"weights": torch.zeros(10_000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_every_process_takes_its_share_of_every_batch():
+    plan = Plan(num_images=11, batch_size=4, epochs=2, seed=0)
+    assert (plan.steps_per_epoch, plan.steps) == (3, 6)
+    batches = [plan.batch(step) for step in range(6)]
+    for epoch in (0, 1):
+        places = [place for batch in batches[3 * epoch : 3 * epoch + 3] for place in batch]
+        assert [place.position for place in places] == list(range(12))
+        assert sorted(place.image for place in places[:11]) == list(range(11))
+        assert places[11].image == places[0].image
+    assert [place.image for place in batches[0]] != [place.image for place in batches[3]]
+    shares = [list(Plan(11, 4, 2, 0, accumulate=2, rank=rank, world=2).shares(4)) for rank in (0, 1)]
+    for step in (0, 1):
+        parts = [part for first in (2 * step, 2 * step + 1) for share in shares for part in share[first]]
+        assert parts == batches[4 + step]
+    with pytest.raises(ValueError, match="2 processes × 3 parts must divide it; got 4"):
+        Plan(11, 4, 2, 0, accumulate=3, world=2)
+
+
+def test_augmentation_depends_on_the_place_alone(tmp_path):
+    dataset = data(tmp_path)[0]
+    from ssd_zoo.data import DetectionPresetTrain
+
+    samples = SeededSamples(dataset, DetectionPresetTrain("ssd", size=(32, 32)), seed=3)
+    torch.manual_seed(0)
+    first, _ = samples[Place(0, 5, 2)]
+    state = torch.random.get_rng_state()
+    second, _ = samples[Place(0, 5, 2)]
+    assert torch.equal(first, second)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not torch.equal(first, samples[Place(1, 5, 2)][0])
+
+
+def test_optimizer_spares_norms_and_biases():
+    model = build()
+    optimizer = make_optimizer(model, "sgd", learning_rate=0.1, weight_decay=0.01, backbone_scale=0.5)
+    seen = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            seen[parameter] = (group["weight_decay"], group["lr_scale"])
+    for name, parameter in model.named_parameters():
+        decay, scale = seen.pop(parameter)
+        assert decay == (0.0 if "norm" in name or name.endswith("bias") else 0.01), name
+        assert scale == (0.5 if name.startswith("backbone.") and "extra" not in name else 1.0), name
+    assert not seen
+    schedule = make_schedule(optimizer, "step", steps=90, warmup_steps=10)
+    rates = []
+    for step in (0, 5, 10, 58, 62, 78, 82):
+        schedule.step_update(step)
+        rates.append(next(group["lr"] for group in optimizer.param_groups if group["lr_scale"] == 1))
+    assert rates == pytest.approx([1e-6, 0.05, 0.1, 0.1, 0.01, 0.01, 0.001], rel=1e-3)
+
+
+def test_positives_are_those_of_the_loss(tmp_path):
+    model = build()
+    image, target = data(tmp_path)[0][0]
+    # A box loss of one for each positive default box gives their number over itself.
+    model.box_loss = lambda offsets, *_: torch.ones_like(offsets[..., 0])
+    model.classification_loss = lambda logits, labels, _: (labels > 0).float()
+    plain = {key: target[key].as_subclass(torch.Tensor) for key in ("boxes", "labels")}
+    losses = model([image], [plain], return_losses=True)
+    assert losses["classification"] == 1
+    doubled = {key: value.repeat(*[2] + [1] * (value.ndim - 1)) for key, value in plain.items()}
+    assert count_positives(model, [image], [plain]) == count_positives(model, [image], [doubled]) > 0

@@ -1,0 +1,51 @@
+"""Trains a tiny detector; a program of its own, so that it can be killed, or started as several processes.
+
+    python train_tiny.py OUTPUT [OPTIONS AS JSON]
+
+The data are made beside the output. The weights at the end go to OUTPUT/final.pt.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from labelled import CATEGORIES, colourful, make_coco
+
+import ssd_zoo
+from ssd_zoo.data import open_dataset
+from ssd_zoo.training import fit
+
+warnings.simplefilter("error")
+
+
+def build():
+    torch.manual_seed(0)
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=CATEGORIES)
+
+
+def data(folder):
+    """Eleven images to train on, an odd number, and five to measure on."""
+    if not (folder / "instances_val.json").exists():
+        make_coco(folder, "train", colourful(16)[:11])
+        make_coco(folder, "val", colourful(16)[11:])
+    return open_dataset(folder, "train"), open_dataset(folder, "val")
+
+
+def train(output, folder, **options):
+    train, val = data(folder)
+    defaults = {"epochs": 3, "batch_size": 4, "augmentation": "ssd", "tensorboard": False, "progress": False}
+    return fit(build(), train, validation=val, output=output, device="cpu", **{**defaults, **options})
+
+
+def main():
+    torch.set_num_threads(1)
+    output = Path(sys.argv[1])
+    result = train(output, output.parent / "data", **(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        torch.save(result.model.state_dict(), output / "final.pt")
+
+
+if __name__ == "__main__":
+    main()
