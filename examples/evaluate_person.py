@@ -12,28 +12,22 @@ TensorFlow model was measured; `--full-size` feeds them as they are and leaves t
 """
 
 import argparse
-import contextlib
-import io
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from safetensors.torch import load_file
-from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssd_zoo import SSD, ssdlite300_mobilenet_v2
 from ssd_zoo.converters import tensorflow
+from ssd_zoo.data import DetectionDataset, open_dataset
+from ssd_zoo.training import evaluate_results
+from ssd_zoo.training.coco_ap import CocoScores, score_records
+from ssd_zoo.training.records import Record, make_record
 
 DATA = Path(os.environ.get("SSD_ZOO_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-PERSON = 1
-"""COCO's category id, and the detector's label."""
 
 
 def build(variables: Path | None = None) -> SSD:
@@ -46,50 +40,30 @@ def build(variables: Path | None = None) -> SSD:
 
 
 def evaluate(model: SSD, data: Path, *, full_size: bool = False) -> dict[str, float]:
-    """Detects in the images of `data`/coco128 and scores what was found; see `detect` and `score`."""
-    truth = read_truth(data)
-    return score(detect(model, truth, data, full_size=full_size), truth)
-
-
-def read_truth(data: Path) -> COCO:
-    with contextlib.redirect_stdout(io.StringIO()):
-        return COCO(data / "coco128" / "instances.json")
+    """Detects in the images of `data`/coco128 and gives AP, AP50 and AP75 of persons, between 0 and 1."""
+    dataset = open_dataset(data / "coco128")
+    return of_persons(score_records(detect(model, dataset, full_size=full_size), dataset.categories))
 
 
 @torch.inference_mode()
-def detect(model: SSD, truth: COCO, data: Path, *, full_size: bool = False) -> list[dict[str, Any]]:
-    """Gives COCO results.
-
-    Args:
-        model: Its label 1 is the person.
-        truth: Names the images.
-        data: Folder that holds `coco128/images/`.
-        full_size: Whether the model resizes the images, not Pillow.
-    """
-    results = []
-    for image_id, entry in truth.imgs.items():
-        with Image.open(data / "coco128" / "images" / entry["file_name"]) as file:
+def detect(model: SSD, dataset: DetectionDataset, *, full_size: bool = False) -> list[Record]:
+    """Detects persons, label 1 of model and data set, in the images at full size or as Pillow resizes them."""
+    records = []
+    for i, entry in enumerate(dataset.images):
+        with Image.open(entry.file) as file:
             image = file.convert("RGB")
         scale = torch.ones(4)
         if not full_size:
             scale = torch.tensor([image.width / 300, image.height / 300]).repeat(2)
             image = image.resize((300, 300), Image.Resampling.BILINEAR)
         [found] = model([pil_to_tensor(image)])
-        boxes = box_convert(found["boxes"] * scale, "xyxy", "xywh")
-        for box, sure, label in zip(boxes.tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True):
-            results.append({"image_id": image_id, "category_id": label, "bbox": box, "score": sure})
-    return results
+        found["boxes"] *= scale
+        records.append(make_record(dataset.target(i, (image.height, image.width)), found, None, entry.image_id))
+    return records
 
 
-def score(results: Sequence[dict[str, Any]], truth: COCO) -> dict[str, float]:
-    """Gives AP, AP50 and AP75 of persons, between 0 and 1, at most 100 detections an image."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco_eval = COCOeval(truth, truth.loadRes(list(results)), "bbox")
-        coco_eval.params.catIds = [PERSON]
-        coco_eval.evaluate()
-        coco_eval.accumulate()
-        coco_eval.summarize()
-    return dict(zip(("AP", "AP50", "AP75"), map(float, coco_eval.stats), strict=False))
+def of_persons(scores: CocoScores) -> dict[str, float]:
+    return {name: scores.per_class["person"][name] for name in ("AP", "AP50", "AP75")}
 
 
 def main() -> None:
@@ -103,7 +77,7 @@ def main() -> None:
     if args.results is None:
         figures = evaluate(build(args.variables), args.data, full_size=args.full_size)
     else:
-        figures = score(json.loads(args.results.read_text()), read_truth(args.data))
+        figures = of_persons(evaluate_results(args.data / "coco128" / "instances.json", args.results))
     print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pycocotools")
+pytest.importorskip("faster_coco_eval")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "evaluate_person.py"

@@ -38,7 +38,7 @@ class CocoScores:
 
     Attributes:
         metrics: The twelve numbers by name; -1 where there are no such objects, as COCO has it.
-        per_class: AP, AP50 and the number of objects of each class that occurs.
+        per_class: AP, AP50, AP75 and the number of objects of each class that occurs.
         precision: `(10, 101, K)`, over the IoU thresholds .5 to .95, the recalls 0 to 1, and the classes; -1 where
             there are no objects.
         classes: Names of the K classes.
@@ -156,7 +156,12 @@ def _score(
     classes = [names[category_id] for category_id in judge.params.catIds]
     counts = [sum(not row["iscrowd"] for row in truth if row["category_id"] == i) for i in judge.params.catIds]
     per_class = {
-        name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k]), "objects": counts[k]}
+        name: {
+            "AP": _mean(precision[:, :, k]),
+            "AP50": _mean(precision[0, :, k]),
+            "AP75": _mean(precision[5, :, k]),
+            "objects": counts[k],
+        }
         for k, name in enumerate(classes)
         if counts[k]
     }

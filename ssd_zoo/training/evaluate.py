@@ -34,7 +34,7 @@ class Evaluation:
         metrics: COCO's twelve numbers, between 0 and 1, or -1 where there are no such objects; where detections were
             judged by VOC's rules too, `VOC_AP50`, the mean over classes of the area under the curve, and
             `VOC_AP50_11`, of eleven points.
-        per_class: `AP`, `AP50` and the number of `objects` of each class that occurs.
+        per_class: `AP`, `AP50`, `AP75` and the number of `objects` of each class that occurs.
         images: Number of images.
         precision: `(10, 101, K)`, COCO's precision over IoU thresholds, recalls and classes.
         classes: Names of the K classes.

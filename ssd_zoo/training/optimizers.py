@@ -81,7 +81,12 @@ def make_schedule(
 
     if name not in get_args(ScheduleName):
         raise ValueError(f"schedule must be one of {', '.join(map(repr, get_args(ScheduleName)))}, got {name!r}.")
-    warmup: dict[str, Any] = {"warmup_t": min(warmup_steps, steps), "warmup_lr_init": 1e-6, "warmup_prefix": False, "t_in_epochs": False}
+    warmup: dict[str, Any] = {
+        "warmup_t": min(warmup_steps, steps),
+        "warmup_lr_init": 1e-6,
+        "warmup_prefix": False,
+        "t_in_epochs": False,
+    }
     if name == "cosine":
         return CosineLRScheduler(optimizer, t_initial=max(2, steps), **warmup)
     drops = [max(1, round(share * steps)) for share in milestones] if name == "step" else []
