@@ -74,6 +74,7 @@ from ssd_zoo.models.vgg import (
     ssd300_vgg16d,
     ssd512_vgg16d,
 )
+from ssd_zoo.zoo.checkpoints import load_checkpoint
 from ssd_zoo.zoo.saving import from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
@@ -121,6 +122,7 @@ __all__ = [
     "get_model_weights",
     "get_weight",
     "list_models",
+    "load_checkpoint",
     "load_report",
     "push_to_hub",
     "register_model",
