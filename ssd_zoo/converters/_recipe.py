@@ -63,7 +63,7 @@ def count_head(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
         ValueError: If there are no predictors of the first feature map.
     """
     rows = {}
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         if name.startswith("head.") and name.endswith(".bias") and "norm" not in name and "conv." not in name:
             _, branch, index, *_ = name.split(".")
             rows[branch, int(index)] = math.prod(tensor.shape[:1])

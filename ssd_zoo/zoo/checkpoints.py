@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision
+from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision, ultraface
 from ssd_zoo.converters._files import check_finite, check_state, read_checkpoint
 from ssd_zoo.converters._recipe import Checkpoint, Recipe, count_head
 from ssd_zoo.converters._tables import choose, key_names, match_names
@@ -25,6 +25,7 @@ ORIGINS: dict[str, ModuleType] = {
     "qfgaohao": qfgaohao,
     "tensorflow": tensorflow,
     "torchvision": torchvision,
+    "ultraface": ultraface,
 }
 """Converters by the names of the projects whose files they know."""
 
