@@ -37,11 +37,12 @@ _COMMIT = "dffdddda9794a50607cba8f318507a28c1c27cab"
 _SIDES = [(10, 16, 24), (32, 48), (64, 96), (128, 192, 256)]
 
 
-def _published(file: str, *, num_params: int) -> Weights:
+def _published(file: str, *, sha256: str, num_params: int) -> Weights:
     return Weights(
         url=f"{_REPOSITORY}/raw/{_COMMIT}/models/pretrained/{file}",
         transforms=detection_transforms,
         layout="ultraface",
+        sha256=sha256,
         meta={
             "num_params": num_params,
             "categories": ["background", "face"],
@@ -60,14 +61,22 @@ class UltraFace_Weights(WeightsEnum):
 class SSDLite320_UltraFace_RFB_Weights(WeightsEnum):
     """Weights of `ssdlite320_ultraface_rfb`."""
 
-    WIDER_FACE_V1 = _published("version-RFB-320.pth", num_params=276292)
+    WIDER_FACE_V1 = _published(
+        "version-RFB-320.pth",
+        sha256="c722b4427cc71642768baef6e15c659931b56f07425e5d2b0ec033ad41b145b3",
+        num_params=276292,
+    )
     DEFAULT = WIDER_FACE_V1
 
 
 class SSDLite320_UltraFace_Slim_Weights(WeightsEnum):
     """Weights of `ssdlite320_ultraface_slim`."""
 
-    WIDER_FACE_V1 = _published("version-slim-320.pth", num_params=260188)
+    WIDER_FACE_V1 = _published(
+        "version-slim-320.pth",
+        sha256="cd24abce45da5dbc7cfd8167cd3d5f955382dfc9d9ae9459f0026abd3c2e38a4",
+        num_params=260188,
+    )
     DEFAULT = WIDER_FACE_V1
 
 
