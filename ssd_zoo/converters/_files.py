@@ -1,9 +1,9 @@
 """Checkpoint files into tensors by name, without running anything that a file holds."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -62,9 +62,10 @@ def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str,
                 f"{source} holds {name!r} of type {type(tensor).__name__}, but a state dict holds tensors only; "
                 "a training checkpoint has it under 'model', 'state_dict' or 'ema'."
             )
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
             raise ValueError(
-                f"{source} holds {name!r}, a tensor of {tensor.dtype}, {tensor.layout}; only dense ones load."
+                f"{source} holds {name!r}, a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; only dense "
+                "ones of real numbers load."
             )
     return {name: tensor.detach() for name, tensor in state.items()}
 
@@ -94,27 +95,21 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        if not _is_whole_pickle(str(error)):
-            raise ValueError(f"{file} is damaged, or not what torch.save writes: {_first_line(error)}") from error
-        raise ValueError(
-            f"{file} holds more than tensors and plain values, and to unpickle it could run any code, so it is not "
-            f"read: {_first_line(error)} Who trusts the file saves the tensors alone: "
-            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE); for a whole model, its "
-            ".state_dict()."
-        ) from error
-    # Damaged files fail wherever the damage lies.
+    # Damaged files fail in many ways, wherever the damage lies.
     except Exception as error:
-        raise ValueError(f"{file} is damaged, or not what torch.save writes: {_first_line(error)}") from error
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        if needed is None:
+            raise ValueError(f"{file} is damaged, or not what torch.save writes: {_reason(error)}.") from error
+        raise ValueError(
+            f"{file} holds more than tensors and plain values, {needed[1]!r} among it. To unpickle that could run any "
+            "code, so the file is not read. Who trusts it can save its tensors alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE), with 'model' where they lie "
+            "there; of a whole model .state_dict()."
+        ) from error
 
 
-def _is_whole_pickle(message: str) -> bool:
-    return any(word in message for word in ("Unsupported global", "Unsupported class", "Unsupported operand", "GLOBAL"))
-
-
-def _first_line(error: Exception) -> str:
-    """Gives the reason, without PyTorch's advice to read the file anyway."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    reasons = [line for line in lines if "WeightsUnpickler error" in line or "Unsupported" in line]
-    reason = (reasons or [line for line in lines if line] or [type(error).__name__])[0]
-    return reason.removeprefix("WeightsUnpickler error: ").split(" was not an allowed global")[0].rstrip(".") + "."
+def _reason(error: Exception) -> str:
+    """Gives an error's own line, without PyTorch's advice to read the file anyway."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    known = [line.removeprefix("WeightsUnpickler error: ") for line in lines if "WeightsUnpickler error" in line]
+    return (known or lines or [type(error).__name__])[0].rstrip(".")

@@ -92,7 +92,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, position
+            return value & (2**64 - 1), position
     raise ValueError("a number has more than 10 bytes.")
 
 
@@ -177,6 +177,6 @@ def _listed(fields: list[Field], dtype: int, kind: str) -> np.ndarray:
                 values.append(number)
     if dtype == _HALF:
         return np.array([int(value) & 0xFFFF for value in values], np.uint16).view("<f2")
-    if not floating:
-        values = [value - 2**64 if value >= 2**63 else value for value in values]
-    return np.array(values, kind)
+    if floating:
+        return np.array(values, kind)
+    return np.array([value - 2**64 if value >= 2**63 else value for value in values], np.int64).astype(kind)
