@@ -65,6 +65,13 @@ from ssd_zoo.models.resnet import (
     ssd300_resnet50,
     ssd300_resnet101,
 )
+from ssd_zoo.models.ultraface import (
+    SSDLite320_UltraFace_RFB_Weights,
+    SSDLite320_UltraFace_Slim_Weights,
+    UltraFace_Weights,
+    ssdlite320_ultraface_rfb,
+    ssdlite320_ultraface_slim,
+)
 from ssd_zoo.models.vgg import (
     SSD256_VGG16D_Weights,
     SSD300_VGG16D_Weights,
@@ -74,6 +81,7 @@ from ssd_zoo.models.vgg import (
     ssd300_vgg16d,
     ssd512_vgg16d,
 )
+from ssd_zoo.zoo.checkpoints import load_checkpoint
 from ssd_zoo.zoo.saving import from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
@@ -107,9 +115,12 @@ __all__ = [
     "SSDLite320_MobileNet_V2_Weights",
     "SSDLite320_MobileNet_V3_Large_Lufficc_Weights",
     "SSDLite320_MobileNet_V3_Large_Weights",
+    "SSDLite320_UltraFace_RFB_Weights",
+    "SSDLite320_UltraFace_Slim_Weights",
     "SSDLite640_MobileNet_V2_FPN_Weights",
     "SSDLite_Timm_Weights",
     "SSD_Timm_Weights",
+    "UltraFace_Weights",
     "VGG16D_Weights",
     "Weights",
     "WeightsEnum",
@@ -121,6 +132,7 @@ __all__ = [
     "get_model_weights",
     "get_weight",
     "list_models",
+    "load_checkpoint",
     "load_report",
     "push_to_hub",
     "register_model",
@@ -143,6 +155,8 @@ __all__ = [
     "ssdlite320_mobilenet_v2_lufficc",
     "ssdlite320_mobilenet_v3_large",
     "ssdlite320_mobilenet_v3_large_lufficc",
+    "ssdlite320_ultraface_rfb",
+    "ssdlite320_ultraface_slim",
     "ssdlite640_mobilenet_v2_fpn",
     "ssdlite_timm",
 ]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
-from oracles import fill
+from oracles import fill, stand_in_for_downloads
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
@@ -41,7 +41,7 @@ def _downloads(files):
         return {name: tensor.to(torch.empty(0).device) for name, tensor in file.items()}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.hub, "load_state_dict_from_url", read)
+        stand_in_for_downloads(patch, read)
         patch.setattr("torchvision.models._api.load_state_dict_from_url", read)
         yield
 

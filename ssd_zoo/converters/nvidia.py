@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell
+from ssd_zoo.converters._tables import Tables, choose, rename
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _LEAF = r"(weight|bias)"
@@ -21,6 +22,17 @@ _SSD_RESNET = [
 ]
 
 
+# Blocks of conv4, and whether they have three convolutions.
+_BUILDERS = {
+    (2, False): "ssd300_resnet18",
+    (6, False): "ssd300_resnet34",
+    (6, True): "ssd300_resnet50",
+    (23, True): "ssd300_resnet101",
+}
+
+TABLES: Tables = [(None, _SSD_RESNET)]
+
+
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of an SSD300 on any ResNet, and reorders the head's rows.
 
@@ -30,10 +42,23 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If a tensor is of another model.
     """
-    renamed = rename(state, _SSD_RESNET)
+    renamed = rename(state, choose(state, TABLES))
     for name, tensor in renamed.items():
         if name.startswith("head."):
-            boxes = len(renamed[name.replace("cls_logits", "bbox_regression")]) // 4
+            boxes = boxes_per_cell(renamed, name)
             # (columns * boxes, ...) -> (boxes * columns, ...)
             renamed[name] = tensor.unflatten(0, (-1, boxes)).transpose(0, 1).flatten(0, 1)
     return renamed
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    blocks = {name.split(".")[2] for name in checkpoint.tensors if name.startswith("backbone.layer3.")}
+    depth = len(blocks), "backbone.layer3.0.conv3.weight" in checkpoint.tensors
+    if depth not in _BUILDERS:
+        raise ValueError(f"No builder makes a ResNet with {len(blocks)} such blocks in conv4.")
+    return Recipe(_BUILDERS[depth])

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ssd_zoo.converters._mobilenet import conv_norm, fold_biases
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.converters._tables import Tables, choose, rename
+from ssd_zoo.detector.layers import BatchNorm2d
+from ssd_zoo.models._origins import AMDEGROOT
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _LEAF = r"(weight|bias)"
 _HEADS = [("classification_headers", "cls_logits"), ("regression_headers", "bbox_regression")]
@@ -68,12 +71,40 @@ _SSDLITE_MOBILENET_V2 = [
 ]
 
 
+# Pixels, from vision/ssd/config/vgg_ssd_config.py.
+_VOC = (30, 60, 111, 162, 213, 264, 315)
+
+TABLES: Tables = [
+    ("base_net.1.conv.0.weight", _SSDLITE_MOBILENET_V2),
+    ("base_net.1.3.weight", _SSD_MOBILENET_V1),
+    (None, _SSD_VGG16),
+]
+
+
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of a detector on VGG-16, MobileNetV1 or MobileNetV2; which one it is, their names tell.
 
     Raises:
         ValueError: If a tensor is of another model.
     """
-    if "base_net.1.conv.0.weight" in state:
-        return fold_biases(rename(state, _SSDLITE_MOBILENET_V2))
-    return rename(state, _SSD_MOBILENET_V1 if "base_net.1.3.weight" in state else _SSD_VGG16)
+    return fold_biases(rename(state, choose(state, TABLES)))
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    table, (_, classes) = checkpoint.table, count_head(checkpoint.tensors)
+    # There is no limit but that of each class.
+    limit = 200 * (classes - 1)
+    if table is _SSDLITE_MOBILENET_V2:
+        return Recipe("ssdlite300_mobilenet_v2_qfgaohao", {"detections_per_img": limit})
+    if table is _SSD_MOBILENET_V1:
+        return Recipe("ssd300_mobilenet_v1_qfgaohao", {"detections_per_img": limit})
+    boxes = vgg16_boxes(_VOC, "all", checkpoint.size)
+    settings = settings_of(AMDEGROOT, detections_per_img=limit, default_boxes=boxes)
+    if "backbone.conv4_3_norm.running_mean" in checkpoint.tensors:
+        settings["norm_layer"] = BatchNorm2d
+    return Recipe("ssd300_vgg16d", settings)

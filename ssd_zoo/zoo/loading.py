@@ -15,7 +15,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision
+from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision, ultraface
 from ssd_zoo.converters._tables import unwrap
 from ssd_zoo.models._weights import Weights, Zoo, set_zoo
 from ssd_zoo.zoo.files import check_finite, home, read_safetensors, write_safetensors
@@ -32,6 +32,7 @@ _CONVERTERS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
     "qfgaohao": qfgaohao.convert,
     "tensorflow": tensorflow.convert,
     "torchvision": torchvision.convert,
+    "ultraface": ultraface.convert,
 }
 # Rises with every change of a converter, so that what an older one made is made anew.
 _CONVERSION = "1"
