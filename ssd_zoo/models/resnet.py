@@ -13,6 +13,7 @@ from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
+from ssd_zoo.models._origins import timm_weights, torchvision_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models._settle import (
     settle_default_boxes,
@@ -21,7 +22,7 @@ from ssd_zoo.models._settle import (
     settle_trainable_layers,
     settle_weights,
 )
-from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models._weights import COCO80_CATEGORIES, Weights, WeightsEnum, detection_transforms
 
 __all__ = [
     "ResNet101_Weights",
@@ -39,49 +40,42 @@ __all__ = [
 ]
 
 
-def _imagenet(theirs: torchvision.models.WeightsEnum, *, num_params: int) -> Weights:
-    """Makes the entry of torchvision's weights; conv5 and the classifier are not among the parameters counted."""
-    return Weights(
-        url=theirs.url,
-        transforms=detection_transforms,
-        layout="torchvision",
-        meta={
-            "num_params": num_params,
-            "licence": "BSD-3-Clause",
-            "origin": f"torchvision, {theirs}",
-            "recipe": theirs.meta["recipe"],
-        },
-    )
+# Of the classifier the detector leaves out conv5 and the last layer.
+_UP_TO_CONV4 = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
 
 
 class ResNet18_Weights(WeightsEnum):
     """Weights of ResNet-18."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, num_params=2782784)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet18.tv_in1k", *_UP_TO_CONV4, num_params=2782784)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, num_params=2782784)
+    DEFAULT = TV_IN1K
 
 
 class ResNet34_Weights(WeightsEnum):
     """Weights of ResNet-34."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet34_Weights.IMAGENET1K_V1, num_params=8170304)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet34.tv_in1k", *_UP_TO_CONV4, num_params=8170304)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet34_Weights.IMAGENET1K_V1, num_params=8170304)
+    DEFAULT = TV_IN1K
 
 
 class ResNet50_Weights(WeightsEnum):
     """Weights of ResNet-50."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=8543296)
-    IMAGENET1K_V2 = _imagenet(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, num_params=8543296)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet50.tv_in1k", *_UP_TO_CONV4, num_params=8543296)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=8543296)
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, num_params=8543296)
+    DEFAULT = TV_IN1K
 
 
 class ResNet101_Weights(WeightsEnum):
     """Weights of ResNet-101."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet101_Weights.IMAGENET1K_V1, num_params=27535424)
-    IMAGENET1K_V2 = _imagenet(torchvision.models.ResNet101_Weights.IMAGENET1K_V2, num_params=27535424)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet101.tv_in1k", *_UP_TO_CONV4, num_params=27535424)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet101_Weights.IMAGENET1K_V1, num_params=27535424)
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.ResNet101_Weights.IMAGENET1K_V2, num_params=27535424)
+    DEFAULT = TV_IN1K
 
 
 class SSD300_ResNet18_Weights(WeightsEnum):
@@ -93,7 +87,25 @@ class SSD300_ResNet34_Weights(WeightsEnum):
 
 
 class SSD300_ResNet50_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet50`: none have a public address."""
+    """Weights of `ssd300_resnet50`."""
+
+    COCO_NVIDIA_V1 = Weights(
+        url="https://api.ngc.nvidia.com/v2/models/nvidia/ssd_pyt_ckpt_amp/versions/20.06.0/files/nvidia_ssdpyt_amp_200703.pt",
+        transforms=detection_transforms,
+        layout="nvidia",
+        meta={
+            "num_params": 22894902,
+            "macs": 20.151e9,
+            "file_size": 91.7e6,
+            "categories": COCO80_CATEGORIES,
+            "licence": "Apache-2.0",
+            "origin": "https://github.com/NVIDIA/DeepLearningExamples",
+            "recipe": "https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD",
+            # The recipe gives AP 26.8 on average of 15 runs; the file's own AP is not published.
+            "metrics": {},
+        },
+    )
+    DEFAULT = COCO_NVIDIA_V1
 
 
 class SSD300_ResNet101_Weights(WeightsEnum):

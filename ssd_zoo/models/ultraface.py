@@ -37,7 +37,7 @@ _COMMIT = "dffdddda9794a50607cba8f318507a28c1c27cab"
 _SIDES = [(10, 16, 24), (32, 48), (64, 96), (128, 192, 256)]
 
 
-def _published(file: str, *, sha256: str, num_params: int) -> Weights:
+def _published(file: str, *, sha256: str, num_params: int, macs: float, file_size: float) -> Weights:
     return Weights(
         url=f"{_REPOSITORY}/raw/{_COMMIT}/models/pretrained/{file}",
         transforms=detection_transforms,
@@ -45,6 +45,8 @@ def _published(file: str, *, sha256: str, num_params: int) -> Weights:
         sha256=sha256,
         meta={
             "num_params": num_params,
+            "macs": macs,
+            "file_size": file_size,
             "categories": ["background", "face"],
             "licence": "MIT",
             "origin": _REPOSITORY,
@@ -65,6 +67,8 @@ class SSDLite320_UltraFace_RFB_Weights(WeightsEnum):
         "version-RFB-320.pth",
         sha256="c722b4427cc71642768baef6e15c659931b56f07425e5d2b0ec033ad41b145b3",
         num_params=276292,
+        macs=0.1004e9,
+        file_size=1.12e6,
     )
     DEFAULT = WIDER_FACE_V1
 
@@ -76,6 +80,8 @@ class SSDLite320_UltraFace_Slim_Weights(WeightsEnum):
         "version-slim-320.pth",
         sha256="cd24abce45da5dbc7cfd8167cd3d5f955382dfc9d9ae9459f0026abd3c2e38a4",
         num_params=260188,
+        macs=0.0814e9,
+        file_size=1.06e6,
     )
     DEFAULT = WIDER_FACE_V1
 
