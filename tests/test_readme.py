@@ -89,7 +89,11 @@ def model_rows(name: str) -> list[str]:
     for entry in ssd_zoo.get_model_weights(name):
         shipped = ", ships" if entry.url.startswith("package:") else ""
         results = "; ".join(_result(data, dict(figures)) for data, figures in entry.meta["metrics"].items())
-        rows.append(f"{start} `{entry.name}`{shipped} | {entry.meta['num_params'] / 1e6:.1f} M | {results} |")
+        rows.append(
+            f"{start} `{entry.name}`{shipped} | {entry.meta['num_params'] / 1e6:.1f} M | {results} |".replace(
+                "|  |", "| |"
+            )
+        )
     num_params = sum(parameter.numel() for parameter in model.parameters())
     return rows or [f"{start} none | {num_params / 1e6:.1f} M | |"]
 
