@@ -49,7 +49,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
         f"{meta['macs'] / 1e9:.2f} G",
         f"{meta['file_size'] / 1e6:.1f} MB" + (", ships" if entry.url.startswith("package:") else ""),
         meta["licence"],
-        meta["origin"].partition(", ")[0],
+        meta["origin"].partition(", ")[0].removeprefix("https://"),
     )
 
 
