@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import ssd_zoo
-from ssd_zoo.cli import detect, list_models
+from ssd_zoo.cli import convert, detect, list_models
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, Any] = {"detect": detect, "list": list_models}
+_COMMANDS: dict[str, Any] = {"convert": convert, "detect": detect, "list": list_models}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

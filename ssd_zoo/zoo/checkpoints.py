@@ -15,7 +15,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._registry import get_model
 from ssd_zoo.models._settle import settle_size
 
-__all__ = ["ORIGINS", "load_checkpoint"]
+__all__ = ["ORIGINS", "load_checkpoint", "recognise"]
 
 ORIGINS: dict[str, ModuleType] = {
     "amdegroot": amdegroot,
@@ -64,7 +64,7 @@ def load_checkpoint(
         state = read_checkpoint(path_or_state_dict)
     else:
         state = check_state(path_or_state_dict)
-    converter = ORIGINS[_recognise(state, origin)]
+    converter = ORIGINS[recognise(state, origin)]
     table = choose(state, converter.TABLES)
     names = key_names(state, table)
     state = {name: tensor.float() if tensor.dtype.itemsize == 2 else tensor for name, tensor in state.items()}
@@ -79,8 +79,12 @@ def load_checkpoint(
     return model.eval()
 
 
-def _recognise(state: Mapping[str, Tensor], origin: str | None) -> str:
-    """Gives the origin of a state dict.
+def recognise(state: Mapping[str, Tensor], origin: str | None = None) -> str:
+    """Gives the origin of a state dict, one of `ORIGINS`.
+
+    Args:
+        state: Tensors by their names.
+        origin: Where they are said to be from, to make sure of it.
 
     Raises:
         ValueError: If it is not the given one, or, without one given, if there are none or several.
