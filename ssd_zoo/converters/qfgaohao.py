@@ -24,7 +24,7 @@ _SSD_VGG16 = [
     *_PLAIN_HEADS,
 ]
 
-_SSD_MOBILENET_V1 = [
+_MOBILENET_V1 = [
     *conv_norm(r"base_net\.0\.0", r"base_net\.0\.1", "backbone.stem"),
     *(
         row
@@ -34,7 +34,17 @@ _SSD_MOBILENET_V1 = [
             *conv_norm(rf"base_net\.{i}\.3", rf"base_net\.{i}\.4", f"backbone.blocks.{i - 1}.1"),
         ]
     ),
+]
+_SSD_MOBILENET_V1 = [
+    *_MOBILENET_V1,
     *((rf"extras\.(\d)\.{2 * i}\.{_LEAF}", rf"backbone.extras.\1.{i}.conv.\2") for i in range(2)),
+    *_PLAIN_HEADS,
+]
+_SSDLITE_MOBILENET_V1 = [
+    *_MOBILENET_V1,
+    (rf"extras\.(\d)\.0\.{_LEAF}", r"backbone.extras.\1.0.\2"),
+    *((rf"extras\.(\d)\.2\.{2 * i}\.{_LEAF}", rf"backbone.extras.\1.{2 + 2 * i}.\2") for i in range(2)),
+    *((rf"{theirs}\.(\d)\.([02])\.{_LEAF}", rf"head.{ours}.\1.\2.\3") for theirs, ours in _HEADS),
     *_PLAIN_HEADS,
 ]
 
@@ -76,7 +86,8 @@ _VOC = (30, 60, 111, 162, 213, 264, 315)
 
 TABLES: Tables = [
     ("base_net.1.conv.0.weight", _SSDLITE_MOBILENET_V2),
-    ("base_net.1.3.weight", _SSD_MOBILENET_V1),
+    ("extras.3.2.0.weight", _SSDLITE_MOBILENET_V1),
+    ("base_net.13.3.weight", _SSD_MOBILENET_V1),
     (None, _SSD_VGG16),
 ]
 
@@ -99,10 +110,13 @@ def describe(checkpoint: Checkpoint) -> Recipe:
     table, (_, classes) = checkpoint.table, count_head(checkpoint.tensors)
     # There is no limit but that of each class.
     limit = 200 * (classes - 1)
-    if table is _SSDLITE_MOBILENET_V2:
-        return Recipe("ssdlite300_mobilenet_v2_qfgaohao", {"detections_per_img": limit})
-    if table is _SSD_MOBILENET_V1:
-        return Recipe("ssd300_mobilenet_v1_qfgaohao", {"detections_per_img": limit})
+    for of_builder, builder in (
+        (_SSDLITE_MOBILENET_V2, "ssdlite300_mobilenet_v2_qfgaohao"),
+        (_SSDLITE_MOBILENET_V1, "ssdlite300_mobilenet_v1_qfgaohao"),
+        (_SSD_MOBILENET_V1, "ssd300_mobilenet_v1_qfgaohao"),
+    ):
+        if table is of_builder:
+            return Recipe(builder, {"detections_per_img": limit})
     boxes = vgg16_boxes(_VOC, "all", checkpoint.size)
     settings = settings_of(AMDEGROOT, detections_per_img=limit, default_boxes=boxes)
     if "backbone.conv4_3_norm.running_mean" in checkpoint.tensors:

@@ -31,11 +31,13 @@ __all__ = [
     "ResNet50_Weights",
     "SSD300_ResNet101_Weights",
     "SSD300_ResNet18_Weights",
+    "SSD300_ResNet34_MLPerf_Weights",
     "SSD300_ResNet34_Weights",
     "SSD300_ResNet50_Weights",
     "ssd300_resnet101",
     "ssd300_resnet18",
     "ssd300_resnet34",
+    "ssd300_resnet34_mlperf",
     "ssd300_resnet50",
 ]
 
@@ -84,6 +86,10 @@ class SSD300_ResNet18_Weights(WeightsEnum):
 
 class SSD300_ResNet34_Weights(WeightsEnum):
     """Weights of `ssd300_resnet34`: none have a public address."""
+
+
+class SSD300_ResNet34_MLPerf_Weights(WeightsEnum):
+    """Weights of `ssd300_resnet34_mlperf`: none have a public address."""
 
 
 class SSD300_ResNet50_Weights(WeightsEnum):
@@ -189,7 +195,7 @@ def ssd300_resnet34(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds NVIDIA's SSD300 on ResNet-34, MLPerf's. The arguments are those of `ssd300_resnet50`."""
+    """Builds NVIDIA's SSD300 on ResNet-34. The arguments are those of `ssd300_resnet50`."""
     weights, weights_backbone, categories = settle_weights(
         SSD300_ResNet34_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
     )
@@ -229,6 +235,41 @@ def ssd300_resnet18(
     )
     return _ssd300(
         18,
+        weights=weights,
+        progress=progress,
+        categories=categories,
+        weights_backbone=weights_backbone,
+        trainable_backbone_layers=trainable_backbone_layers,
+        in_chans=in_chans,
+        size=size,
+        norm_layer=norm_layer,
+        default_boxes=default_boxes,
+        kwargs=kwargs,
+    )
+
+
+@register_model
+def ssd300_resnet34_mlperf(
+    *,
+    weights: SSD300_ResNet34_MLPerf_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 300,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Builds MLPerf's SSD300 on ResNet-34: no norms in extra layers. The arguments are those of `ssd300_resnet50`."""
+    weights, weights_backbone, categories = settle_weights(
+        SSD300_ResNet34_MLPerf_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
+    )
+    return _ssd300(
+        34,
+        norm_extras=False,
         weights=weights,
         progress=progress,
         categories=categories,
@@ -289,6 +330,7 @@ def _ssd300(
     norm_layer: NormLayer | None,
     default_boxes: DefaultBoxGenerator | None,
     kwargs: Mapping[str, Any],
+    norm_extras: bool = True,
 ) -> SSD:
     size = settle_size(size)
     pretrained = weights is not None or weights_backbone is not None
@@ -302,6 +344,7 @@ def _ssd300(
             (128, 256, 1, 0),
             (128, 128 if depth == 18 else 256, 1, 0),
         ],
+        norm_extras=norm_extras,
         in_chans=in_chans,
         norm_layer=norm_layer or BatchNorm2d,
     )
