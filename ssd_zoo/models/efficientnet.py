@@ -38,6 +38,8 @@ class SSD300_EfficientNet_B3_Weights(WeightsEnum):
         "efficient_net_b3_ssd300_voc0712",
         VOC_CATEGORIES,
         num_params=12656262,
+        macs=1.974e9,
+        file_size=51.0e6,
         metrics={"VOC2007-test": {"mAP": 73.9}},
     )
     DEFAULT = VOC0712_LUFFICC_V1
