@@ -16,6 +16,11 @@ from ssd_zoo.models._registry import (
 )
 from ssd_zoo.models._weights import Weights, WeightsEnum
 from ssd_zoo.models.any_timm import SSD_Timm_Weights, SSDLite_Timm_Weights, ssd_timm, ssdlite_timm
+from ssd_zoo.models.efficientnet import (
+    EfficientNetB3_Weights,
+    SSD300_EfficientNet_B3_Weights,
+    ssd300_efficientnet_b3,
+)
 from ssd_zoo.models.fpn import (
     MobileNetV2FPN_Weights,
     ResNet50FPN_Weights,
@@ -92,6 +97,7 @@ __all__ = [
     "SSD",
     "DefaultBoxFit",
     "DefaultBoxGenerator",
+    "EfficientNetB3_Weights",
     "LoadReport",
     "MobileNetV1_Weights",
     "MobileNetV2FPN_Weights",
@@ -103,6 +109,7 @@ __all__ = [
     "ResNet50FPN_Weights",
     "ResNet50_Weights",
     "SSD256_VGG16D_Weights",
+    "SSD300_EfficientNet_B3_Weights",
     "SSD300_MobileNet_V1_QFGaohao_Weights",
     "SSD300_MobileNet_V1_Weights",
     "SSD300_ResNet101_Weights",
@@ -144,6 +151,7 @@ __all__ = [
     "register_model",
     "save_pretrained",
     "ssd256_vgg16d",
+    "ssd300_efficientnet_b3",
     "ssd300_mobilenet_v1",
     "ssd300_mobilenet_v1_qfgaohao",
     "ssd300_resnet101",

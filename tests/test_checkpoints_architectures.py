@@ -4,6 +4,7 @@ Names and shapes are the originals'; where a network is written down here once m
 """
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -246,6 +247,85 @@ def test_mobilenet_v1_lite():
     for key, value in expected.items():
         torch.testing.assert_close(raw[key], value, rtol=0, atol=1e-4 * value.std().item())
     assert (model.nms_thresh, model.detections_per_img) == (0.45, 4000)
+
+
+class LufficcEfficientNet(nn.Module):
+    """lufficc/SSD's SSD300 on EfficientNet-B3 (backbone/efficient_net at 01b5818), on timm's network."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = timm.create_model("tf_efficientnet_b3")
+        rows = [(384, 128, 256, 2, 1), (256, 128, 256, 1, 0), (256, 128, 256, 1, 0)]
+        self.extras = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 3, stride, padding), nn.ReLU())
+            for a, b, c, stride, padding in rows
+        )
+        maps = list(zip((48, 136, 384, 256, 256, 256), (4, 6, 6, 6, 4, 4), strict=True))
+        self.cls_headers = nn.ModuleList(nn.Conv2d(c, 21 * n, 3, padding=1) for c, n in maps)
+        self.reg_headers = nn.ModuleList(nn.Conv2d(c, 4 * n, 3, padding=1) for c, n in maps)
+
+    def checkpoint(self):
+        """The state dict as lufficc names it."""
+        network = self.network
+        state = {}
+        modules = {"_conv_stem": network.conv_stem, "_bn0": network.bn1}
+        for i, block in enumerate(block for stage in network.blocks for block in stage):
+            whole = hasattr(block, "conv_pwl")
+            parts = {"_depthwise_conv": "conv_dw", "_bn1": "bn2" if whole else "bn1"}
+            parts |= {"_project_conv": "conv_pwl" if whole else "conv_pw", "_bn2": "bn3" if whole else "bn2"}
+            if whole:
+                parts |= {"_expand_conv": "conv_pw", "_bn0": "bn1"}
+            modules |= {f"_blocks.{i}.{name}": getattr(block, part) for name, part in parts.items()}
+            modules[f"_blocks.{i}._se_reduce"] = block.se.conv_reduce
+            modules[f"_blocks.{i}._se_expand"] = block.se.conv_expand
+        modules["extras"] = self.extras
+        for name, module in modules.items():
+            state |= {f"backbone.{name}.{leaf}": tensor for leaf, tensor in module.state_dict().items()}
+        for name in ("cls_headers", "reg_headers"):
+            heads = getattr(self, name).state_dict()
+            state |= {f"box_head.predictor.{name}.{leaf}": tensor for leaf, tensor in heads.items()}
+        return {"model": state, "iteration": 160000}
+
+    def forward(self, batch):
+        features, maps = self.network.bn1(self.network.conv_stem(batch)), []
+        for i, stage in enumerate(self.network.blocks):
+            features = stage(features)
+            if i in (2, 4, 6):
+                maps.append(features)
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        outputs = {}
+        for key, heads, columns in (("cls_logits", self.cls_headers, 21), ("bbox_regression", self.reg_headers, 4)):
+            rows = [head(of_map).permute(0, 2, 3, 1) for head, of_map in zip(heads, maps, strict=True)]
+            outputs[key] = torch.cat([row.reshape(1, -1, columns) for row in rows], dim=1)
+        return outputs
+
+
+@torch.inference_mode()
+def test_efficientnet():
+    torch.manual_seed(0)
+    original = LufficcEfficientNet().eval()
+    for module in original.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    checkpoint = original.checkpoint()
+    model = ssd_zoo.load_checkpoint(checkpoint)
+    assert model.recipe[0] == "ssd300_efficientnet_b3"
+    batch = torch.randn(1, 3, 300, 300)
+    raw, expected = model.forward_raw(batch), original(batch)
+    for key, value in expected.items():
+        assert raw[key].shape == (1, 8732, 21 if key == "cls_logits" else 4)
+        torch.testing.assert_close(raw[key], value, rtol=0, atol=1e-4 * value.std().item())
+    entry = ssd_zoo.SSD300_EfficientNet_B3_Weights.DEFAULT
+    assert sum(parameter.numel() for parameter in model.parameters()) == entry.meta["num_params"]
+    settings = {name: value for name, value in entry.settings.items() if name not in ("default_boxes", "image_mean")}
+    assert {name: getattr(model, name) for name in settings if name != "image_std"} == {
+        name: value for name, value in settings.items() if name != "image_std"
+    }
+    # Convolution weights, their momentum in the optimiser, and a little: the published file has 97.1 MiB.
+    buffers = sum(tensor.numel() for tensor in checkpoint["model"].values()) - entry.meta["num_params"]
+    assert (2 * entry.meta["num_params"] + buffers) * 4 / 2**20 == pytest.approx(97.1, abs=0.3)
 
 
 @pytest.mark.parametrize("classes", [91, 4])
