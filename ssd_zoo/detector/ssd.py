@@ -187,9 +187,10 @@ class SSD(nn.Module):
         if not self.training and not return_losses:
             return self._detections(self.forward_raw(batch), image_sizes)
         objects = self._prepare_targets(targets, image_sizes)
+        if self.training:
+            return self.forward_losses(batch, *objects)
         raw = self.forward_raw(batch)
-        losses = self.forward_losses(raw, *objects)
-        return losses if self.training else (self._detections(raw, image_sizes), losses)
+        return self._detections(raw, image_sizes), self._losses(raw, *objects)
 
     @_not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
@@ -221,11 +222,11 @@ class SSD(nn.Module):
         """
         return self.head(self.backbone(batch))
 
-    def forward_losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Matches default boxes to objects and computes the losses.
+    def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Runs backbone and head, matches default boxes to objects and computes the losses.
 
         Args:
-            raw: The raw output.
+            batch: `(N, in_chans, height, width)` from `prepare`.
             boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
             labels: Their classes `(N, G)`, int64.
             valid: `(N, G)`, False for the padding.
@@ -233,6 +234,9 @@ class SSD(nn.Module):
         Returns:
             `bbox_regression` and `classification`, scalars.
         """
+        return self._losses(self.forward_raw(batch), boxes, labels, valid)
+
+    def _losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         matched = match_default_boxes(boxes, valid, self.default_boxes, self.iou_thresh)
         return multibox_loss(
             raw,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, TVTensor
 
 __all__ = ["batch_targets", "box_scales", "check_target_faults", "check_targets", "scale_boxes", "target_faults"]
 
@@ -78,8 +78,8 @@ def _check_target(target: Any, i: int) -> dict[str, Tensor]:
             f"targets[{i}]['boxes'] are in the format {boxes.format.name}; convert them with "
             "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY')."
         )
-    boxes, labels = boxes.as_subclass(Tensor), labels.as_subclass(Tensor).long()
-    return {"boxes": boxes if boxes.dtype == torch.float64 else boxes.float(), "labels": labels}
+    boxes, labels = (value.as_subclass(Tensor) if isinstance(value, TVTensor) else value for value in (boxes, labels))
+    return {"boxes": boxes if boxes.dtype == torch.float64 else boxes.float(), "labels": labels.long()}
 
 
 def target_faults(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
