@@ -1,22 +1,17 @@
 """SSD: the glue between images, backbone, head, loss and detections."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
-from ssd_zoo.detector.inputs import (
-    batch_images,
-    batch_targets,
-    check_images,
-    check_pixels,
-    check_targets,
-    scale_boxes,
-)
+from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, pixel_range
 from ssd_zoo.detector.loss import (
     BoxLoss,
     BoxLossName,
@@ -25,11 +20,18 @@ from ssd_zoo.detector.loss import (
     multibox_loss,
 )
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed
+from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
 
 __all__ = ["SSD"]
 
 Head = Callable[[Sequence[int], Sequence[int], int], nn.Module]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _not_compiled(function: F, *, recursive: bool = True) -> F:
+    """Keeps compilers from a function whose shapes or values they would have to look at."""
+    return cast(F, torch.compiler.disable(function, recursive=recursive))
 
 
 class SSD(nn.Module):
@@ -136,6 +138,7 @@ class SSD(nn.Module):
         self.positive_fraction = positive_fraction
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
+        self._checks = DeferredChecks()
 
         shapes = feature_map_shapes(backbone, size, in_chans)
         boxes = default_boxes([shape[1:] for shape in shapes], size)
@@ -153,6 +156,8 @@ class SSD(nn.Module):
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
+    # What it calls is compiled all the same, so that sizes of images make no difference.
+    @partial(_not_compiled, recursive=False)
     def forward(
         self,
         images: Sequence[Tensor] | Tensor,
@@ -174,17 +179,22 @@ class SSD(nn.Module):
 
         Raises:
             TypeError: If an argument has the wrong type, or targets are missing in training mode.
-            ValueError: If images or targets are invalid. The message names which.
+            ValueError: If images or targets are invalid. The message names which. On a GPU, where nothing waits for
+                values to be looked at, wrong pixels raise it after detection, and in training wrong pixels, labels or
+                boxes with one of the next calls; until then the objects are left out.
         """
+        self._checks.run()
         batch = self.prepare(images)
         image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         if not self.training and not return_losses:
             return self._detections(self.forward_raw(batch), image_sizes)
-        checked = check_targets(targets, len(image_sizes), len(self.categories), self.on_invalid_boxes)
+        objects = self._prepare_targets(targets, image_sizes)
+        if self.training:
+            return self.forward_losses(batch, *objects)
         raw = self.forward_raw(batch)
-        losses = self._losses(raw, checked, image_sizes)
-        return losses if self.training else (self._detections(raw, image_sizes), losses)
+        return self._detections(raw, image_sizes), self._losses(raw, *objects)
 
+    @_not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """Checks, resizes and normalises images.
 
@@ -192,13 +202,16 @@ class SSD(nn.Module):
             images: As for calling the model.
 
         Returns:
-            The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone.
+            The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone, and in
+            `torch.channels_last`, in which convolutions are fastest.
         """
         check_images(images, self.in_chans)
         batch = batch_images(images, self.size, antialias=self.antialias)
-        check_pixels(batch)
-        batch = (batch - self.image_mean) / self.image_std
-        return batch.to(next(self.backbone.parameters(), batch).dtype)
+        if any(image.dtype != torch.uint8 for image in images):
+            self._checks.add(pixel_range(batch.detach()), check_pixel_range)
+        batch = (batch - self.image_mean).div_(self.image_std)
+        dtype = next(self.backbone.parameters(), batch).dtype
+        return batch.to(dtype, memory_format=torch.channels_last)
 
     def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
         """Runs backbone and head.
@@ -211,14 +224,21 @@ class SSD(nn.Module):
         """
         return self.head(self.backbone(batch))
 
-    def _losses(
-        self, raw: dict[str, Tensor], targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        resized = [
-            {**target, "boxes": scale_boxes(target["boxes"], image_size, self.size)}
-            for target, image_size in zip(targets, image_sizes, strict=True)
-        ]
-        boxes, labels, valid = batch_targets(resized)
+    def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Runs backbone and head, matches default boxes to objects and computes the losses.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`.
+            boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
+            labels: Their classes `(N, G)`, int64.
+            valid: `(N, G)`, False for the padding.
+
+        Returns:
+            `bbox_regression` and `classification`, scalars.
+        """
+        return self._losses(self.forward_raw(batch), boxes, labels, valid)
+
+    def _losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         matched = match_default_boxes(boxes, valid, self.default_boxes, self.iou_thresh)
         return multibox_loss(
             raw,
@@ -233,20 +253,56 @@ class SSD(nn.Module):
             min_negatives=self.min_negatives,
         )
 
-    def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        detections = postprocess_detections(
-            raw,
-            self.default_boxes,
-            self.size,
-            score_function=self.score_function,
-            score_thresh=self.score_thresh,
-            nms_thresh=self.nms_thresh,
-            detections_per_img=self.detections_per_img,
-            topk_candidates=self.topk_candidates,
-            clip_before_nms=self.clip_before_nms,
+    def forward_fixed(self, batch: Tensor, *, candidates: int = 1000) -> dict[str, Tensor]:
+        """Gives detections as tensors of fixed shapes, without a step that compilers or exporters stumble over.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`.
+            candidates: How many of the best (box, class) pairs of an image NMS looks at.
+
+        Returns:
+            `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)` with K = `detections_per_img`,
+            padded with zeros; `count (N,)`, how many are detections; and `exact (N,)`, False where more candidates
+            might have given more detections.
+        """
+        return postprocess_fixed(
+            self.forward_raw(batch), self.default_boxes, self.size, candidates=candidates, **self._thresholds()
         )
-        for found, image_size in zip(detections, image_sizes, strict=True):
-            found["boxes"] = scale_boxes(found["boxes"], self.size, image_size)
+
+    def _thresholds(self) -> dict[str, Any]:
+        return {
+            "score_function": self.score_function,
+            "score_thresh": self.score_thresh,
+            "nms_thresh": self.nms_thresh,
+            "detections_per_img": self.detections_per_img,
+            "topk_candidates": self.topk_candidates,
+            "clip_before_nms": self.clip_before_nms,
+        }
+
+    @_not_compiled
+    def _prepare_targets(
+        self, targets: Sequence[dict[str, Tensor]] | None, image_sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gives checked boxes in input pixels, labels, and which of them are to be learned."""
+        num_classes = len(self.categories)
+        checked = check_targets(targets, len(image_sizes))
+        boxes, labels, valid = batch_targets(checked)
+        faults = target_faults(boxes, labels, num_classes) & valid
+        # Faulty objects are left out even where they are an error: on a GPU it shows only later.
+        usable = valid & ~faults.any(0)
+        if self.on_invalid_boxes == "drop":
+            faults = faults[:1]
+        self._checks.add(faults, partial(check_target_faults, targets=checked, num_classes=num_classes))
+        scales = box_scales(image_sizes, [self.size] * len(image_sizes), boxes.device)
+        return boxes * scales.unsqueeze(1), labels, usable
+
+    @_not_compiled
+    def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        detections = postprocess_detections(raw, self.default_boxes, self.size, **self._thresholds())
+        scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
+        for found, scale in zip(detections, scales, strict=True):
+            found["boxes"] = found["boxes"] * scale
+        self._checks.run(wait=True)
         return detections
 
     def extra_repr(self) -> str:
