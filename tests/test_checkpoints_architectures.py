@@ -100,6 +100,23 @@ def test_mmdets_background_comes_first():
     assert model.head.cls_logits[0].bias.tolist() == [2, 0, 1, 5, 3, 4, 8, 6, 7, 11, 9, 10]
 
 
+def test_qfgaohaos_older_vgg16():
+    # conv4_3 has an L2 norm there, whose weight is called scale.
+    shapes = {"source_layer_add_ons.0.scale": (512,)}
+    for i, (before, after) in VGG.items():
+        shapes |= conv(f"base_net.{i}", after, before, 3, 3)
+    shapes |= conv("base_net.31", 1024, 512, 3, 3) | conv("base_net.33", 1024, 1024, 1, 1)
+    for i, (before, between, after) in enumerate(EXTRAS_512[:4]):
+        shapes |= conv(f"extras.{i}.0", between, before, 1, 1) | conv(f"extras.{i}.2", after, between, 3, 3)
+    maps = zip((512, 1024, 512, 256, 256, 256), (4, 6, 6, 6, 4, 4), strict=True)
+    for i, (channels, boxes) in enumerate(maps):
+        shapes |= conv(f"classification_headers.{i}", boxes * 21, channels, 3, 3)
+        shapes |= conv(f"regression_headers.{i}", boxes * 4, channels, 3, 3)
+    model = ssd_zoo.load_checkpoint(zeros_of(shapes))
+    assert type(model.backbone.conv4_3_norm).__name__ == "L2Norm"
+    assert model.default_boxes[0, 2] - model.default_boxes[0, 0] == pytest.approx(30)
+
+
 @pytest.mark.parametrize(
     ("shapes", "builder", "classes"),
     [
@@ -137,7 +154,7 @@ def test_nvidias_depths(depth):
     boxes = [4, 6, 6, 6, 4, 4]
     network.loc = nn.ModuleList(nn.Conv2d(c, 4 * n, 3) for c, n in zip(channels, boxes, strict=True))
     network.conf = nn.ModuleList(nn.Conv2d(c, 81 * n, 3) for c, n in zip(channels, boxes, strict=True))
-    model = ssd_zoo.load_checkpoint({"model": network.state_dict()})
+    model = ssd_zoo.load_checkpoint({"model": {f"module.1.{k}": v for k, v in network.state_dict().items()}})
     assert model.recipe[0] == f"ssd300_resnet{depth}"
     assert model.categories[1] == "person"
 

@@ -14,6 +14,8 @@ Table = Sequence[tuple[str, str]]
 Tables = Sequence[tuple[str | None, Table]]
 """The tables of an origin's models, each with the name of a tensor that tells its files from those of later ones."""
 
+# NVIDIA's examples wrap a model twice.
+_PARALLEL = re.compile(r"^module\.(1\.)?")
 _WRAPPERS = ("model", "state_dict", "ema", "model_ema", "state_dict_ema")
 
 
@@ -30,7 +32,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             break
         checkpoint = inner
     # torch.optim.swa_utils counts what it has averaged among the tensors.
-    return {str(name).removeprefix("module."): value for name, value in checkpoint.items() if name != "n_averaged"}
+    return {_PARALLEL.sub("", str(name)): value for name, value in checkpoint.items() if name != "n_averaged"}
 
 
 def choose(names: Container[str], tables: Tables) -> Table:

@@ -19,6 +19,7 @@ _PLAIN_HEADS = [(rf"{theirs}\.(\d)\.{_LEAF}", rf"head.{ours}.\1.\2") for theirs,
 _SSD_VGG16 = [
     (rf"base_net\.(\d+)\.{_LEAF}", r"backbone.features.\1.\2"),
     # A batch norm, or an L2 norm in older files.
+    (r"source_layer_add_ons\.0\.scale", r"backbone.conv4_3_norm.weight"),
     (r"source_layer_add_ons\.0\.(\w+)", r"backbone.conv4_3_norm.\1"),
     (rf"extras\.(\d\.[02])\.{_LEAF}", r"backbone.extras.\1.\2"),
     *_PLAIN_HEADS,
