@@ -120,7 +120,7 @@ def test_truncated_files(state, form, tmp_path):
             ssd_zoo.load_checkpoint(file)
     with pytest.raises(FileNotFoundError):
         ssd_zoo.load_checkpoint(tmp_path / "none.pth")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError, match="from_pretrained"):
         ssd_zoo.load_checkpoint(tmp_path)
 
 
@@ -169,6 +169,8 @@ def test_origins(state):
         ssd_zoo.load_checkpoint(state, "lufficc")
     with pytest.raises(ValueError, match="fit none of amdegroot, .*They begin with 'a', 'b'"):
         ssd_zoo.load_checkpoint({"a": torch.ones(1), "b": torch.ones(1)})
+    with pytest.raises(ValueError, match="ssd_zoo's own.*from_pretrained"):
+        ssd_zoo.load_checkpoint(ssd_zoo.load_checkpoint(state).state_dict())
     # A classifier has no head that detects.
     with pytest.raises(ValueError, match="no known origin"):
         ssd_zoo.load_checkpoint({"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)})

@@ -32,8 +32,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
     """
     file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(
+            f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."
+        )
     with file.open("rb"):
-        pass  # What is missing, a folder or not readable says so itself.
+        pass  # What is missing or not readable says so itself.
     if file.suffix == ".pb":
         return read_constants(file)
     if file.suffix == ".safetensors":

@@ -97,6 +97,11 @@ def recognise(state: Mapping[str, Tensor], origin: str | None = None) -> str:
         return fitting[0]
     if fitting:
         raise ValueError(f"The tensors' names fit several origins, {', '.join(fitting)}: give one as origin.")
+    if origin is None and any(name.startswith("head.cls_logits.") for name in state):
+        raise ValueError(
+            "These names are ssd_zoo's own. A saved model loads by ssd_zoo.from_pretrained, a bare state dict by the "
+            "model's load_state_dict."
+        )
     nearest = min(unknown, key=lambda name: len(unknown[name]))
     examples = ", ".join(map(repr, unknown[nearest][:3]))
     if origin is not None:
