@@ -10,6 +10,7 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, fuse_norms, optimize
+from ssd_zoo.detector.layers import ConvNormAct
 
 IMAGES = [torch.rand(3, 90, 120, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
@@ -36,10 +37,10 @@ def norms(model):
     ("name", "kwargs", "left"),
     [
         ("ssdlite320_mobilenet_v3_large", {"size": 128}, 0),
-        ("ssd300_resnet18", {"size": 200}, 0),
+        ("ssd300_resnet18", {"size": 260}, 0),
         ("ssdlite300_mobilenet_v2", {"size": 128}, 0),
         ("ssdlite320_mobilenet_v2_fpn", {"size": 128}, 20),
-        ("ssd_timm", {"backbone": "resnet18", "size": 128}, 2),
+        ("ssd_timm", {"backbone": "resnet18", "size": 128}, 3),
         ("ssdlite_timm", {"backbone": "mobilenetv3_small_050", "size": 128}, 2),
         ("ssdlite_timm", {"backbone": "test_vit", "size": 128}, 1),
     ],
@@ -73,13 +74,27 @@ def test_a_real_detector_detects_the_same(test_data, caplog):
     assert_same_detections(fast(images), model(images))
 
 
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = ConvNormAct(3, 8, 3, stride=4), ConvNormAct(8, 8, 3, stride=2)
+
+    def forward(self, batch):
+        first = self.first(batch)
+        return [first, self.second(first)]
+
+
+# Old inductors warn while they compile.
+@pytest.mark.filterwarnings("ignore")
 def test_compiled():
-    model = build("ssdlite320_mobilenet_v3_large", size=96)
+    torch.manual_seed(0)
+    default_boxes = ssd_zoo.DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
+    model = ssd_zoo.SSD(Tiny(), default_boxes, (32, 32), ["background", "cat"]).eval()
     fast = optimize(model)
     with torch.no_grad():
         expected = model(IMAGES)
     assert_same_detections(fast(IMAGES), expected)
-    assert_same_detections(fast(IMAGES[:2]), expected[:2])
+    assert_same_detections(fast(IMAGES[:1]), expected[:1])
 
 
 def test_half_precision():

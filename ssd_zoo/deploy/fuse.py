@@ -33,28 +33,29 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
         model.forward_raw(batch)
     convs = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Conv2d)}
     fused = 0
+    norm: Any
     for name, norm in list(model.named_modules()):
         after = _what_is_left(norm)
         conv = convs.get(watch.kernel_before(norm)) if after is not None else None
-        if conv is None or not isinstance(norm, nn.BatchNorm2d):
+        if conv is None:
             continue
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
+        statistics = norm.running_mean, norm.running_var, norm.eps
+        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, after)
         fused += 1
     return fused
 
 
-def _what_is_left(norm: nn.Module) -> nn.Module | None:
+def _what_is_left(norm: Any) -> nn.Module | None:
     """Gives what a norm does besides; None if it is no batch norm with statistics of its own."""
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.training:
+    kind: type = type(norm)
+    if not issubclass(kind, nn.BatchNorm2d) or norm.running_mean is None or norm.training:
         return None
-    if type(norm) in (nn.BatchNorm2d, BatchNorm2d):
+    if kind in (nn.BatchNorm2d, BatchNorm2d):
         return nn.Identity()
     # timm's, which brings its activation.
-    return nn.Sequential(norm.drop, norm.act) if type(norm).__name__ == "BatchNormAct2d" else None
+    return nn.Sequential(norm.drop, norm.act) if kind.__name__ == "BatchNormAct2d" else None
 
 
 class _Watch(TorchFunctionMode):

@@ -58,7 +58,7 @@ def optimize(
     device = model.default_boxes.device
     fast = copy.deepcopy(model)
     fuse_norms(fast, model.prepare(torch.zeros(1, model.in_chans, *model.size, device=device)))
-    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fast.to(memory_format=torch.channels_last)
     if dtype is not None:
         fast.to(dtype)
     if freeze:
