@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ssd_zoo.backbones.temporal import Inflate, Past, State, Temporal, TemporalConv, temporal_layer
 
-__all__ = ["Frames", "VideoBackbone", "VideoMobileNet", "VideoVGG16D"]
+__all__ = ["Frames", "VideoBackbone", "VideoMobileNet", "VideoVGG16D", "run_in_time"]
 
 Frames = Literal["all", "last"]
 
 
 class VideoBackbone(nn.Module):
-    """What all backbones for clips have in common.
+    """What all backbones for clips have in common. A family adds the names of its stages, and `maps`.
 
     Args:
         backbone: The 2-D network, whose layers and tensors go over to this one.
@@ -129,7 +129,7 @@ class VideoVGG16D(VideoBackbone):
                 maps.append(self.conv4_3_norm(self.shown(batch, past)))
             if i == self._conv5_3_end:
                 batch = self.shown(batch, past)
-            batch = _run(layer, batch, past)
+            batch = run_in_time(layer, batch, past)
         maps.append(batch)
         for extra in self.extras:
             maps.append(extra(maps[-1]))
@@ -164,7 +164,7 @@ class VideoMobileNet(VideoBackbone):
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
         """Gives the feature maps of a flat batch of frames."""
-        features = _run(self.stem, batch, past)
+        features = run_in_time(self.stem, batch, past)
         maps: list[Tensor] = []
         block: Any
         for i, block in enumerate(self.blocks):
@@ -172,7 +172,7 @@ class VideoMobileNet(VideoBackbone):
             expanded = block.expand(features)
             features = expanded
             for layer in list(block.children())[1:]:
-                features = _run(layer, features, past)
+                features = run_in_time(layer, features, past)
             if block.residual:
                 features = before + features
             if i == self._tap:
@@ -183,10 +183,10 @@ class VideoMobileNet(VideoBackbone):
         return maps
 
 
-def _run(module: nn.Module, features: Tensor, past: Past) -> Tensor:
+def run_in_time(module: nn.Module, features: Tensor, past: Past) -> Tensor:
     """Runs a layer, or a sequence of them, with a look at the past where it takes one."""
     if isinstance(module, nn.Sequential):
         for layer in module:
-            features = _run(layer, features, past)
+            features = run_in_time(layer, features, past)
         return features
     return module(features, past) if isinstance(module, TemporalConv) else module(features)
