@@ -84,7 +84,7 @@ def run(variant: str, seed: int, steps: int, test_clips: int) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--test-clips", type=int, default=100, help="each of them forwards and backwards")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results") / "direction.json")
