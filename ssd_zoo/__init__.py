@@ -51,6 +51,7 @@ from ssd_zoo.models.mobilenet_v2 import (
     ssdlite320_mobilenet_v2,
     ssdlite320_mobilenet_v2_lufficc,
 )
+from ssd_zoo.models.mobilenet_v2_3d import ssdlite300_mobilenet_v2_3d
 from ssd_zoo.models.mobilenet_v3 import (
     MobileNetV3_Large_Weights,
     SSDLite320_MobileNet_V3_Large_Lufficc_Weights,
@@ -58,6 +59,7 @@ from ssd_zoo.models.mobilenet_v3 import (
     ssdlite320_mobilenet_v3_large,
     ssdlite320_mobilenet_v3_large_lufficc,
 )
+from ssd_zoo.models.mobilenet_v3_3d import ssdlite320_mobilenet_v3_large_3d
 from ssd_zoo.models.resnet import (
     ResNet18_Weights,
     ResNet34_Weights,
@@ -90,6 +92,7 @@ from ssd_zoo.models.vgg import (
     ssd300_vgg16d,
     ssd512_vgg16d,
 )
+from ssd_zoo.models.vgg_3d import ssd300_vgg16d_3d
 from ssd_zoo.zoo.checkpoints import load_checkpoint
 from ssd_zoo.zoo.saving import from_pretrained, push_to_hub, save_pretrained
 
@@ -160,16 +163,19 @@ __all__ = [
     "ssd300_resnet34_mlperf",
     "ssd300_resnet50",
     "ssd300_vgg16d",
+    "ssd300_vgg16d_3d",
     "ssd512_vgg16d",
     "ssd640_resnet50_fpn",
     "ssd_timm",
     "ssdlite300_mobilenet_v1_qfgaohao",
     "ssdlite300_mobilenet_v2",
+    "ssdlite300_mobilenet_v2_3d",
     "ssdlite300_mobilenet_v2_qfgaohao",
     "ssdlite320_mobilenet_v2",
     "ssdlite320_mobilenet_v2_fpn",
     "ssdlite320_mobilenet_v2_lufficc",
     "ssdlite320_mobilenet_v3_large",
+    "ssdlite320_mobilenet_v3_large_3d",
     "ssdlite320_mobilenet_v3_large_lufficc",
     "ssdlite320_ultraface_rfb",
     "ssdlite320_ultraface_slim",

@@ -1,13 +1,13 @@
 """The few layers that heads and backbones share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv"]
+__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv", "pad_same"]
 
 NormLayer = Callable[[int], nn.Module]
 
@@ -103,19 +103,25 @@ class ConvNormAct(nn.Sequential):
 
 
 class Conv2dSame(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding.
-
-    The output has the input's size over the stride, rounded up, and where the padding is odd, the extra row and column
-    stand at the bottom and right: on even sizes a 3 × 3 kernel of stride 2 is padded by 0 before and 1 after.
-    """
+    """Convolution with TensorFlow's "SAME" padding; see `pad_same`."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        pads = []
-        for axis in (1, 0):
-            size, kernel, stride = input.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        return F.conv2d(F.pad(input, pads), weight, bias, self.stride, 0, self.dilation, self.groups)
+        padded = pad_same(input, self.kernel_size, self.stride)
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+def pad_same(input: Tensor, kernel_size: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Pads as TensorFlow does for a convolution whose output has the input's size over the stride, rounded up.
+
+    Where the padding is odd, the extra row and column stand at the bottom and right: on even sizes a 3 × 3 kernel of
+    stride 2 is padded by 0 before and 1 after.
+    """
+    pads = []
+    for axis in (1, 0):
+        size = input.shape[2 + axis]
+        total = max((-(-size // stride[axis]) - 1) * stride[axis] + kernel_size[axis] - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(input, pads)
 
 
 class L2Norm(nn.Module):

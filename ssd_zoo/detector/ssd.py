@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips, join_frames, targets_of_frames
 from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
@@ -40,6 +41,9 @@ class SSD(nn.Module):
     In training mode `model(images, targets)` gives the losses `bbox_regression` and `classification`; in evaluation
     mode `model(images)` gives one dict an image: `boxes (n, 4)`, xyxy in the image's own pixels, `labels (n,)` and
     `scores (n,)`, in falling order of score.
+
+    It takes clips likewise. A backbone that has `step` sees frames in time, any other sees each alone; `step` takes
+    streams piece by piece.
 
     Args:
         backbone: Gives a list of feature maps `(N, channels, height, width)` for a batch `(N, in_chans, H, W)`.
@@ -169,13 +173,16 @@ class SSD(nn.Module):
 
         Args:
             images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or
-                floating point between 0 and 1.
+                floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each, of any lengths and sizes.
             targets: In training, one dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
+                For a clip also `frame_index (G,)` and, where only some frames are annotated, `labeled_frames (K,)`;
+                the others take no part in the loss.
             return_losses: In evaluation mode, whether to compute losses of `targets` too.
 
         Returns:
             In training mode a dict of the losses `bbox_regression` and `classification`. In evaluation mode a list of
-            detections, one dict an image; with `return_losses` the pair of detections and losses.
+            detections, one dict an image; with `return_losses` the pair of detections and losses. Detections of a
+            clip go frame by frame, with `frame_index (n,)`; `split_frames` takes them apart.
 
         Raises:
             TypeError: If an argument has the wrong type, or targets are missing in training mode.
@@ -184,6 +191,8 @@ class SSD(nn.Module):
                 boxes with one of the next calls; until then the objects are left out.
         """
         self._checks.run()
+        if holds_clips(images):
+            return self._forward_clips(list(images), targets, return_losses)
         batch = self.prepare(images)
         image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         if not self.training and not return_losses:
@@ -203,8 +212,10 @@ class SSD(nn.Module):
 
         Returns:
             The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone, and in
-            `torch.channels_last`, in which convolutions are fastest.
+            `torch.channels_last`, in which convolutions are fastest. Of clips it has all frames, one after another.
         """
+        if holds_clips(images):
+            images = check_clips(images, self.in_chans)
         check_images(images, self.in_chans)
         batch = batch_images(images, self.size, antialias=self.antialias)
         if any(image.dtype != torch.uint8 for image in images):
@@ -213,16 +224,87 @@ class SSD(nn.Module):
         dtype = next(self.backbone.parameters(), batch).dtype
         return batch.to(dtype, memory_format=torch.channels_last)
 
-    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
+    def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`.
+            lengths: Of clips, how many frames each has.
 
         Returns:
             `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, at least in float32.
         """
-        return self.head(self.backbone(batch))
+        in_time = lengths is not None and hasattr(self.backbone, "step")
+        return self.head(self.backbone(batch, lengths) if in_time else self.backbone(batch))
+
+    def step(
+        self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Detects in the next frames of streams; the result is that of the whole clip at once.
+
+        Args:
+            images: One frame `(in_chans, H, W)` of each stream, or some `(T, in_chans, H, W)`.
+            state: What the last step gave; None at the start. It is not changed.
+
+        Returns:
+            Detections, one dict a stream, with `frame_index (n,)` counted from its start; and the state. Every tensor
+            of the state has one row a stream, so streams can be chosen and joined by indexing and `torch.cat`.
+
+        Raises:
+            ValueError: If the model is in training mode, or the state is of other streams.
+        """
+        if self.training:
+            raise ValueError("Streams are for detecting: call model.eval() first.")
+        clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+        lengths = [len(clip) for clip in clips]
+        before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
+        if len(before) != len(clips):
+            raise ValueError(f"The state is of {len(before)} streams, but there are frames of {len(clips)}.")
+        raw, state = self.step_raw(self.prepare(clips), lengths, state)
+        shown = [[first + t for t in frames] for first, frames in zip(before, self._shown(lengths), strict=True)]
+        return join_frames(self._detections(raw, _sizes(clips, shown)), shown), state
+
+    def step_raw(
+        self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Runs backbone and head on the next frames of streams.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`: the frames of all streams, one after another.
+            lengths: How many frames each stream has, at least one.
+            state: What the last step gave; None at the start.
+
+        Returns:
+            Raw output as of `forward_raw`, and the state.
+        """
+        step = getattr(self.backbone, "step", None)
+        if step is not None:
+            maps, state = step(batch, lengths, state)
+            return self.head(maps), state
+        seen = torch.tensor(lengths, device=batch.device)
+        return self.forward_raw(batch), {"frames_seen": seen if state is None else state["frames_seen"] + seen}
+
+    def _forward_clips(self, clips: Sequence[Tensor], targets: Any, return_losses: bool) -> Any:
+        batch = self.prepare(clips)
+        lengths = [len(clip) for clip in clips]
+        shown = self._shown(lengths)
+        sizes = _sizes(clips, shown)
+        if not self.training and not return_losses:
+            return join_frames(self._detections(self.forward_raw(batch, lengths), sizes), shown)
+        # Errors name the clip, so clips are checked before their frames.
+        self._prepare_targets(targets, [(clip.shape[-2], clip.shape[-1]) for clip in clips])
+        check_clip_targets(cast(Any, targets), lengths)
+        labeled, rows = targets_of_frames(cast(Any, targets), shown)
+        if not labeled:
+            raise ValueError("No frame of these clips that the model shows is labeled: there is no loss.")
+        objects = self._prepare_targets(labeled, [sizes[row] for row in rows])
+        raw = self.forward_raw(batch, lengths)
+        losses = self._losses({key: value[rows] for key, value in raw.items()}, *objects)
+        return losses if self.training else (join_frames(self._detections(raw, sizes), shown), losses)
+
+    def _shown(self, lengths: Sequence[int]) -> list[list[int]]:
+        last_only = getattr(self.backbone, "frames", "all") == "last"
+        return [[length - 1] if last_only else list(range(length)) for length in lengths]
 
     def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Runs backbone and head, matches default boxes to objects and computes the losses.
@@ -312,3 +394,7 @@ class SSD(nn.Module):
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+
+
+def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    return [(clip.shape[-2], clip.shape[-1]) for clip, frames in zip(clips, shown, strict=True) for _ in frames]

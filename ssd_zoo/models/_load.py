@@ -15,7 +15,7 @@ Whatever else does not fit is an error: then the weights belong to another model
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._weights import WeightsEnum
 
-__all__ = ["LoadReport", "fit_state", "load", "load_backbone", "load_report", "note_loaded"]
+__all__ = ["LoadReport", "fit_state", "load", "load_backbone", "load_report", "note_inflated", "note_loaded"]
 
 _log = logging.getLogger("ssd_zoo")
 _reports: WeakKeyDictionary[SSD, "LoadReport"] = WeakKeyDictionary()
@@ -36,7 +36,7 @@ class LoadReport:
 
     Attributes:
         source: The weights that were loaded.
-        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"` or `"new"`.
+        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"`, `"inflated"` or `"new"`.
         classes: The categories that were copied by name.
         unused: Tensors of the weights that the model has no place for.
     """
@@ -104,6 +104,18 @@ def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
     _reports[model] = LoadReport(source, tensors)
+
+
+def note_inflated(model: SSD) -> None:
+    """Reports that the backbone became one for clips after its weights were loaded."""
+    if model in _reports:
+        known = _reports[model].tensors
+        tensors = {
+            name: "inflated" if tensor.ndim == 5 and known.get(name, "new") != "new" else known.get(name, "new")
+            for name, tensor in model.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+        _reports[model] = replace(_reports[model], tensors=tensors)
 
 
 def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str) -> LoadReport:
