@@ -44,7 +44,8 @@ class Weights(torchvision.models.Weights):
 
     Args:
         url: An address; `hf-hub:owner/name@revision` for `model.safetensors` of a repository on the Hugging Face Hub;
-            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file.
+            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file. Empty for settings
+            without tensors.
         transforms: Makes the preprocessing.
         meta: `categories`, `num_params`, `macs`, `licence`, `origin`, `recipe`, and `metrics`: per data set its
             figures, each with `source`, either `"published"` or `"measured"`.

@@ -11,7 +11,7 @@ from ssd_zoo.backbones.video import Frames, VideoMobileNet
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.layers import NormLayer
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import note_inflated
+from ssd_zoo.models._load import load, note_inflated, split_clip_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
 
@@ -75,8 +75,9 @@ def ssdlite300_mobilenet_v2_3d(
         >>> detections["frame_index"][detections["scores"] > 0.8].tolist()
         [0, 1, 2]
     """
+    of_images, of_clips = split_clip_weights(weights)
     model = ssdlite300_mobilenet_v2(
-        weights=weights,
+        weights=of_images,
         progress=progress,
         num_classes=num_classes,
         categories=categories,
@@ -92,4 +93,4 @@ def ssdlite300_mobilenet_v2_3d(
         model.backbone, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
     )
     note_inflated(model)
-    return model
+    return load(model, of_clips, progress=progress)

@@ -11,7 +11,7 @@ from ssd_zoo.backbones.video import Frames, VideoMobileNet
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.layers import NormLayer
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import note_inflated
+from ssd_zoo.models._load import load, note_inflated, split_clip_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models.mobilenet_v3 import (
     MobileNetV3_Large_Weights,
@@ -80,8 +80,9 @@ def ssdlite320_mobilenet_v3_large_3d(
         >>> model.default_boxes.shape
         torch.Size([3234, 4])
     """
+    of_images, of_clips = split_clip_weights(weights)
     model = ssdlite320_mobilenet_v3_large(
-        weights=weights,
+        weights=of_images,
         progress=progress,
         num_classes=num_classes,
         categories=categories,
@@ -98,4 +99,4 @@ def ssdlite320_mobilenet_v3_large_3d(
         model.backbone, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
     )
     note_inflated(model)
-    return model
+    return load(model, of_clips, progress=progress)

@@ -11,7 +11,7 @@ from ssd_zoo.backbones.video import Frames, VideoVGG16D
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.layers import NormLayer
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import note_inflated
+from ssd_zoo.models._load import load, note_inflated, split_clip_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights, ssd300_vgg16d
 
@@ -73,8 +73,9 @@ def ssd300_vgg16d_3d(
         >>> model.backbone.features[17].temporal.weight.shape
         torch.Size([3, 512, 1, 1, 1])
     """
+    of_images, of_clips = split_clip_weights(weights)
     model = ssd300_vgg16d(
-        weights=weights,
+        weights=of_images,
         progress=progress,
         num_classes=num_classes,
         categories=categories,
@@ -90,4 +91,4 @@ def ssd300_vgg16d_3d(
         model.backbone, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
     )
     note_inflated(model)
-    return model
+    return load(model, of_clips, progress=progress)
