@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Each of pytest's processes has a core of its own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
 ROOT = Path(__file__).parents[1]
 VARIABLE = "SSD_ZOO_TEST_DATA"
 

@@ -5,8 +5,11 @@ be had in parts, and a connection can be told to break.
 """
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -14,6 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import torch
+
+import ssd_zoo
 
 LARGE = (".safetensors", ".pth")
 
@@ -263,3 +270,16 @@ _ROUTES = [
     (r"/large/(?P<digest>\w+)", _Handler.large),
     (rf"/{_REPO}/resolve/(?P<revision>\w+)/(?P<file>.+)", _Handler.resolve),
 ]
+
+
+def child(code, environment, connection):
+    """Runs code in a process that has not imported the Hub's client yet, and gives what it prints, or its error."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            exec(code, {"ssd_zoo": ssd_zoo})
+        connection.send(output.getvalue().strip())
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")

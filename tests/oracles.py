@@ -7,17 +7,21 @@ some default boxes, and the 50 best detections.
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from ssd_zoo import SSD
+from ssd_zoo import SSD, WeightsEnum
+from ssd_zoo.converters._tables import unwrap
+from ssd_zoo.zoo.loading import _LAYOUTS
 
 Raw = dict[str, Tensor]
 
@@ -164,3 +168,12 @@ def load_oracle(test_data: Path, name: str) -> Oracle:
     file = test_data / "oracles" / f"{name}.json"
     with np.load(file.with_suffix(".npz")) as arrays:
         return Oracle(json.loads(file.read_text()), dict(arrays))
+
+
+def stand_in_for_downloads(patch: pytest.MonkeyPatch, read: Callable[[str], Any]) -> None:
+    """Lets weights entries convert what `read` gives for their addresses instead of a download."""
+
+    def get_state_dict(weights: WeightsEnum, progress: bool = True) -> dict[str, Tensor]:
+        return _LAYOUTS[weights.value.layout].convert(unwrap(read(weights.value.url)))
+
+    patch.setattr(WeightsEnum, "get_state_dict", get_state_dict)

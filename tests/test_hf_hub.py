@@ -1,14 +1,12 @@
 """The Hugging Face Hub: its real client against a server on the loopback interface, in processes of their own."""
 
-import contextlib
-import io
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
+import timm
 import torch
-from hub_server import Repo, running_hub
+from hub_server import Repo, child, running_hub
 from safetensors.torch import load_file, save
 
 import ssd_zoo
@@ -31,19 +29,6 @@ def hub(files):
         hub.repos["owner/cats"] = Repo()
         hub.repos["owner/cats"].commit(files)
         yield hub
-
-
-def child(code, environment, connection):
-    """Runs code in a process that has not imported the Hub's client yet, and gives what it prints, or its error."""
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output):
-            exec(code, {"ssd_zoo": ssd_zoo})
-        connection.send(output.getvalue().strip())
-    except Exception as error:
-        connection.send(f"{type(error).__name__}: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +188,7 @@ def test_only_the_needed_part_of_a_file_is_downloaded(hub, run, tmp_path):
     classifier = {f"{name}.weight": torch.rand(2000, 1000) for name in ("a_first", "head", "pre_logits")}
     hub.repos["timm/vgg"] = Repo()
     hub.repos["timm/vgg"].commit({FILE: save({**features, **classifier})})
-    fetch = "from ssd_zoo.zoo.hub import fetch_tensors; print(fetch_tensors('timm/vgg', '{}', progress=False))"
+    fetch = "from ssd_zoo.zoo.hub import fetch_tensors; print(fetch_tensors('timm/vgg', ('{}',), progress=False))"
     kept = load_file(run(fetch.format("features.")))
     assert kept.keys() == features.keys()
     assert all(torch.equal(kept[name], features[name]) for name in features)
@@ -211,10 +196,32 @@ def test_only_the_needed_part_of_a_file_is_downloaded(hub, run, tmp_path):
     assert needed < hub.sent < needed + 2**20
     run(fetch.format("features."))
     assert asked(hub) == []
-    assert "ValueError: There are no tensors timm/vgg, nothing.*" in run(fetch.format("nothing."))
+    assert "ValueError: timm/vgg has no tensors nothing." in run(fetch.format("nothing."))
     hub.repos["timm/vgg"].commit({FILE: save(classifier)[:-100]})
     assert "cut off" in run(fetch.format("pre_logits."))
     assert len(list((tmp_path / "home").iterdir())) == 1
+
+
+def test_backbones_come_from_timm_in_part(hub, run):
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        names = {name: t.shape for name, t in timm.create_model("vgg16").state_dict().items()}
+    # The classifier's 500 MB are never asked for; two of its tensors stand for them.
+    state = {name: torch.rand(shape) for name, shape in names.items() if name.startswith("features.")}
+    state |= {"head.fc.weight": torch.rand(1000, 4096), "pre_logits.fc1.bias": torch.rand(4096)}
+    hub.repos["timm/vgg16.tv_in1k"] = Repo()
+    hub.repos["timm/vgg16.tv_in1k"].commit({FILE: save(state)})
+    code = (
+        "model = ssd_zoo.ssd300_vgg16d(num_classes=2, progress=False)\n"
+        "report = ssd_zoo.load_report(model)\n"
+        "print(model.backbone.features[0].weight.sum().item(), model.image_std.flatten().tolist()[0], report.source)"
+    )
+    total, std, source = run(code).split()
+    assert float(total) == pytest.approx(state["features.0.weight"].sum().item(), rel=1e-6)
+    # These weights are for ImageNet's normalisation, not for Caffe's.
+    assert float(std) == pytest.approx(0.229)
+    assert source == "VGG16D_Weights.TV_IN1K"
+    assert 58e6 < hub.sent < 60e6
 
 
 def test_a_pinned_hash_is_checked_and_the_wrong_file_not_kept(hub, run, tmp_path):

@@ -10,9 +10,9 @@ from torchvision.models.detection import ssd as torchvision_ssd
 from torchvision.ops import box_iou, generalized_box_iou
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
-from ssd_zoo.detector.inputs import batch_targets
 from ssd_zoo.detector.loss import multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.detector.targets import batch_targets
 
 SIZE = (64, 64)
 DEFAULT_BOXES = DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9], steps=[8, 16])([(8, 8), (4, 4)], SIZE)

@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import ssd_zoo
-from ssd_zoo.converters import tensorflow
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +18,8 @@ def oracle(test_data):
 
 @pytest.fixture(scope="module")
 def float32_model(test_data):
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2)
-    variables = load_file(test_data / "weights/ssdlite_mobilenet_v2_person/variables.safetensors")
-    model.load_state_dict(tensorflow.convert(variables))
-    return model.eval()
+    graph = test_data / "weights/ssdlite_mobilenet_v2_person/frozen_inference_graph.pb"
+    return ssd_zoo.load_checkpoint(graph, categories=["background", "person"])
 
 
 @pytest.fixture(scope="module")

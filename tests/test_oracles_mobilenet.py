@@ -7,29 +7,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from oracles import fill, load_oracle
+from oracles import fill, load_oracle, stand_in_for_downloads
 
 import ssd_zoo
-from ssd_zoo import DefaultBoxGenerator
 from ssd_zoo.converters import lufficc, qfgaohao, tensorflow
-from ssd_zoo.detector.layers import BatchNorm2d
-from ssd_zoo.models._origins import AMDEGROOT
 
 
 def from_entry(builder, entry):
     def build(oracle):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: {"state_dict": oracle.state})
+            stand_in_for_downloads(patch, lambda url: {"state_dict": oracle.state})
             return ssd_zoo.get_model(builder, weights=entry)
-
-    return build
-
-
-def by_hand(builder, convert, **arguments):
-    def build(oracle):
-        model = ssd_zoo.get_model(builder, weights_backbone=None, categories=oracle.categories, **arguments)
-        model.load_state_dict(convert(oracle.state))
-        return model
 
     return build
 
@@ -37,20 +25,7 @@ def by_hand(builder, convert, **arguments):
 ORIGINS = {
     "mmdet_ssdlite_mobilenetv2_coco": from_entry("ssdlite320_mobilenet_v2", "COCO_MMDET_V1"),
     "lufficc_mobilenet_v2_ssd320_voc": from_entry("ssdlite320_mobilenet_v2_lufficc", "VOC0712_LUFFICC_V1"),
-    "qfgaohao_mb2_ssd_lite_voc": by_hand("ssdlite300_mobilenet_v2_qfgaohao", qfgaohao.convert),
-    # Not a MobileNet, but of an origin that is mostly about them. It treats detections as amdegroot does.
-    "qfgaohao_vgg16_ssd_voc": by_hand(
-        "ssd300_vgg16d",
-        qfgaohao.convert,
-        norm_layer=BatchNorm2d,
-        default_boxes=DefaultBoxGenerator(
-            aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
-            scales=[side / 300 for side in (30, 60, 111, 162, 213, 264, 315)],
-            steps=[8, 16, 32, 64, 100, 300],
-            clip="all",
-        ),
-        **{name: value for name, value in AMDEGROOT.items() if name != "default_boxes"},
-    ),
+    "qfgaohao_mb2_ssd_lite_voc": lambda oracle: ssd_zoo.load_checkpoint(oracle.state),
 }
 
 

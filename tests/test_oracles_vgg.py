@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from oracles import load_oracle
+from oracles import load_oracle, stand_in_for_downloads
 
 import ssd_zoo
 from ssd_zoo import DefaultBoxGenerator, SSD300_VGG16D_Weights, SSD512_VGG16D_Weights
 from ssd_zoo.converters import amdegroot, lufficc, mmdet
-from ssd_zoo.models._origins import AMDEGROOT
 
 # Pixels, from the originals' configurations.
 VOC300 = [30, 60, 111, 162, 213, 264, 315]
@@ -29,7 +28,7 @@ ENTRIES = [
 
 def build(weights, oracle, monkeypatch):
     """Builds a model from a weights entry whose file holds an oracle's tensors."""
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: {"model": oracle.state})
+    stand_in_for_downloads(monkeypatch, lambda url: {"model": oracle.state})
     return ssd_zoo.ssd300_vgg16d(weights=weights).eval()
 
 
@@ -44,18 +43,7 @@ def origin(request, test_data, monkeypatch_module):
     """An oracle and the model that is to be equal to it, with its raw output."""
     if request.param == "amdegroot":
         oracle = load_oracle(test_data, "amdegroot_ssd300_voc")
-        settings = {name: value for name, value in AMDEGROOT.items() if name != "default_boxes"}
-        default_boxes = DefaultBoxGenerator(
-            aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
-            scales=[side / 300 for side in VOC300],
-            steps=[8, 16, 32, 64, 100, 300],
-            **AMDEGROOT["default_boxes"],
-        )
-        model = ssd_zoo.ssd300_vgg16d(
-            weights_backbone=None, categories=oracle.categories, default_boxes=default_boxes, **settings
-        )
-        model.load_state_dict(amdegroot.convert(oracle.state))
-        model.eval()
+        model = ssd_zoo.load_checkpoint(oracle.state)
     elif request.param == "lufficc":
         oracle = load_oracle(test_data, "lufficc_vgg_ssd300_voc")
         model = build("VOC0712_LUFFICC_V1", oracle, monkeypatch_module)

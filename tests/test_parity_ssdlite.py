@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 import torchvision
-from oracles import fill
+from compare import assert_same_detections
+from oracles import fill, stand_in_for_downloads
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
@@ -41,7 +42,7 @@ def _downloads(files):
         return {name: tensor.to(torch.empty(0).device) for name, tensor in file.items()}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.hub, "load_state_dict_from_url", read)
+        stand_in_for_downloads(patch, read)
         patch.setattr("torchvision.models._api.load_state_dict_from_url", read)
         yield
 
@@ -82,23 +83,23 @@ def test_default_boxes_and_raw_output(pair):
     actual = ours.forward_raw(images.tensors)
     assert actual.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(actual[key], value, rtol=0, atol=1e-5 * value.std().item())
+        # float32 through 60 layers: either is as far from what float64 gives.
+        torch.testing.assert_close(actual[key], value, rtol=0, atol=5e-5 * value.std().item())
 
 
 @torch.no_grad()
 def test_detections(pair):
     ours, theirs = (model.eval() for model in pair)
-    for actual, expected in zip(ours(IMAGES), theirs(IMAGES), strict=True):
-        assert torch.equal(actual["labels"], expected["labels"])
-        torch.testing.assert_close(actual["scores"], expected["scores"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(actual["boxes"], expected["boxes"], rtol=0, atol=0.01)
+    assert_same_detections(ours(IMAGES), theirs(IMAGES))
 
 
 @torch.no_grad()
 def test_losses_and_statistics(pair):
-    ours, theirs = (copy.deepcopy(model).train() for model in pair)
-    losses = ours(IMAGES, TARGETS)
-    for key, value in theirs(IMAGES, TARGETS).items():
+    # In float64: norms over maps of few cells would enlarge what rounding does.
+    ours, theirs = (copy.deepcopy(model).train().double() for model in pair)
+    images = [image.double() for image in IMAGES]
+    losses = ours(images, TARGETS)
+    for key, value in theirs(images, TARGETS).items():
         torch.testing.assert_close(losses[key], value, rtol=1e-5, atol=0)
     statistics = from_torchvision.convert(theirs.state_dict())
     for name, tensor in ours.state_dict().items():

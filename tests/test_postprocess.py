@@ -5,8 +5,11 @@ import torch
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.models.detection import ssd as torchvision_ssd
 
+import ssd_zoo
+from ssd_zoo.data import find_images, read_image
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.postprocess import postprocess_detections
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed
+from ssd_zoo.detector.suppress import overlaps_of_class, suppress, suppress_in_rounds
 
 SIZE = (300, 300)
 DEFAULT_BOXES = DefaultBoxGenerator([[2], [2, 3], [2, 3]], [0.1, 0.3, 0.6, 0.9])([(20, 20), (10, 10), (5, 5)], SIZE)
@@ -22,14 +25,14 @@ def raw_output(images, num_classes, spread, seed=0):
     }
 
 
-def torchvision_detections(raw, **settings):
+def torchvision_detections(raw, default_boxes=DEFAULT_BOXES, **settings):
     model = torchvision_ssd.SSD.__new__(torchvision_ssd.SSD)
     torch.nn.Module.__init__(model)
     model.box_coder = torchvision_utils.BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
     for name, value in settings.items():
         setattr(model, name, value)
     images = len(raw["cls_logits"])
-    return model.postprocess_detections(raw, [DEFAULT_BOXES] * images, [SIZE] * images)
+    return model.postprocess_detections(raw, [default_boxes] * images, [SIZE] * images)
 
 
 DEFAULTS = {"score_thresh": 0.01, "nms_thresh": 0.45, "detections_per_img": 200, "topk_candidates": 400}
@@ -55,11 +58,43 @@ DEFAULTS = {"score_thresh": 0.01, "nms_thresh": 0.45, "detections_per_img": 200,
 def test_is_torchvisions(num_classes, spread, settings):
     settings = {**DEFAULTS, **settings}
     raw = raw_output(2, num_classes, spread)
-    detections = postprocess_detections(raw, DEFAULT_BOXES, SIZE, **settings)
-    for ours, theirs in zip(detections, torchvision_detections(raw, **settings), strict=True):
-        torch.testing.assert_close(ours["scores"], theirs["scores"])
-        assert torch.equal(ours["labels"], theirs["labels"])
-        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=0, atol=1e-4)
+    expected = torchvision_detections(raw, **settings)
+    fixed = postprocess_fixed(raw, DEFAULT_BOXES, SIZE, candidates=2000, **settings)
+    enough = fixed["exact"].all()
+    assert enough or settings != DEFAULTS
+    ours = postprocess_detections(raw, DEFAULT_BOXES, SIZE, **settings)
+    for detections in (ours, unpadded(fixed)) if enough else (ours,):
+        for ours, theirs in zip(detections, expected, strict=True):
+            torch.testing.assert_close(ours["scores"], theirs["scores"])
+            assert torch.equal(ours["labels"], theirs["labels"])
+            torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=0, atol=1e-4)
+
+
+def unpadded(fixed):
+    """One dict an image from tensors of fixed shapes, whose padding has to be zero."""
+    detections = []
+    for i, count in enumerate(fixed["count"].tolist()):
+        detections.append({key: fixed[key][i, :count] for key in ("boxes", "scores", "labels")})
+        assert all(not fixed[key][i, count:].any() for key in ("boxes", "scores", "labels"))
+    return detections
+
+
+@torch.no_grad()
+def test_is_torchvisions_on_photographs(test_data):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    files = find_images([test_data / "coco128"])[:32]
+    raw = model.forward_raw(model.prepare([read_image(file) for file in files]))
+    # A sigmoid is a softmax beside a logit of zero. In float64: equal scores have no order.
+    logits = raw["cls_logits"].double()
+    logits[..., 0] = 0
+    raw = {"cls_logits": logits, "bbox_regression": raw["bbox_regression"].double()}
+    expected = torchvision_detections(raw, model.default_boxes, **DEFAULTS)
+    assert sum(len(found["scores"]) for found in expected) > 300
+    fixed = postprocess_fixed(raw, model.default_boxes, SIZE, **DEFAULTS)
+    assert fixed["exact"].all()
+    for detections in (postprocess_detections(raw, model.default_boxes, SIZE, **DEFAULTS), unpadded(fixed)):
+        for ours, theirs in zip(detections, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
 def logits_of(scores):
@@ -120,3 +155,34 @@ def test_images_of_a_batch_are_alone():
     for i, found in enumerate(together):
         [alone] = postprocess_detections({key: value[i : i + 1] for key, value in raw.items()}, DEFAULT_BOXES, SIZE)
         assert all(torch.equal(found[key], alone[key]) for key in found)
+
+
+@pytest.mark.parametrize("nms_thresh", [0.3, 0.6])
+def test_rounds_of_suppression_are_the_kernels(nms_thresh):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 300, 2, generator=generator, dtype=torch.float64) * 20
+    boxes = torch.cat([corners, corners + 5 + torch.rand(3, 300, 2, generator=generator)], dim=-1)
+    labels = torch.randint(1, 4, (3, 300), generator=generator)
+    scores = torch.rand(3, 300, generator=generator).sort(descending=True).values
+    eligible = torch.rand(3, 300, generator=generator) < 0.9
+    expected = suppress(boxes, labels, eligible, scores, nms_thresh)
+    overlaps = overlaps_of_class(boxes, labels, nms_thresh)
+    kept, settled = suppress_in_rounds(overlaps, eligible, 300)
+    assert settled.all()
+    assert torch.equal(kept, expected)
+    assert 0.02 < kept.float().mean() < 0.8
+    # Two rounds are too few, and it says so; more take up where they ended.
+    some, settled = suppress_in_rounds(overlaps, eligible, 2)
+    assert not settled.any()
+    again, settled = suppress_in_rounds(overlaps, eligible, 298, start=some)
+    assert settled.all()
+    assert torch.equal(again, expected)
+
+
+def test_fixed_shapes_say_where_candidates_may_be_missing():
+    raw = raw_output(2, 3, 0.1)
+    few = postprocess_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, nms_thresh=0.05)
+    assert few["boxes"].shape == (2, 200, 4)
+    assert few["count"].max() < 200
+    assert not few["exact"].any()
+    assert postprocess_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, score_thresh=0.5)["exact"].all()

@@ -294,7 +294,7 @@ def test_wrong_shapes_and_nan_are_refused(folder):
     with pytest.raises(ValueError, match=rf"does not fit this model: .*{name}"):
         ssd_zoo.from_pretrained(folder)
     write_safetensors(file, {**state, name: torch.full_like(state[name], float("nan"))}, {})
-    with pytest.raises(ValueError, match=rf"weights that are no numbers: .*{name}"):
+    with pytest.raises(ValueError, match=rf"Tensor .{name}. holds .* NaN or infinite"):
         ssd_zoo.from_pretrained(folder)
 
 
@@ -302,7 +302,7 @@ def test_a_model_that_diverged_is_not_saved(folder):
     model = small()
     nn.init.constant_(next(model.parameters()), float("inf"))
     before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="NaN or infinite"):
         ssd_zoo.save_pretrained(model, folder)
     assert (folder / "model.safetensors").read_bytes() == before
 

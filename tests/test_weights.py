@@ -1,10 +1,15 @@
 """Reading weights: files that torch.hub has kept, and downloads that fail."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
+from ssd_zoo.cli.main import main
 from ssd_zoo.zoo import read_weights
+from ssd_zoo.zoo.table import list_weights
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def test_nothing_is_unpickled(downloads):
             return (exec, ("raise SystemExit('unpickled')",))
 
     torch.save({"a": Evil()}, downloads / "x.pth")
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(ValueError, match="holds more than tensors and plain values, .exec"):
         read_weights(entry("http://127.0.0.1:9/x.pth"))
 
 
@@ -57,3 +62,69 @@ def test_a_file_of_another_origin_is_refused(downloads):
     torch.save({"conv.weight": torch.ones(2)}, downloads / "x.pth")
     with pytest.raises(ValueError, match="Unexpected tensor 'conv.weight'"):
         read_weights(entry("http://127.0.0.1:9/x.pth", layout="torchvision"))
+
+
+def test_entries_tell_all_that_is_known_of_them():
+    for name, entry in list_weights():
+        with torch.device("meta"):
+            categories, settings = entry.meta["categories"], entry.settings.get("default_boxes", {})
+            model = ssd_zoo.get_model(name, weights_backbone=None, categories=categories).eval()
+            with FlopCounterMode(display=False) as counter:
+                model.forward_raw(torch.empty(1, 3, *model.size))
+        assert entry.meta["num_params"] == sum(parameter.numel() for parameter in model.parameters()), entry
+        # One multiply–add is two floating-point operations.
+        assert entry.meta["macs"] == pytest.approx(counter.get_total_flops() / 2, rel=3e-3), entry
+        if not entry.url.startswith("package:"):
+            size = sum(tensor.nbytes for tensor in model.state_dict().values())
+            assert entry.meta["file_size"] == pytest.approx(size, rel=1e-2), entry
+        assert set(settings) <= {"scales", "clip", "aspect_ratios", "shapes", "steps"}
+        assert entry.meta["licence"]
+        assert entry.meta["origin"]
+        for figures in entry.meta["metrics"].values():
+            assert figures["source"] in ("published", "measured")
+
+
+def test_the_shipped_file_has_the_size_that_its_entry_says():
+    file = Path(ssd_zoo.zoo.__file__).parent / "packaged/ssdlite300_mobilenet_v2_person_v1.safetensors"
+    entry = ssd_zoo.SSDLite300_MobileNet_V2_Weights.PERSON_V1
+    assert entry.meta["file_size"] == pytest.approx(file.stat().st_size, rel=1e-2)
+
+
+def test_command_lists_them_all(capsys):
+    assert main(["list", "--weights"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| PERSON_V1 " in lines[2]
+    assert "6.4 MB, ships" in lines[2]
+    assert len(lines) == 2 + len(list_weights())
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_a_checkpoint_is_converted_once(downloads, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
+    torch.save({"model": {"x": torch.ones(2, dtype=torch.float16)}}, tmp_path / "ssd.pth")
+    kept = entry((tmp_path / "ssd.pth").as_uri())
+    assert torch.equal(read_weights(kept, progress=False)["x"], torch.ones(2))
+    (tmp_path / "ssd.pth").unlink()
+    assert torch.equal(read_weights(kept, progress=False)["x"], torch.ones(2))
+    assert [file.suffix for file in (tmp_path / "home").iterdir()] == [".safetensors"]
+
+
+def test_a_download_that_is_cut_off_is_not_kept(downloads, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
+    torch.save({"x": torch.ones(1000)}, tmp_path / "ssd.pth")
+    whole = (tmp_path / "ssd.pth").read_bytes()
+    (tmp_path / "ssd.pth").write_bytes(whole[:2000])
+    kept = entry((tmp_path / "ssd.pth").as_uri())
+    with pytest.raises(ValueError, match="is damaged, or not what torch.save writes"):
+        read_weights(kept, progress=False)
+    assert not list((tmp_path / "home").iterdir())
+    (tmp_path / "ssd.pth").write_bytes(whole)
+    assert read_weights(kept, progress=False)["x"].numel() == 1000
+
+
+def test_weights_that_are_no_numbers_are_not_kept(downloads, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
+    torch.save({"x": torch.tensor([1.0, float("nan")])}, downloads / "ssd.pth")
+    with pytest.raises(ValueError, match="'x' holds 1 numbers of 2 that are NaN"):
+        read_weights(entry("https://localhost/ssd.pth"))
+    assert not list((tmp_path / "home").iterdir())

@@ -41,6 +41,8 @@ class MobileNetV1(nn.Module):
         extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
             3 × 3 one of stride 2 to the channels out.
         norm_extras: Whether extra layers have norms. Without, their convolutions have biases.
+        separable_extras: Whether their 3 × 3 convolutions are separable ones instead: depthwise, activation, 1 × 1,
+            without norms, and without an activation at the end.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
         act_layer: Called without arguments.
@@ -56,6 +58,7 @@ class MobileNetV1(nn.Module):
         extras: Sequence[tuple[int, int]],
         *,
         norm_extras: bool = True,
+        separable_extras: bool = False,
         in_chans: int = 3,
         norm_layer: NormLayer = BatchNorm2d,
         act_layer: Callable[[], nn.Module] = nn.ReLU6,
@@ -77,7 +80,11 @@ class MobileNetV1(nn.Module):
         extra_layer = layer if norm_extras else partial(_conv_act, act_layer=act_layer, conv_layer=conv_layer)
         self.extras = nn.ModuleList()
         for between, out in extras:
-            self.extras.append(nn.Sequential(extra_layer(channels, between), extra_layer(between, out, 3, stride=2)))
+            if separable_extras:
+                self.extras.append(_separable_extra(channels, between, out, act_layer=act_layer, conv_layer=conv_layer))
+            else:
+                layers = extra_layer(channels, between), extra_layer(between, out, 3, stride=2)
+                self.extras.append(nn.Sequential(*layers))
             channels = out
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -116,3 +123,20 @@ def _conv_act(
 ) -> nn.Module:
     conv = conv_layer(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
     return nn.Sequential(OrderedDict(conv=conv, act=act_layer()))
+
+
+def _separable_extra(
+    in_channels: int,
+    between: int,
+    out_channels: int,
+    *,
+    act_layer: Callable[[], nn.Module],
+    conv_layer: type[nn.Conv2d],
+) -> nn.Module:
+    return nn.Sequential(
+        conv_layer(in_channels, between, 1),
+        act_layer(),
+        conv_layer(between, between, 3, stride=2, padding=1, groups=between),
+        act_layer(),
+        conv_layer(between, out_channels, 1),
+    )

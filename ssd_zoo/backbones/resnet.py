@@ -32,6 +32,7 @@ class ResNetConv4(nn.Module):
         depth: 18, 34, 50 or 101.
         extras: Per extra layer (channels between, channels out, stride, padding): a 1 × 1 convolution to the channels
             between, then a 3 × 3 one of that stride and padding.
+        norm_extras: Whether extra layers have norms. Without, their convolutions have biases.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
 
@@ -44,7 +45,13 @@ class ResNetConv4(nn.Module):
     new_layers = ("extras", "layer4")
 
     def __init__(
-        self, depth: int, extras: Sequence[Extra], *, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d
+        self,
+        depth: int,
+        extras: Sequence[Extra],
+        *,
+        norm_extras: bool = True,
+        in_chans: int = 3,
+        norm_layer: NormLayer = BatchNorm2d,
     ) -> None:
         super().__init__()
         if depth not in _BLOCKS:
@@ -61,16 +68,14 @@ class ResNetConv4(nn.Module):
         self.extras = nn.ModuleList()
         channels = 256 * wider
         for between, out, stride, padding in extras:
-            self.extras.append(
-                nn.Sequential(
-                    nn.Conv2d(channels, between, 1, bias=False),
-                    norm_layer(between),
-                    nn.ReLU(inplace=True),
-                    nn.Conv2d(between, out, 3, stride, padding, bias=False),
-                    norm_layer(out),
-                    nn.ReLU(inplace=True),
-                )
+            convs = (
+                nn.Conv2d(channels, between, 1, bias=not norm_extras),
+                nn.Conv2d(between, out, 3, stride, padding, bias=not norm_extras),
             )
+            layers: list[nn.Module] = []
+            for conv in convs:
+                layers += [conv, *([norm_layer(conv.out_channels)] if norm_extras else []), nn.ReLU(inplace=True)]
+            self.extras.append(nn.Sequential(*layers))
             channels = out
         self._initialise()
 

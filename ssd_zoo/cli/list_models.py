@@ -5,6 +5,7 @@ import argparse
 import torch
 
 from ssd_zoo.models._registry import get_model, get_model_weights, list_models
+from ssd_zoo.zoo.table import weights_table
 
 __all__ = ["add_arguments", "run"]
 
@@ -12,6 +13,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("pattern", nargs="*", help="shell-style patterns of names, all models by default")
+    parser.add_argument("--weights", action="store_true", help="list the weights alone, in a table with their origins")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,6 +21,9 @@ def run(args: argparse.Namespace) -> int:
     names = list_models(args.pattern or None)
     if not names:
         raise ValueError(f"No model matches {' '.join(args.pattern)}. Known are: {', '.join(list_models())}.")
+    if args.weights:
+        print(weights_table(args.pattern or None))
+        return 0
     for name in names:
         with torch.device("meta"):
             model = get_model(name, weights=None, weights_backbone=None)

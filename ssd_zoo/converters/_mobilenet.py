@@ -60,6 +60,6 @@ def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     folded = dict(state)
     for name in state:
         mean = name.removesuffix("conv.bias") + "norm.running_mean"
-        if name.endswith("conv.bias") and mean in state:
+        if name.endswith("conv.bias") and mean in state and state[mean].shape == state[name].shape:
             folded[mean] = state[mean] - folded.pop(name)
     return folded

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.converters._tables import Tables, choose, rename
+from ssd_zoo.models._origins import AMDEGROOT
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _LEAF = r"(weight|bias)"
 # SSD512 has ten convolutions in its extra layers, in one list: two a layer, without the ReLUs between.
@@ -19,10 +21,37 @@ _SSD_VGG16 = [
 ]
 
 
+# Pixels, from data/config.py; SSD512's, which the project has no weights of, are the paper's.
+_VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.65)}
+_COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)}
+# The configuration for COCO says 201 classes.
+_COCO_CLASSES = (81, 201)
+
+TABLES: Tables = [(None, _SSD_VGG16)]
+
+
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of an SSD on VGG-16.
 
     Raises:
         ValueError: If a tensor is of another model.
     """
-    return rename(state, _SSD_VGG16)
+    return rename(state, choose(state, TABLES))
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    maps, classes = count_head(checkpoint.tensors)
+    sides = (_COCO if classes in _COCO_CLASSES else _VOC)[maps]
+    return Recipe(
+        "ssd300_vgg16d" if maps == 6 else "ssd512_vgg16d",
+        settings_of(
+            AMDEGROOT,
+            detections_per_img=200 * (classes - 1),
+            default_boxes=vgg16_boxes(sides, "all", checkpoint.size),
+        ),
+    )

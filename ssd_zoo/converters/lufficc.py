@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ssd_zoo.converters._mobilenet import conv_norm, fold_biases, mobilenet_v2
-from ssd_zoo.converters._tables import Table, rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.converters._tables import Table, Tables, choose, rename
+from ssd_zoo.models._origins import LUFFICC
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _LEAF = r"(weight|bias)"
+_PLAIN_HEADS = [
+    (rf"box_head\.predictor\.cls_headers\.(\d)\.{_LEAF}", r"head.cls_logits.\1.\2"),
+    (rf"box_head\.predictor\.reg_headers\.(\d)\.{_LEAF}", r"head.bbox_regression.\1.\2"),
+]
 # SSD512 has ten convolutions in its extra layers, in one list: two a layer, without the ReLUs between.
 _SSD_VGG16 = [
     (rf"backbone\.vgg\.(\d+)\.{_LEAF}", r"backbone.features.\1.\2"),
     (r"backbone\.l2_norm\.weight", r"backbone.conv4_3_norm.weight"),
     *((rf"backbone\.extras\.{i}\.{_LEAF}", rf"backbone.extras.{i // 2}.{i % 2 * 2}.\1") for i in range(10)),
-    (rf"box_head\.predictor\.cls_headers\.(\d)\.{_LEAF}", r"head.cls_logits.\1.\2"),
-    (rf"box_head\.predictor\.reg_headers\.(\d)\.{_LEAF}", r"head.bbox_regression.\1.\2"),
+    *_PLAIN_HEADS,
 ]
 
 _SQUEEZE = re.compile(r".*\.fc[12]\.weight")
@@ -80,16 +85,64 @@ _SSDLITE_MOBILENET_V3 = [
 ]
 
 
+_SSD_EFFICIENTNET_B3 = [
+    *conv_norm(r"backbone\._conv_stem", r"backbone\._bn0", "backbone.stem"),
+    *(
+        row
+        for conv, norm, ours in (
+            ("_expand_conv", "_bn0", "expand"),
+            ("_depthwise_conv", "_bn1", "depthwise"),
+            ("_project_conv", "_bn2", "project"),
+        )
+        for row in conv_norm(
+            rf"backbone\._blocks\.(\d+)\.{conv}", rf"backbone\._blocks\.(\d+)\.{norm}", rf"backbone.blocks.\1.{ours}"
+        )
+    ),
+    (rf"backbone\._blocks\.(\d+)\._se_reduce\.{_LEAF}", r"backbone.blocks.\1.squeeze.fc1.\2"),
+    (rf"backbone\._blocks\.(\d+)\._se_expand\.{_LEAF}", r"backbone.blocks.\1.squeeze.fc2.\2"),
+    (rf"backbone\.extras\.(\d)\.([02])\.{_LEAF}", r"backbone.extras.\1.\2.\3"),
+    *_PLAIN_HEADS,
+]
+
+# Pixels, from configs/vgg_ssd{300,512}_{voc0712,coco_trainval35k}.yaml.
+_VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.65)}
+_COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)}
+
+TABLES: Tables = [
+    ("backbone.features.1.conv.0.0.weight", _SSDLITE_MOBILENET_V2),
+    ("backbone.features.1.conv.0.weight", _SSDLITE_MOBILENET_V3),
+    ("backbone._conv_stem.weight", _SSD_EFFICIENTNET_B3),
+    (None, _SSD_VGG16),
+]
+
+
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of a detector on VGG-16, MobileNetV2 or MobileNetV3; which one it is, their names tell.
+    """Renames the tensors of a detector on VGG-16, a MobileNet or EfficientNet-B3; which one it is, their names tell.
 
     Raises:
         ValueError: If a tensor is of another model.
     """
-    if "backbone.features.1.conv.0.0.weight" in state:
-        return fold_biases(rename(state, _SSDLITE_MOBILENET_V2))
-    if "backbone.features.1.conv.0.weight" in state:
-        renamed = fold_biases(rename(state, _SSDLITE_MOBILENET_V3))
-        # Their squeeze is of linear layers, ours of 1 × 1 convolutions.
-        return {name: t[..., None, None] if _SQUEEZE.fullmatch(name) else t for name, t in renamed.items()}
-    return rename(state, _SSD_VGG16)
+    renamed = fold_biases(rename(state, choose(state, TABLES)))
+    # MobileNetV3's squeeze is of linear layers there, of 1 × 1 convolutions here.
+    return {
+        name: tensor[..., None, None] if _SQUEEZE.fullmatch(name) and tensor.ndim == 2 else tensor
+        for name, tensor in renamed.items()
+    }
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    table = checkpoint.table
+    if table is _SSDLITE_MOBILENET_V2:
+        return Recipe("ssdlite320_mobilenet_v2_lufficc")
+    if table is _SSDLITE_MOBILENET_V3:
+        return Recipe("ssdlite320_mobilenet_v3_large_lufficc")
+    if table is _SSD_EFFICIENTNET_B3:
+        return Recipe("ssd300_efficientnet_b3")
+    maps, classes = count_head(checkpoint.tensors)
+    boxes = vgg16_boxes((_COCO if classes == 81 else _VOC)[maps], "all", checkpoint.size)
+    return Recipe("ssd300_vgg16d" if maps == 6 else "ssd512_vgg16d", settings_of(LUFFICC, default_boxes=boxes))

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ssd_zoo.converters._mobilenet import conv_norm
-from ssd_zoo.converters._tables import Table, rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell, count_head, settings_of, vgg16_boxes
+from ssd_zoo.converters._tables import Table, Tables, choose, rename
+from ssd_zoo.models._origins import MMDET
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _LEAF = r"(weight|bias)"
 
@@ -53,6 +55,13 @@ _SSDLITE_MOBILENET_V2 = [
 _CLASS_ROWS = r"head\.cls_logits\.\d(\.1)?\.(weight|bias)"
 
 
+# Pixels; SSDAnchorGenerator cuts them to whole ones. Configurations for VOC have another basesize_ratio_range.
+_VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35, 76, 153, 230, 307, 384, 460, 537)}
+_COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20, 51, 133, 215, 296, 378, 460, 542)}
+
+TABLES: Tables = [("backbone.features.0.weight", _SSD_VGG16), (None, _SSDLITE_MOBILENET_V2)]
+
+
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of a detector on VGG-16 or MobileNetV2; which one it is, their names tell.
 
@@ -61,10 +70,23 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If a tensor is of another model.
     """
-    renamed = rename(state, _SSD_VGG16 if "backbone.features.0.weight" in state else _SSDLITE_MOBILENET_V2)
+    renamed = rename(state, choose(state, TABLES))
     for name, tensor in renamed.items():
         if re.fullmatch(_CLASS_ROWS, name):
-            boxes = len(renamed[name.replace("cls_logits", "bbox_regression")]) // 4
+            boxes = boxes_per_cell(renamed, name)
             # (boxes * classes, ...) -> (boxes, classes, ...)
             renamed[name] = tensor.unflatten(0, (boxes, -1)).roll(1, dims=1).flatten(0, 1)
     return renamed
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    if checkpoint.table is _SSDLITE_MOBILENET_V2:
+        return Recipe("ssdlite320_mobilenet_v2")
+    maps, classes = count_head(checkpoint.tensors)
+    boxes = vgg16_boxes((_VOC if classes == 21 else _COCO)[maps], "none", checkpoint.size)
+    return Recipe("ssd300_vgg16d" if maps == 6 else "ssd512_vgg16d", settings_of(MMDET, default_boxes=boxes))

@@ -1,24 +1,48 @@
-"""Weights of NVIDIA's DeepLearningExamples."""
+"""Weights of NVIDIA's DeepLearningExamples, and of MLPerf's SSD300, which comes from the same hands."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell
+from ssd_zoo.converters._tables import Tables, choose, rename
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _LEAF = r"(weight|bias)"
+_HEADS = [
+    (rf"conf\.(\d)\.{_LEAF}", r"head.cls_logits.\1.\2"),
+    (rf"loc\.(\d)\.{_LEAF}", r"head.bbox_regression.\1.\2"),
+]
 # Their backbone is a sequence: convolution, norm, ReLU, pool, then the stages.
 _SSD_RESNET = [
     (r"feature_extractor\.feature_extractor\.0\.weight", r"backbone.conv1.weight"),
     (rf"feature_extractor\.feature_extractor\.1\.{_NORM}", r"backbone.bn1.\1"),
     *((rf"feature_extractor\.feature_extractor\.{3 + i}\.(.*)", rf"backbone.layer{i}.\1") for i in (1, 2, 3)),
     (rf"additional_blocks\.(\d\.\d)\.{_NORM}", r"backbone.extras.\1.\2"),
-    (rf"conf\.(\d)\.{_LEAF}", r"head.cls_logits.\1.\2"),
-    (rf"loc\.(\d)\.{_LEAF}", r"head.bbox_regression.\1.\2"),
+    *_HEADS,
 ]
+# MLPerf's is cut in two sequences, before conv4.
+_SSD_RESNET_MLPERF = [
+    (r"model\.layer1\.0\.weight", r"backbone.conv1.weight"),
+    (rf"model\.layer1\.1\.{_NORM}", r"backbone.bn1.\1"),
+    *((rf"model\.layer1\.{3 + i}\.(.*)", rf"backbone.layer{i}.\1") for i in (1, 2)),
+    (r"model\.layer2\.0\.(.*)", r"backbone.layer3.\1"),
+    (rf"additional_blocks\.(\d\.[02])\.{_LEAF}", r"backbone.extras.\1.\2"),
+    *_HEADS,
+]
+
+
+# Blocks of conv4, and whether they have three convolutions.
+_BUILDERS = {
+    (2, False): "ssd300_resnet18",
+    (6, False): "ssd300_resnet34",
+    (6, True): "ssd300_resnet50",
+    (23, True): "ssd300_resnet101",
+}
+
+TABLES: Tables = [("model.layer1.0.weight", _SSD_RESNET_MLPERF), (None, _SSD_RESNET)]
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,10 +54,25 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If a tensor is of another model.
     """
-    renamed = rename(state, _SSD_RESNET)
+    renamed = rename(state, choose(state, TABLES))
     for name, tensor in renamed.items():
         if name.startswith("head."):
-            boxes = len(renamed[name.replace("cls_logits", "bbox_regression")]) // 4
+            boxes = boxes_per_cell(renamed, name)
             # (columns * boxes, ...) -> (boxes * columns, ...)
             renamed[name] = tensor.unflatten(0, (-1, boxes)).transpose(0, 1).flatten(0, 1)
     return renamed
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    if checkpoint.table is _SSD_RESNET_MLPERF:
+        return Recipe("ssd300_resnet34_mlperf")
+    blocks = {name.split(".")[2] for name in checkpoint.tensors if name.startswith("backbone.layer3.")}
+    depth = len(blocks), "backbone.layer3.0.conv3.weight" in checkpoint.tensors
+    if depth not in _BUILDERS:
+        raise ValueError(f"No builder makes a ResNet with {len(blocks)} such blocks in conv4.")
+    return Recipe(_BUILDERS[depth])

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ssd_zoo.converters._mobilenet import conv_norm, fold_biases
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.converters._tables import Tables, choose, rename
+from ssd_zoo.detector.layers import BatchNorm2d
+from ssd_zoo.models._origins import AMDEGROOT
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _LEAF = r"(weight|bias)"
 _HEADS = [("classification_headers", "cls_logits"), ("regression_headers", "bbox_regression")]
@@ -16,12 +19,13 @@ _PLAIN_HEADS = [(rf"{theirs}\.(\d)\.{_LEAF}", rf"head.{ours}.\1.\2") for theirs,
 _SSD_VGG16 = [
     (rf"base_net\.(\d+)\.{_LEAF}", r"backbone.features.\1.\2"),
     # A batch norm, or an L2 norm in older files.
+    (r"source_layer_add_ons\.0\.scale", r"backbone.conv4_3_norm.weight"),
     (r"source_layer_add_ons\.0\.(\w+)", r"backbone.conv4_3_norm.\1"),
     (rf"extras\.(\d\.[02])\.{_LEAF}", r"backbone.extras.\1.\2"),
     *_PLAIN_HEADS,
 ]
 
-_SSD_MOBILENET_V1 = [
+_MOBILENET_V1 = [
     *conv_norm(r"base_net\.0\.0", r"base_net\.0\.1", "backbone.stem"),
     *(
         row
@@ -31,7 +35,17 @@ _SSD_MOBILENET_V1 = [
             *conv_norm(rf"base_net\.{i}\.3", rf"base_net\.{i}\.4", f"backbone.blocks.{i - 1}.1"),
         ]
     ),
+]
+_SSD_MOBILENET_V1 = [
+    *_MOBILENET_V1,
     *((rf"extras\.(\d)\.{2 * i}\.{_LEAF}", rf"backbone.extras.\1.{i}.conv.\2") for i in range(2)),
+    *_PLAIN_HEADS,
+]
+_SSDLITE_MOBILENET_V1 = [
+    *_MOBILENET_V1,
+    (rf"extras\.(\d)\.0\.{_LEAF}", r"backbone.extras.\1.0.\2"),
+    *((rf"extras\.(\d)\.2\.{2 * i}\.{_LEAF}", rf"backbone.extras.\1.{2 + 2 * i}.\2") for i in range(2)),
+    *((rf"{theirs}\.(\d)\.([02])\.{_LEAF}", rf"head.{ours}.\1.\2.\3") for theirs, ours in _HEADS),
     *_PLAIN_HEADS,
 ]
 
@@ -68,12 +82,44 @@ _SSDLITE_MOBILENET_V2 = [
 ]
 
 
+# Pixels, from vision/ssd/config/vgg_ssd_config.py.
+_VOC = (30, 60, 111, 162, 213, 264, 315)
+
+TABLES: Tables = [
+    ("base_net.1.conv.0.weight", _SSDLITE_MOBILENET_V2),
+    ("extras.3.2.0.weight", _SSDLITE_MOBILENET_V1),
+    ("base_net.13.3.weight", _SSD_MOBILENET_V1),
+    (None, _SSD_VGG16),
+]
+
+
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of a detector on VGG-16, MobileNetV1 or MobileNetV2; which one it is, their names tell.
 
     Raises:
         ValueError: If a tensor is of another model.
     """
-    if "base_net.1.conv.0.weight" in state:
-        return fold_biases(rename(state, _SSDLITE_MOBILENET_V2))
-    return rename(state, _SSD_MOBILENET_V1 if "base_net.1.3.weight" in state else _SSD_VGG16)
+    return fold_biases(rename(state, choose(state, TABLES)))
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    table, (_, classes) = checkpoint.table, count_head(checkpoint.tensors)
+    # There is no limit but that of each class.
+    limit = 200 * (classes - 1)
+    for of_builder, builder in (
+        (_SSDLITE_MOBILENET_V2, "ssdlite300_mobilenet_v2_qfgaohao"),
+        (_SSDLITE_MOBILENET_V1, "ssdlite300_mobilenet_v1_qfgaohao"),
+        (_SSD_MOBILENET_V1, "ssd300_mobilenet_v1_qfgaohao"),
+    ):
+        if table is of_builder:
+            return Recipe(builder, {"detections_per_img": limit})
+    boxes = vgg16_boxes(_VOC, "all", checkpoint.size)
+    settings = settings_of(AMDEGROOT, detections_per_img=limit, default_boxes=boxes)
+    if "backbone.conv4_3_norm.running_mean" in checkpoint.tensors:
+        settings["norm_layer"] = BatchNorm2d
+    return Recipe("ssd300_vgg16d", settings)

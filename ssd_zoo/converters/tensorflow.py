@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell
+from ssd_zoo.converters._tables import Tables, choose, rename
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.models._weights import COCO_CATEGORIES
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 _LEAVES = {
     "weights": "conv.weight",
@@ -57,6 +61,13 @@ _SSD_MOBILENET_V1 = [
     (r"BoxPredictor_(\d)/ClassPredictor/biases", r"head.cls_logits.\1.bias"),
 ]
 
+# A graph's other constants: shapes, thresholds, default boxes.
+_NO_VARIABLE = (rf"(?!.*/({'|'.join([*_LEAVES, 'biases'])})$).*", "")
+TABLES: Tables = [
+    (f"{_EXTRACTOR_V1}/Conv2d_0/weights", [*_SSD_MOBILENET_V1, _NO_VARIABLE]),
+    (None, [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
+]
+
 # The last layers of the box predictors: their rows are boxes × coordinates.
 _BOX_ROWS = r"head\.bbox_regression\.\d(\.1)?\.(weight|bias)"
 
@@ -73,15 +84,86 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If a variable is of another model.
     """
-    table = _SSD_MOBILENET_V1 if f"{_EXTRACTOR_V1}/Conv2d_0/weights" in state else _SSDLITE_MOBILENET_V2
+    table = choose(state, TABLES)
     renamed = rename({name: _as_torch(name, tensor) for name, tensor in state.items()}, table)
     for name, tensor in renamed.items():
         if re.fullmatch(_BOX_ROWS, name):
-            renamed[name] = tensor.unflatten(0, (-1, 4))[:, [1, 0, 3, 2]].flatten(0, 1)
+            rows = 4 * boxes_per_cell(renamed, name)
+            renamed[name] = tensor.view(rows // 4, 4, *tensor.shape[1:])[:, [1, 0, 3, 2]].flatten(0, 1)
     return renamed
 
 
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted graph, and how; settings are read from its constants.
+
+    Raises:
+        ValueError: If none does.
+    """
+    constants = _Constants(checkpoint.state)
+    arguments: dict[str, Any] = {}
+    for argument, pattern in _SETTINGS.items():
+        value = constants.number(pattern)
+        if value is not None:
+            arguments[argument] = value if argument != "detections_per_img" else int(value)
+    scale, offset = constants.number(r"Preprocessor/mul/x"), constants.number(r"Preprocessor/sub/y")
+    if scale and offset is not None:
+        # pixel · scale - offset, of pixels from 0 to 255.
+        arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
+    size = constants.vector(r"Preprocessor/.*ResizeImage/(stack|resize/size|size)")
+    if size is not None and len(size) == 2 and checkpoint.size is None:
+        arguments["size"] = tuple(int(side) for side in size)
+    shapes = _box_shapes(constants)
+    if shapes:
+        arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
+    builder = "ssd300_mobilenet_v1" if checkpoint.table is TABLES[0][1] else "ssdlite300_mobilenet_v2"
+    return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES})
+
+
+_SETTINGS = {
+    "score_thresh": r"Postprocessor/.*non_max_suppression(_1)?/score_threshold",
+    "nms_thresh": r"Postprocessor/.*non_max_suppression(_1)?/iou_threshold",
+    "detections_per_img": r"Postprocessor/.*PadOrClipBoxList/Select/t",
+}
+
+
+class _Constants:
+    """Numbers among a graph's constants, found by patterns of their names."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = state
+
+    def all(self, pattern: str) -> list[Tensor]:
+        """Gives the constants whose names match, in the order of the numbers in them."""
+        names = [name for name in self._state if re.fullmatch(pattern, name)]
+        return [self._state[name] for name in sorted(names, key=lambda name: (len(name), name))]
+
+    def number(self, pattern: str) -> float | None:
+        """Gives the first of those that are single numbers."""
+        return next((tensor.item() for tensor in self.all(pattern) if tensor.numel() == 1), None)
+
+    def vector(self, pattern: str) -> list[float] | None:
+        """Gives the first of those that are lists."""
+        return next((tensor.tolist() for tensor in self.all(pattern) if tensor.ndim == 1), None)
+
+
+def _box_shapes(constants: _Constants) -> list[list[tuple[float, float]]]:
+    """Gives the shapes of the default boxes, per feature map, where the graph tells scales and aspect ratios."""
+    generator = r"MultipleGridAnchorGenerator"
+    scales, ratios = (
+        [tensor.double() for tensor in constants.all(rf"{generator}/{operation}(_\d+)?/x") if tensor.ndim == 1]
+        for operation in ("truediv", "Sqrt")
+    )
+    if not scales or [len(of_map) for of_map in scales] != [len(of_map) for of_map in ratios]:
+        return []
+    return [
+        list(zip((scale * ratio.sqrt()).tolist(), (scale / ratio.sqrt()).tolist(), strict=True))
+        for scale, ratio in zip(scales, ratios, strict=True)
+    ]
+
+
 def _as_torch(name: str, tensor: Tensor) -> Tensor:
+    if name.endswith("weights") and tensor.ndim != 4:
+        raise ValueError(f"Variable {name!r} has shape {tuple(tensor.shape)}; kernels have four dimensions.")
     if name.endswith("/depthwise_weights"):
         return tensor.permute(2, 3, 0, 1).contiguous()
     return tensor.permute(3, 2, 0, 1).contiguous() if name.endswith("/weights") else tensor

@@ -1,13 +1,15 @@
 """Weights of torchvision's detectors and classifiers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from ssd_zoo.converters._mobilenet import conv_norm, mobilenet_v2
-from ssd_zoo.converters._tables import rename
+from ssd_zoo.converters._recipe import Checkpoint, Recipe
+from ssd_zoo.converters._tables import Table, Tables, choose, rename
+from ssd_zoo.models._weights import COCO_CATEGORIES
 
-__all__ = ["convert"]
+__all__ = ["TABLES", "convert", "describe"]
 
 # conv4_3's ReLU is the last of torchvision's `features`; its `extra.0` goes on from the pool after it (index 23).
 _SSD_VGG16 = [
@@ -28,35 +30,52 @@ _RESNET = [(r"((conv1|bn1|layer\d)\..*)", r"\1"), (r"fc\..*", "")]
 
 _MOBILENET_V2 = [*mobilenet_v2(), (r"classifier\..*", "")]
 
+
+def _mobilenet_v3(layer: Callable[[int], str], block: Callable[[int], str], expand_13: str, ours: str = "") -> Table:
+    """Gives the rows of MobileNetV3.
+
+    Args:
+        layer: Gives the pattern of one of the 17 layers.
+        block: Gives the pattern of the sequence within layers 1 to 15.
+        expand_13: Pattern of the expansion of layer 13.
+        ours: What comes before our names.
+    """
+    layers = [
+        (layer(0), "stem"),
+        # The first block does not expand. Some squeeze, so that the projection is their third or fourth layer.
+        (rf"{block(1)}\.0", "blocks.0.depthwise"),
+        (rf"{block(1)}\.1", "blocks.0.project"),
+        *((rf"{block(i)}\.0" if i != 13 else expand_13, f"blocks.{i - 1}.expand") for i in range(2, 16)),
+        *((rf"{block(i)}\.1", f"blocks.{i - 1}.depthwise") for i in range(2, 16)),
+        *((rf"{block(i)}\.[23]", f"blocks.{i - 1}.project") for i in range(2, 16)),
+        (layer(16), "last"),
+    ]
+    squeezes = [
+        (rf"{block(i)}\.2\.(fc[12]\.weight|fc[12]\.bias)", rf"{ours}blocks.{i - 1}.squeeze.\1") for i in range(2, 16)
+    ]
+    convolutions = [row for theirs, name in layers for row in conv_norm(rf"{theirs}\.0", rf"{theirs}\.1", ours + name)]
+    return squeezes + convolutions
+
+
 _MOBILENET_V3 = [
-    *conv_norm(r"features\.0\.0", r"features\.0\.1", "stem"),
-    # The first block does not expand. Some squeeze, so that the projection is their third or fourth layer.
-    *conv_norm(r"features\.1\.block\.0\.0", r"features\.1\.block\.0\.1", "blocks.0.depthwise"),
-    *conv_norm(r"features\.1\.block\.1\.0", r"features\.1\.block\.1\.1", "blocks.0.project"),
-    *(
-        row
-        for i in range(2, 16)
-        for row in [
-            *conv_norm(rf"features\.{i}\.block\.0\.0", rf"features\.{i}\.block\.0\.1", f"blocks.{i - 1}.expand"),
-            *conv_norm(rf"features\.{i}\.block\.1\.0", rf"features\.{i}\.block\.1\.1", f"blocks.{i - 1}.depthwise"),
-            (rf"features\.{i}\.block\.2\.(fc[12]\.weight|fc[12]\.bias)", rf"blocks.{i - 1}.squeeze.\1"),
-            *conv_norm(rf"features\.{i}\.block\.[23]\.0", rf"features\.{i}\.block\.[23]\.1", f"blocks.{i - 1}.project"),
-        ]
+    *_mobilenet_v3(
+        lambda i: rf"features\.{i}", lambda i: rf"features\.{i}\.block", expand_13=r"features\.13\.block\.0"
     ),
-    *conv_norm(r"features\.16\.0", r"features\.16\.1", "last"),
     (r"classifier\..*", ""),
 ]
 
-# torchvision cuts the classifier's sequence in two behind the expansion of its layer 13.
-_UNCUT = [
-    (r"backbone\.features\.0\.13\.(.*)", r"backbone.features.13.block.0.\1"),
-    (r"backbone\.features\.0\.(\d+\..*)", r"backbone.features.\1"),
-    (r"backbone\.features\.1\.0\.(.*)", r"backbone.features.13.block.\1"),
-    *((rf"backbone\.features\.1\.{i}\.(.*)", rf"backbone.features.{13 + i}.\1") for i in (1, 2, 3)),
-    (r"(.*)", r"\1"),
-]
+
+# The detector's backbone is the classifier's sequence, cut in two behind the expansion of layer 13.
+def _cut_layer(i: int) -> str:
+    return rf"backbone\.features\.0\.{i}" if i < 13 else rf"backbone\.features\.1\.{i - 13}"
+
+
+def _cut_block(i: int) -> str:
+    return _cut_layer(i) if i == 13 else rf"{_cut_layer(i)}\.block"
+
+
 _SSDLITE_MOBILENET_V3 = [
-    *((rf"backbone\.{theirs}", f"backbone.{ours}") for theirs, ours in _MOBILENET_V3),
+    *_mobilenet_v3(_cut_layer, _cut_block, expand_13=r"backbone\.features\.0\.13", ours="backbone."),
     *conv_norm(r"backbone\.extra\.(\d)\.(\d)\.0", r"backbone\.extra\.(\d)\.(\d)\.1", r"backbone.extras.\1.\2"),
     *(
         row
@@ -72,6 +91,15 @@ _SSDLITE_MOBILENET_V3 = [
     ),
 ]
 
+TABLES: Tables = [
+    ("backbone.scale_weight", _SSD_VGG16),
+    ("backbone.extra.0.0.0.weight", _SSDLITE_MOBILENET_V3),
+    ("layer1.0.conv1.weight", _RESNET),
+    ("features.1.block.0.0.weight", _MOBILENET_V3),
+    ("features.0.1.weight", _MOBILENET_V2),
+    (None, _VGG16),
+]
+
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of a detector or a classifier; which one it is, their names tell.
@@ -82,12 +110,17 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If it is none of them.
     """
-    if "backbone.scale_weight" in state:
-        return rename(state, _SSD_VGG16)
-    if "layer1.0.conv1.weight" in state:
-        return rename(state, _RESNET)
-    if "backbone.extra.0.0.0.weight" in state:
-        return rename(rename(state, _UNCUT), _SSDLITE_MOBILENET_V3)
-    if "features.0.1.weight" not in state:
-        return rename(state, _VGG16)
-    return rename(state, _MOBILENET_V3 if "features.1.block.0.0.weight" in state else _MOBILENET_V2)
+    return rename(state, choose(state, TABLES))
+
+
+def describe(checkpoint: Checkpoint) -> Recipe:
+    """Tells which builder makes the model of a converted checkpoint, and how.
+
+    Raises:
+        ValueError: If none does.
+    """
+    known = {len(COCO_CATEGORIES): COCO_CATEGORIES}
+    if checkpoint.table is _SSD_VGG16:
+        return Recipe("ssd300_vgg16d", known=known)
+    reduced = checkpoint.tensors["backbone.last.conv.weight"].shape[0] < 960
+    return Recipe("ssdlite320_mobilenet_v3_large", {"reduced_tail": reduced}, known)

@@ -1,4 +1,4 @@
-"""Images, data sets of labelled images, pictures of what was found, and default boxes for data of one's own."""
+"""Images, videos and data sets, pictures of what was found, and default boxes for data of one's own."""
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage, LabelledObject
 from ssd_zoo.data.dataset import DetectionDataset, open_dataset, splits
@@ -7,6 +7,9 @@ from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.data.images import find_images, image_endings, read_image
 from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, collate
 from ssd_zoo.data.report import DataReport, inspect_dataset, usable
+from ssd_zoo.data.video import Video, VideoWriter, open_camera, open_video, read_clip
+from ssd_zoo.data.video_datasets import AnnotatedVideo, ClipSampler, VideoDataset, open_video_dataset
+from ssd_zoo.data.video_transforms import clip_augmentation
 
 __all__ = [
     "Annotations",
@@ -18,12 +21,22 @@ __all__ = [
     "LabelledImage",
     "LabelledObject",
     "collate",
+    "AnnotatedVideo",
+    "ClipSampler",
+    "Video",
+    "VideoDataset",
+    "VideoWriter",
+    "clip_augmentation",
     "draw_detections",
     "find_images",
     "fit_default_boxes",
     "image_endings",
     "inspect_dataset",
     "open_dataset",
+    "open_camera",
+    "open_video",
+    "open_video_dataset",
+    "read_clip",
     "read_image",
     "splits",
     "usable",

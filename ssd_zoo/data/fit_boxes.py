@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.feature_maps import feature_map_shapes
-from ssd_zoo.detector.inputs import scale_boxes
 from ssd_zoo.detector.matcher import box_iou
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.targets import scale_boxes
 
 __all__ = ["DefaultBoxFit", "fit_default_boxes"]
 

@@ -12,9 +12,9 @@ import torch
 from ssd_zoo.data.annotations import LabelledImage, LabelledObject
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.images import image_size, read_image
-from ssd_zoo.detector.inputs import scale_boxes
 from ssd_zoo.detector.matcher import box_iou
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.targets import scale_boxes
 
 __all__ = ["DataReport", "inspect_dataset", "usable"]
 

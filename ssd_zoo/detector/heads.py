@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
-__all__ = ["SSDHead", "SSDLiteHead", "as_rows"]
+__all__ = ["SSDHead", "SSDLiteHead", "SSDSeparableHead", "as_rows"]
 
 _init_lite = partial(nn.init.normal_, std=0.03)
 
@@ -139,3 +139,35 @@ def _conv1x1(in_channels: int, out_channels: int) -> nn.Module:
     conv = nn.Conv2d(in_channels, out_channels, 1)
     init_conv(conv, _init_lite)
     return conv
+
+
+class SSDSeparableHead(_Head):
+    """SSDLite's head without norms: a depthwise 3 × 3 convolution, a ReLU, then a pointwise one.
+
+    The last map has one convolution alone, as in qfgaohao's SSDLite on MobileNetV1 and the face detectors that come
+    from it.
+
+    Args:
+        in_channels: Channels of each feature map.
+        boxes_per_location: Default boxes in a cell of each feature map.
+        num_classes: Number of classes, background counted.
+        last_kernel_size: Side of the last map's convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        boxes_per_location: Sequence[int],
+        num_classes: int,
+        *,
+        last_kernel_size: int = 1,
+    ) -> None:
+        predictors: list[Callable[[int, int], nn.Module]] = [_separable_with_bias] * (len(in_channels) - 1)
+        predictors.append(partial(_conv, kernel_size=last_kernel_size))
+        super().__init__(predictors, in_channels, boxes_per_location, num_classes)
+
+
+def _separable_with_bias(in_channels: int, out_channels: int) -> nn.Module:
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels)
+    init_conv(depthwise, nn.init.xavier_uniform_)
+    return nn.Sequential(depthwise, nn.ReLU(inplace=True), _conv(in_channels, out_channels, kernel_size=1))

@@ -1,12 +1,13 @@
 """The few layers that heads and backbones share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv"]
+__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv", "pad_same"]
 
 NormLayer = Callable[[int], nn.Module]
 
@@ -29,6 +30,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.training and input.numel() == input.shape[1]:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
+
+
+def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Gives kernel and bias of the convolution that does what one without bias and a norm in evaluation do."""
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return weight * scale.view(-1, 1, 1, 1), torch.addcmul(norm.bias, mean, scale, value=-1)
 
 
 class ConvNormAct(nn.Sequential):
@@ -71,21 +79,49 @@ class ConvNormAct(nn.Sequential):
         if act_layer is not None:
             self.act = act_layer()
 
+    def forward(self, input: Tensor) -> Tensor:
+        if not self._can_fold(input):
+            return super().forward(input)
+        output = self.conv._conv_forward(input, *fold_norm(self.conv.weight, cast(nn.BatchNorm2d, self.norm)))
+        return self.act(output) if hasattr(self, "act") else output
+
+    def _can_fold(self, input: Tensor) -> bool:
+        """Whether the norm may go into the kernel: on a CPU that saves more, a pass over the output, than it costs.
+
+        It is done anew in each call, because nothing tells when weights change. Compilers do it better.
+        """
+        conv, norm = self.conv, self.norm
+        return (
+            not self.training
+            and input.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and type(conv) in (nn.Conv2d, Conv2dSame)
+            and type(norm) is BatchNorm2d
+            and not (norm.training or conv._forward_hooks or norm._forward_hooks or norm._forward_pre_hooks)
+        )
+
 
 class Conv2dSame(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding.
+    """Convolution with TensorFlow's "SAME" padding; see `pad_same`."""
 
-    The output has the input's size over the stride, rounded up, and where the padding is odd, the extra row and column
-    stand at the bottom and right: on even sizes a 3 × 3 kernel of stride 2 is padded by 0 before and 1 after.
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padded = pad_same(input, self.kernel_size, self.stride)
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+
+def pad_same(input: Tensor, kernel_size: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Pads as TensorFlow does for a convolution whose output has the input's size over the stride, rounded up.
+
+    Where the padding is odd, the extra row and column stand at the bottom and right: on even sizes a 3 × 3 kernel of
+    stride 2 is padded by 0 before and 1 after.
     """
-
-    def forward(self, input: Tensor) -> Tensor:
-        pads = []
-        for axis in (1, 0):
-            size, kernel, stride = input.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        return F.conv2d(F.pad(input, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    pads = []
+    for axis in (1, 0):
+        size = input.shape[2 + axis]
+        total = max((-(-size // stride[axis]) - 1) * stride[axis] + kernel_size[axis] - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(input, pads)
 
 
 class L2Norm(nn.Module):

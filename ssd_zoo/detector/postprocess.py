@@ -3,16 +3,20 @@
 The result is torchvision's: the `topk_candidates` best boxes of each class, NMS within each class, then the best
 `detections_per_img` of all classes. The way there is another. Greedy NMS goes through candidates in falling order of
 score and looks at nothing behind, so the best detections follow from the best candidates of all classes together, and
-only as many of them are scored, decoded and compared as it takes to find `detections_per_img` that remain.
+only as many of them are decoded and compared as it takes to find `detections_per_img` that remain.
 """
 
 import torch
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image, nms
+from torchvision.ops import clip_boxes_to_image
 
 from ssd_zoo.detector.boxes import decode_boxes
+from ssd_zoo.detector.suppress import overlaps_of_class, suppress, suppress_in_rounds
 
-__all__ = ["postprocess_detections"]
+__all__ = ["postprocess_detections", "postprocess_fixed"]
+
+# Rounds of `postprocess_fixed`. Of random candidates, the worst case, NMS takes about ten.
+_ROUNDS = 24
 
 
 def postprocess_detections(
@@ -45,78 +49,127 @@ def postprocess_detections(
         One dict an image, in falling order of score: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and
         `labels (n,)`, int64.
     """
-    num_default_boxes, num_foreground = raw["cls_logits"].shape[1], raw["cls_logits"].shape[2] - 1
-    available = num_default_boxes * num_foreground
-    take = min(4 * detections_per_img, available)
-    while True:
-        scores, labels, boxes = _best_candidates(raw, default_boxes, take, score_function)
+    images = len(raw["cls_logits"])
+    all_scores, offsets = _foreground_scores(raw["cls_logits"], score_function), raw["bbox_regression"]
+    available = all_scores.shape[1] * all_scores.shape[2]
+    take = min(2 * detections_per_img, available)
+    detections: list[dict[str, Tensor]] = [{}] * images
+    pending = list(range(images))
+    while pending:
+        of_pending = slice(None) if len(pending) == images else pending
+        scores, labels, boxes = _best_candidates(all_scores[of_pending], offsets[of_pending], default_boxes, take)
         if clip_before_nms:
             boxes = clip_boxes_to_image(boxes, size)
-        eligible = scores > score_thresh
-        if topk_candidates is not None and topk_candidates < take:
-            eligible &= _rank_in_class(labels) < topk_candidates
-        kept = _suppress(boxes, scores, labels, eligible, nms_thresh)
-        # An image is short of detections only if NMS has seen every candidate above the threshold.
-        short = (kept.sum(1) < detections_per_img) & (scores[:, -1] > score_thresh)
-        if take == available or not short.any():
-            break
-        take = min(4 * take, available)
+        kept = suppress(boxes, labels, _eligible(scores, labels, score_thresh, topk_candidates), scores, nms_thresh)
+        # One transfer a round: how many are kept, and whether NMS has seen every candidate above the threshold.
+        counts, seen_all = torch.stack([kept.sum(1), scores[:, -1] <= score_thresh]).tolist()
+        order = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :detections_per_img]
+        undecided = []
+        for row, (i, count) in enumerate(zip(pending, counts, strict=True)):
+            if count < detections_per_img and not seen_all[row] and take < available:
+                undecided.append(i)
+                continue
+            index = order[row, :count]
+            detections[i] = {"boxes": boxes[row, index], "scores": scores[row, index], "labels": labels[row, index]}
+        pending, take = undecided, min(4 * take, available)
+    return detections if clip_before_nms else [_clip(found, size) for found in detections]
 
-    detections = []
-    for i, chosen in enumerate(kept):
-        index = chosen.nonzero().squeeze(1)[:detections_per_img]
-        found = {"boxes": boxes[i, index], "scores": scores[i, index], "labels": labels[i, index]}
-        if not clip_before_nms:
-            found["boxes"] = clip_boxes_to_image(found["boxes"], size)
-            has_area = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
-            found = {key: value[has_area] for key, value in found.items()}
-        detections.append(found)
-    return detections
+
+def postprocess_fixed(
+    raw: dict[str, Tensor],
+    default_boxes: Tensor,
+    size: tuple[int, int],
+    *,
+    score_function: str = "softmax",
+    score_thresh: float = 0.01,
+    nms_thresh: float = 0.45,
+    detections_per_img: int = 200,
+    topk_candidates: int | None = 400,
+    clip_before_nms: bool = True,
+    candidates: int = 1000,
+) -> dict[str, Tensor]:
+    """Does what `postprocess_detections` does in tensors of fixed shapes, which compilers and exporters need.
+
+    NMS is written in matrix products, so no runtime has to know it.
+
+    Args:
+        raw: As in `postprocess_detections`, and so are all arguments but the last.
+        default_boxes: `(D, 4)`, xyxy in input pixels.
+        size: (height, width) of the input.
+        score_function: `"softmax"` or `"sigmoid"`.
+        score_thresh: Candidates must score more.
+        nms_thresh: A box is dropped where it overlaps a better one of its class by a larger IoU.
+        detections_per_img: Detections of an image, K.
+        topk_candidates: Most candidates of a class; None for all.
+        clip_before_nms: Whether boxes are clipped to the image before NMS or after it.
+        candidates: How many of the best (box, class) pairs of an image NMS looks at.
+
+    Returns:
+        `boxes (N, K, 4)`, `scores (N, K)`, `labels (N, K)`, padded with zeros; `count (N,)`, how many are detections;
+        and `exact (N,)`, False where more candidates might have given more detections.
+    """
+    all_scores = _foreground_scores(raw["cls_logits"], score_function)
+    available = all_scores.shape[1] * all_scores.shape[2]
+    take = min(max(candidates, detections_per_img), available)
+    scores, labels, boxes = _best_candidates(all_scores, raw["bbox_regression"], default_boxes, take)
+    clipped = clip_boxes_to_image(boxes, size)
+    eligible = _eligible(scores, labels, score_thresh, topk_candidates)
+    overlaps = overlaps_of_class(clipped if clip_before_nms else boxes, labels, nms_thresh)
+    kept, settled = suppress_in_rounds(overlaps, eligible, _ROUNDS)
+    enough = (kept.sum(1) >= detections_per_img) | (scores[:, -1] <= score_thresh)
+    exact = settled & (enough if take < available else torch.ones_like(enough))
+
+    kept = kept & (kept.cumsum(1) <= detections_per_img)
+    if not clip_before_nms:
+        kept = kept & (clipped[..., 2:] > clipped[..., :2]).all(-1)
+    # The kept ones first, each in its place: their scores fall, and all others have less than any score.
+    index = torch.where(kept, scores, -1.0).topk(min(detections_per_img, take), dim=1).indices
+    valid = kept.gather(1, index)
+    return {
+        "boxes": clipped.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)) * valid.unsqueeze(-1),
+        "scores": scores.gather(1, index) * valid,
+        "labels": labels.gather(1, index) * valid,
+        "count": valid.sum(1),
+        "exact": exact,
+    }
+
+
+def _foreground_scores(cls_logits: Tensor, score_function: str) -> Tensor:
+    scores = cls_logits.sigmoid() if score_function == "sigmoid" else cls_logits.softmax(-1)
+    return scores[..., 1:]
 
 
 def _best_candidates(
-    raw: dict[str, Tensor], default_boxes: Tensor, take: int, score_function: str
+    scores: Tensor, offsets: Tensor, default_boxes: Tensor, take: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gives the scores `(N, take)`, labels `(N, take)` and boxes `(N, take, 4)` of the best (box, class) pairs.
 
     The `take` best pairs lie within the `take` boxes whose best class scores highest, so all others are left out
     before anything is sorted.
     """
-    cls_logits = raw["cls_logits"]
-    best_of_box = cls_logits[..., 1:].amax(-1)
-    if score_function == "softmax":
-        best_of_box = best_of_box - cls_logits.logsumexp(-1)
-    rows = best_of_box.topk(min(take, best_of_box.shape[1]), dim=1).indices
-    logits = cls_logits.gather(1, rows.unsqueeze(-1).expand(-1, -1, cls_logits.shape[-1]))
-    scores = logits.sigmoid() if score_function == "sigmoid" else logits.softmax(-1)
-    scores, pairs = scores[..., 1:].flatten(1).topk(take, dim=1)
-    num_foreground = cls_logits.shape[-1] - 1
+    num_foreground = scores.shape[-1]
+    rows = scores.amax(-1).topk(min(take, scores.shape[1]), dim=1, sorted=False).indices
+    scores = scores.gather(1, rows.unsqueeze(-1).expand(-1, -1, num_foreground))
+    scores, pairs = scores.flatten(1).topk(take, dim=1)
     rows = rows.gather(1, pairs // num_foreground)
-    offsets = raw["bbox_regression"].gather(1, rows.unsqueeze(-1).expand(-1, -1, 4))
+    offsets = offsets.gather(1, rows.unsqueeze(-1).expand(-1, -1, 4))
     return scores, pairs % num_foreground + 1, decode_boxes(offsets, default_boxes[rows])
 
 
-def _rank_in_class(labels: Tensor) -> Tensor:
-    """Counts, for each of the candidates `(N, K)` in falling order of score, those of its class before it."""
+def _eligible(scores: Tensor, labels: Tensor, score_thresh: float, topk_candidates: int | None) -> Tensor:
+    """Gives `(N, K)`, True for candidates above the threshold and among the `topk_candidates` best of their class."""
+    eligible = scores > score_thresh
+    if topk_candidates is None or topk_candidates >= labels.shape[1]:
+        return eligible
     by_class = labels.argsort(dim=1, stable=True)
     grouped = labels.gather(1, by_class)
-    starts = torch.searchsorted(grouped, grouped)
     position = torch.arange(labels.shape[1], device=labels.device)
-    return torch.empty_like(labels).scatter_(1, by_class, position - starts)
+    rank = torch.zeros_like(labels).scatter(1, by_class, position - torch.searchsorted(grouped, grouped))
+    return eligible & (rank < topk_candidates)
 
 
-def _suppress(boxes: Tensor, scores: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
-    """Gives `(N, K)`, True for the eligible candidates that greedy NMS within each class keeps.
-
-    The kernel compares every kept box with all that follow, so one call an image costs less than one for the batch.
-    Classes are kept apart by moving them apart, in float64, so that moving rounds nothing.
-    """
-    kept = torch.zeros_like(eligible)
-    for i, candidates in enumerate(eligible):
-        index = candidates.nonzero().squeeze(1)
-        if len(index):
-            of_image = boxes[i, index].double()
-            stride = of_image.amax() - of_image.amin() + 1
-            moved = of_image + (labels[i, index] * stride).unsqueeze(1)
-            kept[i, index[nms(moved, scores[i, index].double(), nms_thresh)]] = True
-    return kept
+def _clip(found: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Clips the boxes of an image and leaves out those that have no area then."""
+    boxes = clip_boxes_to_image(found["boxes"], size)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return {key: value[has_area] for key, value in {**found, "boxes": boxes}.items()}

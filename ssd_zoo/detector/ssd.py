@@ -1,22 +1,18 @@
 """SSD: the glue between images, backbone, head, loss and detections."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips, join_frames, targets_of_frames
+from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
-from ssd_zoo.detector.inputs import (
-    batch_images,
-    batch_targets,
-    check_images,
-    check_pixels,
-    check_targets,
-    scale_boxes,
-)
+from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, pixel_range
 from ssd_zoo.detector.loss import (
     BoxLoss,
     BoxLossName,
@@ -25,11 +21,18 @@ from ssd_zoo.detector.loss import (
     multibox_loss,
 )
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed
+from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
 
 __all__ = ["SSD"]
 
 Head = Callable[[Sequence[int], Sequence[int], int], nn.Module]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _not_compiled(function: F, *, recursive: bool = True) -> F:
+    """Keeps compilers from a function whose shapes or values they would have to look at."""
+    return cast(F, torch.compiler.disable(function, recursive=recursive))
 
 
 class SSD(nn.Module):
@@ -38,6 +41,9 @@ class SSD(nn.Module):
     In training mode `model(images, targets)` gives the losses `bbox_regression` and `classification`; in evaluation
     mode `model(images)` gives one dict an image: `boxes (n, 4)`, xyxy in the image's own pixels, `labels (n,)` and
     `scores (n,)`, in falling order of score.
+
+    It takes clips likewise. A backbone that has `step` sees frames in time, any other sees each alone; `step` takes
+    streams piece by piece.
 
     Args:
         backbone: Gives a list of feature maps `(N, channels, height, width)` for a batch `(N, in_chans, H, W)`.
@@ -136,6 +142,7 @@ class SSD(nn.Module):
         self.positive_fraction = positive_fraction
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
+        self._checks = DeferredChecks()
 
         shapes = feature_map_shapes(backbone, size, in_chans)
         boxes = default_boxes([shape[1:] for shape in shapes], size)
@@ -153,6 +160,8 @@ class SSD(nn.Module):
             setattr(self, name, value.to(getattr(self, name).device))
         return self
 
+    # What it calls is compiled all the same, so that sizes of images make no difference.
+    @partial(_not_compiled, recursive=False)
     def forward(
         self,
         images: Sequence[Tensor] | Tensor,
@@ -164,27 +173,37 @@ class SSD(nn.Module):
 
         Args:
             images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or
-                floating point between 0 and 1.
+                floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each, of any lengths and sizes.
             targets: In training, one dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
+                For a clip also `frame_index (G,)` and, where only some frames are annotated, `labeled_frames (K,)`;
+                the others take no part in the loss.
             return_losses: In evaluation mode, whether to compute losses of `targets` too.
 
         Returns:
             In training mode a dict of the losses `bbox_regression` and `classification`. In evaluation mode a list of
-            detections, one dict an image; with `return_losses` the pair of detections and losses.
+            detections, one dict an image; with `return_losses` the pair of detections and losses. Detections of a
+            clip go frame by frame, with `frame_index (n,)`; `split_frames` takes them apart.
 
         Raises:
             TypeError: If an argument has the wrong type, or targets are missing in training mode.
-            ValueError: If images or targets are invalid. The message names which.
+            ValueError: If images or targets are invalid. The message names which. On a GPU, where nothing waits for
+                values to be looked at, wrong pixels raise it after detection, and in training wrong pixels, labels or
+                boxes with one of the next calls; until then the objects are left out.
         """
+        self._checks.run()
+        if holds_clips(images):
+            return self._forward_clips(list(images), targets, return_losses)
         batch = self.prepare(images)
         image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         if not self.training and not return_losses:
             return self._detections(self.forward_raw(batch), image_sizes)
-        checked = check_targets(targets, len(image_sizes), len(self.categories), self.on_invalid_boxes)
+        objects = self.prepare_targets(targets, image_sizes)
+        if self.training:
+            return self.forward_losses(batch, *objects)
         raw = self.forward_raw(batch)
-        losses = self._losses(raw, checked, image_sizes)
-        return losses if self.training else (self._detections(raw, image_sizes), losses)
+        return self._detections(raw, image_sizes), self._losses(raw, *objects)
 
+    @_not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """Checks, resizes and normalises images.
 
@@ -192,33 +211,116 @@ class SSD(nn.Module):
             images: As for calling the model.
 
         Returns:
-            The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone.
+            The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone, and in
+            `torch.channels_last`, in which convolutions are fastest. Of clips it has all frames, one after another.
         """
+        if holds_clips(images):
+            images = check_clips(images, self.in_chans)
         check_images(images, self.in_chans)
         batch = batch_images(images, self.size, antialias=self.antialias)
-        check_pixels(batch)
-        batch = (batch - self.image_mean) / self.image_std
-        return batch.to(next(self.backbone.parameters(), batch).dtype)
+        if any(image.dtype != torch.uint8 for image in images):
+            self._checks.add(pixel_range(batch.detach()), check_pixel_range)
+        batch = (batch - self.image_mean).div_(self.image_std)
+        dtype = next(self.backbone.parameters(), batch).dtype
+        return batch.to(dtype, memory_format=torch.channels_last)
 
-    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
+    def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`.
+            lengths: Of clips, how many frames each has.
 
         Returns:
             `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, at least in float32.
         """
-        return self.head(self.backbone(batch))
+        in_time = lengths is not None and hasattr(self.backbone, "step")
+        return self.head(self.backbone(batch, lengths) if in_time else self.backbone(batch))
 
-    def _losses(
-        self, raw: dict[str, Tensor], targets: list[dict[str, Tensor]], image_sizes: list[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        resized = [
-            {**target, "boxes": scale_boxes(target["boxes"], image_size, self.size)}
-            for target, image_size in zip(targets, image_sizes, strict=True)
-        ]
-        boxes, labels, valid = batch_targets(resized)
+    def step(
+        self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Detects in the next frames of streams; the result is that of the whole clip at once.
+
+        Args:
+            images: One frame `(in_chans, H, W)` of each stream, or some `(T, in_chans, H, W)`.
+            state: What the last step gave; None at the start. It is not changed.
+
+        Returns:
+            Detections, one dict a stream, with `frame_index (n,)` counted from its start; and the state. Every tensor
+            of the state has one row a stream, so streams can be chosen and joined by indexing and `torch.cat`.
+
+        Raises:
+            ValueError: If the model is in training mode, or the state is of other streams.
+        """
+        if self.training:
+            raise ValueError("Streams are for detecting: call model.eval() first.")
+        clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+        lengths = [len(clip) for clip in clips]
+        before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
+        if len(before) != len(clips):
+            raise ValueError(f"The state is of {len(before)} streams, but there are frames of {len(clips)}.")
+        raw, state = self.step_raw(self.prepare(clips), lengths, state)
+        shown = [[first + t for t in frames] for first, frames in zip(before, self._shown(lengths), strict=True)]
+        return join_frames(self._detections(raw, _sizes(clips, shown)), shown), state
+
+    def step_raw(
+        self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Runs backbone and head on the next frames of streams.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`: the frames of all streams, one after another.
+            lengths: How many frames each stream has, at least one.
+            state: What the last step gave; None at the start.
+
+        Returns:
+            Raw output as of `forward_raw`, and the state.
+        """
+        step = getattr(self.backbone, "step", None)
+        if step is not None:
+            maps, state = step(batch, lengths, state)
+            return self.head(maps), state
+        seen = torch.tensor(lengths, device=batch.device)
+        return self.forward_raw(batch), {"frames_seen": seen if state is None else state["frames_seen"] + seen}
+
+    def _forward_clips(self, clips: Sequence[Tensor], targets: Any, return_losses: bool) -> Any:
+        batch = self.prepare(clips)
+        lengths = [len(clip) for clip in clips]
+        shown = self._shown(lengths)
+        sizes = _sizes(clips, shown)
+        if not self.training and not return_losses:
+            return join_frames(self._detections(self.forward_raw(batch, lengths), sizes), shown)
+        # Errors name the clip, so clips are checked before their frames.
+        self.prepare_targets(targets, [(clip.shape[-2], clip.shape[-1]) for clip in clips])
+        check_clip_targets(cast(Any, targets), lengths)
+        labeled, rows = targets_of_frames(cast(Any, targets), shown)
+        if not labeled:
+            raise ValueError("No frame of these clips that the model shows is labeled: there is no loss.")
+        objects = self.prepare_targets(labeled, [sizes[row] for row in rows])
+        raw = self.forward_raw(batch, lengths)
+        losses = self._losses({key: value[rows] for key, value in raw.items()}, *objects)
+        return losses if self.training else (join_frames(self._detections(raw, sizes), shown), losses)
+
+    def _shown(self, lengths: Sequence[int]) -> list[list[int]]:
+        last_only = getattr(self.backbone, "frames", "all") == "last"
+        return [[length - 1] if last_only else list(range(length)) for length in lengths]
+
+    def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Runs backbone and head, matches default boxes to objects and computes the losses.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`.
+            boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
+            labels: Their classes `(N, G)`, int64.
+            valid: `(N, G)`, False for the padding.
+
+        Returns:
+            `bbox_regression` and `classification`, scalars.
+        """
+        return self._losses(self.forward_raw(batch), boxes, labels, valid)
+
+    def _losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         matched = match_default_boxes(boxes, valid, self.default_boxes, self.iou_thresh)
         return multibox_loss(
             raw,
@@ -233,20 +335,69 @@ class SSD(nn.Module):
             min_negatives=self.min_negatives,
         )
 
-    def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        detections = postprocess_detections(
-            raw,
-            self.default_boxes,
-            self.size,
-            score_function=self.score_function,
-            score_thresh=self.score_thresh,
-            nms_thresh=self.nms_thresh,
-            detections_per_img=self.detections_per_img,
-            topk_candidates=self.topk_candidates,
-            clip_before_nms=self.clip_before_nms,
+    def forward_fixed(self, batch: Tensor, *, candidates: int = 1000) -> dict[str, Tensor]:
+        """Gives detections as tensors of fixed shapes, without a step that compilers or exporters stumble over.
+
+        Args:
+            batch: `(N, in_chans, height, width)` from `prepare`.
+            candidates: How many of the best (box, class) pairs of an image NMS looks at.
+
+        Returns:
+            `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)` with K = `detections_per_img`,
+            padded with zeros; `count (N,)`, how many are detections; and `exact (N,)`, False where more candidates
+            might have given more detections.
+        """
+        return postprocess_fixed(
+            self.forward_raw(batch), self.default_boxes, self.size, candidates=candidates, **self._thresholds()
         )
-        for found, image_size in zip(detections, image_sizes, strict=True):
-            found["boxes"] = scale_boxes(found["boxes"], self.size, image_size)
+
+    def _thresholds(self) -> dict[str, Any]:
+        return {
+            "score_function": self.score_function,
+            "score_thresh": self.score_thresh,
+            "nms_thresh": self.nms_thresh,
+            "detections_per_img": self.detections_per_img,
+            "topk_candidates": self.topk_candidates,
+            "clip_before_nms": self.clip_before_nms,
+        }
+
+    @_not_compiled
+    def prepare_targets(
+        self, targets: Sequence[dict[str, Tensor]] | None, image_sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Checks targets, brings their boxes to the input's pixels, and pads them to as many objects.
+
+        Args:
+            targets: As for calling the model.
+            image_sizes: (height, width) of each image.
+
+        Returns:
+            What `forward_losses` takes: boxes `(N, G, 4)`, labels `(N, G)` and, `(N, G)`, which of them are objects to
+            be learned.
+
+        Raises:
+            TypeError: If targets are missing, or have the wrong type.
+            ValueError: If they are invalid.
+        """
+        num_classes = len(self.categories)
+        checked = check_targets(targets, len(image_sizes))
+        boxes, labels, valid = batch_targets(checked)
+        faults = target_faults(boxes, labels, num_classes) & valid
+        # Faulty objects are left out even where they are an error: on a GPU it shows only later.
+        usable = valid & ~faults.any(0)
+        if self.on_invalid_boxes == "drop":
+            faults = faults[:1]
+        self._checks.add(faults, partial(check_target_faults, targets=checked, num_classes=num_classes))
+        scales = box_scales(image_sizes, [self.size] * len(image_sizes), boxes.device)
+        return boxes * scales.unsqueeze(1), labels, usable
+
+    @_not_compiled
+    def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        detections = postprocess_detections(raw, self.default_boxes, self.size, **self._thresholds())
+        scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
+        for found, scale in zip(detections, scales, strict=True):
+            found["boxes"] = found["boxes"] * scale
+        self._checks.run(wait=True)
         return detections
 
     def extra_repr(self) -> str:
@@ -256,3 +407,7 @@ class SSD(nn.Module):
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+
+
+def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    return [(clip.shape[-2], clip.shape[-1]) for clip, frames in zip(clips, shown, strict=True) for _ in frames]

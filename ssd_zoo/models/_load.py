@@ -15,16 +15,26 @@ Whatever else does not fit is an error: then the weights belong to another model
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._weights import WeightsEnum
+from ssd_zoo.models._weights import Weights, WeightsEnum
 
-__all__ = ["LoadReport", "fit_state", "load", "load_backbone", "load_report", "note_loaded"]
+__all__ = [
+    "LoadReport",
+    "fit_state",
+    "load",
+    "load_backbone",
+    "load_report",
+    "note_inflated",
+    "note_loaded",
+    "split_clip_weights",
+]
 
 _log = logging.getLogger("ssd_zoo")
 _reports: WeakKeyDictionary[SSD, "LoadReport"] = WeakKeyDictionary()
@@ -36,7 +46,7 @@ class LoadReport:
 
     Attributes:
         source: The weights that were loaded.
-        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"` or `"new"`.
+        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"`, `"inflated"` or `"new"`.
         classes: The categories that were copied by name.
         unused: Tensors of the weights that the model has no place for.
     """
@@ -73,7 +83,7 @@ def load(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> SSD:
     Raises:
         ValueError: If the weights belong to another model.
     """
-    if weights is not None:
+    if weights is not None and weights.url:
         state = weights.get_state_dict(progress=progress)
         report = fit_state(model, state, weights.meta["categories"], source=str(weights))
         _reports[model] = report
@@ -104,6 +114,28 @@ def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
     _reports[model] = LoadReport(source, tensors)
+
+
+def split_clip_weights(weights: Any) -> tuple[Any, Any]:
+    """Gives what to load into the 2-D model that is to be inflated, and what after that.
+
+    A saved model for clips has tensors for the latter alone, but its settings are for the former.
+    """
+    if isinstance(weights, Weights) and str(weights.meta.get("builder")).endswith("_3d"):
+        return Weights("", weights.transforms, weights.meta, settings=weights.settings), weights
+    return weights, None
+
+
+def note_inflated(model: SSD) -> None:
+    """Reports that the backbone became one for clips after its weights were loaded."""
+    if model in _reports:
+        known = _reports[model].tensors
+        tensors = {
+            name: "inflated" if tensor.ndim == 5 and known.get(name, "new") != "new" else known.get(name, "new")
+            for name, tensor in model.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+        _reports[model] = replace(_reports[model], tensors=tensors)
 
 
 def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str) -> LoadReport:

@@ -44,7 +44,8 @@ class Weights(torchvision.models.Weights):
 
     Args:
         url: An address; `hf-hub:owner/name@revision` for `model.safetensors` of a repository on the Hugging Face Hub;
-            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file.
+            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file. Empty for settings
+            without tensors.
         transforms: Makes the preprocessing.
         meta: `categories`, `num_params`, `macs`, `licence`, `origin`, `recipe`, and `metrics`: per data set its
             figures, each with `source`, either `"published"` or `"measured"`.
@@ -52,13 +53,13 @@ class Weights(torchvision.models.Weights):
         settings: What the weights were trained and are used with where that is not the builder's own: keywords of
             `SSD`, and under `"default_boxes"` keywords of `DefaultBoxGenerator`.
         sha256: The file's hash, or its beginning; None where it is not known, or stands in the file's name.
-        prefix: What the names of the needed tensors begin with; of a file on the Hub only these are downloaded.
+        prefixes: What the names of the needed tensors begin with; of a file on the Hub only these are downloaded.
     """
 
     layout: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     sha256: str | None = None
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         return self is other

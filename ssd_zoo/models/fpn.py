@@ -16,6 +16,7 @@ from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
 from ssd_zoo.detector.shared_head import SharedHead
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
+from ssd_zoo.models._origins import timm_weights, torchvision_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models._settle import (
     settle_default_boxes,
@@ -24,7 +25,7 @@ from ssd_zoo.models._settle import (
     settle_trainable_layers,
     settle_weights,
 )
-from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models._weights import WeightsEnum
 
 __all__ = [
     "MobileNetV2FPN_Weights",
@@ -38,34 +39,24 @@ __all__ = [
 ]
 
 
-def _imagenet(theirs: torchvision.models.WeightsEnum, *, num_params: int) -> Weights:
-    """Makes the entry of torchvision's weights; the classifier is not among the parameters counted."""
-    return Weights(
-        url=theirs.url,
-        transforms=detection_transforms,
-        layout="torchvision",
-        meta={
-            "num_params": num_params,
-            "licence": "BSD-3-Clause",
-            "origin": f"torchvision, {theirs}",
-            "recipe": theirs.meta["recipe"],
-        },
-    )
-
-
 class ResNet50FPN_Weights(WeightsEnum):
     """Weights of ResNet-50 below the pyramid."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=23508032)
-    IMAGENET1K_V2 = _imagenet(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, num_params=23508032)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet50.tv_in1k", "conv1.", "bn1.", "layer", num_params=23508032)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=23508032)
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, num_params=23508032)
+    DEFAULT = TV_IN1K
+
+
+_MOBILENET = ("conv_stem.", "bn1.", "blocks.", "conv_head.", "bn2.")
 
 
 class MobileNetV2FPN_Weights(WeightsEnum):
     """Weights of MobileNetV2 below the pyramid."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1, num_params=2223872)
-    IMAGENET1K_V2 = _imagenet(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2, num_params=2223872)
+    RA_IN1K = timm_weights("mobilenetv2_100.ra_in1k", *_MOBILENET, num_params=2223872, licence="Apache-2.0")
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1, num_params=2223872)
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2, num_params=2223872)
     DEFAULT = IMAGENET1K_V2
 
 

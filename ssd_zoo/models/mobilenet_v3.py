@@ -71,6 +71,8 @@ class SSDLite320_MobileNet_V3_Large_Weights(WeightsEnum):
         layout="torchvision",
         meta={
             "num_params": 3440060,
+            "macs": 0.583e9,
+            "file_size": 13.9e6,
             "categories": COCO_CATEGORIES,
             "licence": "BSD-3-Clause",
             "origin": "torchvision, SSDLite320_MobileNet_V3_Large_Weights.COCO_V1",
@@ -88,6 +90,8 @@ class SSDLite320_MobileNet_V3_Large_Lufficc_Weights(WeightsEnum):
         "mobilenet_v3_ssd320_voc0712",
         VOC_CATEGORIES,
         num_params=3852148,
+        macs=0.485e9,
+        file_size=15.6e6,
         metrics={"VOC2007-test": {"mAP": 69.5}},
     )
     DEFAULT = VOC0712_LUFFICC_V1

@@ -13,6 +13,7 @@ from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
+from ssd_zoo.models._origins import timm_weights, torchvision_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models._settle import (
     settle_default_boxes,
@@ -21,7 +22,7 @@ from ssd_zoo.models._settle import (
     settle_trainable_layers,
     settle_weights,
 )
-from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models._weights import COCO80_CATEGORIES, Weights, WeightsEnum, detection_transforms
 
 __all__ = [
     "ResNet101_Weights",
@@ -30,58 +31,53 @@ __all__ = [
     "ResNet50_Weights",
     "SSD300_ResNet101_Weights",
     "SSD300_ResNet18_Weights",
+    "SSD300_ResNet34_MLPerf_Weights",
     "SSD300_ResNet34_Weights",
     "SSD300_ResNet50_Weights",
     "ssd300_resnet101",
     "ssd300_resnet18",
     "ssd300_resnet34",
+    "ssd300_resnet34_mlperf",
     "ssd300_resnet50",
 ]
 
 
-def _imagenet(theirs: torchvision.models.WeightsEnum, *, num_params: int) -> Weights:
-    """Makes the entry of torchvision's weights; conv5 and the classifier are not among the parameters counted."""
-    return Weights(
-        url=theirs.url,
-        transforms=detection_transforms,
-        layout="torchvision",
-        meta={
-            "num_params": num_params,
-            "licence": "BSD-3-Clause",
-            "origin": f"torchvision, {theirs}",
-            "recipe": theirs.meta["recipe"],
-        },
-    )
+# Of the classifier the detector leaves out conv5 and the last layer.
+_UP_TO_CONV4 = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
 
 
 class ResNet18_Weights(WeightsEnum):
     """Weights of ResNet-18."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, num_params=2782784)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet18.tv_in1k", *_UP_TO_CONV4, num_params=2782784)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, num_params=2782784)
+    DEFAULT = TV_IN1K
 
 
 class ResNet34_Weights(WeightsEnum):
     """Weights of ResNet-34."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet34_Weights.IMAGENET1K_V1, num_params=8170304)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet34.tv_in1k", *_UP_TO_CONV4, num_params=8170304)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet34_Weights.IMAGENET1K_V1, num_params=8170304)
+    DEFAULT = TV_IN1K
 
 
 class ResNet50_Weights(WeightsEnum):
     """Weights of ResNet-50."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=8543296)
-    IMAGENET1K_V2 = _imagenet(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, num_params=8543296)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet50.tv_in1k", *_UP_TO_CONV4, num_params=8543296)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=8543296)
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V2, num_params=8543296)
+    DEFAULT = TV_IN1K
 
 
 class ResNet101_Weights(WeightsEnum):
     """Weights of ResNet-101."""
 
-    IMAGENET1K_V1 = _imagenet(torchvision.models.ResNet101_Weights.IMAGENET1K_V1, num_params=27535424)
-    IMAGENET1K_V2 = _imagenet(torchvision.models.ResNet101_Weights.IMAGENET1K_V2, num_params=27535424)
-    DEFAULT = IMAGENET1K_V1
+    TV_IN1K = timm_weights("resnet101.tv_in1k", *_UP_TO_CONV4, num_params=27535424)
+    IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet101_Weights.IMAGENET1K_V1, num_params=27535424)
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.ResNet101_Weights.IMAGENET1K_V2, num_params=27535424)
+    DEFAULT = TV_IN1K
 
 
 class SSD300_ResNet18_Weights(WeightsEnum):
@@ -92,8 +88,30 @@ class SSD300_ResNet34_Weights(WeightsEnum):
     """Weights of `ssd300_resnet34`: none have a public address."""
 
 
+class SSD300_ResNet34_MLPerf_Weights(WeightsEnum):
+    """Weights of `ssd300_resnet34_mlperf`: none have a public address."""
+
+
 class SSD300_ResNet50_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet50`: none have a public address."""
+    """Weights of `ssd300_resnet50`."""
+
+    COCO_NVIDIA_V1 = Weights(
+        url="https://api.ngc.nvidia.com/v2/models/nvidia/ssd_pyt_ckpt_amp/versions/20.06.0/files/nvidia_ssdpyt_amp_200703.pt",
+        transforms=detection_transforms,
+        layout="nvidia",
+        meta={
+            "num_params": 22894902,
+            "macs": 20.151e9,
+            "file_size": 91.7e6,
+            "categories": COCO80_CATEGORIES,
+            "licence": "Apache-2.0",
+            "origin": "https://github.com/NVIDIA/DeepLearningExamples",
+            "recipe": "https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD",
+            # The recipe gives AP 26.8 on average of 15 runs; the file's own AP is not published.
+            "metrics": {},
+        },
+    )
+    DEFAULT = COCO_NVIDIA_V1
 
 
 class SSD300_ResNet101_Weights(WeightsEnum):
@@ -177,7 +195,7 @@ def ssd300_resnet34(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds NVIDIA's SSD300 on ResNet-34, MLPerf's. The arguments are those of `ssd300_resnet50`."""
+    """Builds NVIDIA's SSD300 on ResNet-34. The arguments are those of `ssd300_resnet50`."""
     weights, weights_backbone, categories = settle_weights(
         SSD300_ResNet34_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
     )
@@ -217,6 +235,41 @@ def ssd300_resnet18(
     )
     return _ssd300(
         18,
+        weights=weights,
+        progress=progress,
+        categories=categories,
+        weights_backbone=weights_backbone,
+        trainable_backbone_layers=trainable_backbone_layers,
+        in_chans=in_chans,
+        size=size,
+        norm_layer=norm_layer,
+        default_boxes=default_boxes,
+        kwargs=kwargs,
+    )
+
+
+@register_model
+def ssd300_resnet34_mlperf(
+    *,
+    weights: SSD300_ResNet34_MLPerf_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 300,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Builds MLPerf's SSD300 on ResNet-34: no norms in extra layers. The arguments are those of `ssd300_resnet50`."""
+    weights, weights_backbone, categories = settle_weights(
+        SSD300_ResNet34_MLPerf_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
+    )
+    return _ssd300(
+        34,
+        norm_extras=False,
         weights=weights,
         progress=progress,
         categories=categories,
@@ -277,6 +330,7 @@ def _ssd300(
     norm_layer: NormLayer | None,
     default_boxes: DefaultBoxGenerator | None,
     kwargs: Mapping[str, Any],
+    norm_extras: bool = True,
 ) -> SSD:
     size = settle_size(size)
     pretrained = weights is not None or weights_backbone is not None
@@ -290,6 +344,7 @@ def _ssd300(
             (128, 256, 1, 0),
             (128, 128 if depth == 18 else 256, 1, 0),
         ],
+        norm_extras=norm_extras,
         in_chans=in_chans,
         norm_layer=norm_layer or BatchNorm2d,
     )

@@ -12,7 +12,7 @@ from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.layers import L2Norm, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
-from ssd_zoo.models._origins import lufficc_weights, mmdet_weights
+from ssd_zoo.models._origins import lufficc_weights, mmdet_weights, timm_weights
 from ssd_zoo.models._registry import register_model
 from ssd_zoo.models._settle import (
     settle_default_boxes,
@@ -47,6 +47,13 @@ _CAFFE_MEAN, _CAFFE_STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 25
 class VGG16D_Weights(WeightsEnum):
     """Weights of VGG-16's convolutions."""
 
+    TV_IN1K = timm_weights(
+        "vgg16.tv_in1k",
+        "features.",
+        num_params=14714688,
+        image_mean=(0.485, 0.456, 0.406),
+        image_std=(0.229, 0.224, 0.225),
+    )
     IMAGENET1K_FEATURES = Weights(
         url="https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth",
         transforms=detection_transforms,
@@ -57,7 +64,7 @@ class VGG16D_Weights(WeightsEnum):
             "origin": "Oxford's VGG, trained in Caffe; by way of github.com/amdegroot/ssd.pytorch and torchvision",
         },
     )
-    DEFAULT = IMAGENET1K_FEATURES
+    DEFAULT = TV_IN1K
 
 
 class SSD300_VGG16D_Weights(WeightsEnum):
@@ -69,6 +76,8 @@ class SSD300_VGG16D_Weights(WeightsEnum):
         layout="torchvision",
         meta={
             "num_params": 35641826,
+            "macs": 34.858e9,
+            "file_size": 142.6e6,
             "categories": COCO_CATEGORIES,
             "licence": "BSD-3-Clause",
             "origin": "torchvision, SSD300_VGG16_Weights.COCO_V1",
@@ -81,18 +90,24 @@ class SSD300_VGG16D_Weights(WeightsEnum):
         COCO80_CATEGORIES,
         config="ssd300_coco",
         num_params=34305206,
+        macs=34.360e9,
+        file_size=137.2e6,
         metrics={"COCO-val2017": {"AP": 25.5}},
     )
     COCO_LUFFICC_V1 = lufficc_weights(
         "vgg_ssd300_coco_trainval35k",
         COCO80_CATEGORIES,
         num_params=34305206,
+        macs=34.360e9,
+        file_size=137.2e6,
         metrics={"COCO-minival2014": {"AP": 25.2}},
     )
     VOC0712_LUFFICC_V1 = lufficc_weights(
         "vgg_ssd300_voc0712",
         VOC_CATEGORIES,
         num_params=26285486,
+        macs=31.374e9,
+        file_size=105.1e6,
         metrics={"VOC2007-test": {"mAP": 77.7}},
         default_boxes={"scales": [0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05]},
     )
@@ -107,6 +122,8 @@ class SSD512_VGG16D_Weights(WeightsEnum):
         COCO80_CATEGORIES,
         config="ssd512_coco",
         num_params=36038196,
+        macs=98.629e9,
+        file_size=144.2e6,
         metrics={"COCO-val2017": {"AP": 29.5}},
         # mmdet cuts its sizes to whole pixels.
         default_boxes={"scales": [side / 512 for side in (20, 51, 133, 215, 296, 378, 460, 542)]},
@@ -115,12 +132,16 @@ class SSD512_VGG16D_Weights(WeightsEnum):
         "vgg_ssd512_coco_trainval35k",
         COCO80_CATEGORIES,
         num_params=36038196,
+        macs=98.629e9,
+        file_size=144.2e6,
         metrics={"COCO-minival2014": {"AP": 29.0}},
     )
     VOC0712_LUFFICC_V1 = lufficc_weights(
         "vgg_ssd512_voc0712",
         VOC_CATEGORIES,
         num_params=27188676,
+        macs=90.208e9,
+        file_size=108.8e6,
         metrics={"VOC2007-test": {"mAP": 80.7}},
         default_boxes={"scales": [0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 537.65 / 512]},
     )
@@ -196,7 +217,8 @@ def ssd300_vgg16d(
         scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
         steps=[8, 16, 32, 64, 100, 300] if size == (300, 300) else None,
     )
-    kwargs = settle_keywords(kwargs, weights, in_chans, image_mean=_CAFFE_MEAN, image_std=_CAFFE_STD)
+    pixels = {"image_mean": _CAFFE_MEAN, "image_std": _CAFFE_STD}
+    kwargs = settle_keywords(kwargs, weights or weights_backbone, in_chans, **pixels)
     model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
     load_backbone(model, weights_backbone, progress=progress)
     return load(model, weights, progress=progress)
@@ -267,7 +289,8 @@ def ssd512_vgg16d(
         aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]],
         scales=[0.04, 0.1, 0.26, 0.42, 0.58, 0.74, 0.9, 1.06],
     )
-    kwargs = settle_keywords(kwargs, weights, in_chans, image_mean=_CAFFE_MEAN, image_std=_CAFFE_STD)
+    pixels = {"image_mean": _CAFFE_MEAN, "image_std": _CAFFE_STD}
+    kwargs = settle_keywords(kwargs, weights or weights_backbone, in_chans, **pixels)
     model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
     load_backbone(model, weights_backbone, progress=progress)
     return load(model, weights, progress=progress)
@@ -340,7 +363,8 @@ def ssd256_vgg16d(
         # From 0.2 to 0.9 in even steps of 0.175; the last goes one step on.
         scales=[0.1, 0.2, 0.375, 0.55, 0.725, 0.9, 1.075],
     )
-    kwargs = settle_keywords(kwargs, weights, in_chans, image_mean=_CAFFE_MEAN, image_std=_CAFFE_STD)
+    pixels = {"image_mean": _CAFFE_MEAN, "image_std": _CAFFE_STD}
+    kwargs = settle_keywords(kwargs, weights or weights_backbone, in_chans, **pixels)
     model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
     load_backbone(model, weights_backbone, progress=progress)
     return load(model, weights, progress=progress)

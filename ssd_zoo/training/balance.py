@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssd_zoo.detector.inputs import batch_targets, check_targets, scale_boxes
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.ssd import SSD
 
@@ -25,12 +24,7 @@ def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict
         images: `(C, H, W)` each.
         targets: `boxes (G, 4)`, xyxy, and `labels (G,)` each, on the model's device.
     """
-    checked = check_targets(targets, len(images), len(model.categories), model.on_invalid_boxes)
-    resized = [
-        {**target, "boxes": scale_boxes(target["boxes"], (image.shape[-2], image.shape[-1]), model.size)}
-        for image, target in zip(images, checked, strict=True)
-    ]
-    boxes, _, valid = batch_targets(resized)
+    boxes, _, valid = model.prepare_targets(targets, [(image.shape[-2], image.shape[-1]) for image in images])
     return int((match_default_boxes(boxes, valid, model.default_boxes, model.iou_thresh) >= 0).sum())
 
 

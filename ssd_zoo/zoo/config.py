@@ -131,13 +131,13 @@ def open_config(text: str | bytes, file: Path, source: str) -> SavedModel:
             f"({__version__}) reads formats up to {FORMAT}. pip install --upgrade ssd_zoo"
         )
     try:
-        return _settle(config, file, source)
+        return _settle(config, file)
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"The config of {source} can't be used: {what}") from error
 
 
-def _settle(config: Mapping[str, Any], file: Path, source: str) -> SavedModel:
+def _settle(config: Mapping[str, Any], file: Path) -> SavedModel:
     get_model_builder(config["builder"])
     arguments = {name: _decode(value) for name, value in config["arguments"].items()}
     arguments["size"] = settle_size(arguments["size"])
@@ -155,7 +155,7 @@ def _settle(config: Mapping[str, Any], file: Path, source: str) -> SavedModel:
     weights = Weights(
         url=str(file),
         transforms=detection_transforms,
-        meta={**config.get("meta", {}), "categories": categories, "source": source},
+        meta={**config.get("meta", {}), "categories": categories, "builder": config["builder"]},
         settings={**settings, "default_boxes": config["default_boxes"]},
     )
     return SavedModel(config["builder"], arguments, weights)

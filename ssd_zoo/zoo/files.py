@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ssd_zoo.converters._files import check_finite
+
 __all__ = [
     "LARGEST_HEADER",
-    "check_finite",
     "home",
     "read_header",
     "read_safetensors",
@@ -90,7 +91,7 @@ def read_safetensors(path: Path, keep: Callable[[str], bool] = lambda _: True) -
     """
     with _opened(path) as file:
         state = {name: _single(file.get_tensor(name)) for name in file.keys() if keep(name)}  # noqa: SIM118
-    check_finite(state, str(path))
+    check_finite(state)
     return state
 
 
@@ -113,18 +114,3 @@ def _opened(path: Path) -> Iterator["safe_open"]:
             yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is cut off, or no safetensors file: {error}. Download or save it again.") from error
-
-
-def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuses tensors that are not numbers.
-
-    Raises:
-        ValueError: If one has a NaN or an infinity; the message names it.
-    """
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise ValueError(
-                f"{source} holds weights that are no numbers: {bad} of {tensor.numel()} in {name!r} are NaN or "
-                "infinite, as after a training that diverged. Take an earlier checkpoint."
-            )

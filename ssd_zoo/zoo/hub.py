@@ -56,12 +56,12 @@ def fetch_model(repo: str, files: Sequence[str]) -> Path:
         return fetch()
 
 
-def fetch_tensors(repo: str, prefix: str, *, progress: bool = True) -> Path:
-    """Downloads those tensors of a repository's `model.safetensors` whose names begin with a prefix, and only those.
+def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True) -> Path:
+    """Downloads those tensors of a repository's `model.safetensors` with certain names, and only those.
 
     Args:
         repo: `owner/name@revision`.
-        prefix: What the names begin with.
+        prefixes: What the names begin with.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
@@ -74,7 +74,7 @@ def fetch_tensors(repo: str, prefix: str, *, progress: bool = True) -> Path:
         ValueError: If the file is no safetensors file, or has no such tensors.
     """
     name, _, revision = repo.partition("@")
-    key = hashlib.sha256(f"{repo} {prefix}".encode()).hexdigest()[:8]
+    key = hashlib.sha256(f"{repo} {prefixes}".encode()).hexdigest()[:8]
     kept = home() / f"{name.replace('/', '--')}-{key}.safetensors"
     if not kept.exists():
         from huggingface_hub import HfFileSystem
@@ -85,11 +85,11 @@ def fetch_tensors(repo: str, prefix: str, *, progress: bool = True) -> Path:
                 f"{name}/model.safetensors", revision=revision or None, block_size=_AHEAD
             ) as source,
         ):
-            _copy_tensors(source, kept, prefix, what=f"{repo}, {prefix}*", progress=progress)
+            _copy_tensors(source, kept, prefixes, what=name, progress=progress)
     return kept
 
 
-def _copy_tensors(source: Any, kept: Path, prefix: str, *, what: str, progress: bool) -> None:
+def _copy_tensors(source: Any, kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:
     """Copies tensors from one safetensors file into another, by the format that its README describes.
 
     Eight bytes tell the length of a JSON header; the header tells where each tensor's bytes lie behind it.
@@ -100,9 +100,9 @@ def _copy_tensors(source: Any, kept: Path, prefix: str, *, what: str, progress: 
     if length > min(LARGEST_HEADER, source.size - 8):
         raise ValueError(f"model.safetensors of {what} is no safetensors file: its header has {length} bytes.")
     header = json.loads(source.read(length))
-    wanted = {name: entry for name, entry in header.items() if name.startswith(prefix) and name != "__metadata__"}
+    wanted = {name: entry for name, entry in header.items() if name.startswith(prefixes) and name != "__metadata__"}
     if not wanted:
-        raise ValueError(f"There are no tensors {what}; there are {', '.join(list(header)[:5])}, …")
+        raise ValueError(f"{what} has no tensors {', '.join(prefixes)}; it has {', '.join(list(header)[:5])}, …")
     moved, end = {}, 0
     for name, entry in wanted.items():
         start, stop = entry["data_offsets"]

@@ -7,7 +7,7 @@ names.
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from urllib.error import URLError
@@ -15,24 +15,17 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tensorflow, torchvision
-from ssd_zoo.converters._tables import unwrap
+from ssd_zoo.converters import timm
+from ssd_zoo.converters._files import check_finite, read_checkpoint
 from ssd_zoo.models._weights import Weights, Zoo, set_zoo
-from ssd_zoo.zoo.files import check_finite, home, read_safetensors, write_safetensors
+from ssd_zoo.zoo.checkpoints import ORIGINS
+from ssd_zoo.zoo.files import home, read_safetensors, write_safetensors
 from ssd_zoo.zoo.hub import fetch_model, fetch_tensors
 from ssd_zoo.zoo.saving import open_saved
 
 __all__ = ["read_weights"]
 
-_CONVERTERS: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
-    "amdegroot": amdegroot.convert,
-    "lufficc": lufficc.convert,
-    "mmdet": mmdet.convert,
-    "nvidia": nvidia.convert,
-    "qfgaohao": qfgaohao.convert,
-    "tensorflow": tensorflow.convert,
-    "torchvision": torchvision.convert,
-}
+_LAYOUTS = {**ORIGINS, "timm": timm}
 # Rises with every change of a converter, so that what an older one made is made anew.
 _CONVERSION = "1"
 
@@ -58,8 +51,8 @@ def read_weights(weights: Weights, progress: bool = True) -> dict[str, Tensor]:
     if scheme == "package":
         with resources.as_file(resources.files("ssd_zoo.zoo") / "packaged" / rest) as path:
             state = read_safetensors(path)
-    elif scheme == "hf-hub" and weights.prefix:
-        state = read_safetensors(fetch_tensors(rest, weights.prefix, progress=progress))
+    elif scheme == "hf-hub" and weights.prefixes:
+        state = read_safetensors(fetch_tensors(rest, weights.prefixes, progress=progress))
     elif scheme == "hf-hub":
         path = fetch_model(rest, ("model.safetensors",)) / "model.safetensors"
         try:
@@ -75,7 +68,7 @@ def read_weights(weights: Weights, progress: bool = True) -> dict[str, Tensor]:
 
 
 def _convert(state: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:
-    return dict(state) if weights.layout is None else _CONVERTERS[weights.layout](state)
+    return dict(state) if weights.layout is None else _LAYOUTS[weights.layout].convert(state)
 
 
 def _converted(weights: Weights, progress: bool) -> Path:
@@ -88,8 +81,8 @@ def _converted(weights: Weights, progress: bool) -> Path:
         with tempfile.TemporaryDirectory(dir=_made(home())) as temporary:
             path = by_hand if by_hand.is_file() else _download(weights.url, Path(temporary), progress)
             _check_hash(path, weights)
-            state = _convert(_read_checkpoint(path), weights)
-        check_finite(state, weights.url)
+            state = _convert(read_checkpoint(path), weights)
+        check_finite(state)
         write_safetensors(kept, state, {"origin": weights.url, "licence": str(weights.meta.get("licence"))})
     return kept
 
@@ -132,10 +125,6 @@ def _check_hash(path: Path, weights: Weights) -> None:
             f"{found[: len(expected)]}, not {expected}. What was downloaded is not kept: try again. If you put the "
             "file there, take the right one."
         )
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    return unwrap(torch.load(path, map_location="cpu", weights_only=True))
 
 
 set_zoo(Zoo(read_weights, open_saved))

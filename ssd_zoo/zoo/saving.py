@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd_zoo.converters._files import check_finite
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._registry import get_model_builder
 from ssd_zoo.models._weights import SavedModel
 from ssd_zoo.zoo.card import make_card
 from ssd_zoo.zoo.config import describe, open_config
-from ssd_zoo.zoo.files import check_finite, read_header, write_file, write_safetensors
+from ssd_zoo.zoo.files import read_header, write_file, write_safetensors
 from ssd_zoo.zoo.hub import fetch_model, upload_folder
 
 __all__ = ["CONFIG", "MODEL", "from_pretrained", "open_saved", "push_to_hub", "save_pretrained"]
@@ -70,7 +71,7 @@ def save_pretrained(
 def _save(model: SSD, folder: Path, *, address: str, metrics: Any, notes: Any, **meta: Any) -> Path:
     meta["metrics"] = {data: dict(figures) for data, figures in (metrics or {}).items()}
     state = _state(model)
-    check_finite(state, "The model")
+    check_finite(state)
     config = {**describe(model), "meta": meta, "weights_id": _digest(state)}
     # One line a key: default boxes are many numbers.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"

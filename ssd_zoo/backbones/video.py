@@ -1,0 +1,192 @@
+"""Backbones for clips, made of backbones for images.
+
+They keep the names of the 2-D network's tensors. Extra layers, and all but the stages that are told, take each frame
+alone.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from ssd_zoo.backbones.temporal import Inflate, Past, State, Temporal, TemporalConv, temporal_layer
+
+__all__ = ["Frames", "VideoBackbone", "VideoMobileNet", "VideoVGG16D", "run_in_time"]
+
+Frames = Literal["all", "last"]
+
+
+class VideoBackbone(nn.Module):
+    """What all backbones for clips have in common. A family adds the names of its stages, and `maps`.
+
+    Args:
+        backbone: The 2-D network, whose layers and tensors go over to this one.
+        stages: Names of the convolutions of each stage that can look back in time.
+        temporal: How they do; see `temporal_layer`.
+        temporal_stages: The stages in which they do, counted from 1.
+        inflate: What kernels in time start from; see `temporal_layer`.
+        frames: Whether `"all"` frames of a clip get feature maps, or the `"last"` alone.
+
+    Raises:
+        ValueError: If there is no such stage or setting.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        stages: Sequence[Sequence[str]],
+        *,
+        temporal: Temporal,
+        temporal_stages: Sequence[int],
+        inflate: Inflate,
+        frames: Frames,
+    ) -> None:
+        super().__init__()
+        for name, value, allowed in (
+            ("temporal", temporal, get_args(Temporal)),
+            ("inflate", inflate, get_args(Inflate)),
+            ("frames", frames, get_args(Frames)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+        if not temporal_stages or not set(temporal_stages) <= set(range(1, len(stages) + 1)):
+            raise ValueError(
+                f"temporal_stages must name stages from 1 to {len(stages)}, got {tuple(temporal_stages)}. "
+                "A model that looks back nowhere is the 2-D one; it takes clips too, each frame alone."
+            )
+        self.frames = frames
+        for name, child in backbone.named_children():
+            self.add_module(name, child)
+        chosen = [name for stage in sorted(set(temporal_stages)) for name in stages[stage - 1]]
+        for name in chosen:
+            parent, _, place = name.rpartition(".")
+            conv: Any = self.get_submodule(name)
+            setattr(self.get_submodule(parent), place, temporal_layer(conv, temporal, inflate))
+        self.new_layers: tuple[str, ...] = (*backbone.new_layers, *(f"{name}.temporal" for name in chosen))
+
+    def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
+        """Gives the feature maps of a flat batch of frames."""
+        raise NotImplementedError
+
+    def forward(self, batch: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
+        """Gives the feature maps of clips.
+
+        Args:
+            batch: The frames of all clips, `(F, in_chans, H, W)`.
+            lengths: Frames of each clip; by default each frame is a clip.
+
+        Returns:
+            Feature maps of F frames, or of one frame a clip where `frames` is `"last"`.
+        """
+        return self.maps(batch, Past([1] * len(batch) if lengths is None else lengths, batch.device))
+
+    def step(self, batch: Tensor, lengths: Sequence[int], state: State | None = None) -> tuple[list[Tensor], State]:
+        """Gives the feature maps of the next frames of streams.
+
+        Args:
+            batch: The frames of all streams, `(F, in_chans, H, W)`.
+            lengths: Frames of each stream, at least one.
+            state: What the last step gave; None at the start.
+
+        Returns:
+            Feature maps as of `forward`, and the state; every tensor of it has one row a stream.
+        """
+        past = Past(lengths, batch.device, state, remember=True)
+        return self.maps(batch, past), past.state
+
+    def shown(self, features: Tensor, past: Past) -> Tensor:
+        """Leaves only the frames that get feature maps."""
+        return past.last(features) if self.frames == "last" else features
+
+
+class VideoVGG16D(VideoBackbone):
+    """VGG-16 for clips. Its stages lie between the pools: conv1 to conv5.
+
+    Args:
+        backbone: A `VGG16D`.
+        **settings: See `VideoBackbone`.
+    """
+
+    features: nn.Sequential
+    conv4_3_norm: nn.Module
+    extras: nn.ModuleList
+
+    def __init__(self, backbone: Any, **settings: Any) -> None:
+        pools = [i for i, layer in enumerate(backbone.features) if isinstance(layer, nn.MaxPool2d)]
+        stages = [
+            [f"features.{i}" for i in range(start, end) if isinstance(backbone.features[i], nn.Conv2d)]
+            for start, end in pairwise([0, *pools])
+        ]
+        super().__init__(backbone, stages, **settings)
+        self._conv4_3_end, self._conv5_3_end = pools[-2:]
+
+    def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
+        """Gives the feature maps of a flat batch of frames."""
+        maps: list[Tensor] = []
+        for i, layer in enumerate(self.features):
+            if i == self._conv4_3_end:
+                maps.append(self.conv4_3_norm(self.shown(batch, past)))
+            if i == self._conv5_3_end:
+                batch = self.shown(batch, past)
+            batch = run_in_time(layer, batch, past)
+        maps.append(batch)
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+class VideoMobileNet(VideoBackbone):
+    """MobileNetV2 or V3 for clips. Its stages are what lies between strides.
+
+    In a block the depthwise convolution looks back, for `"2plus1d"` the last one, whose kernel in time then mixes
+    channels; in the first stage the stem does too.
+
+    Args:
+        backbone: A `MobileNetV2` or `MobileNetV3`.
+        temporal: See `VideoBackbone`.
+        **settings: See `VideoBackbone`.
+    """
+
+    stem: nn.Module
+    blocks: nn.ModuleList
+    last: nn.Module
+    extras: nn.ModuleList
+
+    def __init__(self, backbone: Any, *, temporal: Temporal, **settings: Any) -> None:
+        strided = [i for i, block in enumerate(backbone.blocks) if block.depthwise.conv.stride == (2, 2)]
+        edges = [0, *strided, len(backbone.blocks)]
+        layer = "project" if temporal == "2plus1d" else "depthwise"
+        stages = [[f"blocks.{i}.{layer}.conv" for i in range(start, end)] for start, end in pairwise(edges)]
+        stages[0].insert(0, "stem.conv")
+        super().__init__(backbone, stages, temporal=temporal, **settings)
+        self._taps_expansion, self._tap = backbone.tap == "expansion", strided[-1]
+
+    def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
+        """Gives the feature maps of a flat batch of frames."""
+        features = run_in_time(self.stem, batch, past)
+        maps: list[Tensor] = []
+        block: Any
+        for i, block in enumerate(self.blocks):
+            before = features
+            expanded = block.expand(features)
+            features = expanded
+            for layer in list(block.children())[1:]:
+                features = run_in_time(layer, features, past)
+            if block.residual:
+                features = before + features
+            if i == self._tap:
+                maps.append(self.shown(expanded if self._taps_expansion else before, past))
+        maps.append(self.last(self.shown(features, past)))
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+
+def run_in_time(module: nn.Module, features: Tensor, past: Past) -> Tensor:
+    """Runs a layer, or a sequence of them, with a look at the past where it takes one."""
+    if isinstance(module, nn.Sequential):
+        for layer in module:
+            features = run_in_time(layer, features, past)
+        return features
+    return module(features, past) if isinstance(module, TemporalConv) else module(features)

@@ -1,0 +1,56 @@
+"""Converts another project's checkpoint into a folder that ssd_zoo loads.
+
+The folder's model detects what the original detects: `ssd_zoo.from_pretrained(DIR)`.
+"""
+
+import argparse
+from pathlib import Path
+
+from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.zoo.checkpoints import ORIGINS, load_checkpoint, recognise
+from ssd_zoo.zoo.saving import save_pretrained
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the subcommand's arguments."""
+    parser.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .safetensors, or a frozen graph, .pb")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
+                        help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
+    parser.add_argument("--categories", metavar="NAME,NAME",
+                        help="names of the classes, background first, or a file of one a line")  # fmt: skip
+    parser.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH",
+                        help="size of the input, where it is not the origin's usual one")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and says what came out."""
+    state = read_checkpoint(args.file)
+    origin = recognise(state, args.origin)
+    categories = None if args.categories is None else _categories(args.categories)
+    model = load_checkpoint(state, origin, categories=categories, size=args.size)
+    save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {origin}.")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    height, width = model.size
+    builder, _ = model.recipe or ("", {})
+    print(
+        f"{args.file}: {origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
+        f"({', '.join(model.categories[:3])}{', …' if len(model.categories) > 3 else ''}), "
+        f"{parameters / 1e6:.1f} M parameters, in {args.output}"
+    )
+    return 0
+
+
+def _categories(text: str) -> list[str]:
+    file = Path(text)
+    names = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"must be a side or HEIGHTxWIDTH, such as 480x640, got {text!r}")
+    return int(sides[0]), int(sides[-1])

@@ -1,0 +1,119 @@
+"""Checkpoint files into tensors by name, without running anything that a file holds."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssd_zoo.converters._protobuf import read_constants
+from ssd_zoo.converters._tables import unwrap
+
+__all__ = ["check_finite", "check_state", "read_checkpoint"]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Reads the tensors of a checkpoint, under the names that they have there.
+
+    Args:
+        path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), or else what `torch.save` wrote: a state dict,
+            or a training checkpoint that holds one.
+
+    Returns:
+        Tensors on the CPU; of a graph all its numeric constants.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(
+            f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."
+        )
+    with file.open("rb"):
+        pass  # What is missing or not readable says so itself.
+    if file.suffix == ".pb":
+        return read_constants(file)
+    if file.suffix == ".safetensors":
+        return check_state(_read_safetensors(file), source=str(file))
+    return check_state(_read_pickle(file), source=str(file))
+
+
+def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str, Tensor]:
+    """Takes the tensors out of a checkpoint and makes sure that they are tensors.
+
+    Args:
+        checkpoint: A state dict, or a training checkpoint that holds one.
+        source: What messages call it.
+
+    Raises:
+        ValueError: If it holds no state dict.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{source} is of type {type(checkpoint).__name__}, not a state dict of tensors by name.")
+    state = unwrap(checkpoint)
+    if not state:
+        raise ValueError(f"{source} holds no tensors.")
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"{source} holds {name!r} of type {type(tensor).__name__}, but a state dict holds tensors only; "
+                "a training checkpoint has it under 'model', 'state_dict' or 'ema'."
+            )
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise ValueError(
+                f"{source} holds {name!r}, a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; only dense "
+                "ones of real numbers load."
+            )
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Makes sure that no tensor holds NaN or infinity.
+
+    Raises:
+        ValueError: Naming the first tensor that does.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            bad = (~tensor.isfinite()).sum().item()
+            raise ValueError(
+                f"Tensor {name!r} holds {bad} numbers of {tensor.numel()} that are NaN or infinite: "
+                "the training has diverged, or the file is damaged."
+            )
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is no whole safetensors file: {error}.") from error
+
+
+def _read_pickle(file: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    # Damaged files fail in many ways, wherever the damage lies.
+    except Exception as error:
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        if needed is None:
+            raise ValueError(f"{file} is damaged, or not what torch.save writes: {_reason(error)}.") from error
+        raise ValueError(
+            f"{file} holds more than tensors and plain values, {needed[1]!r} among it. To unpickle that could run any "
+            "code, so the file is not read. Who trusts it can save its tensors alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE), with 'model' where they lie "
+            "there; of a whole model .state_dict()."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Gives an error's own line, without PyTorch's advice to read the file anyway."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    known = [line.removeprefix("WeightsUnpickler error: ") for line in lines if "WeightsUnpickler error" in line]
+    return (known or lines or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,153 @@
+"""Clips: how a detector of images takes them.
+
+Time is in the backbone alone. For all else the frames of all clips lie one after another, F of them, as so many images.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_clip_targets", "check_clips", "holds_clips", "join_frames", "split_frames", "targets_of_frames"]
+
+Detections = dict[str, Tensor]
+
+
+def holds_clips(images: Any) -> bool:
+    """Says whether a model was called with clips: a list of `(T, C, H, W)`, or a batch `(N, T, C, H, W)`."""
+    if isinstance(images, Tensor):
+        return images.ndim == 5
+    return isinstance(images, (list, tuple)) and len(images) > 0 and getattr(images[0], "ndim", 0) == 4
+
+
+def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int) -> list[Tensor]:
+    """Checks clips and gives their frames, one after another.
+
+    Args:
+        clips: Tensors `(T, in_chans, H, W)` of any lengths and sizes.
+        in_chans: Channels of a frame.
+
+    Returns:
+        F tensors `(in_chans, H, W)`.
+
+    Raises:
+        TypeError: If a clip is no tensor.
+        ValueError: If a clip has another rank, other channels, or no frame.
+    """
+    frames: list[Tensor] = []
+    for i, clip in enumerate(clips):
+        if not isinstance(clip, Tensor):
+            raise TypeError(f"clips[{i}] is a {type(clip).__name__}, not a tensor (T, C, H, W).")
+        shape = tuple(clip.shape)
+        if clip.ndim != 4:
+            raise ValueError(
+                f"clips[{i}] has shape {shape}; expected (T, C, H, W) as of clips[0]. An image is a clip of one frame: "
+                "image.unsqueeze(0)."
+            )
+        if shape[1] != in_chans:
+            way_out = "clip.transpose(0, 1) puts time first" if shape[0] == in_chans else "Convert the clip"
+            raise ValueError(f"clips[{i}] has shape {shape}; expected (T, {in_chans}, H, W). {way_out}.")
+        if shape[0] == 0:
+            raise ValueError(f"clips[{i}] has shape {shape}, so no frame.")
+        frames += clip.as_subclass(Tensor).unbind(0)
+    return frames
+
+
+def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[int]) -> None:
+    """Checks what targets of clips have beyond those of images.
+
+    Args:
+        targets: One dict a clip; `boxes (G, 4)` and `labels (G,)` are checked already.
+        lengths: Frames of each clip.
+
+    Raises:
+        TypeError: If `frame_index` is missing, or indices are no integers.
+        ValueError: If there is no such frame, or an object stands on a frame that is said to be unlabeled.
+    """
+    for i, (target, length) in enumerate(zip(targets, lengths, strict=True)):
+        if "frame_index" not in target:
+            raise TypeError(f"targets[{i}] has no 'frame_index' (G,), which says on which frame each box stands.")
+        if target["frame_index"].shape != target["labels"].shape:
+            raise ValueError(
+                f"targets[{i}] has {len(target['labels'])} boxes and a frame_index of shape "
+                f"{tuple(target['frame_index'].shape)}; expected ({len(target['labels'])},)."
+            )
+        for name in ("frame_index", "labeled_frames"):
+            index = target.get(name, torch.zeros(0, dtype=torch.int64))
+            if index.is_floating_point() or index.dtype == torch.bool:
+                raise TypeError(f"targets[{i}]['{name}'] has dtype {index.dtype}; expected integers.")
+            if ((index < 0) | (index >= length)).any():
+                raise ValueError(
+                    f"targets[{i}]['{name}'] goes from {int(index.min())} to {int(index.max())}; "
+                    f"the clip's {length} frames are 0 to {length - 1}."
+                )
+        if "labeled_frames" in target:
+            stray = ~torch.isin(target["frame_index"], target["labeled_frames"])
+            if stray.any():
+                frame = int(target["frame_index"][stray][0])
+                raise ValueError(f"targets[{i}] has a box on frame {frame}, which is not among its labeled_frames.")
+
+
+def targets_of_frames(
+    targets: Sequence[dict[str, Tensor]], shown: Sequence[Sequence[int]]
+) -> tuple[list[dict[str, Tensor]], list[int]]:
+    """Gives the targets of single frames.
+
+    Args:
+        targets: One dict a clip: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)` and, where not all frames are
+            labeled, `labeled_frames (K,)`.
+        shown: The frames of each clip that are asked for.
+
+    Returns:
+        One dict for each of those that is labeled, and where these stand among all that are asked for.
+    """
+    found, rows = [], []
+    row = -1
+    for target, frames in zip(targets, shown, strict=True):
+        labeled = set(target["labeled_frames"].tolist()) if "labeled_frames" in target else set(frames)
+        for frame in frames:
+            row += 1
+            if frame in labeled:
+                here = target["frame_index"] == frame
+                found.append({"boxes": target["boxes"][here], "labels": target["labels"][here]})
+                rows.append(row)
+    return found, rows
+
+
+def join_frames(detections: Sequence[Detections], shown: Sequence[Sequence[int]]) -> list[Detections]:
+    """Joins the detections of frames to those of clips.
+
+    Args:
+        detections: One dict a frame, clip by clip.
+        shown: Numbers of the frames of each clip.
+
+    Returns:
+        One dict a clip, frame by frame: what the frames have, and `frame_index (n,)`, int64.
+    """
+    joined = []
+    left = iter(detections)
+    for frames in shown:
+        of_clip = [next(left) for _ in frames]
+        clip = {key: torch.cat([found[key] for found in of_clip]) for key in of_clip[0]}
+        counts = torch.tensor([len(found["scores"]) for found in of_clip])
+        index = torch.tensor(frames).repeat_interleave(counts)
+        clip["frame_index"] = index.to(clip["labels"].device)
+        joined.append(clip)
+    return joined
+
+
+def split_frames(detections: Detections, num_frames: int, *, start: int = 0) -> list[Detections]:
+    """Splits a clip's detections, or its target, by frames.
+
+    Args:
+        detections: Tensors of one row a box, `frame_index (n,)` among them; what has other rows goes with none.
+        num_frames: Frames of the clip.
+        start: Number of the first frame; in streams they count on.
+
+    Returns:
+        One dict a frame with the rows of that frame in the order that they had, without `frame_index`.
+    """
+    index = detections["frame_index"]
+    rows = {key: value for key, value in detections.items() if key not in ("frame_index", "labeled_frames")}
+    return [{key: value[index == frame] for key, value in rows.items()} for frame in range(start, start + num_frames)]

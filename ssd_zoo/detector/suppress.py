@@ -1,0 +1,97 @@
+"""Greedy non-maximum suppression of a batch, within classes."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+__all__ = ["overlaps_of_class", "suppress", "suppress_in_rounds"]
+
+# Rounds between two looks at whether anything changed, each of which waits for the device.
+_ROUNDS_AT_ONCE = 8
+
+
+def suppress(boxes: Tensor, labels: Tensor, eligible: Tensor, scores: Tensor, nms_thresh: float) -> Tensor:
+    """Finds the candidates that greedy NMS within each class keeps.
+
+    Args:
+        boxes: `(N, K, 4)`, xyxy, in falling order of score.
+        labels: `(N, K)`.
+        eligible: `(N, K)`, False for candidates that do not take part.
+        scores: `(N, K)`.
+        nms_thresh: A box goes where it overlaps a better one of its class by a larger IoU.
+
+    Returns:
+        `(N, K)`, True for what is kept.
+    """
+    if boxes.device.type == "cpu":
+        return _suppress_one_by_one(boxes, labels, eligible, scores, nms_thresh)
+    overlaps, settled = overlaps_of_class(boxes, labels, nms_thresh), False
+    kept = eligible
+    while not settled:
+        kept, settled_images = suppress_in_rounds(overlaps, eligible, _ROUNDS_AT_ONCE, start=kept)
+        settled = bool(settled_images.all())
+    return kept
+
+
+def _suppress_one_by_one(boxes: Tensor, labels: Tensor, eligible: Tensor, scores: Tensor, nms_thresh: float) -> Tensor:
+    """Calls torchvision's kernel for each image: it compares each box that it keeps with all that follow.
+
+    Classes are kept apart by moving them apart, in float64, so that moving rounds nothing.
+    """
+    kept = torch.zeros_like(eligible)
+    stride = boxes.flatten(1).amax(1, keepdim=True).double() - boxes.flatten(1).amin(1, keepdim=True) + 1
+    moved = boxes.double() + (labels * stride).unsqueeze(-1)
+    order = scores.double()
+    for i, candidates in enumerate(eligible):
+        index = candidates.nonzero().squeeze(1)
+        kept[i, index[nms(moved[i, index], order[i, index], nms_thresh)]] = True
+    return kept
+
+
+def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
+    """Tells which candidates would suppress which.
+
+    Args:
+        boxes: `(N, K, 4)`, xyxy, in falling order of score.
+        labels: `(N, K)`.
+        nms_thresh: Largest IoU of two boxes of a class that both stay.
+
+    Returns:
+        `(N, K, K)`, True where the candidate of the column comes before that of the row, has its class, and overlaps
+        it by more than the threshold.
+    """
+    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(-1)
+    a1, b1, a2, b2 = boxes.unsqueeze(1).unbind(-1)
+    width = (torch.min(x2, a2) - torch.max(x1, a1)).clamp(min=0)
+    intersection = width * (torch.min(y2, b2) - torch.max(y1, b1)).clamp(min=0)
+    union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - intersection
+    position = torch.arange(labels.shape[1], device=labels.device)
+    before = position.unsqueeze(1) > position
+    return (intersection / union > nms_thresh) & (labels.unsqueeze(2) == labels.unsqueeze(1)) & before
+
+
+def suppress_in_rounds(
+    overlaps: Tensor, eligible: Tensor, rounds: int, *, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Does greedy NMS for all candidates at once, round after round.
+
+    In each round a candidate stays if nothing that stayed in the round before overlaps it. The first candidate is
+    right from the start and each round makes right at least one more, mostly nearly all; what a round leaves as it was
+    is the greedy result.
+
+    Args:
+        overlaps: `(N, K, K)` from `overlaps_of_class`.
+        eligible: `(N, K)`, False for candidates that do not take part.
+        rounds: How many rounds.
+        start: `(N, K)`, what earlier rounds kept.
+
+    Returns:
+        `(N, K)`, True for what is kept, and `(N,)`, whether the last round left it as it was.
+    """
+    kept = before = eligible if start is None else start
+    # A product of matrices is what every runtime does fast; sums of zeros and ones are exact.
+    overlaps = overlaps.float()
+    for _ in range(rounds):
+        before = kept
+        kept = eligible & (overlaps @ before.float().unsqueeze(-1)).squeeze(-1).eq(0)
+    return kept, (kept == before).all(1)

@@ -1,0 +1,142 @@
+"""Targets: checked, batched, moved between sizes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, TVTensor
+
+__all__ = ["batch_targets", "box_scales", "check_target_faults", "check_targets", "scale_boxes", "target_faults"]
+
+Size = tuple[int, int]
+
+
+def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
+    """Moves boxes from an image of one size to the same image at another.
+
+    Args:
+        boxes: `(..., 4)`, xyxy in pixels.
+        from_size: (height, width) that they belong to.
+        to_size: (height, width) that they shall belong to.
+    """
+    return boxes * box_scales([from_size], [to_size], boxes.device)[0]
+
+
+def box_scales(from_sizes: Sequence[Size], to_sizes: Sequence[Size], device: torch.device) -> Tensor:
+    """Gives what boxes `(..., 4)` are multiplied by to move between sizes (height, width): `(N, 4)`, one row a pair."""
+    scales = torch.tensor(to_sizes, dtype=torch.float32, device="cpu") / torch.tensor(
+        from_sizes, dtype=torch.float32, device="cpu"
+    )
+    return scales[:, [1, 0, 1, 0]].to(device, non_blocking=True)
+
+
+def check_targets(targets: Any, num_images: int) -> list[dict[str, Tensor]]:
+    """Checks types and shapes of the targets of a batch.
+
+    Args:
+        targets: One dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`, integers from 1.
+            Images without objects have `boxes (0, 4)` and `labels (0,)`.
+        num_images: How many images there are.
+
+    Returns:
+        Per image a dict of `boxes (G, 4)`, floating point, and `labels (G,)`, int64.
+
+    Raises:
+        TypeError: If targets are missing, or have the wrong type.
+        ValueError: If shapes are invalid. The message names the target.
+    """
+    if targets is None:
+        raise TypeError("Losses need targets: call model(images, targets), or model.eval() first for detections alone.")
+    if len(targets) != num_images:
+        raise ValueError(f"Got {num_images} images and {len(targets)} targets; each image needs one.")
+    return [_check_target(target, i) for i, target in enumerate(targets)]
+
+
+def _check_target(target: Any, i: int) -> dict[str, Tensor]:
+    if not isinstance(target, dict) or not {"boxes", "labels"} <= target.keys():
+        got = sorted(target) if isinstance(target, dict) else type(target).__name__
+        raise TypeError(f"targets[{i}] must be a dict with 'boxes' and 'labels', got {got}.")
+    boxes, labels = target["boxes"], target["labels"]
+    for name, value in (("boxes", boxes), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"targets[{i}]['{name}'] must be a tensor, got {type(value).__name__}.")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(
+            f"targets[{i}]['boxes'] has shape {tuple(boxes.shape)}; expected (G, 4), xyxy in pixels. "
+            "An image without objects has torch.zeros(0, 4)."
+        )
+    if labels.shape != boxes.shape[:1]:
+        raise ValueError(
+            f"targets[{i}] has {len(boxes)} boxes and labels of shape {tuple(labels.shape)}; expected ({len(boxes)},)."
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"targets[{i}]['labels'] has dtype {labels.dtype}; expected integers.")
+    if isinstance(boxes, BoundingBoxes) and boxes.format != BoundingBoxFormat.XYXY:
+        raise ValueError(
+            f"targets[{i}]['boxes'] are in the format {boxes.format.name}; convert them with "
+            "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY')."
+        )
+    boxes, labels = (value.as_subclass(Tensor) if isinstance(value, TVTensor) else value for value in (boxes, labels))
+    return {"boxes": boxes if boxes.dtype == torch.float64 else boxes.float(), "labels": labels.long()}
+
+
+def target_faults(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Tells objects that nothing can be learned from.
+
+    Args:
+        boxes: `(..., 4)`, xyxy in pixels.
+        labels: `(...)`, int64.
+        num_classes: Number of classes, background counted.
+
+    Returns:
+        `(2, ...)`: whether the label is no class, and whether the box is not finite or has no area.
+    """
+    no_class = (labels < 1) | (labels >= num_classes)
+    no_box = ~(boxes.isfinite().all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1))
+    return torch.stack([no_class, no_box])
+
+
+def check_target_faults(faults: Tensor, targets: Sequence[dict[str, Tensor]], num_classes: int) -> None:
+    """Raises an error for the first fault.
+
+    Args:
+        faults: `(2, N, G)` from `target_faults`, False for padding.
+        targets: The targets that they were found in.
+        num_classes: Number of classes, background counted.
+
+    Raises:
+        ValueError: If there is a fault. The message names the target and the box.
+    """
+    if not faults.any():
+        return
+    kind, i, k = faults.nonzero()[0].tolist()
+    if kind == 0:
+        label = int(targets[i]["labels"][k])
+        why = "0 is the background, objects start at 1" if label == 0 else "background is counted"
+        raise ValueError(
+            f"targets[{i}]['labels'][{k}] is {label}; "
+            f"with {num_classes} classes labels go from 1 to {num_classes - 1} ({why})."
+        )
+    raise ValueError(
+        f"targets[{i}]['boxes'][{k}] is {targets[i]['boxes'][k].tolist()}; expected finite xyxy with x1 < x2 and "
+        "y1 < y2. Correct it, or build the model with on_invalid_boxes='drop' to train without such boxes."
+    )
+
+
+def batch_targets(targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pads checked targets to the same number of objects, at least one.
+
+    Returns:
+        `boxes (N, G, 4)`, `labels (N, G)` and `valid (N, G)`, False for the padding.
+    """
+    counts = [len(target["labels"]) for target in targets]
+    # One image more makes room for at least one object.
+    one_object = {"boxes": targets[0]["boxes"].new_zeros(1, 4), "labels": targets[0]["labels"].new_zeros(1)}
+    boxes, labels = (
+        pad_sequence([target[key] for target in (*targets, one_object)], batch_first=True)[:-1]
+        for key in ("boxes", "labels")
+    )
+    valid = torch.arange(labels.shape[1], device="cpu") < torch.tensor(counts, device="cpu").unsqueeze(1)
+    return boxes, labels, valid.to(labels.device, non_blocking=True)

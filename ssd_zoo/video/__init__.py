@@ -1,0 +1,21 @@
+"""Streams, tubes and their metrics."""
+
+from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.video.metrics import bootstrap_difference, frame_map, match_frames, match_tubes, mean_ap, video_map
+from ssd_zoo.video.streams import export_step, reset_streams
+from ssd_zoo.video.tubes import link_tubes, tube_iou, tubes_of_target
+
+__all__ = [
+    "bootstrap_difference",
+    "export_step",
+    "frame_map",
+    "link_tubes",
+    "match_frames",
+    "match_tubes",
+    "mean_ap",
+    "reset_streams",
+    "split_frames",
+    "tube_iou",
+    "tubes_of_target",
+    "video_map",
+]

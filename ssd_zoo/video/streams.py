@@ -1,0 +1,68 @@
+"""The state of streams, and their step as a graph.
+
+A state is a dict of tensors with one row a stream, so `{key: value[rows] for key, value in state.items()}` chooses
+streams, `torch.cat` joins them, and any file format for tensors keeps them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["export_step", "reset_streams"]
+
+State = dict[str, Tensor]
+
+
+def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) -> State:
+    """Lets streams start anew, for example where another video begins.
+
+    Args:
+        state: What `model.step` gave; it is not changed.
+        streams: Their numbers, or a mask `(S,)`.
+
+    Returns:
+        The state for the next step.
+    """
+    chosen = torch.as_tensor(streams, device=state["frames_seen"].device)
+    frames_seen = state["frames_seen"].clone()
+    frames_seen[chosen] = 0
+    return {**state, "frames_seen": frames_seen}
+
+
+def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, State]:
+    """Exports the step of streams, one frame each, by `torch.export`.
+
+    Args:
+        model: In evaluation mode.
+        num_streams: How many streams, S.
+
+    Returns:
+        The program and the state to start from. The program takes frames `(S, in_chans, height, width)` as
+        `model.prepare` gives them, and the state; it gives raw output and the next state. No tensor has more than four
+        axes.
+
+    Raises:
+        ValueError: If the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("Streams are for detecting: call model.eval() first.")
+    parameter = next(model.parameters())
+    frames = torch.zeros(num_streams, model.in_chans, *model.size, dtype=parameter.dtype, device=parameter.device)
+    with torch.no_grad():
+        _, state = model.step_raw(frames, [1] * num_streams)
+        state = {key: torch.zeros_like(value) for key, value in state.items()}
+        program = torch.export.export(_Step(model), (frames, state), strict=False)
+    return program, state
+
+
+class _Step(nn.Module):
+    def __init__(self, model: SSD) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        return self.model.step_raw(frames, [1] * len(frames), state)

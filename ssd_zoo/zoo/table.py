@@ -1,0 +1,58 @@
+"""The table of all weights, for the command line and the documentation."""
+
+from collections.abc import Iterable, Sequence
+
+from ssd_zoo.models._registry import get_model_weights, list_models
+from ssd_zoo.models._weights import WeightsEnum
+
+__all__ = ["list_weights", "weights_table"]
+
+_HEADER = ("Weights", "Builder", "Results", "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
+
+
+def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
+    """Lists the weights of all detectors, each with its builder's name; those that ship in the package come first.
+
+    Args:
+        include: Shell-style patterns of builders' names.
+    """
+    names = list_models(include)
+    # Aliases, as DEFAULT is one, are their entry once more.
+    entries = dict.fromkeys((name, entry) for name in names for entry in get_model_weights(name).__members__.values())
+    return sorted(entries, key=lambda row: not row[1].url.startswith("package:"))
+
+
+def weights_table(include: Iterable[str] | str | None = None) -> str:
+    """Gives the table of weights in Markdown, its columns aligned.
+
+    Args:
+        include: Shell-style patterns of builders' names.
+    """
+    rows = [_HEADER, *(_row(name, entry) for name, entry in list_weights(include))]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
+    lines = [_line(row, widths) for row in rows]
+    return "\n".join([lines[0], _line(["-" * width for width in widths], widths), *lines[1:]])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+
+def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
+    meta = entry.meta
+    return (
+        entry.name,
+        name,
+        "; ".join(_result(data, figures) for data, figures in meta["metrics"].items()) or "not known",
+        str(len(meta["categories"])),
+        f"{meta['num_params'] / 1e6:.2f} M",
+        f"{meta['macs'] / 1e9:.2f} G",
+        f"{meta['file_size'] / 1e6:.1f} MB" + (", ships" if entry.url.startswith("package:") else ""),
+        meta["licence"],
+        meta["origin"].partition(", ")[0].removeprefix("https://"),
+    )
+
+
+def _result(data: str, figures: dict[str, float | str]) -> str:
+    values = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "source")
+    return f"{values} on {data}, {figures['source']}"

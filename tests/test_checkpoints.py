@@ -1,0 +1,273 @@
+"""What `load_checkpoint` refuses, and what it says then; files that other architectures of the origins have."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import ssd_zoo
+from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.converters._protobuf import read_constants
+
+
+@pytest.fixture(scope="module")
+def state():
+    """The slim face detector's tensors, by Ultra-Light-Face's names."""
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite320_ultraface_slim(num_classes=2)
+    # Ours to theirs: what the converter does, the other way round.
+    names = {}
+    for name in model.state_dict():
+        theirs = name.replace("backbone.extra.", "extras.0.").replace("backbone.stem.", "base_net.0.")
+        for old, new in (("extras.0.2.", "extras.0.2.0."), ("extras.0.4.", "extras.0.2.2.")):
+            theirs = theirs.replace(old, new)
+        if theirs.startswith("backbone.blocks."):
+            _, _, block, part, *rest = theirs.split(".")
+            theirs = f"base_net.{int(block) + 1}.{3 * int(part) + (rest[0] == 'norm')}.{rest[1]}"
+        theirs = theirs.replace("base_net.0.conv", "base_net.0.0").replace("base_net.0.norm", "base_net.0.1")
+        theirs = theirs.replace("head.cls_logits", "classification_headers")
+        names[name] = theirs.replace("head.bbox_regression", "regression_headers")
+    return {names[name]: tensor for name, tensor in model.state_dict().items()}
+
+
+def test_every_way_to_give_it(state, tmp_path):
+    torch.save(state, tmp_path / "a.pth")
+    torch.save({"module." + name: tensor for name, tensor in state.items()}, tmp_path / "b.pt")
+    torch.save({"epoch": 1, "model": {"state_dict": state}}, tmp_path / "c.tar")
+    torch.save({"model_ema": {"n_averaged": torch.tensor(3), **state}}, tmp_path / "d.bin")
+    torch.save(state, tmp_path / "e.pth", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "f.safetensors")
+    image = torch.rand(3, 50, 60, generator=torch.Generator().manual_seed(0))
+    expected = None
+    for given in (state, *sorted(tmp_path.iterdir()), str(tmp_path / "a.pth")):
+        model = ssd_zoo.load_checkpoint(given)
+        assert not model.training
+        with torch.inference_mode():
+            raw = model.forward_raw(model.prepare([image]))
+        expected = expected or raw
+        assert all(torch.equal(raw[key], expected[key]) for key in raw)
+
+
+def test_half_precision_is_computed_in_single(state):
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    model = ssd_zoo.load_checkpoint(half)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_categories(state):
+    assert ssd_zoo.load_checkpoint(state).categories == ["background", "face"]
+    assert ssd_zoo.load_checkpoint(state, categories=["nothing", "helmet"]).categories == ["nothing", "helmet"]
+    with pytest.raises(ValueError, match="2 classes, background counted, but there are 1 categories"):
+        ssd_zoo.load_checkpoint(state, categories=["face"])
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('unpickled')",))
+
+
+def test_nothing_is_unpickled(tmp_path):
+    torch.save({"model": Harmful()}, tmp_path / "zip.pth")
+    torch.save({"model": Harmful()}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    for name in ("zip", "legacy", "module"):
+        with pytest.raises(ValueError, match=r"could run any code, so the file is not read.*torch\.save\(") as error:
+            ssd_zoo.load_checkpoint(tmp_path / f"{name}.pth")
+        assert ("Linear" if name == "module" else "exec") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ({}, "holds no tensors"),
+        ({"model": {}}, "holds no tensors"),
+        ([1, 2], "is of type list, not a state dict"),
+        ({"lr": 0.1, "weights": torch.ones(1)}, "holds 'lr' of type float"),
+        ({"a": torch.ones(2).to(torch.complex128)}, "holds 'a', .*only dense"),
+        ({"a": torch.ones(2, device="meta")}, "holds 'a', .*only dense"),
+    ],
+)
+def test_no_state_dicts(checkpoint, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ssd_zoo.load_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=message):
+        ssd_zoo.load_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_file_that_holds_itself(tmp_path):
+    checkpoint = {}
+    checkpoint["model"] = checkpoint
+    torch.save(checkpoint, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="holds 'model' of type dict"):
+        ssd_zoo.load_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_truncated_files(state, form, tmp_path):
+    file = tmp_path / ("x.safetensors" if form == "safetensors" else "x.pth")
+    if form == "safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=form == "zip")
+    content = file.read_bytes()
+    for length in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="x.*(damaged|no whole)"):
+            ssd_zoo.load_checkpoint(file)
+    with pytest.raises(FileNotFoundError):
+        ssd_zoo.load_checkpoint(tmp_path / "none.pth")
+    with pytest.raises(IsADirectoryError, match="from_pretrained"):
+        ssd_zoo.load_checkpoint(tmp_path)
+
+
+def test_files_of_another_kind(tmp_path):
+    for name, content in (
+        ("x.pth", b"GIF89a" * 50),
+        ("y.pth", pickle.dumps({"a": 1})),
+        ("z.safetensors", b"\xff" * 99),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.*(damaged|no whole|holds|read)"):
+            ssd_zoo.load_checkpoint(tmp_path / name)
+
+
+def test_wrong_shapes_missing_and_foreign_tensors(state):
+    weight = "base_net.3.3.weight"
+    with pytest.raises(ValueError, match=rf"'{weight}' .*must have shape \(32, 32, 1, 1\), got \(32, 31, 1, 1\)"):
+        ssd_zoo.load_checkpoint(state | {weight: torch.zeros(32, 31, 1, 1)})
+    huge = torch.zeros(1).expand(10**6, 10**6, 10**4)
+    with pytest.raises(ValueError, match=rf"'{weight}' .*got \(1000000, 1000000, 10000\)"):
+        ssd_zoo.load_checkpoint(state | {weight: huge})
+    with pytest.raises(
+        ValueError, match=r"lacks tensors of this model: 1 of them, backbone\.blocks\.2\.1\.conv\.weight"
+    ):
+        ssd_zoo.load_checkpoint({name: tensor for name, tensor in state.items() if name != weight})
+    with pytest.raises(ValueError, match=r"no known origin.*Nearest is ultraface, which does not know 'fc\.weight'"):
+        ssd_zoo.load_checkpoint(state | {"fc.weight": torch.zeros(1)})
+    head = {name: tensor for name, tensor in state.items() if not name.startswith("regression_headers.0")}
+    with pytest.raises(ValueError, match="head of the first feature map is missing"):
+        ssd_zoo.load_checkpoint(head)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite(state, value):
+    tensor = state["base_net.3.3.weight"].clone()
+    tensor[0, 0] = value
+    with pytest.raises(ValueError, match=r"'base_net\.3\.3\.weight' holds 1 numbers of 1024 that are NaN or infinite"):
+        ssd_zoo.load_checkpoint(state | {"base_net.3.3.weight": tensor})
+
+
+def test_origins(state):
+    assert ssd_zoo.load_checkpoint(state, "ultraface").size == (240, 320)
+    with pytest.raises(ValueError, match="Unknown origin 'caffe'; known are amdegroot, .*, ultraface"):
+        ssd_zoo.load_checkpoint(state, "caffe")
+    with pytest.raises(ValueError, match="not of the origin 'lufficc'"):
+        ssd_zoo.load_checkpoint(state, "lufficc")
+    with pytest.raises(ValueError, match="fit none of amdegroot, .*They begin with 'a', 'b'"):
+        ssd_zoo.load_checkpoint({"a": torch.ones(1), "b": torch.ones(1)})
+    with pytest.raises(ValueError, match="ssd_zoo's own.*from_pretrained"):
+        ssd_zoo.load_checkpoint(ssd_zoo.load_checkpoint(state).state_dict())
+    # A classifier has no head that detects.
+    with pytest.raises(ValueError, match="no known origin"):
+        ssd_zoo.load_checkpoint({"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)})
+
+
+def number(field, value):
+    return varint(field << 3) + varint(value)
+
+
+def varint(value):
+    value %= 2**64
+    start = b""
+    while value >= 0x80:
+        start += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return start + bytes([value])
+
+
+def message(field, *parts):
+    content = b"".join(parts)
+    return varint(field << 3 | 2) + varint(len(content)) + content
+
+
+def constant(name, dtype, shape, *values):
+    dimensions = message(2, *(message(2, number(1, size)) for size in shape))
+    tensor = message(8, number(1, dtype), dimensions, *values)
+    attributes = message(5, message(1, b"value"), message(2, tensor))
+    return message(1, message(1, name.encode()), message(2, b"Const"), attributes)
+
+
+def test_constants_of_each_form(tmp_path):
+    nodes = [
+        constant("content", 1, [2, 2], message(4, np.arange(4, dtype="<f4").tobytes())),
+        constant("half", 19, [2], message(4, np.array([1.5, -2], "<f2").tobytes())),
+        # Half precision that is not packed as content comes as the bits of each number.
+        constant("half listed", 19, [2], message(13, varint(0x3E00), varint(0xC000))),
+        constant("listed", 1, [2], message(5, struct.pack("<2f", 1, 2))),
+        constant("one by one", 1, [], varint(5 << 3 | 5) + struct.pack("<f", 7)),
+        constant("repeated", 3, [3], number(7, 5)),
+        constant("negative", 3, [2], message(7, varint(-1), varint(4))),
+        constant("nothing listed", 3, [2]),
+        constant("long", 9, [1], message(10, varint(-(2**40)))),
+        constant("truth", 10, [2], message(11, varint(1), varint(0))),
+        constant("a text", 7, [], message(8, b"no number")),
+        message(1, message(1, b"image"), message(2, b"Placeholder")),
+    ]
+    (tmp_path / "graph.pb").write_bytes(b"".join(nodes) + number(4, 21))
+    found = {name: (str(t.dtype), t.tolist()) for name, t in read_checkpoint(tmp_path / "graph.pb").items()}
+    assert found == {
+        "content": ("torch.float32", [[0, 1], [2, 3]]),
+        "half": ("torch.float16", [1.5, -2]),
+        "half listed": ("torch.float16", [1.5, -2]),
+        "listed": ("torch.float32", [1, 2]),
+        "one by one": ("torch.float32", 7),
+        "repeated": ("torch.int32", [5, 5, 5]),
+        "negative": ("torch.int32", [-1, 4]),
+        "nothing listed": ("torch.int32", [0, 0]),
+        "long": ("torch.int64", [-(2**40)]),
+        "truth": ("torch.bool", [True, False]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no constants"),
+        (b"\x08", "ends within a number"),
+        (b"\xff" * 20, "more than 10 bytes"),
+        (b"\x0b\x0b", "unknown wire type 3"),
+        (message(1, b"x" * 9)[:-1], "ends 1 bytes too early"),
+        (varint(1 << 3 | 2) + varint(2**62), "too early"),
+        (number(1, 5), "a number where a message should be"),
+        (constant("w", 1, [2, 2], message(4, b"\0" * 15)), r"constant 'w': shape \[2, 2\] of float32 needs other"),
+        (constant("w", 1, [2**20, 2**20], number(1, 1)), r"constant 'w': shape .* has 0 values"),
+        (constant("w", 1, [2**40], message(4, b"")), "its shape is not known"),
+        (constant("w", 1, [-1], message(4, b"")), "its shape is not known"),
+        (constant("w", 1, [1], message(5, b"\0" * 6)), "constant 'w'"),
+    ],
+)
+def test_hostile_graphs(content, message, tmp_path):
+    (tmp_path / "x.pb").write_bytes(content)
+    with pytest.raises(ValueError, match=f"x.pb.*{message}"):
+        read_constants(tmp_path / "x.pb")
+
+
+def test_messages_within_messages_do_not_recurse(tmp_path):
+    nested = b""
+    for _ in range(5000):
+        nested = message(1, nested)
+    (tmp_path / "x.pb").write_bytes(nested)
+    with pytest.raises(ValueError, match="no constants|a number where|end"):
+        read_constants(tmp_path / "x.pb")
+
+
+def test_truncated_graph(test_data, tmp_path):
+    content = (test_data / "weights/ssdlite_mobilenet_v2_person/frozen_inference_graph.pb").read_bytes()
+    for length in (100, len(content) // 2, len(content) - 1):
+        (tmp_path / "x.pb").write_bytes(content[:length])
+        with pytest.raises(ValueError, match="x.pb"):
+            ssd_zoo.load_checkpoint(tmp_path / "x.pb")

@@ -1,0 +1,104 @@
+"""`ssd-zoo convert`, as its users call it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import ssd_zoo
+from ssd_zoo.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def convert(capsys):
+    """Runs the command in this process; gives exit code, output and errors."""
+
+    def run(*args) -> tuple[int, str, str]:
+        try:
+            code = main(["convert", *map(str, args)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def faces(test_data) -> Path:
+    return test_data / "weights/ultraface/version-slim-320.pth"
+
+
+def test_the_folder_holds_the_model(convert, faces, tmp_path):
+    code, out, err = convert(faces, "--output", tmp_path / "slim")
+    assert (code, err) == (0, "")
+    assert out == (
+        f"{faces}: ultraface, ssdlite320_ultraface_slim, 240 × 320, 2 classes (background, face), "
+        f"0.3 M parameters, in {tmp_path / 'slim'}\n"
+    )
+    image = torch.rand(3, 100, 90, generator=torch.Generator().manual_seed(0))
+    saved, original = ssd_zoo.from_pretrained(tmp_path / "slim").eval(), ssd_zoo.load_checkpoint(faces)
+    saved.score_thresh = original.score_thresh = 0.1
+    with torch.inference_mode():
+        [found], [expected] = saved([image]), original([image])
+    assert len(found["boxes"]) > 10
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert "`version-slim-320.pth`, a file of ultraface" in (tmp_path / "slim/README.md").read_text()
+
+
+def test_categories_and_size(convert, faces, tmp_path):
+    (tmp_path / "names.txt").write_text("nothing\nhelmet\n\n")
+    code, out, _ = convert(
+        faces, "--output", tmp_path / "a", "--categories", tmp_path / "names.txt", "--size", "480x640"
+    )
+    assert code == 0
+    assert "480 × 640, 2 classes (nothing, helmet)" in out
+    model = ssd_zoo.from_pretrained(tmp_path / "a")
+    assert (model.size, model.categories) == ((480, 640), ["nothing", "helmet"])
+    _, out, _ = convert(faces, "--output", tmp_path / "b", "--categories", "nothing, mask", "--origin", "ultraface")
+    assert "(nothing, mask)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--origin", "lufficc"], "not of the origin 'lufficc'"),
+        (["--origin", "caffe"], "invalid choice: 'caffe'"),
+        (["--categories", "face"], "2 classes, background counted, but there are 1 categories"),
+        (["--size", "wide"], "must be a side or HEIGHTxWIDTH, such as 480x640, got 'wide'"),
+    ],
+)
+def test_arguments_that_make_no_sense(convert, faces, tmp_path, arguments, message):
+    code, out, err = convert(faces, "--output", tmp_path / "x", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "x").exists()
+
+
+def test_files_that_are_none(convert, tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"no checkpoint")
+    for file, message in ((tmp_path / "none.pth", "No such file"), (tmp_path / "x.pth", "is damaged")):
+        code, _, err = convert(file, "--output", tmp_path / "out")
+        assert code == 2
+        assert err.startswith("ssd-zoo: ")
+        assert message in err
+    (tmp_path / "taken").write_text("a file")
+    assert not (tmp_path / "out").exists()
+
+
+def test_page_knows_every_option(convert):
+    _, out, _ = convert("--help")
+    options = set(re.findall(r"--[a-z][a-z-]+", out)) - {"--help"}
+    page = (Path(__file__).parents[1] / "docs/checkpoints.md").read_text()
+    assert set(re.findall(r"`(--[a-z][a-z-]+)", page)) == options
+
+
+def test_page_lists_every_origin():
+    page = (Path(__file__).parents[1] / "docs/checkpoints.md").read_text()
+    from ssd_zoo.zoo.checkpoints import ORIGINS
+
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == sorted(ORIGINS)

@@ -1,0 +1,181 @@
+"""What compilers and exporters take, and what waits for no device."""
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ssd_zoo import SSD, DefaultBoxGenerator
+from ssd_zoo.detector.layers import ConvNormAct
+
+
+class Backbone(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = ConvNormAct(3, 8, 3, stride=2)
+        self.second = ConvNormAct(8, 8, 3, stride=2)
+
+    def forward(self, batch):
+        first = self.first(batch[..., ::4, ::4])
+        return [first, self.second(first)]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    default_boxes = DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
+    categories = ["background", "cat", "dog"]
+    return SSD(Backbone(), default_boxes, (64, 64), categories, detections_per_img=20, topk_candidates=50).eval()
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def images_of(*sizes):
+    return [torch.rand(3, *size, generator=torch.Generator().manual_seed(i)) for i, size in enumerate(sizes)]
+
+
+def targets_of(*counts):
+    corners = torch.rand(sum(counts), 2, generator=torch.Generator().manual_seed(0)) * 20
+    boxes = torch.cat([corners, corners + 15], dim=1)
+    labels = torch.arange(sum(counts)) % 2 + 1
+    return [
+        {"boxes": b, "labels": k} for b, k in zip(boxes.split(list(counts)), labels.split(list(counts)), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["forward_raw", "forward_fixed"])
+@torch.no_grad()
+def test_whole_graphs(model, name):
+    function = getattr(model, name)
+    batch = model.prepare(images_of((40, 60), (50, 50), (30, 30)))
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")(batch)
+    for key, value in function(batch).items():
+        torch.testing.assert_close(compiled[key], value)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("score_function", ["softmax", "sigmoid"])
+def test_losses_are_a_whole_graph(model, loss, score_function):
+    model.classification_loss, model.score_function = loss, score_function
+    batch = model.prepare(images_of((40, 60), (50, 50)))
+    objects = model._prepare_targets(targets_of(3, 1), [(40, 60), (50, 50)])
+    results = []
+    for function in (model.forward_losses, torch.compile(model.forward_losses, fullgraph=True, backend="aot_eager")):
+        losses = function(batch, *objects)
+        model.zero_grad()
+        sum(losses.values()).backward()
+        results.append({**losses, **{name: parameter.grad for name, parameter in model.named_parameters()}})
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", ["forward_raw", "forward_fixed"])
+def test_exports_with_any_batch(model, name):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return getattr(self.model, name)(batch)
+
+    batch = model.prepare(images_of((40, 60), (50, 50), (30, 30)))
+    with torch.no_grad():
+        program = torch.export.export(
+            Wrapped(), (batch[:2],), dynamic_shapes={"batch": {0: torch.export.Dim("batch", min=1, max=64)}}
+        )
+        for images in (1, 3):
+            exported = program.module()(batch[:images])
+            for key, value in getattr(model, name)(batch[:images]).items():
+                torch.testing.assert_close(exported[key], value)
+
+
+def test_sizes_of_images_compile_nothing_anew(model):
+    compiled = torch.compile(model, backend="aot_eager")
+    sizes = [(40, 60), (33, 44), (70, 51), (64, 64), (20, 90), (55, 35), (41, 61), (90, 20)]
+    graphs = []
+    with torch.no_grad():
+        for count in (2, 3, 4, 5):
+            for start in range(3):
+                images = images_of(*sizes[start : start + count])
+                found = compiled(images)
+                for ours, expected in zip(found, model(images), strict=True):
+                    torch.testing.assert_close(ours, expected)
+                graphs.append(counters["stats"]["unique_graphs"])
+    # One of the first batch's size, one of any.
+    assert graphs == [1] * 3 + [2] * 9
+    assert not counters["graph_break"]
+
+
+def test_training_compiles(model):
+    model.train()
+    compiled = torch.compile(model, backend="aot_eager")
+    graphs = []
+    for sizes, counts in (((40, 60), (33, 44)), (2, 3)), (((41, 30), (34, 45)), (5, 0)), (((20, 25), (70, 9)), (1, 4)):
+        losses = compiled(images_of(*sizes), targets_of(*counts))
+        sum(losses.values()).backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+        graphs.append(counters["stats"]["unique_graphs"])
+    # One of the first number of objects, one of any.
+    assert graphs == [1, 2, 2]
+
+
+def test_nothing_waits_for_a_device(model):
+    # Fake tensors have no values: whatever asks for one, as a device would have to be waited for, is an error.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        targets = [{key: mode.from_tensor(value) for key, value in target.items()} for target in targets_of(3, 0)]
+        batch = mode.from_tensor(torch.rand(2, 3, 64, 64))
+        postponed = []
+        model._checks.add = lambda values, check: postponed.append(values)
+        assert model.prepare(list(batch)).shape == (2, 3, 64, 64)
+        objects = model._prepare_targets(targets, [(64, 64), (64, 64)])
+        losses = model.forward_losses(batch, *objects)
+        assert all(value.shape == () for value in losses.values())
+        assert [values.shape for values in postponed] == [(2, 2), (2, 2, 3)]
+
+
+def on_cuda():
+    return pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: what it waits for is not tested")
+
+
+@on_cuda()
+def test_training_on_a_gpu_waits_for_nothing(model):
+    model.cuda().train()
+    images = [image.cuda() for image in images_of((40, 60), (33, 44))]
+    targets = [{key: value.cuda() for key, value in target.items()} for target in targets_of(3, 2)]
+    sum(model(images, targets).values()).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sum(model(images, targets).values()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_cuda()
+def test_errors_on_a_gpu_come_later(model):
+    model.cuda().train()
+    images = [image.cuda() for image in images_of((40, 60))]
+    targets = [{"boxes": torch.tensor([[5.0, 5, 30, 35]]).cuda(), "labels": torch.tensor([7]).cuda()}]
+    assert model(images, targets)["bbox_regression"] == 0
+    torch.cuda.synchronize()
+    with pytest.raises(ValueError, match="is 7; with 3 classes"):
+        model(images, targets)
+    model.eval()
+    with pytest.raises(ValueError, match="holds NaN"):
+        model([torch.full((3, 40, 60), torch.nan).cuda()])
+
+
+@on_cuda()
+@torch.no_grad()
+def test_detections_on_a_gpu(model):
+    batch = model.prepare(images_of((40, 60), (33, 44)))
+    raw = model.forward_raw(batch)
+    sizes = [(40, 60), (33, 44)]
+    expected = model._detections(raw, sizes)
+    found = model.cuda()._detections({key: value.cuda() for key, value in raw.items()}, sizes)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close({key: value.cpu() for key, value in ours.items()}, theirs, rtol=1e-4, atol=1e-4)

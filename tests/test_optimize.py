@@ -1,0 +1,153 @@
+"""Detectors made fast detect the same, and say by how much they do not."""
+
+import logging
+
+import pytest
+import torch
+from compare import assert_same_detections
+from torch import nn
+
+import ssd_zoo
+from ssd_zoo.data import find_images, read_image
+from ssd_zoo.deploy import compare_detections, fuse_norms, optimize
+from ssd_zoo.detector.layers import ConvNormAct
+
+IMAGES = [torch.rand(3, 90, 120, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+
+
+def build(name, **kwargs):
+    """A small model whose norms are not the identity, as they are at first."""
+    torch.manual_seed(0)
+    model = ssd_zoo.get_model(name, weights=None, weights_backbone=None, num_classes=4, **kwargs).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model
+
+
+def norms(model):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+# What is left: norms of timm's maps, of maps that share convolutions, and before activations.
+@pytest.mark.parametrize(
+    ("name", "kwargs", "left"),
+    [
+        ("ssdlite320_mobilenet_v3_large", {"size": 128}, 0),
+        ("ssd300_resnet18", {"size": 260}, 0),
+        ("ssdlite300_mobilenet_v2", {"size": 128}, 0),
+        ("ssdlite320_mobilenet_v2_fpn", {"size": 128}, 20),
+        ("ssd_timm", {"backbone": "resnet18", "size": 128}, 3),
+        ("ssdlite_timm", {"backbone": "mobilenetv3_small_050", "size": 128}, 2),
+        ("ssdlite_timm", {"backbone": "test_vit", "size": 128}, 1),
+    ],
+)
+@torch.no_grad()
+def test_every_norm_after_a_convolution_goes(name, kwargs, left):
+    model = build(name, **kwargs)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = optimize(model, compile=False)
+    assert norms(fast) == left < norms(model)
+    batch = model.prepare(IMAGES)
+    for key, value in model.forward_raw(batch).items():
+        torch.testing.assert_close(fast.forward_raw(batch)[key], value, rtol=1e-3, atol=1e-4 * value.std().item())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+@torch.no_grad()
+def test_a_real_detector_detects_the_same(test_data, caplog):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    images = [read_image(file) for file in find_images([test_data / "coco128"])[:8]]
+    with caplog.at_level(logging.INFO, logger="ssd_zoo"):
+        fast = optimize(model, compile=False, images=images)
+    change = fast.detection_change
+    assert change.matched > 50
+    assert (change.lost, change.gained) == (0, 0)
+    assert change.box_shift < 0.01
+    assert change.score_change < 1e-5
+    assert str(change) in caplog.text
+    assert_same_detections(fast(images), model(images))
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = ConvNormAct(3, 8, 3, stride=4), ConvNormAct(8, 8, 3, stride=2)
+
+    def forward(self, batch):
+        first = self.first(batch)
+        return [first, self.second(first)]
+
+
+# Old inductors warn while they compile.
+@pytest.mark.filterwarnings("ignore")
+def test_compiled():
+    torch.manual_seed(0)
+    default_boxes = ssd_zoo.DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
+    model = ssd_zoo.SSD(Tiny(), default_boxes, (32, 32), ["background", "cat"]).eval()
+    fast = optimize(model)
+    with torch.no_grad():
+        expected = model(IMAGES)
+    assert_same_detections(fast(IMAGES), expected)
+    assert_same_detections(fast(IMAGES[:1]), expected[:1])
+
+
+def test_half_precision():
+    model = build("ssdlite320_mobilenet_v3_large", size=96)
+    fast = optimize(model, compile=False, dtype=torch.bfloat16)
+    assert fast.head.cls_logits[0][1].weight.dtype == torch.bfloat16
+    assert fast.default_boxes.dtype == torch.float32
+    assert fast.detection_change.box_shift > 0.001
+    [found] = fast(IMAGES[:1])
+    assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+
+
+def test_what_differs_is_counted():
+    class Fixed(nn.Module):
+        def __init__(self, boxes, labels, scores):
+            super().__init__()
+            found = {"boxes": torch.tensor(boxes), "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
+            self.found = [found]
+
+        def forward(self, images):
+            return self.found
+
+    before = Fixed([[0.0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 90, 90]], [1, 2, 1], [0.9, 0.5, 0.4]).eval()
+    after = Fixed([[0.0, 1.5, 10, 10], [50, 50, 60, 60]], [1, 1], [0.7, 0.5]).eval()
+    change = compare_detections(before, after, IMAGES[:1])
+    assert (change.matched, change.lost, change.gained, change.box_shift) == (1, 2, 1, 1.5)
+    assert change.score_change == pytest.approx(0.2)
+    assert str(change).startswith("1 detections matched, 2 lost, 1 gained; boxes moved by up to 1.5 px")
+    change = compare_detections(before, after, IMAGES[:1], score_thresh=0.6)
+    assert (change.matched, change.lost, change.gained) == (1, 0, 0)
+
+
+def test_norms_whose_convolution_has_another_use_stay():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+            self.twice = nn.Conv2d(4, 4, 1)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
+
+        def forward_raw(self, batch):
+            features = self.conv(batch)
+            first = features + self.norm(features)
+            return [norm(self.twice(first)) for norm in self.norms]
+
+    assert fuse_norms(Branches().eval(), torch.rand(1, 3, 4, 4)) == 0
+
+
+def test_refuses_what_cannot_be():
+    model = build("ssdlite320_mobilenet_v3_large", size=96)
+    with pytest.raises(ValueError, match="dtype must be a floating-point type"):
+        optimize(model, dtype=torch.int8)
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
+        optimize(model.train())
+    with pytest.raises(ValueError, match="Only models in evaluation mode"):
+        compare_detections(model, model, IMAGES)
