@@ -63,7 +63,7 @@ def test_whole_graphs(model, name):
 def test_losses_are_a_whole_graph(model, loss, score_function):
     model.classification_loss, model.score_function = loss, score_function
     batch = model.prepare(images_of((40, 60), (50, 50)))
-    objects = model._prepare_targets(targets_of(3, 1), [(40, 60), (50, 50)])
+    objects = model.prepare_targets(targets_of(3, 1), [(40, 60), (50, 50)])
     results = []
     for function in (model.forward_losses, torch.compile(model.forward_losses, fullgraph=True, backend="aot_eager")):
         losses = function(batch, *objects)
@@ -132,7 +132,7 @@ def test_nothing_waits_for_a_device(model):
         postponed = []
         model._checks.add = lambda values, check: postponed.append(values)
         assert model.prepare(list(batch)).shape == (2, 3, 64, 64)
-        objects = model._prepare_targets(targets, [(64, 64), (64, 64)])
+        objects = model.prepare_targets(targets, [(64, 64), (64, 64)])
         losses = model.forward_losses(batch, *objects)
         assert all(value.shape == () for value in losses.values())
         assert [values.shape for values in postponed] == [(2, 2), (2, 2, 3)]
