@@ -9,7 +9,7 @@ from ssd_zoo.converters import torchvision as from_torchvision
 
 # Ours, torchvision's, and what makes ours the network that torchvision's is.
 PAIRS = {
-    "ssdlite320_mobilenet_v3_large": (detection.ssdlite320_mobilenet_v3_large, {"reduced_tail": False}),
+    "ssdlite320_mobilenet_v3_large": (detection.ssdlite320_mobilenet_v3_large, {"reduced_tail": True}),
     "ssd300_vgg16d": (detection.ssd300_vgg16, {}),
 }
 HEIGHT, WIDTH = 480, 640

@@ -5,7 +5,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,5 +60,4 @@ def imports(*, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # no
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     print(json.dumps(_peak(*sys.argv[1:])))
