@@ -52,6 +52,7 @@ def postprocess_detections(
     images = len(raw["cls_logits"])
     all_scores, offsets = _foreground_scores(raw["cls_logits"], score_function), raw["bbox_regression"]
     available = all_scores.shape[1] * all_scores.shape[2]
+    most_eligible = available if topk_candidates is None else topk_candidates * all_scores.shape[2]
     take = min(2 * detections_per_img, available)
     detections: list[dict[str, Tensor]] = [{}] * images
     pending = list(range(images))
@@ -60,9 +61,11 @@ def postprocess_detections(
         scores, labels, boxes = _best_candidates(all_scores[of_pending], offsets[of_pending], default_boxes, take)
         if clip_before_nms:
             boxes = clip_boxes_to_image(boxes, size)
-        kept = suppress(boxes, labels, _eligible(scores, labels, score_thresh, topk_candidates), scores, nms_thresh)
-        # One transfer a round: how many are kept, and whether NMS has seen every candidate above the threshold.
-        counts, seen_all = torch.stack([kept.sum(1), scores[:, -1] <= score_thresh]).tolist()
+        eligible = _eligible(scores, labels, score_thresh, topk_candidates)
+        kept = suppress(boxes, labels, eligible, scores, nms_thresh)
+        # NMS has seen every candidate where the scores end below the threshold, or each class has all that it may have.
+        seen_all = (scores[:, -1] <= score_thresh) | (eligible.sum(1) >= most_eligible)
+        counts, seen_all = torch.stack([kept.sum(1), seen_all]).tolist()
         order = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :detections_per_img]
         undecided = []
         for row, (i, count) in enumerate(zip(pending, counts, strict=True)):

@@ -1,0 +1,50 @@
+"""Models, images and targets that are measured: ours and torchvision's with the same random weights."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+
+import ssd_zoo
+from ssd_zoo.converters import torchvision as from_torchvision
+
+# Ours, torchvision's, and what makes ours the network that torchvision's is.
+PAIRS = {
+    "ssdlite320_mobilenet_v3_large": (detection.ssdlite320_mobilenet_v3_large, {"reduced_tail": True}),
+    "ssd300_vgg16d": (detection.ssd300_vgg16, {}),
+}
+HEIGHT, WIDTH = 480, 640
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def batches() -> list[int]:
+    return [1, 8, 32, 128] if torch.cuda.is_available() else [1, 8]
+
+
+def build(name: str) -> tuple[ssd_zoo.SSD, nn.Module]:
+    torch.manual_seed(0)
+    torchvision_builder, kwargs = PAIRS[name]
+    theirs = torchvision_builder(weights=None, weights_backbone=None)
+    ours = ssd_zoo.get_model(name, weights=None, weights_backbone=None, **kwargs)
+    ours.load_state_dict(from_torchvision.convert(theirs.state_dict()))
+    return ours.to(device()), theirs.to(device())
+
+
+def make_images(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(3, HEIGHT, WIDTH, generator=generator).to(device()) for _ in range(count)]
+
+
+def make_targets(count: int, objects: int = 8) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    targets = []
+    for _ in range(count):
+        corners = torch.rand(objects, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT]) * 0.7
+        sides = 20 + torch.rand(objects, 2, generator=generator) * 120
+        labels = torch.randint(1, 91, (objects,), generator=generator)
+        targets.append(
+            {"boxes": torch.cat([corners, corners + sides], dim=1).to(device()), "labels": labels.to(device())}
+        )
+    return targets

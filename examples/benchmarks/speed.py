@@ -1,0 +1,155 @@
+"""Inference, training and post-processing against torchvision's, in one process, in turn."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from models import PAIRS, batches, build, device, make_images, make_targets
+from timing import Contenders, alternate
+from torch import Tensor
+from torchvision.models.detection import _utils as torchvision_utils
+from torchvision.models.detection import ssd as torchvision_ssd
+
+import ssd_zoo
+from ssd_zoo.deploy import compare_detections, optimize
+from ssd_zoo.detector.postprocess import postprocess_detections
+
+Row = dict[str, Any]
+
+
+def inference(*, seconds: float, compile: bool) -> Iterator[Row]:
+    """Whole calls and bare trunks: eager, compiled, and on a GPU in mixed precision and by CUDA graphs."""
+    for name in PAIRS:
+        ours, theirs = (model.eval() for model in build(name))
+        fast = optimize(ours) if compile else None
+        change = compare_detections(theirs, ours, make_images(2))
+        for batch in batches():
+            images = make_images(batch)
+            contenders = {"torchvision": _call(theirs, images), **_kind("ssd_zoo", ours, images)}
+            if fast is not None:
+                contenders |= _kind("ssd_zoo compiled", fast, images)
+            if device().type == "cuda":
+                contenders |= _on_a_gpu(ours, theirs, images, compile=compile)
+            with torch.inference_mode():
+                times = alternate(contenders, seconds=seconds)
+            yield {"model": name, "batch": batch, "times": times, "detections": str(change)}
+
+
+def _call(model: torch.nn.Module, images: list[Tensor]) -> Callable[[], object]:
+    return lambda: model(images)
+
+
+def _kind(name: str, model: ssd_zoo.SSD, images: list[Tensor]) -> Contenders:
+    """A whole call, and its trunk on the prepared batch."""
+    with torch.inference_mode():
+        batch = model.prepare(images)
+    return {name: _call(model, images), f"{name}, trunk": lambda: model.forward_raw(batch)}
+
+
+def _on_a_gpu(ours: ssd_zoo.SSD, theirs: torch.nn.Module, images: list[Tensor], *, compile: bool) -> Contenders:
+    kinds = {"torchvision AMP": _call(theirs, images), **_kind("ssd_zoo AMP", ours, images)}
+    if compile:
+        graphs = copy.deepcopy(ours)
+        graphs.__dict__["forward_raw"] = torch.compile(graphs.forward_raw, mode="reduce-overhead")
+        kinds |= _kind("ssd_zoo AMP, CUDA graphs", graphs, images)
+    return {name: _in_half_precision(run) for name, run in kinds.items()}
+
+
+def _in_half_precision(run: Callable[[], object]) -> Callable[[], object]:
+    def call() -> object:
+        with torch.autocast("cuda", dtype=torch.float16):
+            return run()
+
+    return call
+
+
+def training(*, seconds: float, compile: bool) -> Iterator[Row]:
+    """Steps of SGD, and the share of targets, matching and losses in ours."""
+    for name in PAIRS:
+        ours, theirs = (model.train() for model in build(name))
+        kinds: dict[str, Any] = {"torchvision": theirs, "ssd_zoo": ours}
+        if compile:
+            kinds["ssd_zoo compiled"] = torch.compile(copy.deepcopy(ours))
+        for batch in [8] if device().type == "cpu" else batches()[1:]:
+            images, targets = make_images(batch), make_targets(batch)
+            contenders = {kind: _step(model, images, targets) for kind, model in kinds.items()}
+            if device().type == "cuda":
+                steps = [(f"{kind} AMP", _step(model, images, targets)) for kind, model in kinds.items()]
+                contenders |= {kind: _in_half_precision(step) for kind, step in steps}
+            contenders["ssd_zoo, loss and matching"] = _losses(ours, images, targets)
+            yield {"model": name, "batch": batch, "times": alternate(contenders, seconds=seconds, at_least=3)}
+
+
+def _step(model: Any, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Callable[[], object]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        sum(model(images, targets).values()).backward()
+        optimizer.step()
+
+    return step
+
+
+def _losses(model: ssd_zoo.SSD, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Callable[[], object]:
+    with torch.no_grad():
+        raw = model.forward_raw(model.prepare(images))
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+
+    def step() -> None:
+        leaves = {key: value.detach().requires_grad_() for key, value in raw.items()}
+        sum(model._losses(leaves, *model._prepare_targets(targets, sizes)).values()).backward()
+
+    return step
+
+
+# Classes, default boxes, best candidates that are kept; the first is SSDLite320's, of COCO.
+POSTPROCESSING = [
+    (91, 3234, 300),
+    *((classes, 3234, 300) for classes in (2, 21, 366)),
+    *((91, boxes, 300) for boxes in (1917, 8732, 24564)),
+    *((91, 3234, kept) for kept in (20, 100, 1000)),
+]
+
+
+def postprocessing(*, seconds: float, compile: bool) -> Iterator[Row]:  # noqa: ARG001
+    """Post-processing alone, of one image, as classes, boxes and detections grow."""
+    for scores, spread in (("all over the threshold", 0.1), ("like trained", 4.0)):
+        for classes, boxes, kept in POSTPROCESSING:
+            raw, default_boxes = _raw(classes, boxes, spread)
+            settings = {"nms_thresh": 0.55, "detections_per_img": kept, "topk_candidates": 300}
+            settings["score_thresh"] = 1e-4 if spread < 1 else 0.01
+            theirs = _torchvisions_postprocessing(default_boxes, settings)
+            with torch.inference_mode():
+                contenders = {
+                    "torchvision": lambda raw=raw, theirs=theirs: theirs(raw),
+                    "ssd_zoo": lambda raw=raw, default_boxes=default_boxes, settings=settings: postprocess_detections(
+                        raw, default_boxes, (320, 320), **settings
+                    ),
+                }
+                times = alternate(contenders, seconds=seconds / 10, at_least=3)
+            yield {"scores": scores, "classes": classes, "boxes": boxes, "detections": kept, "times": times}
+
+
+def _raw(classes: int, boxes: int, spread: float) -> tuple[dict[str, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, boxes, classes, generator=generator) * spread
+    if spread > 1:
+        # Of a trained detector nearly all boxes are background.
+        logits[..., 0] += 6 * spread * (torch.rand(1, boxes, generator=generator) < 0.97)
+    corners = torch.rand(boxes, 2, generator=generator) * 250
+    default_boxes = torch.cat([corners, corners + 20 + torch.rand(boxes, 2, generator=generator) * 80], dim=1)
+    offsets = torch.randn(1, boxes, 4, generator=generator)
+    return {key: value.to(device()) for key, value in (("cls_logits", logits), ("bbox_regression", offsets))}, (
+        default_boxes.to(device())
+    )
+
+
+def _torchvisions_postprocessing(default_boxes: Tensor, settings: dict[str, Any]) -> Callable[[Any], object]:
+    model = torchvision_ssd.SSD.__new__(torchvision_ssd.SSD)
+    torch.nn.Module.__init__(model)
+    model.box_coder = torchvision_utils.BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+    for name, value in settings.items():
+        setattr(model, name, value)
+    return lambda raw: model.postprocess_detections(dict(raw), [default_boxes], [(320, 320)])

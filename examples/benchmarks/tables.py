@@ -1,0 +1,119 @@
+"""Results as tables, and their place in the docs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- results: written by examples/benchmarks/run.py -->", "<!-- end of results -->"
+Rows = Sequence[Mapping[str, Any]]
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Gives the tables of all parts that were run."""
+    parts = ["Measured on: " + ", ".join(f"{key} {value}" for key, value in results["machine"].items()) + "."]
+    for part, (title, table) in _TABLES.items():
+        if results.get(part):
+            parts.append(f"## {title}\n\n{table(results[part])}")
+    return "\n\n".join(parts)
+
+
+def write_into(page: Path, text: str) -> None:
+    """Puts tables between the page's marks.
+
+    Raises:
+        ValueError: If the page has no such marks.
+    """
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for results: it needs the lines {BEGIN!r} and {END!r}.")
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _ms(time: Mapping[str, float]) -> str:
+    return f"{time['median']:.3g} ({time['low']:.3g} – {time['high']:.3g})"
+
+
+def _times(rows: Rows) -> str:
+    lines = []
+    for row in rows:
+        times = row["times"]
+        for kind, time in times.items():
+            if kind.endswith(("trunk", "matching")):
+                continue
+            base = times["torchvision AMP" if "AMP" in kind and "torchvision AMP" in times else "torchvision"]
+            trunk, losses = times.get(f"{kind}, trunk"), times.get(f"{kind}, loss and matching")
+            lines.append(
+                [
+                    row["model"],
+                    row["batch"],
+                    kind,
+                    _ms(time),
+                    f"{1e3 * row['batch'] / time['median']:.3g}",
+                    f"{base['median'] / time['median']:.2f} ×",
+                    f"{time['median'] / trunk['median']:.2f}" if trunk else "",
+                    f"{losses['median'] / time['median']:.1%}" if losses else "",
+                ]
+            )
+    heads = ["model", "batch", "", "ms (quartiles)", "images/s", "torchvision's time over it"]
+    heads += ["over its bare trunk", "loss and matching"]
+    used = [i for i in range(len(heads)) if i < 6 or any(line[i] for line in lines)]
+    return _table([heads[i] for i in used], [[line[i] for i in used] for line in lines])
+
+
+def _inference(rows: Rows) -> str:
+    changes = {row["model"]: row["detections"] for row in rows}
+    notes = "\n".join(f"Against torchvision's, {model}: {change}.\n" for model, change in changes.items())
+    return f"{_times(rows)}\n\n{notes}".rstrip()
+
+
+def _postprocessing(rows: Rows) -> str:
+    lines = [
+        [
+            row["scores"],
+            row["classes"],
+            row["boxes"],
+            row["detections"],
+            *(_ms(row["times"][whose]) for whose in ("torchvision", "ssd_zoo")),
+            f"{row['times']['torchvision']['median'] / row['times']['ssd_zoo']['median']:.1f} ×",
+        ]
+        for row in rows
+    ]
+    return _table(["scores", "classes", "boxes", "kept", "torchvision, ms", "ssd_zoo, ms", "ratio"], lines)
+
+
+def _memory(rows: Rows) -> str:
+    lines = [
+        [
+            row["model"],
+            row["what"],
+            row["batch"],
+            *(f"{row['peaks'][whose]:.0f}" for whose in ("torchvision", "ssd_zoo")),
+            f"{row['peaks']['ssd_zoo'] / row['peaks']['torchvision']:.2f}",
+        ]
+        for row in rows
+    ]
+    return _table(["model", "", "batch", "torchvision, MB", "ssd_zoo, MB", "ratio"], lines)
+
+
+def _imports(rows: Rows) -> str:
+    [times] = [row["times"] for row in rows]
+    lines = [
+        [f"import {name}", _ms(time), f"{time['median'] / times['torchvision']['median']:.2f}"]
+        for name, time in times.items()
+    ]
+    return _table(["", "ms (quartiles)", "ratio"], lines)
+
+
+_TABLES = {
+    "inference": ("Inference", _inference),
+    "training": ("A training step", _times),
+    "postprocessing": ("Post-processing of one image", _postprocessing),
+    "memory": ("Peak memory", _memory),
+    "imports": ("Import", _imports),
+}

@@ -1,0 +1,86 @@
+"""Timing of contenders in turn, and what machine they ran on."""
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+
+import ssd_zoo
+
+Contenders = dict[str, Callable[[], object]]
+
+
+def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> dict[str, dict[str, float]]:
+    """Runs contenders in turn, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        contenders: Functions by name; each runs once before the clock starts.
+        seconds: After which no new round begins.
+        at_least: Rounds that are run however long they take.
+
+    Returns:
+        Per contender the median and the quartiles of its times in milliseconds, and the number of rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for run in contenders.values():
+        run()
+    gc.collect()
+    start = time.perf_counter()
+    while len(next(iter(times.values()))) < at_least or time.perf_counter() - start < seconds:
+        for name, run in contenders.items():
+            _wait()
+            before = time.perf_counter()
+            run()
+            _wait()
+            times[name].append(1e3 * (time.perf_counter() - before))
+    return {name: summary(values) for name, values in times.items()}
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high, "runs": len(values)}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine() -> dict[str, str | int]:
+    """Describes what the figures belong to."""
+    described = {
+        "ssd_zoo": ssd_zoo.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "vector units": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        "GFLOP/s of a matrix product": round(_matrix_product()),
+    }
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name()
+        described["cuda"] = str(torch.version.cuda)
+    return described
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _matrix_product(side: int = 2048) -> float:
+    """What the CPU can do at best: convolutions are bound by it."""
+    matrix = torch.rand(side, side)
+    times = alternate({"product": lambda: matrix @ matrix}, seconds=2)
+    return 2 * side**3 / times["product"]["median"] / 1e6
