@@ -9,7 +9,7 @@ import ssd_zoo
 def test_lists_by_pattern():
     assert "ssd300_vgg16d" in ssd_zoo.list_models()
     assert ssd_zoo.list_models() == sorted(ssd_zoo.list_models())
-    assert ssd_zoo.list_models("ssd300_vgg*") == ["ssd300_vgg16d"]
+    assert ssd_zoo.list_models("ssd512_vgg*") == ["ssd512_vgg16d"]
     assert not set(ssd_zoo.list_models(["ssd300*", "ssdlite*"], exclude="ssdlite*")) & set(
         ssd_zoo.list_models("ssdlite*")
     )
