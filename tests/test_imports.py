@@ -53,6 +53,7 @@ OPTIONAL = (
     "supervision",
     "tensorboard",
     "torchcodec",
+    "trackers",
 )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "category_ids",
     "check_targets",
     "image_ids",
+    "is_stream",
     "picture_files",
     "result_rows",
     "save_picture",
@@ -28,7 +29,7 @@ def check_targets(output: Path | None, json_file: Path | None) -> None:
     """Makes the folders to write to and says now, not after the work, if that can't be."""
     if output is not None:
         _make_folder(output)
-    if json_file is None or _is_stream(json_file):
+    if json_file is None or is_stream(json_file):
         return
     if json_file.is_dir():
         raise IsADirectoryError(f"--json {json_file} is a folder; name a file in it.")
@@ -46,7 +47,7 @@ def _make_folder(folder: Path) -> None:
         raise PermissionError(f"Nothing may be written to the folder {folder}.")
 
 
-def _is_stream(file: Path) -> bool:
+def is_stream(file: Path) -> bool:
     """Says whether a file is a pipe or a device, such as /dev/stdout."""
     return file.exists() and not file.is_file() and not file.is_dir()
 
@@ -123,7 +124,7 @@ def table(file: Path, rows: Sequence[dict[str, Any]]) -> str:
 def write_json(results: Sequence[dict[str, Any]], file: Path) -> None:
     """Writes results, whole or not at all."""
     text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
-    if _is_stream(file):
+    if is_stream(file):
         file.write_text(text)
         return
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Detects objects in images and shows what was found.
+"""Detects objects in images, videos or a camera's pictures, and shows what was found.
 
 Without --model and --weights it finds persons, with the weights that ship with ssd_zoo.
 """
@@ -22,6 +22,7 @@ from ssd_zoo.cli._output import (
     table,
     write_json,
 )
+from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import draw_detections, find_images, read_image
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._registry import get_model, get_model_weights, list_models, propose
@@ -31,21 +32,40 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or glob patterns")
+    parser.add_argument("images", nargs="*", metavar="SOURCE", help="images, folders of them, videos, glob patterns")
+    parser.add_argument("--camera", type=_number, metavar="N", help="detect in what camera N sees; 0 is the first")
+    parser.add_argument("--frames", action="store_true", help="a folder is one video, and its images are the frames")
+    parser.add_argument("--track", action="store_true", help="number the objects of videos by ByteTrack")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", choices=list_models(), metavar="NAME",
                         help="see ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of the model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=_fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
-    parser.add_argument("--batch-size", type=_positive, default=1, help="images at once (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write annotated pictures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write results in COCO's format")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=1, help="images or frames at once (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write annotated pictures or videos")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="where to write results: of images in COCO's format, of videos by frame",
+    )
     parser.add_argument("--quiet", action="store_true", help="print neither table nor progress")
 
 
 def run(args: argparse.Namespace) -> int:
     """Detects, prints, draws and writes. The result is 1 if an image could not be read, or a picture not written."""
+    if bool(args.images) == (args.camera is not None):
+        raise ValueError("Name images or videos to detect in, or --camera 0.")
+    videos = find_videos(args.images, frames=args.frames)
+    if videos or args.camera is not None:
+        model = _build(args)
+        classes = _class_indices(args.classes, model.categories)
+        return run_videos(model, videos, args, lambda found: _only(classes, found))
+    if args.track:
+        raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
     files = find_images(args.images)
     pictures = {} if args.output is None else picture_files(files, args.output)
     check_targets(args.output, args.json)
@@ -142,6 +162,12 @@ def _fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
     return value
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes once more on its way out; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"ssd-zoo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Se
     Args:
         image: RGB, uint8 `(3, H, W)`; it is not changed.
         detections: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)`, and `scores (n,)` where there are any,
-            the best first.
+            the best first. With `track_ids (n,)` each track has its number and its colour; -1 is none.
         categories: Names of the classes, background first.
 
     Returns:
@@ -37,7 +37,9 @@ def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Se
         )
     boxes, labels = detections["boxes"].tolist(), detections["labels"].tolist()
     scores = detections["scores"].tolist() if "scores" in detections else [None] * len(boxes)
-    texts = [_text(label, score, categories) for label, score in zip(labels, scores, strict=True)]
+    tracks = detections["track_ids"].tolist() if "track_ids" in detections else [-1] * len(boxes)
+    texts = [_text(*row, categories) for row in zip(labels, tracks, scores, strict=True)]
+    colours = [_colour(label if track < 0 else track) for label, track in zip(labels, tracks, strict=True)]
 
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     draw = ImageDraw.Draw(picture)
@@ -51,20 +53,21 @@ def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Se
         _, _, width, height = draw.textbbox((0, 0), text, font=font, anchor="lt")
         plates.append(_place(box, (width + 4 * line, height + 4 * line), picture.size, plates))
 
-    worst_first = list(zip(boxes, labels, texts, plates, strict=True))[::-1]
-    for box, label, _, _ in worst_first:
-        draw.rectangle(box, outline=_colour(label), width=line)
-    for _, label, text, plate in worst_first:
+    worst_first = list(zip(boxes, colours, texts, plates, strict=True))[::-1]
+    for box, colour, _, _ in worst_first:
+        draw.rectangle(box, outline=colour, width=line)
+    for _, colour, text, plate in worst_first:
         if plate is not None:
-            draw.rectangle(plate, fill=_colour(label))
+            draw.rectangle(plate, fill=colour)
             draw.text((plate[0] + 2 * line, plate[1] + 2 * line), text, "black", font, anchor="lt")
     return picture
 
 
-def _text(label: int, score: float | None, categories: Sequence[str]) -> str:
+def _text(label: int, track: int, score: float | None, categories: Sequence[str]) -> str:
     if not 0 <= label < len(categories):
         raise ValueError(f"Label {label} has no name: categories has labels 0 to {len(categories) - 1}.")
-    return categories[label] if score is None else f"{categories[label]} {score:.2f}"
+    name = categories[label] if track < 0 else f"{categories[label]} {track}"
+    return name if score is None else f"{name} {score:.2f}"
 
 
 def _place(
@@ -90,7 +93,7 @@ def _overlap(one: Rectangle, other: Rectangle) -> bool:
     return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio around the colour circle keep neighbouring labels apart.
-    red, green, blue = colorsys.hsv_to_rgb((0.35 + label * 0.618034) % 1, 0.65, 1)
+def _colour(number: int) -> tuple[int, int, int]:
+    # Steps of the golden ratio around the colour circle keep neighbours apart.
+    red, green, blue = colorsys.hsv_to_rgb((0.35 + number * 0.618034) % 1, 0.65, 1)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -2,11 +2,12 @@
 
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.video.metrics import bootstrap_difference, frame_map, match_frames, match_tubes, mean_ap, video_map
-from ssd_zoo.video.streams import export_step, reset_streams
+from ssd_zoo.video.streams import detect_stream, export_step, reset_streams
 from ssd_zoo.video.tubes import link_tubes, tube_iou, tubes_of_target
 
 __all__ = [
     "bootstrap_difference",
+    "detect_stream",
     "export_step",
     "frame_map",
     "link_tubes",

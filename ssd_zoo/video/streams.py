@@ -4,17 +4,62 @@ A state is a dict of tensors with one row a stream, so `{key: value[rows] for ke
 streams, `torch.cat` joins them, and any file format for tensors keeps them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.ssd import SSD
 
-__all__ = ["export_step", "reset_streams"]
+__all__ = ["detect_stream", "export_step", "reset_streams"]
 
 State = dict[str, Tensor]
+
+
+def detect_stream(
+    model: SSD, frames: Iterable[Tensor], *, batch_size: int = 1
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Detects in frames as they come, however many there are.
+
+    Args:
+        model: In evaluation mode.
+        frames: `(C, H, W)` each, such as a `Video`. If they end in an error, it comes after the detections of what
+            there was.
+        batch_size: Frames that go through the model at once. It changes nothing but speed.
+
+    Yields:
+        Each frame, and its detections on the CPU.
+    """
+    state, count = None, 0
+    for batch in _batches(frames, batch_size):
+        with torch.inference_mode():
+            [found], state = model.step([torch.stack(batch).to(model.default_boxes.device)], state)
+        parts = split_frames({key: value.cpu() for key, value in found.items()}, len(batch), start=count)
+        yield from zip(batch, parts, strict=True)
+        count += len(batch)
+
+
+def _batches(frames: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Gives frames of one size in batches, and an error after the frames that came before it."""
+    batch: list[Tensor] = []
+    failure: Exception | None = None
+    try:
+        for frame in frames:
+            if batch and frame.shape != batch[0].shape:
+                yield batch
+                batch = []
+            batch.append(frame)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception as error:
+        failure = error
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure
 
 
 def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) -> State:

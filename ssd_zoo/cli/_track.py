@@ -1,0 +1,57 @@
+"""Tracks: which detections of successive frames are the same object, by ByteTrack."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Tracker"]
+
+
+class Tracker:
+    """Numbers the objects of a video, each class by itself, with the ByteTrack of the package `trackers`.
+
+    Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box". https://arxiv.org/abs/2110.06864
+
+    Args:
+        fps: Frames a second of the video.
+        score_thresh: Detections that score more start tracks; others may only continue one.
+
+    Raises:
+        ImportError: If there is no `trackers`.
+    """
+
+    def __init__(self, *, fps: float, score_thresh: float) -> None:
+        try:
+            from trackers import ByteTrackTracker
+        except ImportError as error:
+            raise ImportError('Tracks need the package trackers: pip install "ssd_zoo[track]".') from error
+        self._new = lambda: ByteTrackTracker(
+            frame_rate=fps, track_activation_threshold=score_thresh, high_conf_det_threshold=score_thresh
+        )
+        self._of_class: dict[int, Any] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def update(self, detections: dict[str, Tensor]) -> Tensor:
+        """Gives the track of each detection of the next frame, `(n,)`, from 1; -1 where there is none yet."""
+        from supervision import Detections
+
+        tracks = torch.full_like(detections["labels"], -1)
+        present = set(detections["labels"].tolist())
+        for label in sorted(present | self._of_class.keys()):
+            tracker = self._of_class.setdefault(label, self._new())
+            rows = (detections["labels"] == label).nonzero().squeeze(1)
+            given = Detections(
+                xyxy=detections["boxes"][rows].float().numpy(),
+                confidence=detections["scores"][rows].float().numpy(),
+                data={"row": rows.numpy()},
+            )
+            tracked = tracker.update(given)
+            for row, track in zip(tracked.data.get("row", ()), tracked.tracker_id, strict=False):
+                if track >= 0:
+                    number = self._numbers.setdefault((label, int(track)), len(self._numbers) + 1)
+                    tracks[int(row)] = number
+        return tracks
+
+    def __len__(self) -> int:
+        return len(self._numbers)

@@ -1,0 +1,195 @@
+"""`ssd-zoo detect` on videos."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import ssd_zoo
+from ssd_zoo.cli import _video
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import Video, VideoWriter, open_video, read_clip, read_image
+from ssd_zoo.video import detect_stream, split_frames
+
+pytest.importorskip("av", reason='VIDEOS ARE NOT TESTED without PyAV: pip install "ssd_zoo[video]"')
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory, photo):
+    """The astronaut moves by 4 pixels a frame, six frames long, and two frames are grey."""
+    image = nn.functional.interpolate(read_image(photo).unsqueeze(0).float(), (160, 160)).byte()[0]
+    file = tmp_path_factory.mktemp("film") / "film.mp4"
+    with VideoWriter(file, fps=10) as writer:
+        for t in range(6):
+            writer.write(torch.roll(image, 4 * t, 2))
+        for _ in range(2):
+            writer.write(torch.full_like(image, 128))
+    return file
+
+
+@pytest.fixture
+def detect(capsys):
+    def run(*args):
+        try:
+            code = main(["detect", *map(str, args)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def small_model():
+    """One convolution: it costs nothing and finds what it finds."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8, padding=1))
+    backbone.forward = lambda batch: [backbone[0](batch)]
+    boxes = ssd_zoo.DefaultBoxGenerator(aspect_ratios=[[]], scales=[0.4, 0.5])
+    return ssd_zoo.SSD(
+        backbone, boxes, (32, 32), ["background", "thing"], score_thresh=0.5, detections_per_img=3
+    ).eval()
+
+
+def test_video(detect, film, tmp_path):
+    file, output = tmp_path / "found.json", tmp_path / "out"
+    code, out, err = detect(film, "--json", file, "--output", output, "--track")
+    assert (code, err) == (0, "")
+    assert out == f"{film}: 8 frames, person in 6, 1 track\n"
+    frames = json.loads(file.read_text())
+    assert [(frame["frame"], frame["time"]) for frame in frames] == [(t, t / 10) for t in range(8)]
+    assert [len(frame["detections"]) for frame in frames] == [1] * 6 + [0] * 2
+    person = frames[3]["detections"][0]
+    assert person.keys() == {"category_id", "category", "bbox", "score", "track_id"}
+    assert {frame["detections"][0].get("track_id") for frame in frames[1:6]} == {1}
+    annotated = output / "film.mp4"
+    assert open_video(annotated).fps == 10
+    before, after = read_clip(film).float(), read_clip(annotated).float()
+    assert after.shape == before.shape
+    changed = ((after - before).abs().amax(1) > 60).float().mean((1, 2))
+    assert (changed[:6] > 0.01).all()
+    assert (changed[6:] == 0).all()
+
+
+def test_clip_model_detects_as_it_does_in_the_clip(detect, film, tmp_path):
+    options = ("--model", "ssdlite300_mobilenet_v2_3d", "--score-thresh", 0.3, "--quiet")
+    for batch_size in (1, 3):
+        assert detect(film, *options, "--batch-size", batch_size, "--json", tmp_path / f"{batch_size}.json")[0] == 0
+    one, three = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 3))
+    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="PERSON_V1", score_thresh=0.3).eval()
+    with torch.inference_mode():
+        [whole] = model([read_clip(film)])
+    for frame, other, found in zip(one, three, split_frames(whole, 8), strict=True):
+        assert [row["score"] for row in frame["detections"]] == pytest.approx(found["scores"].tolist(), abs=1e-3)
+        assert [row["score"] for row in other["detections"]] == pytest.approx(found["scores"].tolist(), abs=1e-3)
+
+
+def test_folder_of_frames_and_several_videos(detect, film, photo, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t in range(2):
+        (folder / f"{t}.jpg").write_bytes(photo.read_bytes())
+    code, out, err = detect(folder, film, film, "--frames", "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"{folder}: 2 frames, person in 2", f"{film}: 8 frames, person in 6"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["film.mp4", "frames.mp4"]
+    assert detect(folder)[1].count("1 object") == 2, "without --frames they are images"
+
+
+def test_cut_off_video_gives_what_it_has_and_the_reason(detect, test_data, tmp_path):
+    whole = test_data / "jhmdb/clips/April_09_brush_hair_u_nm_np1_ba_goo_0.avi"
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[:40000])
+    code, out, err = detect(cut, "--json", tmp_path / "cut.json")
+    assert code == 1
+    frames = json.loads((tmp_path / "cut.json").read_text())
+    assert 5 < len(frames) < 30
+    assert out.startswith(f"{cut}: {len(frames)} frames, ")
+    assert err.startswith(f"ssd-zoo: {cut} is broken or cut off, {len(frames)} frames could be read: ")
+
+
+def test_interrupted_video_leaves_whole_files(film, tmp_path):
+    def frames():
+        yield from list(open_video(film))[:3]
+        raise KeyboardInterrupt
+
+    for length in (8, None):
+        file = tmp_path / f"{length}.json"
+        run = partial(_video.detect_video, small_model(), Video("film", 10, length, frames), quiet=True)
+        with _video.FrameFile(file) as frame_file:
+            if length is None:
+                assert run(frame_file=frame_file)[0].startswith("film: 3 frames"), "a camera's only end"
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    run(frame_file=frame_file, picture_file=tmp_path / "film.mp4")
+        assert len(json.loads(file.read_text())) == 3
+    assert len(read_clip(tmp_path / "film.mp4")) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "or --camera 0"),
+        (("a.mp4", "--camera", 0), "or --camera 0"),
+        (("nothing.mp4",), "nothing.mp4 is no file or folder"),
+        (("{film}", "{photo}"), "detect in images separately"),
+        (("{photo}", "--frames"), "--frames takes folders and videos"),
+        (("{photo}", "--track"), "add --frames"),
+        (("--camera", "x"), "must be a whole number from 0"),
+        (("{film}", "--output", "{folder}"), "would overwrite"),
+    ],
+)
+def test_bad_arguments(detect, film, photo, args, message):
+    names = {"film": film, "photo": photo, "folder": film.parent}
+    code, out, err = detect(*(str(arg).format(**names) for arg in args))
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_no_camera(detect):
+    code, out, err = detect("--camera", 77)
+    assert (code, out) == (1, "")
+    assert "camera 77 is no video that can be read" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells the memory in use")
+def test_memory_stays_flat_over_a_long_video(tmp_path):
+    file, model = tmp_path / "long.mp4", small_model()
+    ground = torch.randint(0, 255, (3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    with VideoWriter(file, fps=25) as writer:
+        for t in range(20_000):
+            writer.write(ground.roll(t % 32, 2))
+    used = []
+
+    def watched():
+        for t, frame in enumerate(open_video(file)):
+            if t % 1000 == 0:
+                used.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+            yield frame
+
+    with _video.FrameFile(tmp_path / "found.json") as frame_file:
+        video = Video("long", 25, None, watched)
+        summary, failure = _video.detect_video(model, video, batch_size=64, frame_file=frame_file, quiet=True)
+    assert failure is None
+    assert summary.startswith("long: 20000 frames")
+    # What grew by a frame's pixels each frame would grow by 50 MB.
+    assert max(used[2:]) - used[2] < 10e6
+    with (tmp_path / "found.json").open() as stream:
+        assert sum(1 for _ in stream) == 20_002
+
+
+def test_stream_gives_frames_before_an_error(film):
+    def frames():
+        yield from list(open_video(film))[:5]
+        raise ValueError("broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        seen.extend(detect_stream(small_model(), frames(), batch_size=3))
+    assert len(seen) == 5
