@@ -1,4 +1,4 @@
-"""How many images does a new class need? AP over their number, from pretrained weights and from scratch.
+"""AP of a new class over the number of training images, from pretrained weights and from scratch.
 
     python examples/ten_images.py DATA/bccd --output runs/ten
 

@@ -54,7 +54,7 @@ def assert_equal(state, other):
 def test_learns(tmp_path):
     make_coco(tmp_path / "data", "train", colourful(16))
     options = "--val-split train --size 64 --epochs 30 --batch-size 8 --optimizer adamw --learning-rate .003"
-    options += " --augmentation none"
+    options += " --augmentation none --box-loss giou"
     command = ["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *options.split()]
     command += ["--evaluate-every", "15", "--quiet"]
     assert main(command) == 0

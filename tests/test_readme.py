@@ -68,6 +68,15 @@ def test_detect_page_knows_every_option(capsys):
     assert set(re.findall(r"--[a-z][a-z-]+", PAGES["docs/detect.md"])) == options
 
 
+@pytest.mark.parametrize(("command", "page"), [("train", "docs/finetune.md"), ("evaluate", "docs/evaluate.md")])
+def test_tables_know_every_option(command, page, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    rows = [line for line in PAGES[page].splitlines() if line.startswith("| `--")]
+    assert set(re.findall(r"`(--[a-z][a-z-]+)", "\n".join(rows))) == options
+
+
 def test_reference_lists_every_public_name():
     listed = set(re.findall(r"^::: ([\w.]+)$", PAGES["docs/reference.md"], re.MULTILINE))
     homes = {name: {f"ssd_zoo.{name}", getattr(getattr(ssd_zoo, name), "__module__", "")} for name in ssd_zoo.__all__}

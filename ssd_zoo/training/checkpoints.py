@@ -34,9 +34,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         ValueError: If it is none.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # Whatever PyTorch raises on a file that is something else.
         raise ValueError(f"{file} is no checkpoint of a training: {error}") from error
+    if not isinstance(state, dict) or not {"settings", "progress", "model", "optimizer"} <= state.keys():
+        raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo.")
+    return state
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:

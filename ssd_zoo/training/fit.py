@@ -1,9 +1,9 @@
 """Fine-tuning by one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.utils.data import Dataset
@@ -134,12 +134,7 @@ def fit(
         >>> fit(model, train, validation=val, output="runs/cells").best  # doctest: +SKIP
         0.57
     """
-    if not isinstance(model, SSD):
-        raise TypeError(
-            f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py is a loop for any detector."
-        )
-    for data in (dataset, validation):
-        _check_categories(model, data)
+    _check(model, dataset, validation, batch_norm)
     accelerator = _make_accelerator(mixed_precision, device)
     plan = Plan(
         num_images=len(dataset),  # type: ignore[arg-type]
@@ -150,59 +145,40 @@ def fit(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    if freeze_backbone:
-        _freeze_backbone(model)
-    if batch_norm == "sync":
-        if accelerator.device.type != "cuda":
-            raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    elif batch_norm not in ("train", "frozen"):
-        raise ValueError(f"batch_norm must be 'train', 'frozen' or 'sync', got {batch_norm!r}.")
-    model.to(accelerator.device)
-    if accelerator.device.type == "cpu":
-        # A third faster there; results are the same.
-        model.to(memory_format=torch.channels_last)
-    learning_rate = _LEARNING_RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate
-    warmup_steps = min(500, plan.steps // 20) if warmup_steps is None else warmup_steps
-    plain = make_optimizer(
-        model,
-        optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        backbone_scale=backbone_scale,
-    )
-    schedules = make_schedule(plain, schedule, steps=plan.steps, warmup_steps=warmup_steps, milestones=milestones)
-    ema = None if ema_decay is None else make_ema(model, ema_decay)
-    settings = {
+    model = _place(model, accelerator.device, batch_norm, freeze_backbone)
+    settings: dict[str, Any] = {
         "num_images": plan.num_images,
         "batch_size": batch_size,
         "epochs": epochs,
         "seed": seed,
+        "augmentation": augmentation if isinstance(augmentation, str) else None,
+        "categories": model.categories,
         "optimizer": optimizer,
-        "learning_rate": learning_rate,
+        "learning_rate": _LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate,
         "backbone_scale": backbone_scale,
         "freeze_backbone": freeze_backbone,
         "momentum": momentum,
         "weight_decay": weight_decay,
         "schedule": schedule,
         "milestones": list(milestones),
-        "warmup_steps": warmup_steps,
+        "warmup_steps": min(500, plan.steps // 20) if warmup_steps is None else warmup_steps,
         "batch_norm": batch_norm,
         "ema_decay": ema_decay,
         "clip_norm": clip_norm,
-        "augmentation": augmentation if isinstance(augmentation, str) else None,
-        "categories": model.categories,
     }
-    state = _resume(Path(output), settings, resume)
-    start = Progress(**state["progress"]) if state else Progress()
-    if state:
-        model.load_state_dict(state["model"])
-        plain.load_state_dict(state["optimizer"])
-        if ema is not None:
-            ema.module.load_state_dict(state["ema"])
-        if accelerator.scaler is not None and state["scaler"] is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
+    plain = make_optimizer(
+        model,
+        optimizer,
+        learning_rate=settings["learning_rate"],
+        weight_decay=weight_decay,
+        momentum=momentum,
+        backbone_scale=backbone_scale,
+    )
+    schedules = make_schedule(
+        plain, schedule, steps=plan.steps, warmup_steps=settings["warmup_steps"], milestones=milestones
+    )
+    ema = None if ema_decay is None else make_ema(model, ema_decay)
+    start = _load(Path(output), settings, resume, model, plain, ema, accelerator.scaler)
     wrapped, prepared = accelerator.prepare(model, plain)
     trainer = Trainer(
         accelerator=accelerator,
@@ -233,13 +209,21 @@ def fit(
     return FitResult(trainer.final, start.history, start.best, Path(output))
 
 
-def _check_categories(model: SSD, dataset: Any) -> None:
-    categories = getattr(dataset, "categories", None)
-    if categories is not None and list(categories)[1:] != model.categories[1:]:
+def _check(model: Any, dataset: Any, validation: Any, batch_norm: str) -> None:
+    if not isinstance(model, SSD):
+        raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
+    if batch_norm not in get_args(BatchNormMode):
         raise ValueError(
-            f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model with "
-            "categories=dataset.categories, or open the data set with categories=model.categories."
+            f"batch_norm must be one of {', '.join(map(repr, get_args(BatchNormMode)))}, got {batch_norm!r}."
         )
+    for data in (dataset, validation):
+        categories = getattr(data, "categories", None)
+        # The background bears many names.
+        if categories is not None and list(categories)[1:] != model.categories[1:]:
+            raise ValueError(
+                f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model "
+                "with categories=dataset.categories, or open the data set with categories=model.categories."
+            )
 
 
 def _make_accelerator(mixed_precision: str | None, device: str | None) -> Any:
@@ -250,11 +234,21 @@ def _make_accelerator(mixed_precision: str | None, device: str | None) -> Any:
     return Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
 
 
-def _freeze_backbone(model: SSD) -> None:
-    new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
-    for name, parameter in model.backbone.named_parameters():
-        if not name.startswith(new):
-            parameter.requires_grad_(False)
+def _place(model: SSD, device: torch.device, batch_norm: str, freeze_backbone: bool) -> SSD:
+    """Moves a model to where it is trained, and freezes or converts what shall be."""
+    if freeze_backbone:
+        new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
+        for name, parameter in model.backbone.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name.startswith(new))
+    if batch_norm == "sync":
+        if device.type != "cuda":
+            raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(device)
+    if device.type == "cpu":
+        # A third faster there; the results are the same.
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _augmentation(model: SSD, kind: Any) -> Callable[..., Any] | None:
@@ -264,18 +258,23 @@ def _augmentation(model: SSD, kind: Any) -> Callable[..., Any] | None:
     return DetectionPresetTrain(kind, mean=mean, size=model.size, antialias=model.antialias)  # type: ignore[arg-type]
 
 
-def _resume(output: Path, settings: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+def _load(
+    output: Path, settings: dict[str, Any], resume: bool, model: SSD, optimizer: Any, ema: Any, scaler: Any
+) -> Progress:
+    """Puts a run's checkpoint, where there is one, into what was built afresh, and gives how far the run is."""
     file = output / "checkpoint.pt"
     if not file.exists():
-        return None
+        return Progress()
     if not resume:
         raise ValueError(f"{output} holds a run; go on with it by resume=True (--resume), or use another folder.")
     for unfinished in output.glob(".*.part"):
         unfinished.unlink(missing_ok=True)
     state = read_checkpoint(file)
-    if not isinstance(state, dict) or not {"settings", "progress", "model"} <= state.keys():
-        raise ValueError(f"{file} is no checkpoint of ssd_zoo's.")
-    known = {entry.name for entry in fields(Progress)}
-    state["progress"] = {name: value for name, value in state["progress"].items() if name in known}
     check_same(state["settings"], settings, file)
-    return state
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if ema is not None:
+        ema.module.load_state_dict(state["ema"])
+    if scaler is not None and state["scaler"] is not None:
+        scaler.load_state_dict(state["scaler"])
+    return Progress(**state["progress"])

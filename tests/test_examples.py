@@ -1,0 +1,43 @@
+"""The examples of fine-tuning run, on pictures that take a second."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from labelled import colourful, make_yolo
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_yolo(tmp_path / "data", "train", colourful(20)[:16])
+    make_yolo(tmp_path / "data", "test", colourful(20)[16:])
+    return tmp_path
+
+
+def run(monkeypatch, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--torchvision", "--model", "ssdlite320_mobilenet_v3_large", "--augmentation", "none")]
+)
+def test_finetune(monkeypatch, capsys, folder, options):
+    # A schedule of one step warms up to nothing, so two epochs.
+    run(monkeypatch, "finetune.py", folder / "data", "--epochs", 2, *options)
+    told = capsys.readouterr().out
+    assert "epoch 2/2  loss" in told
+    assert "dog  AP" in told
+
+
+def test_ten_images(monkeypatch, folder):
+    arguments = [folder / "data", "--output", folder / "ten", "--numbers", 4, "--steps", 1, "--batch-size", 4]
+    run(monkeypatch, "ten_images.py", *arguments)
+    results = json.loads((folder / "ten/ten_images.json").read_text())
+    assert list(results) == ["pretrained 4", "scratch 4", "pretrained 16", "scratch 16"]
+    assert (folder / "ten/ten_images.png").stat().st_size > 1000
