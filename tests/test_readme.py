@@ -89,6 +89,11 @@ def test_table_of_models_is_the_registry():
     assert rows in README, f"README's table of models should read\n{rows}"
 
 
+def test_page_on_video_lists_the_models_for_clips():
+    rows = re.findall(r"^\| `(\w+)` \|", PAGES["docs/video.md"], re.MULTILINE)
+    assert rows == [name for name in ssd_zoo.list_models() if name.endswith("_3d")]
+
+
 def model_rows(name: str) -> list[str]:
     if name.endswith("_3d"):
         return []  # They stand on the page about video.

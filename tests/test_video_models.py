@@ -12,6 +12,7 @@ import ssd_zoo
 from ssd_zoo.backbones.temporal import CausalConv3d
 from ssd_zoo.backbones.vgg import VGG16D
 from ssd_zoo.backbones.video import VideoVGG16D
+from ssd_zoo.deploy import optimize
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.video import export_step, reset_streams
 
@@ -46,7 +47,7 @@ def train_in_time(model):
     generator = torch.Generator().manual_seed(6)
     for module in model.modules():
         if isinstance(module, CausalConv3d):
-            deviation = module.weight.detach()[-1].abs().mean()
+            deviation = module.weight.detach()[-module.out_channels :].abs().mean()
             module.weight.data += deviation * torch.randn(
                 module.weight.shape, generator=generator, dtype=module.weight.dtype
             )
@@ -67,10 +68,9 @@ def image_model(name, video):
     model = double(build(name.removesuffix("_3d")))
     with torch.no_grad():
         own = model.state_dict()
-        own.update({key: value for key, value in video.state_dict().items() if key in own and value.ndim != 5})
         for key, value in video.state_dict().items():
-            if key in own and value.ndim == 5:
-                own[key] = value.sum(0)
+            if key in own:
+                own[key] = value if value.shape == own[key].shape else value.unflatten(0, (3, -1)).sum(0)
     model.load_state_dict(own)
     return model
 
@@ -328,6 +328,18 @@ def test_weights_are_inflated_and_reported():
         [expected] = image([frame])
         [actual] = video([torch.stack([frame, frame.flip(-1)])])
     torch.testing.assert_close(split_frames(actual, 2)[0], expected, rtol=1e-4, atol=1e-2)
+
+
+def test_moves_to_channels_last(model):
+    frames = clip(2)
+    before = raw_of(model, frames)
+    model.to(memory_format=torch.channels_last)
+    same(raw_of(model, frames), before)
+
+
+def test_optimized(model):
+    frames = clip(3)
+    same(raw_of(optimize(model, compile=False), frames), raw_of(model, frames))
 
 
 def test_freezing_reaches_kernels_in_time():

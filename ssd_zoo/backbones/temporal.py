@@ -139,37 +139,39 @@ class CausalConv3d(TemporalConv):
             `"average"` puts a third of it in each; features then come about a frame late.
 
     Attributes:
-        weight: `(taps, out channels, in channels / groups, height, width)`, the last tap for the frame itself. The
-            taps come first so that each is a Conv2d's kernel as it lies.
+        weight: `(taps * out channels, in channels / groups, height, width)`: the Conv2d kernels of the taps one after
+            another, the last for the frame itself. With four axes it goes wherever a Conv2d's goes, such as into
+            `torch.channels_last`.
     """
 
     def __init__(self, conv: nn.Conv2d, inflate: Inflate) -> None:
         super().__init__(conv)
-        self.inflate = inflate
+        self.inflate, self.out_channels = inflate, conv.out_channels
         self.weight = nn.Parameter(self.inflate_kernel(conv.weight.detach()), conv.weight.requires_grad)
 
     def inflate_kernel(self, kernel: Tensor) -> Tensor:
         """Makes a kernel of three taps from one of a Conv2d."""
         if self.inflate == "average":
-            return torch.stack([kernel / _TAPS] * _TAPS)
-        return torch.stack([torch.zeros_like(kernel)] * (_TAPS - 1) + [kernel])
+            return torch.cat([kernel / _TAPS] * _TAPS)
+        return torch.cat([torch.zeros_like(kernel)] * (_TAPS - 1) + [kernel])
 
     def forward(self, features: Tensor, past: Past) -> Tensor:
         """Gives `(F, out channels, height, width)`."""
-        result = self._convolve(features, self.weight[-1], self.bias)
-        for back, frames in enumerate(past.look_back(features), start=1):
-            result = result + self._convolve(frames, self.weight[-1 - back])
+        *before, now = self.weight.split(self.out_channels)
+        result = self._convolve(features, now, self.bias)
+        for frames, kernel in zip(past.look_back(features), reversed(before), strict=True):
+            result = result + self._convolve(frames, kernel)
         return result
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         kernel = state_dict.get(f"{prefix}weight")
-        if kernel is not None and kernel.ndim == self.weight.ndim - 1:
+        if kernel is not None and len(kernel) == self.out_channels:
             state_dict[f"{prefix}weight"] = self.inflate_kernel(kernel)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        taps, out_channels, in_channels, *size = self.weight.shape
-        return f"{in_channels * self.groups}, {out_channels}, kernel_size={(taps, *size)}, stride={self.stride}"
+        size = (_TAPS, *self.weight.shape[2:])
+        return f"{self.weight.shape[1] * self.groups}, {self.out_channels}, kernel_size={size}, stride={self.stride}"
 
 
 class FactoredConv(TemporalConv):

@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ssd_zoo.backbones.temporal import CausalConv3d
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._weights import Weights, WeightsEnum
 
@@ -130,9 +131,10 @@ def note_inflated(model: SSD) -> None:
     """Reports that the backbone became one for clips after its weights were loaded."""
     if model in _reports:
         known = _reports[model].tensors
+        inflated = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, CausalConv3d)}
         tensors = {
-            name: "inflated" if tensor.ndim == 5 and known.get(name, "new") != "new" else known.get(name, "new")
-            for name, tensor in model.state_dict().items()
+            name: "inflated" if name in inflated and known.get(name) == "loaded" else known.get(name, "new")
+            for name in model.state_dict()
             if not name.endswith("num_batches_tracked")
         }
         _reports[model] = replace(_reports[model], tensors=tensors)

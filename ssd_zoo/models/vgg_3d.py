@@ -71,7 +71,7 @@ def ssd300_vgg16d_3d(
         >>> with torch.device("meta"):
         ...     model = ssd300_vgg16d_3d(temporal="depthwise", weights_backbone=None, num_classes=21)
         >>> model.backbone.features[17].temporal.weight.shape
-        torch.Size([3, 512, 1, 1, 1])
+        torch.Size([1536, 1, 1, 1])
     """
     of_images, of_clips = split_clip_weights(weights)
     model = ssd300_vgg16d(
