@@ -89,7 +89,8 @@ def test_each_image_is_alone(model, raw):
     with torch.no_grad():
         alone = model.forward_raw(model.prepare(IMAGES[1:]))
     for key, value in alone.items():
-        torch.testing.assert_close(raw[key][1], value[0], rtol=1e-3, atol=1e-3)
+        # A batch may be added in another order, and deep networks that have not learned give thousands.
+        torch.testing.assert_close(raw[key][1], value[0], rtol=1e-3, atol=max(1e-3, 1e-5 * value.std().item()))
 
 
 # Default boxes by their papers and projects; parameters and multiply-adds of 91 classes by torchvision.

@@ -27,14 +27,29 @@ def build(name: str) -> tuple[ssd_zoo.SSD, nn.Module]:
     torch.manual_seed(0)
     torchvision_builder, kwargs = PAIRS[name]
     theirs = torchvision_builder(weights=None, weights_backbone=None)
+    _tell_boxes_apart(theirs)
     ours = ssd_zoo.get_model(name, weights=None, weights_backbone=None, **kwargs)
     ours.load_state_dict(from_torchvision.convert(theirs.state_dict()))
     return ours.to(device()), theirs.to(device())
 
 
-def make_images(count: int) -> list[Tensor]:
+@torch.no_grad()
+def _tell_boxes_apart(model: nn.Module) -> None:
+    """Gives kernels a size at which outputs are of order one: from fresh ones all boxes score alike."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    images, _ = model.eval().transform(make_images(1, torch.device("cpu")))
+    raw = model.head(list(model.backbone(images.tensors).values()))
+    for head, key in ((model.head.classification_head, "cls_logits"), (model.head.regression_head, "bbox_regression")):
+        for predictor in head.module_list:
+            *_, last = (module for module in predictor.modules() if isinstance(module, nn.Conv2d))
+            last.weight /= 2 * raw[key].std()
+
+
+def make_images(count: int, where: torch.device | None = None) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.rand(3, HEIGHT, WIDTH, generator=generator).to(device()) for _ in range(count)]
+    return [torch.rand(3, HEIGHT, WIDTH, generator=generator).to(where or device()) for _ in range(count)]
 
 
 def make_targets(count: int, objects: int = 8) -> list[dict[str, Tensor]]:

@@ -12,11 +12,9 @@ import torch
 PEAK_OF = ("inference", "training")
 
 
-def memory(*, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+def memory(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     """Peak memory in MB of three whole calls or steps at batch 8: of the process, on a GPU of its tensors."""
-    from models import PAIRS
-
-    for name in PAIRS:
+    for name in models:
         for what in PEAK_OF:
             peaks = {whose: _measure(name, whose, what) for whose in ("torchvision", "ssd_zoo")}
             yield {"model": name, "what": what, "batch": 8, "peaks": peaks}
@@ -46,7 +44,7 @@ def _peak(name: str, whose: str, what: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def imports(*, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+def imports(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
     """Time of `import torchvision` and of `import ssd_zoo`, each in a fresh process."""
     from timing import summary
 

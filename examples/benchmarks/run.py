@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from models import PAIRS
 from processes import imports, memory
 from speed import inference, postprocessing, training
 from tables import render, write_into
@@ -30,6 +31,7 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--models", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--seconds", type=float, default=20, help="time of one comparison, %(default)s by default")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads, %(default)s by default")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
@@ -45,7 +47,7 @@ def main() -> None:
         results["machine"] = machine()
         for part in args.parts:
             results[part] = []
-            for row in PARTS[part](seconds=args.seconds, compile=args.compile):
+            for row in PARTS[part](args.models, seconds=args.seconds, compile=args.compile):
                 results[part].append(row)
                 print(part, json.dumps(row), flush=True)
                 if args.json:

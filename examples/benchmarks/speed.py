@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from models import PAIRS, batches, build, device, make_images, make_targets
+from models import batches, build, device, make_images, make_targets
 from timing import Contenders, alternate
 from torch import Tensor
 from torchvision.models.detection import _utils as torchvision_utils
@@ -18,9 +18,9 @@ from ssd_zoo.detector.postprocess import postprocess_detections
 Row = dict[str, Any]
 
 
-def inference(*, seconds: float, compile: bool) -> Iterator[Row]:
+def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:
     """Whole calls and bare trunks: eager, compiled, and on a GPU in mixed precision and by CUDA graphs."""
-    for name in PAIRS:
+    for name in models:
         ours, theirs = (model.eval() for model in build(name))
         fast = optimize(ours) if compile else None
         change = compare_detections(theirs, ours, make_images(2))
@@ -64,9 +64,9 @@ def _in_half_precision(run: Callable[[], object]) -> Callable[[], object]:
     return call
 
 
-def training(*, seconds: float, compile: bool) -> Iterator[Row]:
+def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:
     """Steps of SGD, and the share of targets, matching and losses in ours."""
-    for name in PAIRS:
+    for name in models:
         ours, theirs = (model.train() for model in build(name))
         kinds: dict[str, Any] = {"torchvision": theirs, "ssd_zoo": ours}
         if compile:
@@ -113,7 +113,7 @@ POSTPROCESSING = [
 ]
 
 
-def postprocessing(*, seconds: float, compile: bool) -> Iterator[Row]:  # noqa: ARG001
+def postprocessing(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:  # noqa: ARG001
     """Post-processing alone, of one image, as classes, boxes and detections grow."""
     for scores, spread in (("all over the threshold", 0.1), ("like trained", 4.0)):
         for classes, boxes, kept in POSTPROCESSING:
