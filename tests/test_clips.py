@@ -124,3 +124,16 @@ def test_clips_without_a_labeled_frame_have_no_loss(model):
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "frame_index": torch.zeros(0).long()}
     with pytest.raises(ValueError, match="No frame of these clips that the model shows is labeled"):
         losses_of(model, [CLIP], [{**empty, "labeled_frames": torch.zeros(0).long()}])
+
+
+def test_fit_trains_on_clips(tmp_path):
+    pytest.importorskip("accelerate")
+    from ssd_zoo.training import fit
+
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights_backbone=None, num_classes=3, size=64)
+    before = model.backbone.blocks[8].depthwise.conv.weight.clone()
+    clips = [((CLIP * 255).byte(), {**TARGET, "labeled_frames": torch.tensor([0, 2])})] * 2
+    settings = {"augmentation": None, "tensorboard": False, "progress": False}
+    result = fit(model, clips, output=tmp_path, epochs=1, batch_size=2, **settings)
+    assert not torch.equal(result.model.backbone.blocks[8].depthwise.conv.weight.cpu(), before)

@@ -239,11 +239,15 @@ class _Nothing:
         pass
 
 
+# What the model reads of a target, of a clip's too.
+_READ = ("boxes", "labels", "frame_index", "labeled_frames")
+
+
 def _to(part: Part, device: torch.device) -> Part:
     images, targets = part
     return (
         [image.to(device, non_blocking=True) for image in images],
-        [{key: target[key].to(device, non_blocking=True) for key in ("boxes", "labels")} for target in targets],
+        [{key: target[key].to(device, non_blocking=True) for key in _READ if key in target} for target in targets],
     )
 
 
