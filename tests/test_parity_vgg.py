@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 from compare import assert_same_detections, in_torchvisions_layout
+from oracles import stand_in_for_downloads
 from torchvision.models.detection.ssd import _vgg_extractor
 
 import ssd_zoo
@@ -95,8 +96,8 @@ def test_trainable_layers(layers):
 
 
 @pytest.fixture
-def backbone_file(tmp_path, monkeypatch):
-    """A file where torch.hub keeps what it has downloaded, as VGG-16 but for the classifier's shapes."""
+def backbone_file(monkeypatch):
+    """What stands for torchvision's file: VGG-16 but for the classifier's shapes."""
     with torch.device("meta"):
         vgg = torchvision.models.vgg16(weights=None)
     generator = torch.Generator().manual_seed(0)
@@ -104,9 +105,7 @@ def backbone_file(tmp_path, monkeypatch):
         name: torch.randn(tensor.shape if name.startswith("features") else (1,), generator=generator)
         for name, tensor in vgg.state_dict().items()
     }
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(state, tmp_path / "hub" / "checkpoints" / "vgg16_features-amdegroot-88682ab5.pth")
+    stand_in_for_downloads(monkeypatch, lambda url: state)
     return state
 
 
@@ -133,10 +132,8 @@ def test_backbone_weights_for_other_channels(backbone_file):
     assert ssd_zoo.load_report(four).tensors["backbone.features.0.weight"] == "adapted to channels"
 
 
-def test_a_file_of_another_model_is_refused(backbone_file, tmp_path):
-    file = tmp_path / "hub" / "checkpoints" / "vgg16_features-amdegroot-88682ab5.pth"
+def test_a_file_of_another_model_is_refused(backbone_file):
     del backbone_file["features.5.weight"]
-    torch.save(backbone_file, file)
     with pytest.raises(ValueError, match=r"does not fit this model: 1 tensors .* backbone.features.5.weight"):
         ssd_zoo.ssd300_vgg16d(num_classes=3, weights_backbone="IMAGENET1K_FEATURES")
 
@@ -149,11 +146,9 @@ def test_trainable_layers_need_pretrained_weights():
         ssd_zoo.ssd300_vgg16d(weights_backbone=None, trainable_backbone_layers=6)
 
 
-def test_torchvisions_file_with_other_classes(tmp_path, monkeypatch):
+def test_torchvisions_file_with_other_classes(monkeypatch):
     theirs = torchvision.models.detection.ssd300_vgg16(weights_backbone=None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(theirs.state_dict(), tmp_path / "hub" / "checkpoints" / "ssd300_vgg16_coco-b556d3b4.pth")
+    stand_in_for_downloads(monkeypatch, lambda url: theirs.state_dict())
     categories = ["background", "person", "dog", "robot"]
     model = ssd_zoo.get_model("ssd300_vgg16d", weights="COCO_V1", categories=categories)
     report = ssd_zoo.load_report(model)

@@ -16,10 +16,14 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
     Args:
         include: Shell-style patterns of builders' names.
     """
-    names = list_models(include)
-    # Aliases, as DEFAULT is one, are their entry once more.
-    entries = dict.fromkeys((name, entry) for name in names for entry in get_model_weights(name).__members__.values())
-    return sorted(entries, key=lambda row: not row[1].url.startswith("package:"))
+    builders: dict[WeightsEnum, str] = {}
+    for name in list_models(include):
+        for entry in get_model_weights(name).__members__.values():
+            # Models for clips take the weights of those for images, whose names come first.
+            builders.setdefault(entry, name)
+    return sorted(
+        ((name, entry) for entry, name in builders.items()), key=lambda row: not row[1].url.startswith("package:")
+    )
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
