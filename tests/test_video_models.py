@@ -116,7 +116,9 @@ def test_counts(temporal, stages, parameters, gmacs):
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 2) == parameters
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.forward_raw(frames, [8])
-    assert round(counter.get_total_flops() / 2e9, 1) == gmacs
+    # What takes each channel alone is no convolution and not counted: three taps of 8 frames of conv3, 4 and 5.
+    alone = 3 * 8 * 3 * (75**2 * 256 + 38**2 * 512 + 19**2 * 512) if temporal == "depthwise" else 0
+    assert round((counter.get_total_flops() / 2 + alone) / 1e9, 1) == gmacs
 
 
 @pytest.mark.parametrize("inflate", ["identity", "average"])
