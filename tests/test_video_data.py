@@ -56,6 +56,11 @@ def test_what_is_written_is_read(film):
     assert greys(video) == list(range(50)), "each time it starts anew"
 
 
+def test_readers_may_leave_early(film):
+    for _ in range(200):
+        assert next(iter(open_video(film))).shape == (3, 48, 64)
+
+
 def test_colours_and_odd_sizes(tmp_path):
     red = torch.zeros(3, 33, 51, dtype=torch.uint8)
     red[0] = 220

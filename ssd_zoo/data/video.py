@@ -1,5 +1,6 @@
 """Videos: files, folders of frames, cameras."""
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -209,9 +210,11 @@ def _open_by_av(path: Path, *, name: str | None = None, kind: str | None = None)
 def _frames_by_av(path: Path, name: str, kind: str | None) -> Iterator[Tensor]:
     av = _import_av()
     given, broken, end = 0, "", 0.0
-    with av.open(str(path), format=kind) as container:
+    with av.open(str(path), format=kind) as container, contextlib.ExitStack() as leaving:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        # Else who leaves early may wait for ever: PyAV 16 waits for its threads, holding on to what they wait for.
+        leaving.callback(stream.codec_context.flush_buffers)
         packets = container.demux(stream)
         while True:
             try:
