@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from loading import loading
 from models import PAIRS
 from processes import imports, memory
 from speed import inference, postprocessing, training
@@ -23,6 +24,7 @@ PARTS = {
     "inference": inference,
     "training": training,
     "postprocessing": postprocessing,
+    "loading": loading,
     "memory": memory,
     "imports": imports,
 }

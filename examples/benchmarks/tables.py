@@ -87,6 +87,22 @@ def _postprocessing(rows: Rows) -> str:
     return _table(["scores", "classes", "boxes", "kept", "torchvision, ms", "ssd_zoo, ms", "ratio"], lines)
 
 
+def _loading(rows: Rows) -> str:
+    lines = [
+        [
+            row["augmentation"],
+            row["workers"],
+            kind,
+            _ms(time),
+            f"{1e3 * row['images'] / time['median']:.3g}",
+            f"{row['times']['torchvision']['median'] / time['median']:.2f} ×",
+        ]
+        for row in rows
+        for kind, time in row["times"].items()
+    ]
+    return _table(["augmentation", "workers", "", "ms an epoch (quartiles)", "images/s", "ratio"], lines)
+
+
 def _memory(rows: Rows) -> str:
     lines = [
         [
@@ -114,6 +130,7 @@ _TABLES = {
     "inference": ("Inference", _inference),
     "training": ("A training step", _times),
     "postprocessing": ("Post-processing of one image", _postprocessing),
+    "loading": ("Reading and augmenting 64 images of 640 × 480", _loading),
     "memory": ("Peak memory", _memory),
     "imports": ("Import", _imports),
 }

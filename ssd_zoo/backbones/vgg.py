@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ssd_zoo.detector.layers import NormLayer, init_conv
+from ssd_zoo.detector.winograd import WinogradConv2d
 
 __all__ = ["VGG16D", "Extra"]
 
@@ -97,6 +98,6 @@ class VGG16D(nn.Module):
 def _convs(in_channels: int, *out_channels: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for out in out_channels:
-        layers += [nn.Conv2d(in_channels, out, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [WinogradConv2d(in_channels, out, 3, padding=1), nn.ReLU(inplace=True)]
         in_channels = out
     return layers

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.detector.winograd import WinogradConv2d
 
 __all__ = ["SSDHead", "SSDLiteHead", "SSDSeparableHead", "as_rows"]
 
@@ -94,7 +95,7 @@ class SSDHead(_Head):
 
 
 def _conv(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Module:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    conv = WinogradConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
     init_conv(conv, nn.init.xavier_uniform_)
     return conv
 

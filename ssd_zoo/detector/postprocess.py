@@ -53,7 +53,7 @@ def postprocess_detections(
     all_scores, offsets = _foreground_scores(raw["cls_logits"], score_function), raw["bbox_regression"]
     available = all_scores.shape[1] * all_scores.shape[2]
     most_eligible = available if topk_candidates is None else topk_candidates * all_scores.shape[2]
-    take = min(2 * detections_per_img, available)
+    take = min(4 * detections_per_img // 3, available)
     detections: list[dict[str, Tensor]] = [{}] * images
     pending = list(range(images))
     while pending:
@@ -152,8 +152,8 @@ def _best_candidates(
     """
     num_foreground = scores.shape[-1]
     rows = scores.amax(-1).topk(min(take, scores.shape[1]), dim=1, sorted=False).indices
-    scores = scores.gather(1, rows.unsqueeze(-1).expand(-1, -1, num_foreground))
-    scores, pairs = scores.flatten(1).topk(take, dim=1)
+    image = torch.arange(scores.shape[0], device=scores.device).unsqueeze(1)
+    scores, pairs = scores[image, rows].flatten(1).topk(take, dim=1)
     rows = rows.gather(1, pairs // num_foreground)
     offsets = offsets.gather(1, rows.unsqueeze(-1).expand(-1, -1, 4))
     return scores, pairs % num_foreground + 1, decode_boxes(offsets, default_boxes[rows])

@@ -222,7 +222,8 @@ class SSD(nn.Module):
             self._checks.add(pixel_range(batch.detach()), check_pixel_range)
         batch = (batch - self.image_mean).div_(self.image_std)
         dtype = next(self.backbone.parameters(), batch).dtype
-        return batch.to(dtype, memory_format=torch.channels_last)
+        # On a CPU, .to(memory_format=...) takes six times as long.
+        return batch.to(dtype).contiguous(memory_format=torch.channels_last)
 
     def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.

@@ -1,0 +1,74 @@
+"""Convolutions whose kernels are transformed once, for Winograd's algorithm."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.winograd import WinogradConv2d, transform_kernel, winograd_conv2d, winograd_pays
+
+__all__ = ["keep_kernels"]
+
+# Over fewer tiles, reading a kernel's 36 values costs more than its 9 products.
+_LEAST_TILES = 16
+
+
+def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
+    """Lets convolutions that Winograd's algorithm makes faster keep their transformed kernels, in place.
+
+    They take four times the memory of the kernels, beside them, and do not follow them when they change.
+
+    Args:
+        model: A detector for inference.
+        batch: What `forward_raw` takes; what is faster depends on the sizes of maps.
+        in_graphs: Whether compilers shall call the algorithm too, as the operation `ssd_zoo::winograd_conv2d`.
+
+    Returns:
+        How many convolutions keep them.
+    """
+    chosen: dict[nn.Module, _KeptKernel] = {}
+
+    def choose(module: Any, args: tuple[Tensor]) -> None:
+        if winograd_pays(module, args[0], least_tiles=_LEAST_TILES):
+            chosen[module] = _KeptKernel(module, in_graphs)
+
+    convs = [module for module in model.modules() if type(module) in (nn.Conv2d, WinogradConv2d)]
+    hooks = [module.register_forward_pre_hook(choose) for module in convs]
+    with torch.no_grad():
+        model.forward_raw(batch)
+    for hook in hooks:
+        hook.remove()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if child in chosen:
+                setattr(module, name, chosen[child])
+    return len(chosen)
+
+
+class _KeptKernel(nn.Module):
+    def __init__(self, conv: nn.Conv2d, in_graphs: bool) -> None:
+        super().__init__()
+        self.conv, self.in_graphs = conv, in_graphs
+        self.register_buffer("transformed", transform_kernel(conv.weight.detach()), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        conv: Any = self.conv
+        arguments: Any = input, conv.weight, conv.bias, conv.padding[0], self.transformed
+        if self.in_graphs and torch.compiler.is_compiling():
+            return _convolve(*arguments)
+        if winograd_pays(conv, input, least_tiles=_LEAST_TILES):
+            return winograd_conv2d(*arguments)
+        return conv(input)
+
+
+@torch.library.custom_op("ssd_zoo::winograd_conv2d", mutates_args=(), device_types="cpu")
+def _convolve(batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor) -> Tensor:
+    return winograd_conv2d(batch, weight, bias, padding, transformed)
+
+
+@_convolve.register_fake
+def _(batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor) -> Tensor:  # noqa: ARG001
+    n, _, height, width = batch.shape
+    result = batch.new_empty(n, height + 2 * padding - 2, width + 2 * padding - 2, weight.shape[0])
+    return result.permute(0, 3, 1, 2)
