@@ -6,6 +6,7 @@ import pytest
 import torch
 from compare import assert_same_detections
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
@@ -74,10 +75,27 @@ def test_a_real_detector_detects_the_same(test_data, caplog):
     assert_same_detections(fast(images), model(images))
 
 
+@torch.no_grad()
+def test_large_maps_and_many_channels_are_computed_otherwise():
+    model = build("ssd300_vgg16d")
+    fast = optimize(model, compile=False)
+    # VGG from conv3_1 to conv5_3; heads of four classes have few channels.
+    assert sum(hasattr(module, "transformed") for module in fast.modules()) == 9
+    assert not hasattr(optimize(model, compile=False, freeze=False).backbone.features[12], "transformed")
+    batch = model.prepare(IMAGES[:2])
+    seen = []
+    fast.backbone.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    found, expected = fast.forward_raw(batch), model.forward_raw(batch)
+    assert seen == [1, 1], "one image after another"
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-4 * value.std().item())
+
+
 class Tiny(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first, self.second = ConvNormAct(3, 8, 3, stride=4), ConvNormAct(8, 8, 3, stride=2)
+        self.first = nn.Sequential(ConvNormAct(3, 128, 3, stride=2), nn.Conv2d(128, 256, 3, padding=1))
+        self.second = ConvNormAct(256, 8, 3, stride=2)
 
     def forward(self, batch):
         first = self.first(batch)
@@ -93,8 +111,12 @@ def test_compiled():
     fast = optimize(model)
     with torch.no_grad():
         expected = model(IMAGES)
-    assert_same_detections(fast(IMAGES), expected)
+    found, graphs = run_and_get_code(fast, IMAGES)
+    assert_same_detections(found, expected)
     assert_same_detections(fast(IMAGES[:1]), expected[:1])
+    code = "\n".join(graphs)
+    assert "ssd_zoo.winograd_conv2d" in code
+    assert "frozen_param" in code, "weights are constants"
 
 
 def test_half_precision():

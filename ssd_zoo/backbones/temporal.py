@@ -131,7 +131,7 @@ class TemporalConv(nn.Module):
     def _convolve(self, frames: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         padding: Any = self.padding
         if self.pads_same:
-            frames, padding = pad_same(frames, kernel.shape[-2:], self.stride), 0
+            frames, padding = pad_same(frames, kernel.shape[-2:], self.stride)
         return F.conv2d(frames, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
 

@@ -106,22 +106,27 @@ class Conv2dSame(nn.Conv2d):
     """Convolution with TensorFlow's "SAME" padding; see `pad_same`."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padded = pad_same(input, self.kernel_size, self.stride)
-        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        padded, padding = pad_same(input, self.kernel_size, self.stride)
+        return F.conv2d(padded, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-def pad_same(input: Tensor, kernel_size: Sequence[int], stride: Sequence[int]) -> Tensor:
+def pad_same(input: Tensor, kernel_size: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
     """Pads as TensorFlow does for a convolution whose output has the input's size over the stride, rounded up.
 
     Where the padding is odd, the extra row and column stand at the bottom and right: on even sizes a 3 × 3 kernel of
     stride 2 is padded by 0 before and 1 after.
+
+    Returns:
+        The input, padded if that is so anywhere, and the padding that is left to the convolution.
     """
-    pads = []
-    for axis in (1, 0):
-        size = input.shape[2 + axis]
-        total = max((-(-size // stride[axis]) - 1) * stride[axis] + kernel_size[axis] - size, 0)
-        pads += [total // 2, total - total // 2]
-    return F.pad(input, pads)
+    totals = [
+        max((-(-size // step) - 1) * step + kernel - size, 0)
+        for size, kernel, step in zip(input.shape[2:], kernel_size, stride, strict=True)
+    ]
+    down, across = totals
+    if down % 2 == across % 2 == 0:
+        return input, (down // 2, across // 2)
+    return F.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2)), (0, 0)
 
 
 class L2Norm(nn.Module):
