@@ -22,13 +22,15 @@ def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[R
     """Whole calls and bare trunks: eager, compiled, and on a GPU in mixed precision and by CUDA graphs."""
     for name in models:
         ours, theirs = (model.eval() for model in build(name))
-        fast = optimize(ours) if compile else None
+        fast = {"ssd_zoo optimized": optimize(ours, compile=False)}
+        if compile:
+            fast["ssd_zoo optimized, compiled"] = optimize(ours)
         change = compare_detections(theirs, ours, make_images(2))
         for batch in batches():
             images = make_images(batch)
             contenders = {"torchvision": _call(theirs, images), **_kind("ssd_zoo", ours, images)}
-            if fast is not None:
-                contenders |= _kind("ssd_zoo compiled", fast, images)
+            for kind, model in fast.items():
+                contenders |= _kind(kind, model, images)
             if device().type == "cuda":
                 contenders |= _on_a_gpu(ours, theirs, images, compile=compile)
             with torch.inference_mode():

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssd_zoo.detector.layers import Conv2dSame, init_conv, pad_same
+from ssd_zoo.detector.winograd import winograd_conv2d, winograd_pays
 
 __all__ = [
     "CausalConv3d",
@@ -125,13 +126,15 @@ class TemporalConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
-        self.pads_same = isinstance(conv, Conv2dSame)
+        self.pads_same, self.padding_mode = isinstance(conv, Conv2dSame), conv.padding_mode
         self.bias = conv.bias
 
     def _convolve(self, frames: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         padding: Any = self.padding
         if self.pads_same:
             frames, padding = pad_same(frames, kernel.shape[-2:], self.stride)
+        elif winograd_pays(self, frames, kernel):
+            return winograd_conv2d(frames, kernel, bias, padding[0])
         return F.conv2d(frames, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
 

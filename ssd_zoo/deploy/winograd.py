@@ -30,7 +30,7 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     chosen: dict[nn.Module, _KeptKernel] = {}
 
     def choose(module: Any, args: tuple[Tensor]) -> None:
-        if winograd_pays(module, args[0], least_tiles=_LEAST_TILES):
+        if winograd_pays(module, args[0], module.weight, least_tiles=_LEAST_TILES):
             chosen[module] = _KeptKernel(module, in_graphs)
 
     convs = [module for module in model.modules() if type(module) in (nn.Conv2d, WinogradConv2d)]
@@ -57,7 +57,7 @@ class _KeptKernel(nn.Module):
         arguments: Any = input, conv.weight, conv.bias, conv.padding[0], self.transformed
         if self.in_graphs and torch.compiler.is_compiling():
             return _convolve(*arguments)
-        if winograd_pays(conv, input, least_tiles=_LEAST_TILES):
+        if winograd_pays(conv, input, conv.weight, least_tiles=_LEAST_TILES):
             return winograd_conv2d(*arguments)
         return conv(input)
 

@@ -11,7 +11,7 @@ plain convolution.
 
 import math
 from functools import cache
-from typing import cast
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +31,23 @@ class WinogradConv2d(nn.Conv2d):
     Its result differs by about as much as float32 rounds. Gradients, compilers and exporters see a plain convolution.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        if winograd_pays(self, input):
-            return winograd_conv2d(input, self.weight, self.bias, cast(int, self.padding[0]))
-        return super().forward(input)
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if winograd_pays(self, input, weight):
+            return winograd_conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
+        return super()._conv_forward(input, weight, bias)
 
 
-def winograd_pays(conv: nn.Conv2d, batch: Tensor, *, least_tiles: int = 64) -> bool:
+class Convolution(Protocol):
+    """What layers have that convolve: the settings of `nn.Conv2d`."""
+
+    stride: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: Any
+
+
+def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = 64) -> bool:
     """Tells whether a convolution may be computed so, here and now, and is faster then.
 
     It is where channels are many, for else moving tiles costs more than products do, and so are tiles, over which the
@@ -46,6 +56,7 @@ def winograd_pays(conv: nn.Conv2d, batch: Tensor, *, least_tiles: int = 64) -> b
     Args:
         conv: The convolution.
         batch: Its input, `(N, channels in, H, W)`.
+        weight: Its kernel, `(channels out, channels in, height, width)`.
         least_tiles: Fewest tiles; a kernel that is transformed already pays with fewer.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -54,12 +65,12 @@ def winograd_pays(conv: nn.Conv2d, batch: Tensor, *, least_tiles: int = 64) -> b
         return False
     suits = (
         batch.device.type == "cpu"
-        and batch.dtype == conv.weight.dtype == torch.float32
+        and batch.dtype == weight.dtype == torch.float32
         and batch.dim() == 4
-        and (conv.kernel_size, conv.stride, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
+        and (weight.shape[2:], conv.stride, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
         and conv.padding in ((0, 0), (1, 1))
         and conv.padding_mode == "zeros"
-        and conv.in_channels * conv.out_channels >= 2**15
+        and weight.shape[0] * weight.shape[1] >= 2**15
     )
     return suits and len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE) >= least_tiles
 
