@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--numbers", type=int, nargs="*", default=[5, 10, 20, 50], help="besides all")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -57,9 +57,10 @@ def open_usable(data, split):
 def train_and_measure(args, train, test, start):
     weights = args.weights if start == "pretrained" else None
     backbone = {} if weights else {"weights_backbone": None}
-    model = ssd_zoo.get_model(args.model, weights=weights, categories=train.categories, **backbone)
+    settings = {"weights": weights, "categories": train.categories, "box_loss": "giou", **backbone}
+    model = ssd_zoo.get_model(args.model, **settings)
     boxes = fit_default_boxes((train[i] for i in range(len(train))), model).default_boxes
-    model = ssd_zoo.get_model(args.model, weights=weights, categories=train.categories, default_boxes=boxes, **backbone)
+    model = ssd_zoo.get_model(args.model, **settings, default_boxes=boxes)
     steps_per_epoch = -(-len(train) // args.batch_size)
     result = fit(
         model,

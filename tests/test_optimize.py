@@ -117,6 +117,12 @@ def test_compiled():
     code = "\n".join(graphs)
     assert "ssd_zoo.winograd_conv2d" in code
     assert "frozen_param" in code, "weights are constants"
+    larger = ssd_zoo.SSD(Tiny(), default_boxes, (64, 48), ["background", "cat"]).eval()
+    with torch.no_grad():
+        expected = larger(IMAGES)
+    found, graphs = run_and_get_code(optimize(larger), IMAGES)
+    assert_same_detections(found, expected)
+    assert "64, 48" in "\n".join(graphs), "sizes are constants too"
 
 
 def test_half_precision():

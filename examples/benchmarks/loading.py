@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import VOCDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from ssd_zoo.data import CachedDataset, DetectionPresetTrain, collate, open_dataset
+from ssd_zoo.data import DetectionPresetTrain, collate, open_dataset
+from ssd_zoo.data.cache import CachedDataset
 
 IMAGES, WIDTH, HEIGHT = 64, 640, 480
 PHOTO = Path(__file__).parents[1] / "astronaut.jpg"

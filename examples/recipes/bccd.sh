@@ -9,6 +9,6 @@ data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
   --model ssdlite300_mobilenet_v2 --weights PERSON_V1 --size 336x448 --fit-default-boxes \
   --on-invalid drop --cache --cache-longest 600 --augmentation ssdlite \
-  --epochs 45 --batch-size 16 --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
+  --epochs 30 --batch-size 8 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
   --ema-decay 0.998 --evaluate-every 5 --trained-on BCCD --licence MIT
 ssd-zoo evaluate "$data" --split test --model "$run/best" --json "$run/test.json" --output "$run"

@@ -11,6 +11,6 @@ data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
   --model ssdlite300_mobilenet_v2 --weights PERSON_V1 --size 640 --fit-default-boxes \
   --cache --augmentation ssdlite \
-  --epochs 14 --batch-size 16 --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
+  --epochs 14 --batch-size 8 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
   --ema-decay 0.998 --evaluate-every 2 --trained-on DeepPCB --licence MIT
 ssd-zoo evaluate "$data" --split val --model "$run/best" --json "$run/val.json" --output "$run"

@@ -91,6 +91,10 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool, freeze: bool) -> None
         if lengths is not None:
             return plain(batch, lengths)
         parts = batch.split(1) if one_by_one else [batch]
+        if compile:
+            for part in parts:
+                # That models of other sizes were compiled before makes no size dynamic.
+                torch._dynamo.mark_static(part, [1, 2, 3])
         if not freeze:
             return _joined([run(part) for part in parts])
         # Weights become constants only where no gradients are recorded. As an option of torch.compile, freezing does
