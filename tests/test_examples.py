@@ -41,3 +41,16 @@ def test_ten_images(monkeypatch, folder):
     results = json.loads((folder / "ten/ten_images.json").read_text())
     assert list(results) == ["pretrained 4", "scratch 4", "pretrained 16", "scratch 16"]
     assert (folder / "ten/ten_images.png").stat().st_size > 1000
+
+
+# What compilers and old versions warn of is not the benchmark's.
+@pytest.mark.filterwarnings("ignore")
+def test_benchmarks(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(EXAMPLES / "benchmarks")
+    page, results = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text("<!-- results: written by examples/benchmarks/run.py -->\n<!-- end of results -->\n")
+    small = ["--seconds", 0, "--threads", 1, "--no-compile", "--models", "ssdlite320_mobilenet_v3_large"]
+    small += ["--parts", "training", "postprocessing"]
+    run(monkeypatch, "benchmarks/run.py", *small, "--json", results, "--docs", page)
+    assert len(json.loads(results.read_text())["postprocessing"]) == 20
+    assert "loss and matching" in page.read_text()

@@ -72,6 +72,8 @@ def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Ro
         ours, theirs = (model.train() for model in build(name))
         kinds: dict[str, Any] = {"torchvision": theirs, "ssd_zoo": ours}
         if compile:
+            # Else sizes would be dynamic, for the second model has others.
+            torch._dynamo.reset()
             kinds["ssd_zoo compiled"] = torch.compile(copy.deepcopy(ours))
         for batch in [8] if device().type == "cpu" else batches()[1:]:
             images, targets = make_images(batch), make_targets(batch)
@@ -101,7 +103,7 @@ def _losses(model: ssd_zoo.SSD, images: list[Tensor], targets: list[dict[str, Te
 
     def step() -> None:
         leaves = {key: value.detach().requires_grad_() for key, value in raw.items()}
-        sum(model._losses(leaves, *model._prepare_targets(targets, sizes)).values()).backward()
+        sum(model._losses(leaves, *model.prepare_targets(targets, sizes)).values()).backward()
 
     return step
 
