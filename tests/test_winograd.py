@@ -34,14 +34,15 @@ def test_equals_the_exact_convolution(shape, padding, kept):
 
 
 @torch.no_grad()
-def test_rounds_hardly_more_than_the_plain_convolution():
+def test_rounds_little_more_than_the_plain_convolution():
     batch, weight, bias = case(1, 256, 256, 38, 38)
     exact = F.conv2d(batch.double(), weight.double(), bias.double(), padding=1)
 
     def error(found):
         return (found - exact).square().mean().sqrt()
 
-    assert error(winograd_conv2d(batch, weight, bias, 1)) < 5 * error(F.conv2d(batch, weight, bias, padding=1))
+    # Here it is 0.7 times as much; at the paper's points 1.5 times.
+    assert error(winograd_conv2d(batch, weight, bias, 1)) < 1.2 * error(F.conv2d(batch, weight, bias, padding=1))
 
 
 def layer(**kwargs):

@@ -38,7 +38,10 @@ REFERENCE = {
 
 
 def loading(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """An epoch of a data set in Pascal VOC's layout, of JPEG files of 640 × 480."""
+    """An epoch of a data set in Pascal VOC's layout, of JPEG files of 640 × 480.
+
+    Ours are resized too, as for training; torchvision leaves that to the model.
+    """
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "VOCdevkit", "VOC2012")
         _write_images(folder)

@@ -5,8 +5,8 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks". https://arx
 Each tile of 4 × 4 outputs comes from 6 × 6 inputs, in F(4 × 4, 3 × 3) of the paper's section 4.3. Reading a tile of
 outputs as coefficients of a polynomial in two variables, the products of coefficients become products of its values at
 6 × 6 points, and there channels are summed by one matrix product a point. The points are 0, ±1/√2, ±√2 and infinity:
-with the paper's, the result would be twice as far from the exact one, with these it is hardly further than that of the
-plain convolution.
+with them the result is up to twice as far from the exact one as that of the plain convolution, with the paper's up to
+four times.
 """
 
 import math
