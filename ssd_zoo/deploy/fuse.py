@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.winograd import plain_convolutions
 
 __all__ = ["fuse_norms"]
 
@@ -29,7 +30,7 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
         How many norms were folded.
     """
     # Where gradients are recorded, our own layers leave their norms alone.
-    with torch.enable_grad(), _Watch() as watch:
+    with torch.enable_grad(), plain_convolutions(), _Watch() as watch:
         model.forward_raw(batch)
     convs = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Conv2d)}
     fused = 0
