@@ -70,5 +70,5 @@ def _convolve(batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, 
 @_convolve.register_fake
 def _(batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor) -> Tensor:  # noqa: ARG001
     n, _, height, width = batch.shape
-    result = batch.new_empty(n, height + 2 * padding - 2, width + 2 * padding - 2, weight.shape[0])
-    return result.permute(0, 3, 1, 2)
+    shape = n, weight.shape[0], height + 2 * padding - 2, width + 2 * padding - 2
+    return torch.empty(shape, device=batch.device, memory_format=torch.channels_last)

@@ -165,7 +165,8 @@ def winograd_conv2d(
     """
     n, _, height, width = batch.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
-    result = batch.new_empty(n, height, width, len(weight))
+    result = torch.empty(n, len(weight), height, width, device=batch.device, memory_format=torch.channels_last)
+    pixels = result.permute(0, 2, 3, 1)
     tiles = _tiles(batch, height, width, padding)
     down, across = tiles.shape[3:5]
     images = max(1, _TILES_AT_ONCE // (down * across))
@@ -174,8 +175,8 @@ def winograd_conv2d(
     for i in range(0, n, images):
         for row in range(0, down, rows):
             part = tiles[:, :, i : i + images, row : row + rows]
-            _convolve_tiles(part, weight, bias, transformed, result[i : i + images, _TILE * row :])
-    return result.permute(0, 3, 1, 2)
+            _convolve_tiles(part, weight, bias, transformed, pixels[i : i + images, _TILE * row :])
+    return result
 
 
 def _tiles(batch: Tensor, height: int, width: int, padding: int) -> Tensor:
