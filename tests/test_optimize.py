@@ -115,7 +115,7 @@ def test_compiled():
     assert_same_detections(found, expected)
     assert_same_detections(fast(IMAGES[:1]), expected[:1])
     code = "\n".join(graphs)
-    assert "ssd_zoo.winograd_conv2d" in code
+    assert "ssd_zoo.conv2d" in code
     assert "frozen_param" in code, "weights are constants"
     larger = ssd_zoo.SSD(Tiny(), default_boxes, (64, 48), ["background", "cat"]).eval()
     with torch.no_grad():

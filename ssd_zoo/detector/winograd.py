@@ -11,89 +11,46 @@ plain convolution.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-__all__ = ["WinogradConv2d", "plain_convolutions", "transform_kernel", "winograd_conv2d", "winograd_pays"]
+__all__ = [
+    "WinogradConv2d",
+    "conv2d",
+    "transform_kernel",
+    "winograd_conv2d",
+    "winograd_kernel_gradient",
+    "winograd_pays",
+]
 
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 _TILE, _VALUES = 4, 36
 # Tiles that go through together, and numbers of a kernel that are transformed together: both stay in the cache.
 _TILES_AT_ONCE, _NUMBERS_AT_ONCE = 256, 2**21
+# From where the gradient of a kernel is faster by the algorithm.
+_LEAST_CHANNELS, _LEAST_TILES = 64, 64
 
-
-_only_plain = ContextVar("only_plain", default=False)
-
-
-@contextmanager
-def plain_convolutions() -> Iterator[None]:
-    """Lets all convolutions call `torch.nn.functional.conv2d`, for who watches such calls."""
-    token = _only_plain.set(True)
-    try:
-        yield
-    finally:
-        _only_plain.reset(token)
-
+# torch 2.6 does not tell.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 class WinogradConv2d(nn.Conv2d):
     """`nn.Conv2d` that takes Winograd's algorithm where that is faster: in float32 on a CPU.
 
-    Its result differs by about as much as float32 rounds. Compilers and exporters see a plain convolution.
+    Its result and its gradients differ by about as much as float32 rounds. Compilers see a plain convolution where no
+    gradients are recorded, and exporters see one everywhere.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled() and _is_plain(self, input, weight) and self.padding == (1, 1):
-            return _Trained.apply(input, weight, bias)
-        if winograd_pays(self, input, weight):
+        if torch.is_grad_enabled():
+            if not _is_exporting() and min(weight.shape[:2]) >= _LEAST_CHANNELS and _suits(self, input, weight):
+                return conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
+        elif winograd_pays(self, input, weight):
             return winograd_conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
         return super()._conv_forward(input, weight, bias)
-
-
-class _Trained(torch.autograd.Function):
-    """A 3 × 3 convolution with padding 1 whose gradients are computed in the fastest way.
-
-    The gradient of the input is a convolution too, of the gradient of the output with the kernel turned round. That of
-    the kernel takes two to three times as long in `torch.channels_last` as it does otherwise.
-    """
-
-    @staticmethod
-    def forward(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _convolve_same(batch, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs[:2])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        batch, weight = ctx.saved_tensors
-        of_batch, of_weight, of_bias = ctx.needs_input_grad
-        back = _convolve_same(gradient, weight.flip(2, 3).transpose(0, 1), None) if of_batch else None
-        if not of_weight:
-            return back, None, gradient.sum((0, 2, 3)) if of_bias else None
-        arguments = weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, of_bias]
-        parts = [
-            torch.ops.aten.convolution_backward(g.contiguous(), b.contiguous(), *arguments)[1:]
-            for g, b in zip(gradient.split(1), batch.split(1), strict=True)
-        ]
-        kernel, of_channels = (
-            None if part[0] is None else torch.stack(part).sum(0) for part in zip(*parts, strict=True)
-        )
-        return back, kernel, of_channels
-
-
-def _convolve_same(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if _is_large(batch, weight):
-        return winograd_conv2d(batch, weight, bias, 1)
-    return F.conv2d(batch, weight, bias, padding=1)
 
 
 class Convolution(Protocol):
@@ -106,7 +63,7 @@ class Convolution(Protocol):
     padding_mode: Any
 
 
-def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = 64) -> bool:
+def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = _LEAST_TILES) -> bool:
     """Tells whether a convolution may be computed so, here and now, and is faster then.
 
     It is where channels are many, for else moving tiles costs more than products do, and so are tiles, over which the
@@ -118,15 +75,15 @@ def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_til
         weight: Its kernel, `(channels out, channels in, height, width)`.
         least_tiles: Fewest tiles; a kernel that is transformed already pays with fewer.
     """
-    return not torch.is_grad_enabled() and _is_plain(conv, batch, weight) and _is_large(batch, weight, least_tiles)
-
-
-def _is_plain(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
-    """Whether it is a 3 × 3 convolution of stride 1 in float32 on a CPU, and just to be computed."""
-    if _only_plain.get() or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
+    return _suits(conv, batch, weight) and _is_large(batch, weight, least_tiles)
+
+
+def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
     return (
         type(batch) is Tensor
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and not torch.is_autocast_enabled("cpu")
         and batch.device.type == "cpu"
         and batch.dtype == weight.dtype == torch.float32
@@ -137,9 +94,12 @@ def _is_plain(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _is_large(batch: Tensor, weight: Tensor, least_tiles: int = 64) -> bool:
-    tiles = len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
-    return weight.shape[0] * weight.shape[1] >= 2**15 and tiles >= least_tiles
+def _is_large(batch: Tensor, weight: Tensor, least_tiles: int = _LEAST_TILES) -> bool:
+    return weight.shape[0] * weight.shape[1] >= 2**15 and _count_tiles(batch) >= least_tiles
+
+
+def _count_tiles(batch: Tensor) -> int:
+    return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
 
 
 def transform_kernel(weight: Tensor) -> Tensor:
@@ -168,15 +128,100 @@ def winograd_conv2d(
     result = torch.empty(n, len(weight), height, width, device=batch.device, memory_format=torch.channels_last)
     pixels = result.permute(0, 2, 3, 1)
     tiles = _tiles(batch, height, width, padding)
+    for images, rows in _parts(tiles):
+        _convolve_tiles(tiles[:, :, images, rows], weight, bias, transformed, pixels[images, _TILE * rows.start :])
+    return result
+
+
+def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:
+    """Gives the gradient of a kernel, `(channels out, channels in, 3, 3)`, from that of what it made of a batch.
+
+    Going back through the algorithm, inputs and gradients are both taken to their values, and tiles are summed by one
+    matrix product a point.
+
+    Args:
+        batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
+        gradient: `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`.
+        padding: Zeros that were around the input.
+    """
+    of_input, of_kernel, of_output = _matrices()
+    (_, out, height, width), channels = gradient.shape, batch.shape[1]
+    tiles = _tiles(batch, height, width, padding)
     down, across = tiles.shape[3:5]
+    padded = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, _TILE * across - width, 0, _TILE * down - height))
+    gradients = padded.unflatten(2, (across, _TILE)).unflatten(1, (down, _TILE)).permute(2, 4, 0, 1, 3, 5)
+    products = batch.new_zeros(_VALUES, out, channels)
+    for images, rows in _parts(tiles):
+        values = (of_input @ tiles[:, :, images, rows].reshape(_VALUES, -1)).view(_VALUES, -1, channels)
+        gradient = gradients[:, :, images, rows].reshape(_TILE**2, -1)
+        products.baddbmm_((of_output.T @ gradient).view(_VALUES, -1, out).transpose(1, 2), values)
+    return (of_kernel.T @ products.view(_VALUES, -1)).T.contiguous().view(out, channels, 3, 3)
+
+
+@torch.library.custom_op("ssd_zoo::conv2d", mutates_args=(), device_types="cpu")
+def conv2d(
+    batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor | None = None
+) -> Tensor:
+    """`winograd_conv2d` where that is faster than the plain convolution, with gradients, as one step for compilers.
+
+    torch's own gradients of kernels take two to three times as long in `torch.channels_last` as otherwise; by
+    Winograd's algorithm they take half of the latter.
+    """
+    if transformed is not None or _is_large(batch, weight):
+        return winograd_conv2d(batch, weight, bias, padding, transformed)
+    return F.conv2d(batch.contiguous(memory_format=torch.channels_last), weight, bias, padding=padding)
+
+
+@torch.library.custom_op("ssd_zoo::conv2d_kernel_gradient", mutates_args=(), device_types="cpu")
+def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:
+    if _count_tiles(batch) >= _LEAST_TILES:
+        return winograd_kernel_gradient(batch, gradient, padding)
+    shape = gradient.shape[1], batch.shape[1], 3, 3
+    return torch.nn.grad.conv2d_weight(batch.contiguous(), shape, gradient.contiguous(), padding=padding).contiguous()
+
+
+@conv2d.register_fake
+def _(batch: Tensor, weight: Tensor, bias: Any, padding: int, transformed: Any = None) -> Tensor:  # noqa: ARG001
+    shape = len(batch), len(weight), batch.shape[2] + 2 * padding - 2, batch.shape[3] + 2 * padding - 2
+    return torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
+
+
+@_kernel_gradient.register_fake
+def _(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:  # noqa: ARG001
+    return batch.new_empty(gradient.shape[1], batch.shape[1], 3, 3)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    batch, weight, _, ctx.padding, _ = inputs
+    ctx.save_for_backward(batch, weight)
+
+
+def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    batch, weight = ctx.saved_tensors
+    of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
+    # The gradient of the input is a convolution too, with the kernel turned round.
+    turned = weight.flip(2, 3).transpose(0, 1)
+    return (
+        conv2d(gradient, turned, None, 2 - ctx.padding) if of_batch else None,
+        _kernel_gradient(batch, gradient, ctx.padding) if of_weight else None,
+        gradient.sum((0, 2, 3)) if of_bias else None,
+        None,
+        None,
+    )
+
+
+conv2d.register_autograd(_go_back, setup_context=_remember)
+
+
+def _parts(tiles: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Gives images and rows of tiles that go through together."""
+    n, down, across = tiles.shape[2:5]
     images = max(1, _TILES_AT_ONCE // (down * across))
     # Parts of an image are of one size, as far as that goes.
     rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
-    for i in range(0, n, images):
+    for image in range(0, n, images):
         for row in range(0, down, rows):
-            part = tiles[:, :, i : i + images, row : row + rows]
-            _convolve_tiles(part, weight, bias, transformed, pixels[i : i + images, _TILE * row :])
-    return result
+            yield slice(image, image + images), slice(row, row + rows)
 
 
 def _tiles(batch: Tensor, height: int, width: int, padding: int) -> Tensor:
