@@ -95,7 +95,7 @@ def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
 
 
 def _is_large(batch: Tensor, weight: Tensor, least_tiles: int = _LEAST_TILES) -> bool:
-    return weight.shape[0] * weight.shape[1] >= 2**15 and _count_tiles(batch) >= least_tiles
+    return weight.shape[0] * weight.shape[1] >= 2**14 and _count_tiles(batch) >= least_tiles
 
 
 def _count_tiles(batch: Tensor) -> int:
@@ -126,10 +126,9 @@ def winograd_conv2d(
     n, _, height, width = batch.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
     result = torch.empty(n, len(weight), height, width, device=batch.device, memory_format=torch.channels_last)
-    pixels = result.permute(0, 2, 3, 1)
-    tiles = _tiles(batch, height, width, padding)
-    for images, rows in _parts(tiles):
-        _convolve_tiles(tiles[:, :, images, rows], weight, bias, transformed, pixels[images, _TILE * rows.start :])
+    pixels, room = result.permute(0, 2, 3, 1), _Room()
+    for image, row, tiles in _parts(batch, 6, height, width, padding):
+        _convolve_tiles(tiles, weight, bias, transformed, room, pixels[image:, _TILE * row :])
     return result
 
 
@@ -146,15 +145,12 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
     """
     of_input, of_kernel, of_output = _matrices()
     (_, out, height, width), channels = gradient.shape, batch.shape[1]
-    tiles = _tiles(batch, height, width, padding)
-    down, across = tiles.shape[3:5]
-    padded = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, _TILE * across - width, 0, _TILE * down - height))
-    gradients = padded.unflatten(2, (across, _TILE)).unflatten(1, (down, _TILE)).permute(2, 4, 0, 1, 3, 5)
-    products = batch.new_zeros(_VALUES, out, channels)
-    for images, rows in _parts(tiles):
-        values = (of_input @ tiles[:, :, images, rows].reshape(_VALUES, -1)).view(_VALUES, -1, channels)
-        gradient = gradients[:, :, images, rows].reshape(_TILE**2, -1)
-        products.baddbmm_((of_output.T @ gradient).view(_VALUES, -1, out).transpose(1, 2), values)
+    products, room = batch.new_zeros(_VALUES, out, channels), _Room()
+    inputs = _parts(batch, 6, height, width, padding)
+    gradients = _parts(gradient, _TILE, height, width, 0)
+    for (_, _, tiles), (_, _, gradient) in zip(inputs, gradients, strict=True):
+        values = room.values(of_input, tiles, "values")
+        products.baddbmm_(room.values(of_output.T, gradient, "gradients").transpose(1, 2), values)
     return (of_kernel.T @ products.view(_VALUES, -1)).T.contiguous().view(out, channels, 3, 3)
 
 
@@ -213,44 +209,79 @@ def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 conv2d.register_autograd(_go_back, setup_context=_remember)
 
 
-def _parts(tiles: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Gives images and rows of tiles that go through together."""
-    n, down, across = tiles.shape[2:5]
+def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Cuts a batch into tiles that go through together, for outputs of 4 × 4 each that cover height and width.
+
+    Yields:
+        The first image, the first row of tiles, and tiles `(side, side, n, tiles down, tiles across, channels)`, which
+        overlap where their side is more than 4.
+    """
+    down, across = math.ceil(height / _TILE), math.ceil(width / _TILE)
     images = max(1, _TILES_AT_ONCE // (down * across))
     # Parts of an image are of one size, as far as that goes.
     rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
-    for image in range(0, n, images):
+    more_down = _TILE * down + side - _TILE - padding - batch.shape[2]
+    more_across = _TILE * across + side - _TILE - padding - batch.shape[3]
+    margins = 0, 0, padding, more_across, padding, more_down
+    room = None
+    for image in range(0, len(batch), images):
+        padded = batch[image : image + images].permute(0, 2, 3, 1)
+        if any(margins):
+            # Margins stay zero when the next images come.
+            room = F.pad(padded, margins) if room is None else room[: len(padded)]
+            room[:, padding : padding + batch.shape[2], padding : padding + batch.shape[3]] = padded
+            padded = room
+        next_image, line, pixel, channel = padded.stride()
+        tiles = padded.as_strided(
+            (side, side, len(padded), down, across, batch.shape[1]),
+            (line, pixel, next_image, _TILE * line, _TILE * pixel, channel),
+        )
         for row in range(0, down, rows):
-            yield slice(image, image + images), slice(row, row + rows)
+            yield image, row, tiles[:, :, :, row : row + rows]
 
 
-def _tiles(batch: Tensor, height: int, width: int, padding: int) -> Tensor:
-    """Gives the overlapping tiles, `(6, 6, N, tiles down, tiles across, channels)`, as a view of the padded input."""
-    down, across = math.ceil(height / _TILE), math.ceil(width / _TILE)
-    more_down = _TILE * down + 2 - padding - batch.shape[2]
-    more_across = _TILE * across + 2 - padding - batch.shape[3]
-    padded = F.pad(batch.permute(0, 2, 3, 1), (0, 0, padding, more_across, padding, more_down))
-    image, line, pixel, channel = padded.stride()
-    return padded.as_strided(
-        (6, 6, len(batch), down, across, batch.shape[1]),
-        (line, pixel, image, _TILE * line, _TILE * pixel, channel),
-    )
+class _Room:
+    """Memory that is used again and again: to get fresh memory takes as long as to compute what goes there."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        count = math.prod(shape)
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.numel() < count:
+            tensor = self._tensors[name] = torch.empty(count, device="cpu")
+        return tensor[:count].view(shape)
+
+    def values(self, matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
+        """Gives the values `(36, tiles, channels)` of tiles `(side, side, n, tiles down, tiles across, channels)`."""
+        rows = self("passing", *tiles.shape).copy_(tiles).view(matrix.shape[1], -1)
+        result = torch.mm(matrix, rows, out=self(name, _VALUES, rows.shape[1]))
+        return result.view(_VALUES, -1, tiles.shape[-1])
 
 
-def _convolve_tiles(tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, to: Tensor) -> None:
+def _convolve_tiles(
+    tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, room: _Room, to: Tensor
+) -> None:
     """Convolves tiles `(6, 6, n, tiles down, tiles across, channels in)` into `to`, `(n, H, W, channels out)`."""
-    of_input, _, of_output = _matrices()
+    of_input, of_kernel, of_output = _matrices()
     n, down, across, channels = tiles.shape[2:]
-    values = (of_input @ tiles.reshape(_VALUES, -1)).view(_VALUES, -1, channels)
+    values = room.values(of_input, tiles, "values")
     step = len(weight) if transformed is not None else max(64, _NUMBERS_AT_ONCE // (_VALUES * channels))
     for first in range(0, len(weight), step):
         chosen = slice(first, first + step)
-        kernel = transform_kernel(weight[chosen]) if transformed is None else transformed
-        products = torch.bmm(values, kernel.transpose(1, 2))
-        outputs = (of_output @ products.view(_VALUES, -1)).view(_TILE, _TILE, n, down, across, -1)
+        kernel = transformed
+        if kernel is None:
+            numbers = weight[chosen].reshape(-1, 9).T
+            kernel = torch.mm(of_kernel, numbers, out=room("kernel", _VALUES, numbers.shape[1]))
+            kernel = kernel.view(_VALUES, -1, channels)
+        out = kernel.shape[1]
+        products = torch.bmm(values, kernel.transpose(1, 2), out=room("passing", _VALUES, values.shape[1], out))
+        outputs = torch.mm(of_output, products.view(_VALUES, -1), out=room("outputs", _TILE**2, values.shape[1] * out))
+        outputs = outputs.view(_TILE, _TILE, n, down, across, out)
         for y in range(_TILE):
             for x in range(_TILE):
-                pixels = to[:, y : _TILE * down : _TILE, x::_TILE, chosen]
+                pixels = to[:n, y : _TILE * down : _TILE, x::_TILE, chosen]
                 output = outputs[y, x, :, : pixels.shape[1], : pixels.shape[2]]
                 if bias is None:
                     pixels.copy_(output)
