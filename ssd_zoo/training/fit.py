@@ -259,9 +259,9 @@ def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[...,
         return kind
     mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
     return DetectionPresetTrain(
-        kind,
+        kind,  # type: ignore[arg-type]
         mean=mean,
-        size=model.size,  # type: ignore[arg-type]
+        size=model.size,
         antialias=model.antialias,
         flip_vertically=flip_vertically,
     )
