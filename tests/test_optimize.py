@@ -79,8 +79,8 @@ def test_a_real_detector_detects_the_same(test_data, caplog):
 def test_large_maps_and_many_channels_are_computed_otherwise():
     model = build("ssd300_vgg16d")
     fast = optimize(model, compile=False)
-    # VGG from conv3_1 to conv5_3; heads of four classes have few channels.
-    assert sum(hasattr(module, "transformed") for module in fast.modules()) == 9
+    # VGG from conv2_2 to conv5_3; heads of four classes have few channels.
+    assert sum(hasattr(module, "transformed") for module in fast.modules()) == 10
     assert not hasattr(optimize(model, compile=False, freeze=False).backbone.features[12], "transformed")
     batch = model.prepare(IMAGES[:2])
     seen = []

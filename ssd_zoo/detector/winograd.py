@@ -48,7 +48,7 @@ class WinogradConv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.is_grad_enabled():
-            if not _is_exporting() and min(weight.shape[:2]) >= _LEAST_CHANNELS and _suits(self, input, weight):
+            if not _is_exporting() and _suits(self, input, weight):
                 return conv2d(input, weight, bias, self.padding[0])
         elif winograd_pays(self, input, weight):
             return winograd_conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
@@ -93,6 +93,7 @@ def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
         and (weight.shape[2:], conv.stride, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
         and conv.padding in ((0, 0), (1, 1))
         and conv.padding_mode == "zeros"
+        and min(weight.shape[:2]) >= _LEAST_CHANNELS
     )
 
 
