@@ -19,9 +19,3 @@ def assert_same_detections(actual, expected):
         # Where two are alike, they are so close that either may stand for the other.
         assert alike.any(0).all()
         assert alike.any(1).all()
-
-
-def in_torchvisions_layout(model, monkeypatch):
-    """Makes a model add in torchvision's order, so that gradients, which enlarge rounding, can be compared closely."""
-    prepare = model.prepare
-    monkeypatch.setattr(model, "prepare", lambda images: prepare(images).contiguous())

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssd_zoo.detector.winograd import WinogradConv2d, transform_kernel, winograd_conv2d, winograd_pays
+from ssd_zoo.detector.winograd import (
+    WinogradConv2d,
+    conv2d,
+    transform_kernel,
+    winograd_conv2d,
+    winograd_kernel_gradient,
+    winograd_pays,
+)
 
 
 def case(n, channels, out, height, width):
@@ -60,7 +67,7 @@ BATCH = torch.rand(1, 128, 32, 32)
 def test_pays_for_many_channels_and_tiles_on_a_cpu():
     assert pays(layer(), BATCH)
     assert not pays(layer(), BATCH[..., :31])
-    assert not pays(layer(in_channels=127), BATCH[:, :127])
+    assert not pays(layer(in_channels=63), BATCH[:, :63])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not pays(layer(), BATCH)
     with torch.enable_grad():
@@ -97,12 +104,68 @@ def test_follows_its_weights():
         torch.testing.assert_close(conv(BATCH), 2 * first)
 
 
-def test_trains_and_compiles_as_a_plain_convolution():
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 3, 5, 8, 8), (2, 3, 70, 9, 6), (3, 64, 65, 38, 37), (70, 4, 4, 7, 5)])
+def test_gradient_of_a_kernel_is_the_exact_one(shape, padding):
+    batch, weight, _ = case(*shape)
+    result = F.conv2d(batch.double(), weight.double().requires_grad_(), padding=padding)
+    gradient = torch.randn(result.shape, generator=torch.Generator().manual_seed(1))
+    exact = torch.nn.grad.conv2d_weight(batch.double(), weight.shape, gradient.double(), padding=padding)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = (tensor.contiguous(memory_format=layout) for tensor in (batch, gradient))
+        found = winograd_kernel_gradient(*given, padding)
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-5 * exact.std().item())
+
+
+# The algorithm back and forth; in gradients of kernels alone; nowhere.
+@pytest.mark.parametrize("shape", [(2, 128, 256, 32, 33), (2, 64, 64, 33, 32), (3, 64, 70, 5, 6), (2, 5, 7, 32, 32)])
+@pytest.mark.parametrize("frozen", [(), ("batch",), ("weight",), ("weight", "bias"), ("bias",)])
+def test_gradients_are_those_of_the_plain_convolution(shape, frozen):
+    given = dict(zip(("batch", "weight", "bias"), case(*shape), strict=True))
+    conv = layer(in_channels=shape[1], out_channels=shape[2])
+    conv.weight.data, conv.bias.data = given["weight"], given["bias"]
+    batch = given["batch"].contiguous(memory_format=torch.channels_last).requires_grad_("batch" not in frozen)
+    conv.weight.requires_grad_("weight" not in frozen)
+    conv.bias.requires_grad_("bias" not in frozen)
+    leaves = [tensor for tensor in (batch, conv.weight, conv.bias) if tensor.requires_grad]
+    weights = torch.randn(shape[0], shape[2], *shape[3:], generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad((conv(batch) * weights).sum(), leaves)
+    exact = F.conv2d(batch.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    expected = torch.autograd.grad((exact * weights).sum(), leaves)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * b.std().item())
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("size", [3, 9, 33])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck's own
+def test_is_one_step_for_compilers(padding, kept, size):
+    batch, weight, bias = case(2, 64, 66, size, size)
+    leaves = [tensor.requires_grad_(not kept) for tensor in (batch, weight, bias)]
+    transformed = transform_kernel(weight) if kept else None
+    torch.library.opcheck(conv2d, (*leaves, padding, transformed), atol=1e-4, rtol=1e-4)
+
+
+def test_exports_as_a_plain_convolution():
     conv = layer()
-    conv(BATCH).sum().backward()
-    assert conv.weight.grad is not None
-    with torch.no_grad():
-        graph = torch.export.export(conv, (BATCH,)).graph
-    targets = [str(node.target) for node in graph.nodes if node.op == "call_function"]
-    assert len(targets) == 1
-    assert "conv" in targets[0]
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            graph = torch.export.export(conv, (BATCH,)).graph
+        [target] = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+        assert "aten.conv" in target
+
+
+def test_other_tensors_than_torchs_own_see_a_plain_convolution():
+    conv = layer()
+
+    seen = []
+
+    class Watched(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return super().__torch_function__(func, types, args, kwargs)
+
+    conv(BATCH.as_subclass(Watched))
+    assert torch.conv2d in seen

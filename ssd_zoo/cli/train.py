@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--augmentation", choices=get_args(Augmentation), default="ssd", help="(default: %(default)s)"
     )
+    training.add_argument("--flip-vertically", action="store_true", help="turn images upside down too")
     training.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="(default: %(default)s)")
     training.add_argument("--learning-rate", type=float, help="(default: .01 for sgd, .001 for adamw)")
     training.add_argument("--backbone-scale", type=float, default=1.0,
@@ -117,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             accumulate=args.accumulate,
             augmentation=args.augmentation,
+            flip_vertically=args.flip_vertically,
             optimizer=args.optimizer,
             learning_rate=args.learning_rate,
             backbone_scale=args.backbone_scale,

@@ -30,7 +30,7 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
     """
     # Where gradients are recorded, our own layers leave their norms alone.
     with torch.enable_grad(), _Watch() as watch:
-        model.forward_raw(batch)
+        model.forward_raw(batch.as_subclass(_Watched))
     convs = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Conv2d)}
     fused = 0
     norm: Any
@@ -56,6 +56,10 @@ def _what_is_left(norm: Any) -> nn.Module | None:
         return nn.Identity()
     # timm's, which brings its activation.
     return nn.Sequential(norm.drop, norm.act) if kind.__name__ == "BatchNormAct2d" else None
+
+
+class _Watched(Tensor):
+    """For a tensor that is none of torch's own, our layers call torch's functions alone."""
 
 
 class _Watch(TorchFunctionMode):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.detector.winograd import WinogradConv2d, transform_kernel, winograd_conv2d, winograd_pays
+from ssd_zoo.detector.winograd import WinogradConv2d, conv2d, transform_kernel, winograd_conv2d, winograd_pays
 
 __all__ = ["keep_kernels"]
 
@@ -22,7 +22,7 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     Args:
         model: A detector for inference.
         batch: What `forward_raw` takes; what is faster depends on the sizes of maps.
-        in_graphs: Whether compilers shall call the algorithm too, as the operation `ssd_zoo::winograd_conv2d`.
+        in_graphs: Whether compilers shall call the algorithm too, as the operation `ssd_zoo::conv2d`.
 
     Returns:
         How many convolutions keep them.
@@ -56,19 +56,7 @@ class _KeptKernel(nn.Module):
         conv: Any = self.conv
         arguments: Any = input, conv.weight, conv.bias, conv.padding[0], self.transformed
         if self.in_graphs and torch.compiler.is_compiling():
-            return _convolve(*arguments)
+            return conv2d(*arguments)
         if winograd_pays(conv, input, conv.weight, least_tiles=_LEAST_TILES):
             return winograd_conv2d(*arguments)
         return conv(input)
-
-
-@torch.library.custom_op("ssd_zoo::winograd_conv2d", mutates_args=(), device_types="cpu")
-def _convolve(batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor) -> Tensor:
-    return winograd_conv2d(batch, weight, bias, padding, transformed)
-
-
-@_convolve.register_fake
-def _(batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor) -> Tensor:  # noqa: ARG001
-    n, _, height, width = batch.shape
-    result = batch.new_empty(n, height + 2 * padding - 2, width + 2 * padding - 2, weight.shape[0])
-    return result.permute(0, 3, 1, 2)

@@ -10,29 +10,47 @@ four times.
 """
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
-__all__ = ["WinogradConv2d", "transform_kernel", "winograd_conv2d", "winograd_pays"]
+__all__ = [
+    "WinogradConv2d",
+    "conv2d",
+    "transform_kernel",
+    "winograd_conv2d",
+    "winograd_kernel_gradient",
+    "winograd_pays",
+]
 
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 _TILE, _VALUES = 4, 36
 # Tiles that go through together, and numbers of a kernel that are transformed together: both stay in the cache.
 _TILES_AT_ONCE, _NUMBERS_AT_ONCE = 256, 2**21
+# From where the gradient of a kernel is faster by the algorithm.
+_LEAST_CHANNELS, _LEAST_TILES = 64, 64
+
+# torch 2.6 does not tell.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 class WinogradConv2d(nn.Conv2d):
-    """`nn.Conv2d` that takes Winograd's algorithm where that is faster: for inference in float32 on a CPU.
+    """`nn.Conv2d` that takes Winograd's algorithm where that is faster: in float32 on a CPU.
 
-    Its result differs by about as much as float32 rounds. Gradients, compilers and exporters see a plain convolution.
+    Its result and its gradients differ by about as much as float32 rounds. Compilers see a plain convolution where no
+    gradients are recorded, and exporters see one everywhere.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if winograd_pays(self, input, weight):
+        if torch.is_grad_enabled():
+            if not _is_exporting() and _suits(self, input, weight):
+                return conv2d(input, weight, bias, self.padding[0])
+        elif winograd_pays(self, input, weight):
             return winograd_conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
         return super()._conv_forward(input, weight, bias)
 
@@ -47,7 +65,7 @@ class Convolution(Protocol):
     padding_mode: Any
 
 
-def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = 64) -> bool:
+def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = _LEAST_TILES) -> bool:
     """Tells whether a convolution may be computed so, here and now, and is faster then.
 
     It is where channels are many, for else moving tiles costs more than products do, and so are tiles, over which the
@@ -59,26 +77,41 @@ def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_til
         weight: Its kernel, `(channels out, channels in, height, width)`.
         least_tiles: Fewest tiles; a kernel that is transformed already pays with fewer.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or type(batch) is not Tensor:
-        return False
-    suits = (
-        batch.device.type == "cpu"
+    return _suits(conv, batch, weight) and _is_large(batch, weight, least_tiles)
+
+
+def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
+    return (
+        type(batch) is Tensor
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not torch.is_autocast_enabled("cpu")
+        and batch.device.type == "cpu"
         and batch.dtype == weight.dtype == torch.float32
         and batch.dim() == 4
         and (weight.shape[2:], conv.stride, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
         and conv.padding in ((0, 0), (1, 1))
         and conv.padding_mode == "zeros"
-        and weight.shape[0] * weight.shape[1] >= 2**15
+        and min(weight.shape[:2]) >= _LEAST_CHANNELS
     )
-    return suits and len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE) >= least_tiles
 
 
-def transform_kernel(weight: Tensor) -> Tensor:
-    """Gives the values `(36, channels out, channels in)` of a kernel `(channels out, channels in, 3, 3)`."""
+def _is_large(batch: Tensor, weight: Tensor, least_tiles: int = _LEAST_TILES) -> bool:
+    return weight.shape[0] * weight.shape[1] >= 2**14 and _count_tiles(batch) >= least_tiles
+
+
+def _count_tiles(batch: Tensor) -> int:
+    return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
+
+
+def transform_kernel(weight: Tensor, out: Tensor | None = None) -> Tensor:
+    """Gives the values `(channels out, 36, channels in)` of a kernel `(channels out, channels in, 3, 3)`.
+
+    It is fastest for kernels in `torch.channels_last`.
+    """
     _, of_kernel, _ = _matrices()
-    return (of_kernel @ weight.reshape(-1, 9).T).view(_VALUES, *weight.shape[:2])
+    return torch.matmul(of_kernel, weight.permute(0, 2, 3, 1).flatten(1, 2), out=out)
 
 
 def winograd_conv2d(
@@ -98,46 +131,166 @@ def winograd_conv2d(
     """
     n, _, height, width = batch.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
-    result = batch.new_empty(n, height, width, len(weight))
-    tiles = _tiles(batch, height, width, padding)
-    down, across = tiles.shape[3:5]
-    images = max(1, _TILES_AT_ONCE // (down * across))
-    # Parts of an image are of one size, as far as that goes.
-    rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
-    for i in range(0, n, images):
-        for row in range(0, down, rows):
-            part = tiles[:, :, i : i + images, row : row + rows]
-            _convolve_tiles(part, weight, bias, transformed, result[i : i + images, _TILE * row :])
-    return result.permute(0, 3, 1, 2)
+    result = torch.empty(n, len(weight), height, width, device=batch.device, memory_format=torch.channels_last)
+    pixels, room = result.permute(0, 2, 3, 1), _Room()
+    if transformed is None:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    for image, row, tiles in _parts(batch, 6, height, width, padding):
+        _convolve_tiles(tiles, weight, bias, transformed, room, pixels[image:, _TILE * row :])
+    return result
 
 
-def _tiles(batch: Tensor, height: int, width: int, padding: int) -> Tensor:
-    """Gives the overlapping tiles, `(6, 6, N, tiles down, tiles across, channels)`, as a view of the padded input."""
-    down, across = math.ceil(height / _TILE), math.ceil(width / _TILE)
-    more_down = _TILE * down + 2 - padding - batch.shape[2]
-    more_across = _TILE * across + 2 - padding - batch.shape[3]
-    padded = F.pad(batch.permute(0, 2, 3, 1), (0, 0, padding, more_across, padding, more_down))
-    image, line, pixel, channel = padded.stride()
-    return padded.as_strided(
-        (6, 6, len(batch), down, across, batch.shape[1]),
-        (line, pixel, image, _TILE * line, _TILE * pixel, channel),
+def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:
+    """Gives the gradient of a kernel, `(channels out, channels in, 3, 3)`, from that of what it made of a batch.
+
+    Going back through the algorithm, inputs and gradients are both taken to their values, and tiles are summed by one
+    matrix product a point.
+
+    Args:
+        batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
+        gradient: `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`.
+        padding: Zeros that were around the input.
+    """
+    of_input, of_kernel, of_output = _matrices()
+    (_, out, height, width), channels = gradient.shape, batch.shape[1]
+    products, room = batch.new_zeros(_VALUES, out, channels), _Room()
+    inputs = _parts(batch, 6, height, width, padding)
+    gradients = _parts(gradient, _TILE, height, width, 0)
+    for (_, _, tiles), (_, _, gradient) in zip(inputs, gradients, strict=True):
+        values = room.values(of_input, tiles, "values")
+        products.baddbmm_(room.values(of_output.T, gradient, "gradients").transpose(1, 2), values)
+    kernel = torch.matmul(of_kernel.T, products.transpose(0, 1))
+    return kernel.view(out, 3, 3, channels).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("ssd_zoo::conv2d", mutates_args=(), device_types="cpu")
+def conv2d(
+    batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor | None = None
+) -> Tensor:
+    """`winograd_conv2d` where that is faster than the plain convolution, with gradients, as one step for compilers.
+
+    torch's own gradients of kernels take two to three times as long in `torch.channels_last` as otherwise; by
+    Winograd's algorithm they take half of the latter.
+    """
+    if transformed is not None or _is_large(batch, weight):
+        return winograd_conv2d(batch, weight, bias, padding, transformed)
+    return F.conv2d(batch.contiguous(memory_format=torch.channels_last), weight, bias, padding=padding)
+
+
+@torch.library.custom_op("ssd_zoo::conv2d_kernel_gradient", mutates_args=(), device_types="cpu")
+def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:
+    if _count_tiles(batch) >= _LEAST_TILES:
+        return winograd_kernel_gradient(batch, gradient, padding)
+    shape = gradient.shape[1], batch.shape[1], 3, 3
+    kernel = conv2d_weight(batch.contiguous(), shape, gradient.contiguous(), padding=padding)
+    return kernel.contiguous(memory_format=torch.channels_last)
+
+
+@conv2d.register_fake
+def _(batch: Tensor, weight: Tensor, bias: Any, padding: int, transformed: Any = None) -> Tensor:  # noqa: ARG001
+    shape = len(batch), len(weight), batch.shape[2] + 2 * padding - 2, batch.shape[3] + 2 * padding - 2
+    return torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
+
+
+@_kernel_gradient.register_fake
+def _(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:  # noqa: ARG001
+    return torch.empty(gradient.shape[1], batch.shape[1], 3, 3, device=batch.device, memory_format=torch.channels_last)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    batch, weight, _, ctx.padding, _ = inputs
+    ctx.save_for_backward(batch, weight)
+
+
+def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    batch, weight = ctx.saved_tensors
+    of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
+    # The gradient of the input is a convolution too, with the kernel turned round.
+    turned = weight.flip(2, 3).transpose(0, 1)
+    return (
+        conv2d(gradient, turned, None, 2 - ctx.padding) if of_batch else None,
+        _kernel_gradient(batch, gradient, ctx.padding) if of_weight else None,
+        gradient.sum((0, 2, 3)) if of_bias else None,
+        None,
+        None,
     )
 
 
-def _convolve_tiles(tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, to: Tensor) -> None:
+conv2d.register_autograd(_go_back, setup_context=_remember)
+
+
+def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Cuts a batch into tiles that go through together, for outputs of 4 × 4 each that cover height and width.
+
+    Yields:
+        The first image, the first row of tiles, and tiles `(side, side, n, tiles down, tiles across, channels)`, which
+        overlap where their side is more than 4.
+    """
+    down, across = math.ceil(height / _TILE), math.ceil(width / _TILE)
+    images = max(1, _TILES_AT_ONCE // (down * across))
+    # Parts of an image are of one size, as far as that goes.
+    rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
+    more_down = _TILE * down + side - _TILE - padding - batch.shape[2]
+    more_across = _TILE * across + side - _TILE - padding - batch.shape[3]
+    margins = 0, 0, padding, more_across, padding, more_down
+    room = None
+    for image in range(0, len(batch), images):
+        padded = batch[image : image + images].permute(0, 2, 3, 1)
+        if any(margins):
+            # Margins stay zero when the next images come.
+            room = F.pad(padded, margins) if room is None else room[: len(padded)]
+            room[:, padding : padding + batch.shape[2], padding : padding + batch.shape[3]] = padded
+            padded = room
+        next_image, line, pixel, channel = padded.stride()
+        tiles = padded.as_strided(
+            (side, side, len(padded), down, across, batch.shape[1]),
+            (line, pixel, next_image, _TILE * line, _TILE * pixel, channel),
+        )
+        for row in range(0, down, rows):
+            yield image, row, tiles[:, :, :, row : row + rows]
+
+
+class _Room:
+    """Memory that is used again and again: to get fresh memory takes as long as to compute what goes there."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        count = math.prod(shape)
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.numel() < count:
+            tensor = self._tensors[name] = torch.empty(count, device="cpu")
+        return tensor[:count].view(shape)
+
+    def values(self, matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
+        """Gives the values `(36, tiles, channels)` of tiles `(side, side, n, tiles down, tiles across, channels)`."""
+        rows = self("passing", *tiles.shape).copy_(tiles).view(matrix.shape[1], -1)
+        result = torch.mm(matrix, rows, out=self(name, _VALUES, rows.shape[1]))
+        return result.view(_VALUES, -1, tiles.shape[-1])
+
+
+def _convolve_tiles(
+    tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, room: _Room, to: Tensor
+) -> None:
     """Convolves tiles `(6, 6, n, tiles down, tiles across, channels in)` into `to`, `(n, H, W, channels out)`."""
     of_input, _, of_output = _matrices()
     n, down, across, channels = tiles.shape[2:]
-    values = (of_input @ tiles.reshape(_VALUES, -1)).view(_VALUES, -1, channels)
+    values = room.values(of_input, tiles, "values")
     step = len(weight) if transformed is not None else max(64, _NUMBERS_AT_ONCE // (_VALUES * channels))
     for first in range(0, len(weight), step):
         chosen = slice(first, first + step)
-        kernel = transform_kernel(weight[chosen]) if transformed is None else transformed
-        products = torch.bmm(values, kernel.transpose(1, 2))
-        outputs = (of_output @ products.view(_VALUES, -1)).view(_TILE, _TILE, n, down, across, -1)
+        kernel = transformed
+        if kernel is None:
+            part = weight[chosen]
+            kernel = transform_kernel(part, out=room("kernel", len(part), _VALUES, channels))
+        out = len(kernel)
+        products = torch.bmm(values, kernel.permute(1, 2, 0), out=room("passing", _VALUES, values.shape[1], out))
+        outputs = torch.mm(of_output, products.view(_VALUES, -1), out=room("outputs", _TILE**2, values.shape[1] * out))
+        outputs = outputs.view(_TILE, _TILE, n, down, across, out)
         for y in range(_TILE):
             for x in range(_TILE):
-                pixels = to[:, y : _TILE * down : _TILE, x::_TILE, chosen]
+                pixels = to[:n, y : _TILE * down : _TILE, x::_TILE, chosen]
                 output = outputs[y, x, :, : pixels.shape[1], : pixels.shape[2]]
                 if bias is None:
                     pixels.copy_(output)

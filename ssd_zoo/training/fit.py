@@ -51,6 +51,7 @@ def fit(
     batch_size: int = 16,
     accumulate: int = 1,
     augmentation: Augmentation | Callable[..., Any] | None = "ssd",
+    flip_vertically: bool = False,
     optimizer: OptimizerName = "sgd",
     learning_rate: float | None = None,
     backbone_scale: float = 1.0,
@@ -91,6 +92,7 @@ def fit(
         batch_size: Images of a step, over all processes.
         accumulate: Parts that a process takes its share of a batch in, to save memory.
         augmentation: A kind of `DetectionPresetTrain`, or a function of image and target; None if the data set does it.
+        flip_vertically: Whether a kind of augmentation turns images upside down too.
         optimizer: `"sgd"`, as in the papers, or `"adamw"`.
         learning_rate: Of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
         backbone_scale: The learning rate of the pretrained part of the backbone over that.
@@ -152,6 +154,7 @@ def fit(
         "epochs": epochs,
         "seed": seed,
         "augmentation": augmentation if isinstance(augmentation, str) else None,
+        "flip_vertically": flip_vertically,
         "categories": model.categories,
         "optimizer": optimizer,
         "learning_rate": _LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate,
@@ -188,7 +191,7 @@ def fit(
         schedule=schedules,
         ema=ema,
         plan=plan,
-        samples=SeededSamples(dataset, _augmentation(model, augmentation), seed),
+        samples=SeededSamples(dataset, _augmentation(model, augmentation, flip_vertically), seed),
         validation=validation,
         output=Path(output),
         settings=settings,
@@ -251,11 +254,17 @@ def _place(model: SSD, device: torch.device, batch_norm: str, freeze_backbone: b
     return model
 
 
-def _augmentation(model: SSD, kind: Any) -> Callable[..., Any] | None:
+def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[..., Any] | None:
     if not isinstance(kind, str):
         return kind
     mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
-    return DetectionPresetTrain(kind, mean=mean, size=model.size, antialias=model.antialias)  # type: ignore[arg-type]
+    return DetectionPresetTrain(
+        kind,  # type: ignore[arg-type]
+        mean=mean,
+        size=model.size,
+        antialias=model.antialias,
+        flip_vertically=flip_vertically,
+    )
 
 
 def _load(
