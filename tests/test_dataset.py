@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from labelled import CATEGORIES, PICTURES, make_coco, make_voc, make_yolo
+from labelled import CATEGORIES, PICTURES, Picture, Thing, make_coco, make_voc, make_yolo
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
@@ -152,6 +152,16 @@ def test_training_preset(tmp_path, kind):
             assert (boxes <= torch.tensor([48, 32, 48, 32])).all()
     if kind == "none":
         torch.testing.assert_close(targets[0]["boxes"][0], torch.tensor([8 * 0.6, 6 * 32 / 60, 40 * 0.6, 30 * 32 / 60]))
+
+
+@pytest.mark.parametrize("flip_vertically", [False, True])
+def test_training_preset_turns_upside_down_what_has_no_up(tmp_path, flip_vertically):
+    picture = Picture("top", (64, 64), (Thing(1, (20, 4, 44, 16)),))
+    preset = DetectionPresetTrain("light", flip_vertically=flip_vertically)
+    dataset = open_dataset(make_coco(tmp_path, "train", [picture]), transforms=preset)
+    torch.manual_seed(0)
+    middles = [dataset[0][1]["boxes"][0, 1::2].mean() for _ in range(20)]
+    assert {bool(middle > 32) for middle in middles} == {False, flip_vertically}
 
 
 def test_training_preset_leaves_crowds_out(tmp_path):

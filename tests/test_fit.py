@@ -142,6 +142,8 @@ def test_resuming_something_else(tmp_path):
     assert (tmp_path / "run/best/model.safetensors").exists()
     with pytest.raises(ValueError, match=r"began with batch_size=11, so it can't go on with 4"):
         fit(build(), train_data, epochs=1, batch_size=4, resume=True, **settings)
+    with pytest.raises(ValueError, match=r"began with flip_vertically=False, so it can't go on with True"):
+        fit(build(), train_data, epochs=1, batch_size=11, flip_vertically=True, resume=True, **settings)
     (tmp_path / "run/checkpoint.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no checkpoint of a training"):
         fit(build(), train_data, resume=True, **settings)
