@@ -1,5 +1,7 @@
 """Winograd's algorithm gives what the plain convolution gives."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -102,6 +104,25 @@ def test_follows_its_weights():
         conv.weight.data.mul_(2)
         conv.bias.data.mul_(2)
         torch.testing.assert_close(conv(BATCH), 2 * first)
+
+
+def test_memory_is_shared_by_calls_not_by_threads():
+    batch, weight, bias = case(4, 64, 64, 30, 30)
+    with torch.no_grad():
+        expected = [winograd_conv2d(image, weight, bias, 1) for image in batch.split(1)]
+
+    def convolve(image):
+        with torch.inference_mode():
+            first = winograd_conv2d(image, weight, bias, 1)
+        with torch.no_grad():
+            return first, winograd_conv2d(image, weight, bias, 1)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = pool.map(convolve, batch.split(1))
+            assert all(
+                torch.equal(result, value) for results, value in zip(found, expected, strict=True) for result in results
+            )
 
 
 @pytest.mark.parametrize("padding", [0, 1])

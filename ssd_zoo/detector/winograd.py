@@ -10,6 +10,7 @@ four times.
 """
 
 import math
+import threading
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol
@@ -132,11 +133,11 @@ def winograd_conv2d(
     n, _, height, width = batch.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
     result = torch.empty(n, len(weight), height, width, device=batch.device, memory_format=torch.channels_last)
-    pixels, room = result.permute(0, 2, 3, 1), _Room()
+    pixels = result.permute(0, 2, 3, 1)
     if transformed is None:
         weight = weight.contiguous(memory_format=torch.channels_last)
     for image, row, tiles in _parts(batch, 6, height, width, padding):
-        _convolve_tiles(tiles, weight, bias, transformed, room, pixels[image:, _TILE * row :])
+        _convolve_tiles(tiles, weight, bias, transformed, pixels[image:, _TILE * row :])
     return result
 
 
@@ -153,12 +154,12 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
     """
     of_input, of_kernel, of_output = _matrices()
     (_, out, height, width), channels = gradient.shape, batch.shape[1]
-    products, room = batch.new_zeros(_VALUES, out, channels), _Room()
+    products = batch.new_zeros(_VALUES, out, channels)
     inputs = _parts(batch, 6, height, width, padding)
     gradients = _parts(gradient, _TILE, height, width, 0)
     for (_, _, tiles), (_, _, gradient) in zip(inputs, gradients, strict=True):
-        values = room.values(of_input, tiles, "values")
-        products.baddbmm_(room.values(of_output.T, gradient, "gradients").transpose(1, 2), values)
+        values = _values(of_input, tiles, "values")
+        products.baddbmm_(_values(of_output.T, gradient, "gradients").transpose(1, 2), values)
     kernel = torch.matmul(of_kernel.T, products.transpose(0, 1))
     return kernel.view(out, 3, 3, channels).permute(0, 3, 1, 2)
 
@@ -230,15 +231,15 @@ def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> I
     images = max(1, _TILES_AT_ONCE // (down * across))
     # Parts of an image are of one size, as far as that goes.
     rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
-    more_down = _TILE * down + side - _TILE - padding - batch.shape[2]
-    more_across = _TILE * across + side - _TILE - padding - batch.shape[3]
-    margins = 0, 0, padding, more_across, padding, more_down
+    needed = _TILE * down + side - _TILE, _TILE * across + side - _TILE
     room = None
     for image in range(0, len(batch), images):
         padded = batch[image : image + images].permute(0, 2, 3, 1)
-        if any(margins):
+        if padded.shape[1:3] != needed:
             # Margins stay zero when the next images come.
-            room = F.pad(padded, margins) if room is None else room[: len(padded)]
+            if room is None:
+                room = _room(f"padded {side}", len(padded), *needed, batch.shape[1]).zero_()
+            room = room[: len(padded)]
             room[:, padding : padding + batch.shape[2], padding : padding + batch.shape[3]] = padded
             padded = room
         next_image, line, pixel, channel = padded.stride()
@@ -250,43 +251,46 @@ def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> I
             yield image, row, tiles[:, :, :, row : row + rows]
 
 
-class _Room:
-    """Memory that is used again and again: to get fresh memory takes as long as to compute what goes there."""
+def _values(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
+    """Gives the values `(36, tiles, channels)` of tiles `(side, side, n, tiles down, tiles across, channels)`."""
+    rows = _room("passing", *tiles.shape).copy_(tiles).view(matrix.shape[1], -1)
+    result = torch.mm(matrix, rows, out=_room(name, _VALUES, rows.shape[1]))
+    return result.view(_VALUES, -1, tiles.shape[-1])
+
+
+class _Room(threading.local):
+    """Memory that a thread uses again and again: to get fresh memory takes as long as to compute what goes there."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         count = math.prod(shape)
-        tensor = self._tensors.get(name)
-        if tensor is None or tensor.numel() < count:
-            tensor = self._tensors[name] = torch.empty(count, device="cpu")
-        return tensor[:count].view(shape)
-
-    def values(self, matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
-        """Gives the values `(36, tiles, channels)` of tiles `(side, side, n, tiles down, tiles across, channels)`."""
-        rows = self("passing", *tiles.shape).copy_(tiles).view(matrix.shape[1], -1)
-        result = torch.mm(matrix, rows, out=self(name, _VALUES, rows.shape[1]))
-        return result.view(_VALUES, -1, tiles.shape[-1])
+        if name not in self._tensors or self._tensors[name].numel() < count:
+            # What inference mode makes can't be written to outside of it.
+            with torch.inference_mode(False):
+                self._tensors[name] = torch.empty(count, device="cpu")
+        return self._tensors[name][:count].view(shape)
 
 
-def _convolve_tiles(
-    tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, room: _Room, to: Tensor
-) -> None:
+_room = _Room()
+
+
+def _convolve_tiles(tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, to: Tensor) -> None:
     """Convolves tiles `(6, 6, n, tiles down, tiles across, channels in)` into `to`, `(n, H, W, channels out)`."""
     of_input, _, of_output = _matrices()
     n, down, across, channels = tiles.shape[2:]
-    values = room.values(of_input, tiles, "values")
+    values = _values(of_input, tiles, "values")
     step = len(weight) if transformed is not None else max(64, _NUMBERS_AT_ONCE // (_VALUES * channels))
     for first in range(0, len(weight), step):
         chosen = slice(first, first + step)
         kernel = transformed
         if kernel is None:
             part = weight[chosen]
-            kernel = transform_kernel(part, out=room("kernel", len(part), _VALUES, channels))
+            kernel = transform_kernel(part, out=_room("kernel", len(part), _VALUES, channels))
         out = len(kernel)
-        products = torch.bmm(values, kernel.permute(1, 2, 0), out=room("passing", _VALUES, values.shape[1], out))
-        outputs = torch.mm(of_output, products.view(_VALUES, -1), out=room("outputs", _TILE**2, values.shape[1] * out))
+        products = torch.bmm(values, kernel.permute(1, 2, 0), out=_room("passing", _VALUES, values.shape[1], out))
+        outputs = torch.mm(of_output, products.view(_VALUES, -1), out=_room("outputs", _TILE**2, values.shape[1] * out))
         outputs = outputs.view(_TILE, _TILE, n, down, across, out)
         for y in range(_TILE):
             for x in range(_TILE):
