@@ -294,7 +294,8 @@ def test_picture_that_cannot_be_written(detect, folder):
         (["images", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
         (["images", "--device", "meta"], "Device 'meta' can't be used"),
         (["images", "--weights", "PERSON_V9"], "it has 'PERSON_V1'"),
-        (["images", "--model", "yolo"], "'ssd300_vgg16d'"),
+        (["images", "--model", "yolo"], "Known are: ssd256_vgg16d, "),
+        (["images", "--model", "empty"], "empty has no config.json"),
         (["images", "--score-thresh", "1.5"], "must be a number from 0 to 1, got '1.5'"),
         (["images", "--score-thresh", "nan"], "must be a number from 0 to 1, got 'nan'"),
         (["images", "--score-thresh", "high"], "must be a number from 0 to 1, got 'high'"),
@@ -318,6 +319,14 @@ def test_arguments_without_sense(detect, folder, args, message):
     assert message in err
     assert "Traceback" not in err
     assert (folder / "a.jpg").read_bytes() == before
+
+
+def test_saved_model(detect, photo, tmp_path):
+    saved = ssd_zoo.save_pretrained(ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1"), tmp_path / "best")
+    assert detect(photo, "--model", saved) == detect(photo)
+    code, _, err = detect(photo, "--model", saved, "--weights", "PERSON_V1")
+    assert code == 2
+    assert f"{saved} is a saved model and has its weights" in err
 
 
 def test_model_without_weights(detect, photo):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ssd_zoo.cli._models import build_model
 from ssd_zoo.cli._output import (
     check_targets,
     image_ids,
@@ -25,7 +26,7 @@ from ssd_zoo.cli._output import (
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import draw_detections, find_images, read_image
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._registry import get_model, get_model_weights, list_models, propose
+from ssd_zoo.models._registry import get_model_weights, propose
 
 __all__ = ["add_arguments", "run"]
 
@@ -36,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera", type=_number, metavar="N", help="detect in what camera N sees; 0 is the first")
     parser.add_argument("--frames", action="store_true", help="a folder is one video, and its images are the frames")
     parser.add_argument("--track", action="store_true", help="number the objects of videos by ByteTrack")
-    parser.add_argument("--model", default="ssdlite300_mobilenet_v2", choices=list_models(), metavar="NAME",
-                        help="see ssd-zoo list (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--weights", metavar="NAME", help="weights of the model (default: its DEFAULT)")
+    parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
+                        help="a saved model, or one that ssd-zoo list shows (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=_fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
@@ -99,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> SSD:
-    published = get_model_weights(args.model)
-    if not published.__members__:
+    if not Path(args.model).exists() and not get_model_weights(args.model).__members__:
         raise ValueError(f"There are no weights for {args.model}; ssd-zoo list shows the models that have some.")
     name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -108,8 +108,7 @@ def _build(args: argparse.Namespace) -> SSD:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"Device {name!r} can't be used: {str(error).splitlines()[0]}") from error
-    weights = args.weights or published.DEFAULT
-    model = get_model(args.model, weights=weights, score_thresh=args.score_thresh, progress=not args.quiet)
+    model = build_model(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
     return model.eval().to(device)
 
 

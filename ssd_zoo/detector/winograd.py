@@ -232,19 +232,18 @@ def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> I
     # Parts of an image are of one size, as far as that goes.
     rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
     needed = _TILE * down + side - _TILE, _TILE * across + side - _TILE
-    room = None
     for image in range(0, len(batch), images):
-        padded = batch[image : image + images].permute(0, 2, 3, 1)
-        if padded.shape[1:3] != needed:
-            # Margins stay zero when the next images come.
-            if room is None:
-                room = _room(f"padded {side}", len(padded), *needed, batch.shape[1]).zero_()
-            room = room[: len(padded)]
-            room[:, padding : padding + batch.shape[2], padding : padding + batch.shape[3]] = padded
-            padded = room
-        next_image, line, pixel, channel = padded.stride()
-        tiles = padded.as_strided(
-            (side, side, len(padded), down, across, batch.shape[1]),
+        part = batch[image : image + images].permute(0, 2, 3, 1)
+        if part.shape[1:3] != needed:
+            if image == 0:
+                # Margins stay zero when the next images come.
+                padded = _room(f"padded {side}", len(part), *needed, batch.shape[1]).zero_()
+            padded = padded[: len(part)]
+            padded[:, padding : padding + batch.shape[2], padding : padding + batch.shape[3]] = part
+            part = padded
+        next_image, line, pixel, channel = part.stride()
+        tiles = part.as_strided(
+            (side, side, len(part), down, across, batch.shape[1]),
             (line, pixel, next_image, _TILE * line, _TILE * pixel, channel),
         )
         for row in range(0, down, rows):

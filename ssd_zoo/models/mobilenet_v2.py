@@ -41,14 +41,6 @@ __all__ = [
     "ssdlite320_mobilenet_v2_lufficc",
 ]
 
-_BOX_SHAPES = tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0])
-# What `ssd-zoo train --fit-default-boxes` finds for BCCD, (width, height) in pixels of 480 × 640.
-_BCCD_SHAPES = [
-    [(36, 35), (45, 43), (77, 69)],
-    [(85, 94), (105, 82), (106, 96), (101, 108), (118, 105), (125, 122)],
-    [(181, 172), (218, 146), (210, 200), (228, 195), (232, 220), (242, 239)],
-]
-
 
 class MobileNetV2_Weights(WeightsEnum):
     """Weights of MobileNetV2's convolutions."""
@@ -138,7 +130,7 @@ def ssdlite300_mobilenet_v2(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     trainable_backbone_layers: int | None = None,
     in_chans: int = 3,
-    size: int | tuple[int, int] | None = None,
+    size: int | tuple[int, int] = 300,
     norm_layer: NormLayer | None = None,
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
@@ -156,7 +148,7 @@ def ssdlite300_mobilenet_v2(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input; by default the weights', or 300.
+        size: Side, or (height, width), of the input.
         norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
         default_boxes: Other default boxes than the original's; for six feature maps.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
@@ -173,7 +165,7 @@ def ssdlite300_mobilenet_v2(
     weights, weights_backbone, categories = settle_weights(
         SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
     )
-    size = settle_size(size, weights, default=300)
+    size = settle_size(size)
     pretrained = weights is not None or weights_backbone is not None
     trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
     norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
@@ -184,7 +176,9 @@ def ssdlite300_mobilenet_v2(
         conv_layer=Conv2dSame,
     )
     backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_BOX_SHAPES, clip="none")
+    default_boxes = settle_default_boxes(
+        default_boxes, weights, shapes=tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]), clip="none"
+    )
     kwargs = settle_keywords(
         kwargs,
         weights,
