@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import ssd_zoo
 from ssd_zoo.data import DetectionPresetEval, DetectionPresetTrain, collate, inspect_dataset, open_dataset, usable
-from ssd_zoo.training import evaluate
+from ssd_zoo.training import evaluate, keep_memory
 
 
 def open_cells(folder, split, transforms):
@@ -79,7 +79,8 @@ def main():
     )
     for epoch in range(1, arguments.epochs + 1):
         started = time.monotonic()
-        loss = train_one_epoch(model, optimizer, scheduler, loader, device)
+        with keep_memory():
+            loss = train_one_epoch(model, optimizer, scheduler, loader, device)
         print(f"epoch {epoch}/{arguments.epochs}  loss {loss:.3f}  {time.monotonic() - started:.0f} s", flush=True)
     print(evaluate(model, test))
 

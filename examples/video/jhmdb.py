@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import ssd_zoo
 from ssd_zoo.data import ClipSampler, VideoDataset, clip_augmentation, open_video_dataset
+from ssd_zoo.training import keep_memory
 from ssd_zoo.video import bootstrap_difference, link_tubes, match_frames, match_tubes, mean_ap
 
 METRICS = ("frame-mAP@.5", "video-mAP@.2", "video-mAP@.5")
@@ -88,7 +89,8 @@ def run(variant: str, fold: int, dataset: VideoDataset, args: argparse.Namespace
     # Mirrored actions are the same actions.
     training = VideoDataset(inside, dataset.categories, sampler=sampler, transforms=clip_augmentation(zoom_out=0.3))
     model = build(variant, dataset.categories, args.size).to(device)
-    train(model, training, args, device)
+    with keep_memory():
+        train(model, training, args, device)
     torch.save(detect(model, VideoDataset(outside, dataset.categories), device), file)
 
 

@@ -2,6 +2,7 @@
 
 from ssd_zoo.training.evaluate import Evaluation, evaluate, evaluate_results
 from ssd_zoo.training.fit import FitResult, fit
+from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.plots import plot_confusion, plot_precision_recall
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "evaluate",
     "evaluate_results",
     "fit",
+    "keep_memory",
     "plot_confusion",
     "plot_precision_recall",
 ]

@@ -14,6 +14,7 @@ from ssd_zoo.training.batches import Plan, SeededSamples
 from ssd_zoo.training.checkpoints import check_same, read_checkpoint
 from ssd_zoo.training.logs import TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
+from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName, make_ema, make_optimizer, make_schedule
 
 __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
@@ -206,7 +207,8 @@ def fit(
         meta={"licence": licence, "trained_on": trained_on},
     )
     try:
-        trainer.run()
+        with keep_memory():
+            trainer.run()
     finally:
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     return FitResult(trainer.final, start.history, start.best, Path(output))

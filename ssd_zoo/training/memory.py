@@ -1,0 +1,37 @@
+"""Memory that a process keeps while it trains on a CPU."""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["keep_memory"]
+
+# From glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_MB = 2**20
+
+
+@contextmanager
+def keep_memory() -> Iterator[None]:
+    """Lets memory of freed tensors be taken again at once, for the duration of a with-statement.
+
+    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros. Training
+    on a CPU may spend half of its time on that. With it a process holds a tenth more memory. It does nothing where there
+    is no glibc, that is outside Linux; a GPU's memory torch keeps anyway.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    # All memory in the heap, and none of the heap given back.
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        # What glibc's own adjusting ends with: to set one ends the adjusting.
+        libc.mallopt(_MMAP_MAX, 2**16)
+        libc.mallopt(_MMAP_THRESHOLD, 32 * _MB)
+        libc.mallopt(_TRIM_THRESHOLD, 64 * _MB)
+        libc.malloc_trim(0)
