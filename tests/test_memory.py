@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-# Tells how many pages the system hands out for 64 MB taken three times, as it is and with memory kept, and how many more
-# the process holds at the end.
+# Tells how many pages the system hands out for 64 MB taken three times, as it is and with memory kept, and how many
+# more the process holds at the end.
 PROGRAM = """
 import resource, torch
 from ssd_zoo.training import keep_memory
