@@ -16,9 +16,9 @@ _MB = 2**20
 def keep_memory() -> Iterator[None]:
     """Lets memory of freed tensors be taken again at once, for the duration of a with-statement.
 
-    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros. That may
-    take half of the time of training on a CPU. With it a process holds a tenth more memory. It does nothing where there
-    is no glibc, that is outside Linux; a GPU's memory torch keeps anyway.
+    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros, and
+    that may take half of the time of training on a CPU. A process holds a tenth more memory with it. It does nothing
+    where there is no glibc, that is outside Linux; a GPU's memory torch keeps anyway.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
