@@ -85,6 +85,16 @@ def test_no_known_name_starts_the_class_head_fresh():
     assert report.classes == ()
 
 
+def test_weights_bring_their_size_and_default_boxes():
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="BCCD_V1")
+    assert model.size == (480, 640)
+    assert model.default_box_generator.shapes[0][0] == (36 / 480, 35 / 480)
+    assert set(ssd_zoo.load_report(model).tensors.values()) == {"loaded"}
+    assert ssd_zoo.ssdlite300_mobilenet_v2(weights="BCCD_V1", size=300).size == (300, 300)
+    assert ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").size == (300, 300)
+    assert ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="BCCD_V1").size == (480, 640)
+
+
 def test_other_sizes_keep_everything():
     model = build(size=(160, 256))
     assert set(ssd_zoo.load_report(model).tensors.values()) == {"loaded"}

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,12 +98,9 @@ def test_page_on_video_lists_the_models_for_clips():
 def model_rows(name: str) -> list[str]:
     if name.endswith("_3d"):
         return []  # They stand on the page about video.
-    with torch.device("meta"):
-        model = ssd_zoo.get_model(name, weights=None, weights_backbone=None)
-    height, width = model.size
-    start = f"| `{name}` | {height} × {width} | {len(model.default_boxes)} |"
     rows = []
     for entry in ssd_zoo.get_model_weights(name):
+        start = _start(name, **{key: value for key, value in entry.settings.items() if key == "size"})[0]
         shipped = ", ships" if entry.url.startswith("package:") else ""
         results = "; ".join(_result(data, dict(figures)) for data, figures in entry.meta["metrics"].items())
         rows.append(
@@ -110,8 +108,16 @@ def model_rows(name: str) -> list[str]:
                 "|  |", "| |"
             )
         )
-    num_params = sum(parameter.numel() for parameter in model.parameters())
+    start, num_params = _start(name)
     return rows or [f"{start} none | {num_params / 1e6:.1f} M | |"]
+
+
+def _start(name: str, **size: Any) -> tuple[str, int]:
+    with torch.device("meta"):
+        model = ssd_zoo.get_model(name, weights=None, weights_backbone=None, **size)
+    height, width = model.size
+    num_params = sum(parameter.numel() for parameter in model.parameters())
+    return f"| `{name}` | {height} × {width} | {len(model.default_boxes)} |", num_params
 
 
 def _result(data: str, figures: dict[str, float | str]) -> str:

@@ -80,6 +80,7 @@ def test_builders_take_what_was_saved(tmp_path, caplog):
     for address in (str(folder), folder, str(folder / "model.safetensors")):
         assert_same(model, ssd_zoo.ssdlite320_mobilenet_v3_large(weights=address))
     assert_same(model, ssd_zoo.get_model("ssdlite320_mobilenet_v3_large", weights=str(folder)))
+    assert_same(model, ssd_zoo.get_model("ssdlite320_mobilenet_v3_large", weights=str(folder), size=None))
     other = ssd_zoo.from_pretrained(folder, categories=["background", "dog", "cow"], size=64, score_thresh=0.5)
     assert (other.size, other.score_thresh, other.nms_thresh) == ((64, 64), 0.5, 0.55)
     report = ssd_zoo.load_report(other)

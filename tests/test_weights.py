@@ -68,7 +68,8 @@ def test_entries_tell_all_that_is_known_of_them():
     for name, entry in list_weights():
         with torch.device("meta"):
             categories, settings = entry.meta["categories"], entry.settings.get("default_boxes", {})
-            model = ssd_zoo.get_model(name, weights_backbone=None, categories=categories).eval()
+            size = {"size": entry.settings["size"]} if "size" in entry.settings else {}
+            model = ssd_zoo.get_model(name, weights_backbone=None, categories=categories, **size).eval()
             with FlopCounterMode(display=False) as counter:
                 model.forward_raw(torch.empty(1, 3, *model.size))
         assert entry.meta["num_params"] == sum(parameter.numel() for parameter in model.parameters()), entry
@@ -84,9 +85,9 @@ def test_entries_tell_all_that_is_known_of_them():
             assert figures["source"] in ("published", "measured")
 
 
-def test_the_shipped_file_has_the_size_that_its_entry_says():
-    file = Path(ssd_zoo.zoo.__file__).parent / "packaged/ssdlite300_mobilenet_v2_person_v1.safetensors"
-    entry = ssd_zoo.SSDLite300_MobileNet_V2_Weights.PERSON_V1
+@pytest.mark.parametrize("entry", ssd_zoo.SSDLite300_MobileNet_V2_Weights, ids=str)
+def test_shipped_files_have_the_sizes_that_their_entries_say(entry):
+    file = Path(ssd_zoo.zoo.__file__).parent / "packaged" / entry.url.removeprefix("package:")
     assert entry.meta["file_size"] == pytest.approx(file.stat().st_size, rel=1e-2)
 
 
@@ -95,6 +96,7 @@ def test_command_lists_them_all(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "| PERSON_V1 " in lines[2]
     assert "6.4 MB, ships" in lines[2]
+    assert "| BCCD_V1 " in lines[3]
     assert len(lines) == 2 + len(list_weights())
     assert len({len(line) for line in lines}) == 1
 

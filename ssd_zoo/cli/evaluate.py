@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> "Evaluation":
-    from ssd_zoo.training import evaluate
+    from ssd_zoo.training import evaluate, keep_memory
 
     if args.model is None:
         raise ValueError("--model is missing: a model's name or a saved model.")
@@ -84,11 +84,12 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     if report.problems and args.on_invalid == "drop" and not args.quiet:
         print("\n".join(f"problem: {problem}" for problem in report.problems[:20]), file=sys.stderr)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
-    return evaluate(
-        model.eval().to(device),
-        usable(dataset, report, args.on_invalid),
-        model_categories=categories,
-        batch_size=args.batch_size,
-        num_workers=args.workers,
-        progress=not args.quiet,
-    )
+    with keep_memory():
+        return evaluate(
+            model.eval().to(device),
+            usable(dataset, report, args.on_invalid),
+            model_categories=categories,
+            batch_size=args.batch_size,
+            num_workers=args.workers,
+            progress=not args.quiet,
+        )

@@ -87,6 +87,7 @@ def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Si
     """
     arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
     weights = saved.weights
+    asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}
     if "size" in asked and settle_size(asked["size"]) != saved.arguments["size"]:
         default_boxes = {**weights.settings["default_boxes"], "steps": None}
         weights = dataclasses.replace(weights, settings={**weights.settings, "default_boxes": default_boxes})

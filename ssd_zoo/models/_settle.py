@@ -79,12 +79,16 @@ def settle_trainable_layers(asked: int | None, *, pretrained: bool, default: int
     return default if asked is None else asked
 
 
-def settle_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Gives (height, width); an int is the side of a square.
+def settle_size(
+    size: int | tuple[int, int] | None, weights: WeightsEnum | None = None, default: int | None = None
+) -> tuple[int, int]:
+    """Gives (height, width); an int is the side of a square, and None the weights' own size, or else the default.
 
     Raises:
-        ValueError: If it is neither, or not positive.
+        ValueError: If it is none of these, or not positive.
     """
+    if size is None:
+        size = default if weights is None else weights.settings.get("size", default)
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {size!r}.")
@@ -127,7 +131,9 @@ def settle_keywords(
         ValueError: If there is no channel.
     """
     of_weights = {} if weights is None else weights.settings
-    defaults = {**recipe, **{name: value for name, value in of_weights.items() if name != "default_boxes"}}
+    # Whoever builds the network settles the others.
+    of_detector = {name: value for name, value in of_weights.items() if name not in ("size", "default_boxes")}
+    defaults = {**recipe, **of_detector}
     pixels = settle_pixels(in_chans, mean=defaults["image_mean"], std=defaults["image_std"])
     return {**defaults, **pixels, **asked}
 

