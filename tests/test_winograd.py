@@ -7,14 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssd_zoo.detector.winograd import (
-    WinogradConv2d,
-    conv2d,
-    transform_kernel,
-    winograd_conv2d,
-    winograd_kernel_gradient,
-    winograd_pays,
-)
+from ssd_zoo.detector.convolution import WinogradConv2d, conv2d, winograd_pays
+from ssd_zoo.detector.winograd import transform_kernel, winograd_conv2d, winograd_kernel_gradient
 
 
 def case(n, channels, out, height, width):

@@ -12,9 +12,9 @@ import torchvision
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
+from ssd_zoo.detector.convolution import WinogradConv2d
 from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
 from ssd_zoo.detector.shared_head import SeparableConv2d
-from ssd_zoo.detector.winograd import WinogradConv2d
 
 __all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
 

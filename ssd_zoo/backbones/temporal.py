@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssd_zoo.detector.convolution import winograd_pays
 from ssd_zoo.detector.layers import Conv2dSame, init_conv, pad_same
-from ssd_zoo.detector.winograd import winograd_conv2d, winograd_pays
+from ssd_zoo.detector.winograd import winograd_conv2d
 
 __all__ = [
     "CausalConv3d",

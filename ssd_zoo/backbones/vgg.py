@@ -9,8 +9,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from ssd_zoo.detector.convolution import WinogradConv2d
 from ssd_zoo.detector.layers import NormLayer, init_conv
-from ssd_zoo.detector.winograd import WinogradConv2d
 
 __all__ = ["VGG16D", "Extra"]
 

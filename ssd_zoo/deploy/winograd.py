@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssd_zoo.detector.convolution import WinogradConv2d, conv2d, winograd_pays
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.detector.winograd import WinogradConv2d, conv2d, transform_kernel, winograd_conv2d, winograd_pays
+from ssd_zoo.detector.winograd import transform_kernel, winograd_conv2d
 
 __all__ = ["keep_kernels"]
 

@@ -13,96 +13,20 @@ import math
 import threading
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
+from torch import Tensor
 
-__all__ = [
-    "WinogradConv2d",
-    "conv2d",
-    "transform_kernel",
-    "winograd_conv2d",
-    "winograd_kernel_gradient",
-    "winograd_pays",
-]
+__all__ = ["count_tiles", "transform_kernel", "winograd_conv2d", "winograd_kernel_gradient"]
 
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 _TILE, _VALUES = 4, 36
 # Tiles that go through together, and numbers of a kernel that are transformed together: both stay in the cache.
 _TILES_AT_ONCE, _NUMBERS_AT_ONCE = 256, 2**21
-# From where the gradient of a kernel is faster by the algorithm.
-_LEAST_CHANNELS, _LEAST_TILES = 64, 64
-
-# torch 2.6 does not tell.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
-class WinogradConv2d(nn.Conv2d):
-    """`nn.Conv2d` that takes Winograd's algorithm where that is faster: in float32 on a CPU.
-
-    Its result and its gradients differ by about as much as float32 rounds. Compilers see a plain convolution where no
-    gradients are recorded, and exporters see one everywhere.
-    """
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled():
-            if not _is_exporting() and _suits(self, input, weight):
-                return conv2d(input, weight, bias, self.padding[0])
-        elif winograd_pays(self, input, weight):
-            return winograd_conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
-        return super()._conv_forward(input, weight, bias)
-
-
-class Convolution(Protocol):
-    """What layers have that convolve: the settings of `nn.Conv2d`."""
-
-    stride: tuple[int, ...]
-    padding: Any
-    dilation: tuple[int, ...]
-    groups: int
-    padding_mode: Any
-
-
-def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = _LEAST_TILES) -> bool:
-    """Tells whether a convolution may be computed so, here and now, and is faster then.
-
-    It is where channels are many, for else moving tiles costs more than products do, and so are tiles, over which the
-    transformed kernel is read.
-
-    Args:
-        conv: The convolution.
-        batch: Its input, `(N, channels in, H, W)`.
-        weight: Its kernel, `(channels out, channels in, height, width)`.
-        least_tiles: Fewest tiles; a kernel that is transformed already pays with fewer.
-    """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
-    return _suits(conv, batch, weight) and _is_large(batch, weight, least_tiles)
-
-
-def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
-    return (
-        type(batch) is Tensor
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        and not torch.is_autocast_enabled("cpu")
-        and batch.device.type == "cpu"
-        and batch.dtype == weight.dtype == torch.float32
-        and batch.dim() == 4
-        and (weight.shape[2:], conv.stride, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
-        and conv.padding in ((0, 0), (1, 1))
-        and conv.padding_mode == "zeros"
-        and min(weight.shape[:2]) >= _LEAST_CHANNELS
-    )
-
-
-def _is_large(batch: Tensor, weight: Tensor, least_tiles: int = _LEAST_TILES) -> bool:
-    return weight.shape[0] * weight.shape[1] >= 2**14 and _count_tiles(batch) >= least_tiles
-
-
-def _count_tiles(batch: Tensor) -> int:
+def count_tiles(batch: Tensor) -> int:
+    """Gives how many tiles of 4 × 4 lie whole within the images of a batch `(N, C, H, W)`."""
     return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
 
 
@@ -162,62 +86,6 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
         products.baddbmm_(_values(of_output.T, gradient, "gradients").transpose(1, 2), values)
     kernel = torch.matmul(of_kernel.T, products.transpose(0, 1))
     return kernel.view(out, 3, 3, channels).permute(0, 3, 1, 2)
-
-
-@torch.library.custom_op("ssd_zoo::conv2d", mutates_args=(), device_types="cpu")
-def conv2d(
-    batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor | None = None
-) -> Tensor:
-    """`winograd_conv2d` where that is faster than the plain convolution, with gradients, as one step for compilers.
-
-    torch's own gradients of kernels take two to three times as long in `torch.channels_last` as otherwise; by
-    Winograd's algorithm they take half of the latter.
-    """
-    if transformed is not None or _is_large(batch, weight):
-        return winograd_conv2d(batch, weight, bias, padding, transformed)
-    return F.conv2d(batch.contiguous(memory_format=torch.channels_last), weight, bias, padding=padding)
-
-
-@torch.library.custom_op("ssd_zoo::conv2d_kernel_gradient", mutates_args=(), device_types="cpu")
-def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:
-    if _count_tiles(batch) >= _LEAST_TILES:
-        return winograd_kernel_gradient(batch, gradient, padding)
-    shape = gradient.shape[1], batch.shape[1], 3, 3
-    kernel = conv2d_weight(batch.contiguous(), shape, gradient.contiguous(), padding=padding)
-    return kernel.contiguous(memory_format=torch.channels_last)
-
-
-@conv2d.register_fake
-def _(batch: Tensor, weight: Tensor, bias: Any, padding: int, transformed: Any = None) -> Tensor:  # noqa: ARG001
-    shape = len(batch), len(weight), batch.shape[2] + 2 * padding - 2, batch.shape[3] + 2 * padding - 2
-    return torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
-
-
-@_kernel_gradient.register_fake
-def _(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:  # noqa: ARG001
-    return torch.empty(gradient.shape[1], batch.shape[1], 3, 3, device=batch.device, memory_format=torch.channels_last)
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    batch, weight, _, ctx.padding, _ = inputs
-    ctx.save_for_backward(batch, weight)
-
-
-def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    batch, weight = ctx.saved_tensors
-    of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
-    # The gradient of the input is a convolution too, with the kernel turned round.
-    turned = weight.flip(2, 3).transpose(0, 1)
-    return (
-        conv2d(gradient, turned, None, 2 - ctx.padding) if of_batch else None,
-        _kernel_gradient(batch, gradient, ctx.padding) if of_weight else None,
-        gradient.sum((0, 2, 3)) if of_bias else None,
-        None,
-        None,
-    )
-
-
-conv2d.register_autograd(_go_back, setup_context=_remember)
 
 
 def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> Iterator[tuple[int, int, Tensor]]:
