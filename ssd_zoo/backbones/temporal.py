@@ -50,7 +50,8 @@ class Past:
 
     Attributes:
         state: What the next pass needs, every tensor one row a stream: `frames_seen (S,)`, int64, and for each layer
-            `memory.0`, `memory.1`, … the frames before its next input, `(S, frames * channels, height, width)`.
+            `memory.0.1`, `memory.0.2`, `memory.1.1`, … what came one frame, two frames before its next input,
+            `(S, channels, height, width)`.
     """
 
     def __init__(
@@ -64,6 +65,10 @@ class Past:
         self._lengths, self._device, self._before, self._remember = list(lengths), device, state, remember
         self._starts = [sum(self._lengths[:i]) for i in range(len(self._lengths))]
         self._calls = 0
+        # Some streams may be new. A GPU would have to be waited for, and a graph holds for all states.
+        self._some_fresh = state is not None and (
+            device.type != "cpu" or torch.compiler.is_compiling() or bool((state["frames_seen"] == 0).any())
+        )
         self.state: State = {}
         if remember:
             pieces = torch.tensor(self._lengths, device=device)
@@ -79,26 +84,25 @@ class Past:
         Returns:
             `most` tensors of that shape: the frames one before each, two before each, …
         """
-        name = f"memory.{self._calls}"
+        names = [f"memory.{self._calls}.{back}" for back in range(1, most + 1)]
         self._calls += 1
-        rows = features
+        memory: list[Tensor] = []
         if self._before is not None:
-            memory = self._before[name].unflatten(1, (most, -1))
-            fresh = (self._before["frames_seen"] == 0).view(-1, 1, 1, 1, 1)
-            memory = torch.where(fresh, features[self._tensor(self._starts)].unsqueeze(1), memory)
+            memory = [self._before[name] for name in names]
+            if self._some_fresh:
+                fresh = (self._before["frames_seen"] == 0).view(-1, 1, 1, 1)
+                first = features[self._tensor(self._starts)]
+                memory = [torch.where(fresh, first, frames) for frames in memory]
             if set(self._lengths) == {1}:
                 # A frame each, the usual step: what is before them lies there already.
                 if self._remember:
-                    self.state[name] = torch.cat([memory[:, 1:].flatten(1, 2), features], dim=1)
-                return [memory[:, -back] for back in range(1, most + 1)]
-            rows = torch.cat([memory.flatten(0, 1), features])
+                    self.state.update(zip(names, [features, *memory], strict=False))
+                return memory
+        rows = torch.cat([*memory, features]) if memory else features
         if self._remember:
-            ends = [
-                self._row(i, length - back, most)
-                for i, length in enumerate(self._lengths)
-                for back in range(most, 0, -1)
-            ]
-            self.state[name] = rows[self._tensor(ends)].unflatten(0, (-1, most)).flatten(1, 2)
+            for back, name in enumerate(names, start=1):
+                ends = [self._row(i, length - back, most) for i, length in enumerate(self._lengths)]
+                self.state[name] = rows[self._tensor(ends)]
         return [rows[self._tensor(self._rows_before(back, most))] for back in range(1, most + 1)]
 
     def last(self, features: Tensor) -> Tensor:
@@ -112,10 +116,11 @@ class Past:
         return [self._row(i, t - back, most) for i, length in enumerate(self._lengths) for t in range(length)]
 
     def _row(self, i: int, t: int, most: int) -> int:
-        """Says where frame `t` of clip `i` lies, which may be negative, in features with memory before them or not."""
+        """Says where frame `t` of clip `i` lies, which may be negative, in features, with memory before them or not."""
         if self._before is None:
             return self._starts[i] + max(t, 0)
-        return len(self._lengths) * most + self._starts[i] + t if t >= 0 else (i + 1) * most + t
+        streams = len(self._lengths)
+        return streams * most + self._starts[i] + t if t >= 0 else streams * (-t - 1) + i
 
     def _tensor(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows, device=self._device)
@@ -171,7 +176,7 @@ class CausalConv3d(TemporalConv):
         *before, now = self.weight.split(self.out_channels)
         result = self._convolve(features, now, self.bias)
         for frames, kernel in zip(past.look_back(features), reversed(before), strict=True):
-            result = result + self._convolve(frames, kernel)
+            result += self._convolve(frames, kernel)
         return result
 
     def _scale(self, features: Tensor, past: Past) -> Tensor:
@@ -179,7 +184,7 @@ class CausalConv3d(TemporalConv):
         *before, now = self.weight.view(_TAPS, -1, 1, 1)
         result = features * now if self.bias is None else torch.addcmul(self.bias.view(-1, 1, 1), features, now)
         for frames, factor in zip(past.look_back(features), reversed(before), strict=True):
-            result = torch.addcmul(result, frames, factor)
+            result.addcmul_(frames, factor)
         return result
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -242,7 +247,8 @@ class ShiftConv(TemporalConv):
     def forward(self, features: Tensor, past: Past) -> Tensor:
         """Gives `(F, out channels, height, width)`."""
         shifted = features.shape[1] // _SHIFTED
-        [before] = past.look_back(features[:, :shifted], 1)
+        # A copy: what is kept for the next frame would hold all channels.
+        [before] = past.look_back(features[:, :shifted].clone(memory_format=torch.channels_last), 1)
         return self._convolve(torch.cat([before, features[:, shifted:]], dim=1), self.weight, self.bias)
 
 
