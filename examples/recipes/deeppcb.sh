@@ -1,16 +1,16 @@
 #!/bin/sh
-# Small defects of circuit boards in an hour and a half on two CPU cores.
+# Small defects of circuit boards in an hour on two CPU cores.
 #
 #     sh examples/recipes/deeppcb.sh DATA/deeppcb runs/deeppcb [SEED]
 #
 # DATA/deeppcb is https://github.com/tangsanli5201/DeepPCB (MIT), with COCO json files. Defects are 10 to 60 pixels wide,
 # so the input keeps all 640 of them and default boxes are fitted; without --fit-default-boxes nine of ten defects
-# are out of reach. A board has no up or down, but its defects' classes do not change with that.
+# are out of reach. A board has no up or down.
 set -eu
 data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
   --model ssdlite300_mobilenet_v2 --weights PERSON_V1 --size 640 --fit-default-boxes \
-  --cache --augmentation ssdlite \
-  --epochs 14 --batch-size 8 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
-  --ema-decay 0.998 --evaluate-every 2 --trained-on DeepPCB --licence MIT
+  --cache --augmentation ssdlite --flip-vertically \
+  --epochs 10 --batch-size 8 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
+  --ema-decay 0.998 --evaluate-every 5 --trained-on DeepPCB --licence MIT
 ssd-zoo evaluate "$data" --split val --model "$run/best" --json "$run/val.json" --output "$run"
