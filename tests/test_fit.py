@@ -130,6 +130,17 @@ def test_processes_and_parts_train_as_one(tmp_path):
             assert float(row[name]) == pytest.approx(expected[name], rel=1e-3, abs=1e-4)
 
 
+def test_half_precision_trains_nearly_the_same(tmp_path):
+    # One after another in a process, as in a notebook.
+    options = {"epochs": 1, "augmentation": "none"}
+    plain, half = (
+        train(tmp_path / kind, tmp_path / "data", mixed_precision=kind, **options) for kind in ("no", "bf16")
+    )
+    assert half.history[0]["loss"] != plain.history[0]["loss"]
+    assert half.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=0.03)
+    assert {tensor.dtype for tensor in half.model.parameters()} == {torch.float32}
+
+
 def test_loss_that_is_not_finite_names_its_images(tmp_path):
     with pytest.raises(FloatingPointError, match=r"not finite at step \d+ .*/data/images/p0\d\d.png, .*/p0"):
         train(tmp_path / "run", tmp_path / "data", learning_rate=1e20, warmup_steps=0, clip_norm=None)

@@ -1,6 +1,7 @@
 """Fine-tuning by one call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +17,7 @@ from ssd_zoo.training.logs import TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName, make_ema, make_optimizer, make_schedule
+from ssd_zoo.training.processes import process
 
 __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
 
@@ -42,6 +44,22 @@ class FitResult:
     output: Path
 
 
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Lets accelerate forget a training's settings, which it keeps for the process: the next may have others."""
+    try:
+        from accelerate.state import AcceleratorState, is_initialized
+    except ImportError as error:
+        raise ImportError('Training needs accelerate: pip install "ssd_zoo[train]".') from error
+    callers = is_initialized()
+    try:
+        yield
+    finally:
+        if not callers:
+            AcceleratorState._reset_state(reset_partial_state=process()[1] == 1)
+
+
+@_own_settings()
 def fit(
     model: SSD,
     dataset: Dataset[Any],
@@ -138,7 +156,9 @@ def fit(
         0.57
     """
     _check(model, dataset, validation, batch_norm)
-    accelerator = _make_accelerator(mixed_precision, device)
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
     plan = Plan(
         num_images=len(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -229,14 +249,6 @@ def _check(model: Any, dataset: Any, validation: Any, batch_norm: str) -> None:
                 f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model "
                 "with categories=dataset.categories, or open the data set with categories=model.categories."
             )
-
-
-def _make_accelerator(mixed_precision: str | None, device: str | None) -> Any:
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise ImportError('Training needs accelerate: pip install "ssd_zoo[train]".') from error
-    return Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
 
 
 def _place(model: SSD, device: torch.device, batch_norm: str, freeze_backbone: bool) -> SSD:
