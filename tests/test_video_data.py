@@ -237,3 +237,16 @@ def test_read_without_pyav(film, monkeypatch):
     monkeypatch.setattr("ssd_zoo.data.video.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "ssd_zoo\[video\]"'):
         open_video(film)
+
+
+def test_torchcodec_reads_the_same(film, test_data, tmp_path, monkeypatch):
+    pytest.importorskip("torchcodec", reason="TORCHCODEC IS NOT TESTED: pip install torchcodec, and FFmpeg's libraries")
+    clip = min((test_data / "jhmdb/clips").glob("*.avi"))
+    expected = [list(open_video(file)) for file in (film, clip)]
+    monkeypatch.setattr("ssd_zoo.data.video.find_spec", lambda name: None if name == "av" else name)
+    for file, frames in zip((film, clip), expected, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(open_video(file), frames, strict=True))
+    assert (open_video(film).fps, open_video(film).length) == (12.5, 50)
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    with pytest.raises(ValueError, match=r"film.mp4 is no video that can be read"):
+        open_video(tmp_path / "film.mp4")

@@ -250,6 +250,8 @@ def _open_by_torchcodec(path: Path) -> Video:
     try:
         metadata = VideoDecoder(str(path)).metadata
     except (RuntimeError, ValueError) as error:
+        if "libtorchcodec" in str(error):
+            raise ImportError(f"torchcodec finds no FFmpeg that it can use. {_MISSING}") from error
         raise ValueError(f"{path} is no video that can be read: {_reason(error)}.") from error
 
     def frames() -> Iterator[Tensor]:
