@@ -1,5 +1,5 @@
 #!/bin/sh
-# Small defects of circuit boards in an hour on two CPU cores.
+# Small defects of circuit boards.
 #
 #     sh examples/recipes/deeppcb.sh DATA/deeppcb runs/deeppcb [SEED]
 #
