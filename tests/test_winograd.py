@@ -18,7 +18,7 @@ def case(n, channels, out, height, width):
     return batch, weight, torch.randn(out, generator=generator)
 
 
-@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("padding", [0, 1, 2])
 @pytest.mark.parametrize(
     "shape",
     [(1, 3, 5, 8, 8), (2, 3, 70, 9, 6), (3, 128, 256, 19, 19), (1, 8, 4, 75, 70), (70, 4, 4, 7, 5), (1, 4, 4, 3, 3)],
@@ -34,6 +34,16 @@ def test_equals_the_exact_convolution(shape, padding, kept):
             found = winograd_conv2d(given.contiguous(memory_format=layout), weight, bias_, padding, transformed)
             assert found.is_contiguous(memory_format=torch.channels_last)
             torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_images_of_a_batch_do_not_touch():
+    batch, weight, bias = case(3, 70, 80, 12, 12)
+    alone = winograd_conv2d(batch[[0]], weight, bias, 1), winograd_conv2d(batch[[2]], weight, bias, 1)
+    batch[1] = torch.nan
+    together = winograd_conv2d(batch, weight, bias, 1)
+    torch.testing.assert_close(together[[0, 2]], torch.cat(alone), rtol=0, atol=2e-5)
+    assert together[1].isnan().all()
 
 
 @torch.no_grad()
@@ -61,9 +71,12 @@ BATCH = torch.rand(1, 128, 32, 32)
 
 @torch.no_grad()
 def test_pays_for_many_channels_and_tiles_on_a_cpu():
-    assert pays(layer(), BATCH)
-    assert not pays(layer(), BATCH[..., :31])
+    assert pays(layer(), BATCH[..., :28, :28])
+    assert not pays(layer(), BATCH[..., :28, :27])
+    assert winograd_pays(layer(), BATCH[..., :28, :27], layer().weight, kept=True)
+    assert not winograd_pays(layer(), BATCH[..., :19, :19], layer().weight, kept=True)
     assert not pays(layer(in_channels=63), BATCH[:, :63])
+    assert not pays(layer(in_channels=64, out_channels=100), torch.rand(1, 64, 300, 300))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not pays(layer(), BATCH)
     with torch.enable_grad():

@@ -11,9 +11,6 @@ from ssd_zoo.detector.winograd import transform_kernel, winograd_conv2d
 
 __all__ = ["keep_kernels"]
 
-# Over fewer tiles, reading a kernel's 36 values costs more than its 9 products.
-_LEAST_TILES = 16
-
 
 def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     """Lets convolutions that Winograd's algorithm makes faster keep their transformed kernels, in place.
@@ -31,7 +28,7 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     chosen: dict[nn.Module, _KeptKernel] = {}
 
     def choose(module: Any, args: tuple[Tensor]) -> None:
-        if winograd_pays(module, args[0], module.weight, least_tiles=_LEAST_TILES):
+        if winograd_pays(module, args[0], module.weight, kept=True):
             chosen[module] = _KeptKernel(module, in_graphs)
 
     convs = [module for module in model.modules() if type(module) in (nn.Conv2d, WinogradConv2d)]
@@ -58,6 +55,6 @@ class _KeptKernel(nn.Module):
         arguments: Any = input, conv.weight, conv.bias, conv.padding[0], self.transformed
         if self.in_graphs and torch.compiler.is_compiling():
             return conv2d(*arguments)
-        if winograd_pays(conv, input, conv.weight, least_tiles=_LEAST_TILES):
+        if winograd_pays(conv, input, conv.weight, kept=True):
             return winograd_conv2d(*arguments)
         return conv(input)

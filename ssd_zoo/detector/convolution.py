@@ -11,7 +11,7 @@ from ssd_zoo.detector.winograd import count_tiles, winograd_conv2d, winograd_ker
 
 __all__ = ["WinogradConv2d", "conv2d", "winograd_pays"]
 
-# From where the gradient of a kernel is faster by the algorithm.
+# Measured: from where the gradient of a kernel is faster by the algorithm.
 _LEAST_CHANNELS, _LEAST_TILES = 64, 64
 
 # torch 2.6 does not tell.
@@ -44,21 +44,18 @@ class Convolution(Protocol):
     padding_mode: Any
 
 
-def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, least_tiles: int = _LEAST_TILES) -> bool:
+def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: bool = False) -> bool:
     """Tells whether a convolution may be computed so, here and now, and is faster then.
-
-    It is where channels are many, for else moving tiles costs more than products do, and so are tiles, over which the
-    transformed kernel is read.
 
     Args:
         conv: The convolution.
         batch: Its input, `(N, channels in, H, W)`.
         weight: Its kernel, `(channels out, channels in, height, width)`.
-        least_tiles: Fewest tiles; a kernel that is transformed already pays with fewer.
+        kept: Whether the kernel is transformed already; it pays sooner then.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return _suits(conv, batch, weight) and _is_large(batch, weight, least_tiles)
+    return _suits(conv, batch, weight) and _is_large(batch, weight, kept)
 
 
 def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
@@ -76,8 +73,11 @@ def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _is_large(batch: Tensor, weight: Tensor, least_tiles: int = _LEAST_TILES) -> bool:
-    return weight.shape[0] * weight.shape[1] >= 2**14 and count_tiles(batch) >= least_tiles
+def _is_large(batch: Tensor, weight: Tensor, kept: bool = False) -> bool:
+    """Measured: where channels are few, moving tiles costs more than products, and where tiles are, kernels do."""
+    out, channels = weight.shape[:2]
+    products_per_number = out * channels / (out + channels)
+    return products_per_number >= 40 and count_tiles(batch) * products_per_number >= (2048 if kept else 4096)
 
 
 @torch.library.custom_op("ssd_zoo::conv2d", mutates_args=(), device_types="cpu")

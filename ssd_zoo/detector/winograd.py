@@ -4,9 +4,12 @@ Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks". https://arx
 
 Each tile of 4 × 4 outputs comes from 6 × 6 inputs, in F(4 × 4, 3 × 3) of the paper's section 4.3. Reading a tile of
 outputs as coefficients of a polynomial in two variables, the products of coefficients become products of its values at
-6 × 6 points, and there channels are summed by one matrix product a point. The points are 0, ±1/√2, ±√2 and infinity:
-with them the result is up to twice as far from the exact one as that of the plain convolution, with the paper's up to
-four times.
+6 × 6 points, and there channels are summed by one matrix product a point. The points are 0, ±1/√2, ±√2 and infinity in
+either direction: with them the result is up to twice as far from the exact one as that of the plain convolution, with
+the paper's up to four times.
+
+Tiles are taken to values, and back, in one direction after the other. Tiles of a row overlap by two pixels, and after
+the last pixels of a row the first of the next are read: these are zeros, two columns on the left of each image.
 """
 
 import math
@@ -20,9 +23,12 @@ from torch import Tensor
 __all__ = ["count_tiles", "transform_kernel", "winograd_conv2d", "winograd_kernel_gradient"]
 
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
-_TILE, _VALUES = 4, 36
-# Tiles that go through together, and numbers of a kernel that are transformed together: both stay in the cache.
-_TILES_AT_ONCE, _NUMBERS_AT_ONCE = 256, 2**21
+_TILE, _VALUES = 4, 6
+_LEFT = 2
+# Tiles times channels that go through together: they stay in the cache.
+_NUMBERS_AT_ONCE = 2**18
+# Rows of 6 values that a kernel is taken to at once: many at once are faster, and take more memory.
+_KERNEL_ROWS_AT_ONCE = 2
 
 
 def count_tiles(batch: Tensor) -> int:
@@ -30,13 +36,9 @@ def count_tiles(batch: Tensor) -> int:
     return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
 
 
-def transform_kernel(weight: Tensor, out: Tensor | None = None) -> Tensor:
-    """Gives the values `(channels out, 36, channels in)` of a kernel `(channels out, channels in, 3, 3)`.
-
-    It is fastest for kernels in `torch.channels_last`.
-    """
-    _, of_kernel, _ = _matrices()
-    return torch.matmul(of_kernel, weight.permute(0, 2, 3, 1).flatten(1, 2), out=out)
+def transform_kernel(weight: Tensor) -> Tensor:
+    """Gives the values `(channels out, 36, channels in)` of a kernel `(channels out, channels in, 3, 3)`."""
+    return torch.matmul(_of_kernel(), weight.permute(0, 2, 3, 1).flatten(1, 2))
 
 
 def winograd_conv2d(
@@ -46,22 +48,34 @@ def winograd_conv2d(
 
     Args:
         batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
-        weight: `(channels out, channels in, 3, 3)`.
+        weight: `(channels out, channels in, 3, 3)`, best in `torch.channels_last`.
         bias: `(channels out,)`, or None.
-        padding: Zeros around the input.
+        padding: Zeros around the input, at most 2.
         transformed: From `transform_kernel`; by default it is computed, each time anew.
 
     Returns:
         `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`, in `torch.channels_last`.
     """
-    n, _, height, width = batch.shape
+    (n, channels, height, width), out = batch.shape, len(weight)
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
-    result = torch.empty(n, len(weight), height, width, device=batch.device, memory_format=torch.channels_last)
-    pixels = result.permute(0, 2, 3, 1)
-    if transformed is None:
-        weight = weight.contiguous(memory_format=torch.channels_last)
-    for image, row, tiles in _parts(batch, 6, height, width, padding):
-        _convolve_tiles(tiles, weight, bias, transformed, pixels[image:, _TILE * row :])
+    result = torch.empty(n, out, height, width, device=batch.device, memory_format=torch.channels_last)
+    to_values, to_outputs = _matrices()
+    down, across = math.ceil(height / _TILE), _tiles_across(batch)
+    images = batch.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    for rows in _parts(n * down, across * (channels + out)):
+        tiles = _mix_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
+        count = tiles.shape[1]
+        outputs = _room("outputs", _VALUES, count, _TILE, out)
+        for row, kernel in enumerate(_kernel_rows(weight, transformed)):
+            values = _mix_pixels(to_values, tiles[row], "values")
+            products = torch.bmm(values.transpose(0, 1), kernel, out=_room("products", _VALUES, count, out))
+            torch.bmm(to_outputs.expand(count, -1, -1), products.transpose(0, 1), out=outputs[row])
+        lines = torch.bmm(
+            to_outputs.expand(len(rows), -1, -1),
+            outputs.view(_VALUES, len(rows), -1).transpose(0, 1),
+            out=_room("tiles", len(rows), _TILE, across * _TILE * out),
+        )
+        _write(lines.view(len(rows), _TILE, -1, out)[:, :, _LEFT - padding :], bias, result, rows, down)
     return result
 
 
@@ -73,56 +87,112 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
 
     Args:
         batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
-        gradient: `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`.
-        padding: Zeros that were around the input.
+        gradient: `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`, likewise.
+        padding: Zeros that were around the input, at most 2.
     """
-    of_input, of_kernel, of_output = _matrices()
-    (_, out, height, width), channels = gradient.shape, batch.shape[1]
-    products = batch.new_zeros(_VALUES, out, channels)
-    inputs = _parts(batch, 6, height, width, padding)
-    gradients = _parts(gradient, _TILE, height, width, 0)
-    for (_, _, tiles), (_, _, gradient) in zip(inputs, gradients, strict=True):
-        values = _values(of_input, tiles, "values")
-        products.baddbmm_(_values(of_output.T, gradient, "gradients").transpose(1, 2), values)
-    kernel = torch.matmul(of_kernel.T, products.transpose(0, 1))
+    (n, out, height, _), channels = gradient.shape, batch.shape[1]
+    to_values, to_outputs = _matrices()
+    from_outputs = to_outputs.T.contiguous()
+    down, across = math.ceil(height / _TILE), _tiles_across(batch)
+    images, gradients = (
+        tensor.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1) for tensor in (batch, gradient)
+    )
+    products = batch.new_zeros(_VALUES, _VALUES, out, channels)
+    for rows in _parts(n * down, across * (channels + out)):
+        tiles = _mix_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
+        of_outputs = _mix_lines(from_outputs, gradients, rows, down, 0, _LEFT - padding, across, "outputs")
+        for row in range(_VALUES):
+            values = _mix_pixels(to_values, tiles[row], "values").transpose(0, 1)
+            products[row].baddbmm_(_mix_pixels(from_outputs, of_outputs[row], "products").permute(1, 2, 0), values)
+    kernel = torch.matmul(_of_kernel().T, products.flatten(0, 1).transpose(0, 1))
     return kernel.view(out, 3, 3, channels).permute(0, 3, 1, 2)
 
 
-def _parts(batch: Tensor, side: int, height: int, width: int, padding: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Cuts a batch into tiles that go through together, for outputs of 4 × 4 each that cover height and width.
+def _tiles_across(batch: Tensor) -> int:
+    return math.ceil((batch.shape[3] + _LEFT) / _TILE)
 
-    Yields:
-        The first image, the first row of tiles, and tiles `(side, side, n, tiles down, tiles across, channels)`, which
-        overlap where their side is more than 4.
+
+def _parts(rows: int, numbers_per_row: int) -> Iterator[range]:
+    """Cuts the rows of tiles of all images into parts of about one size that go through together."""
+    parts = math.ceil(rows / max(1, _NUMBERS_AT_ONCE // numbers_per_row))
+    step = math.ceil(rows / parts)
+    for first in range(0, rows, step):
+        yield range(first, min(first + step, rows))
+
+
+def _mix_lines(
+    matrix: Tensor, images: Tensor, rows: range, down: int, top: int, left: int, across: int, name: str
+) -> Tensor:
+    """Takes the lines of tiles to values at the points.
+
+    Args:
+        matrix: `(6, lines of a tile)`.
+        images: `(N, H, W, channels)`, contiguous.
+        rows: Rows of tiles, counted through all images.
+        down: How many of them an image has.
+        top: Zeros above each image.
+        left: Zeros on its left.
+        across: Tiles in a row.
+        name: Of the room that the result takes.
+
+    Returns:
+        `(6, tiles, pixels of a tile, channels)`; its pixels may lie in two tiles.
     """
-    down, across = math.ceil(height / _TILE), math.ceil(width / _TILE)
-    images = max(1, _TILES_AT_ONCE // (down * across))
-    # Parts of an image are of one size, as far as that goes.
-    rows = math.ceil(down / math.ceil(down * across / _TILES_AT_ONCE))
-    needed = _TILE * down + side - _TILE, _TILE * across + side - _TILE
-    for image in range(0, len(batch), images):
-        part = batch[image : image + images].permute(0, 2, 3, 1)
-        if part.shape[1:3] != needed:
-            if image == 0:
-                # Margins stay zero when the next images come.
-                padded = _room(f"padded {side}", len(part), *needed, batch.shape[1]).zero_()
-            padded = padded[: len(part)]
-            padded[:, padding : padding + batch.shape[2], padding : padding + batch.shape[3]] = part
-            part = padded
-        next_image, line, pixel, channel = part.stride()
-        tiles = part.as_strided(
-            (side, side, len(part), down, across, batch.shape[1]),
-            (line, pixel, next_image, _TILE * line, _TILE * pixel, channel),
+    _, height, width, channels = images.shape
+    side, line = matrix.shape[1], _TILE * across * channels
+    room = _room(name, _VALUES * len(rows) * line + _LEFT * channels)
+    room[-_LEFT * channels :].zero_()
+    lines = room[: -_LEFT * channels].view(_VALUES, len(rows), line)
+    lines[:, :, : left * channels].zero_()
+    lines[:, :, (left + width) * channels :].zero_()
+    for i, row in enumerate(rows):
+        image, first = row // down, row % down * _TILE - top
+        # What lies outside of the image adds nothing.
+        start, end = max(first, 0), min(first + side, height)
+        torch.mm(
+            matrix[:, start - first : end - first],
+            images[image, start:end].view(end - start, width * channels),
+            out=lines[:, i, left * channels : (left + width) * channels],
         )
-        for row in range(0, down, rows):
-            yield image, row, tiles[:, :, :, row : row + rows]
+    return room.as_strided(
+        (_VALUES, len(rows) * across, side, channels), (len(rows) * line, _TILE * channels, channels, 1)
+    )
 
 
-def _values(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
-    """Gives the values `(36, tiles, channels)` of tiles `(side, side, n, tiles down, tiles across, channels)`."""
-    rows = _room("passing", *tiles.shape).copy_(tiles).view(matrix.shape[1], -1)
-    result = torch.mm(matrix, rows, out=_room(name, _VALUES, rows.shape[1]))
-    return result.view(_VALUES, -1, tiles.shape[-1])
+def _mix_pixels(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
+    """Takes pixels `(tiles, pixels of a tile, channels)` to values `(tiles, 6, channels)`, by `(6, pixels)`."""
+    count, _, channels = tiles.shape
+    return torch.bmm(matrix.expand(count, -1, -1), tiles, out=_room(name, count, len(matrix), channels))
+
+
+def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]:
+    """Gives the values of a kernel row by row, `(6, channels in, channels out)`."""
+    out, channels = weight.shape[:2]
+    flat = weight.permute(0, 2, 3, 1).reshape(out, -1, channels)
+    step = _VALUES * _KERNEL_ROWS_AT_ONCE
+    for first in range(0, _VALUES**2, step):
+        if transformed is None:
+            rows = torch.matmul(_of_kernel()[first : first + step], flat, out=_room("kernel", out, step, channels))
+        else:
+            rows = transformed[:, first : first + step]
+        yield from rows.unflatten(1, (-1, _VALUES)).permute(1, 2, 3, 0)
+
+
+def _write(lines: Tensor, bias: Tensor | None, result: Tensor, rows: range, down: int) -> None:
+    """Writes lines `(rows of tiles, 4, W or more, channels)` to where they belong in `(N, channels, H, W)`."""
+    width = result.shape[3]
+    pixels = result.permute(0, 2, 3, 1)
+    start = rows.start
+    while start < rows.stop:
+        image, row = divmod(start, down)
+        end = min(start + down - row, rows.stop)
+        part = pixels[image, row * _TILE : (row + end - start) * _TILE]
+        given = lines[start - rows.start : end - rows.start, :, :width].flatten(0, 1)[: len(part)]
+        if bias is None:
+            part.copy_(given)
+        else:
+            torch.add(given, bias, out=part)
+        start = end
 
 
 class _Room(threading.local):
@@ -143,46 +213,24 @@ class _Room(threading.local):
 _room = _Room()
 
 
-def _convolve_tiles(tiles: Tensor, weight: Tensor, bias: Tensor | None, transformed: Tensor | None, to: Tensor) -> None:
-    """Convolves tiles `(6, 6, n, tiles down, tiles across, channels in)` into `to`, `(n, H, W, channels out)`."""
-    of_input, _, of_output = _matrices()
-    n, down, across, channels = tiles.shape[2:]
-    values = _values(of_input, tiles, "values")
-    step = len(weight) if transformed is not None else max(64, _NUMBERS_AT_ONCE // (_VALUES * channels))
-    for first in range(0, len(weight), step):
-        chosen = slice(first, first + step)
-        kernel = transformed
-        if kernel is None:
-            part = weight[chosen]
-            kernel = transform_kernel(part, out=_room("kernel", len(part), _VALUES, channels))
-        out = len(kernel)
-        products = torch.bmm(values, kernel.permute(1, 2, 0), out=_room("passing", _VALUES, values.shape[1], out))
-        outputs = torch.mm(of_output, products.view(_VALUES, -1), out=_room("outputs", _TILE**2, values.shape[1] * out))
-        outputs = outputs.view(_TILE, _TILE, n, down, across, out)
-        for y in range(_TILE):
-            for x in range(_TILE):
-                pixels = to[:n, y : _TILE * down : _TILE, x::_TILE, chosen]
-                output = outputs[y, x, :, : pixels.shape[1], : pixels.shape[2]]
-                if bias is None:
-                    pixels.copy_(output)
-                else:
-                    torch.add(output, bias[chosen], out=pixels)
+def _powers(count: int) -> Tensor:
+    """Gives what takes so many coefficients of a polynomial to its values at the points, `(6, count)`."""
+    points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
+    at_infinity = torch.zeros(1, count, dtype=torch.float64, device="cpu")
+    at_infinity[0, -1] = 1
+    return torch.cat([points.unsqueeze(1) ** torch.arange(count, device="cpu"), at_infinity])
 
 
 @cache
-def _matrices() -> tuple[Tensor, Tensor, Tensor]:
-    """Gives what takes a tile `(36, 36)` and a kernel `(36, 9)` to values, and their products to outputs `(16, 36)`.
+def _matrices() -> tuple[Tensor, Tensor]:
+    """Gives what takes, in one direction, a tile to values `(6, 6)`, and their products to outputs `(4, 6)`.
 
-    A polynomial's values at the points are its coefficients times a matrix of powers. Multiplying polynomials
-    interpolates products of values; filtering, its transpose, is what a convolution layer does.
+    Multiplying polynomials interpolates products of values; filtering, its transpose, is what a convolution layer does.
     """
-    points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
+    return torch.linalg.inv(_powers(6)).T.float().contiguous(), _powers(_TILE).T.float().contiguous()
 
-    def powers(count: int) -> Tensor:
-        at_infinity = torch.zeros(1, count, dtype=torch.float64, device="cpu")
-        at_infinity[0, -1] = 1
-        return torch.cat([points.unsqueeze(1) ** torch.arange(count, device="cpu"), at_infinity])
 
-    one_way = torch.linalg.inv(powers(6)).T, powers(3), powers(_TILE).T
-    of_input, of_kernel, of_output = (torch.kron(matrix, matrix).float() for matrix in one_way)
-    return of_input, of_kernel, of_output
+@cache
+def _of_kernel() -> Tensor:
+    """Gives what takes a kernel, in both directions, to values `(36, 9)`."""
+    return torch.kron(_powers(3), _powers(3)).float()
