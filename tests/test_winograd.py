@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssd_zoo.detector.convolution import WinogradConv2d, conv2d, winograd_pays
+from ssd_zoo.detector.convolution import FastConv2d, conv2d, winograd_pays
 from ssd_zoo.detector.winograd import transform_kernel, winograd_conv2d, winograd_kernel_gradient
 
 
@@ -59,7 +59,7 @@ def test_rounds_little_more_than_the_plain_convolution():
 
 
 def layer(**kwargs):
-    return WinogradConv2d(**{"in_channels": 128, "out_channels": 256, "kernel_size": 3, "padding": 1, **kwargs})
+    return FastConv2d(**{"in_channels": 128, "out_channels": 256, "kernel_size": 3, "padding": 1, **kwargs})
 
 
 def pays(conv, batch):
@@ -148,9 +148,10 @@ def test_gradient_of_a_kernel_is_the_exact_one(shape, padding):
 # The algorithm back and forth; in gradients of kernels alone; nowhere.
 @pytest.mark.parametrize("shape", [(2, 128, 256, 32, 33), (2, 64, 64, 33, 32), (3, 64, 70, 5, 6), (2, 5, 7, 32, 32)])
 @pytest.mark.parametrize("frozen", [(), ("batch",), ("weight",), ("weight", "bias"), ("bias",)])
-def test_gradients_are_those_of_the_plain_convolution(shape, frozen):
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_gradients_are_those_of_the_plain_convolution(shape, frozen, dilation):
     given = dict(zip(("batch", "weight", "bias"), case(*shape), strict=True))
-    conv = layer(in_channels=shape[1], out_channels=shape[2])
+    conv = layer(in_channels=shape[1], out_channels=shape[2], padding=dilation, dilation=dilation)
     conv.weight.data, conv.bias.data = given["weight"], given["bias"]
     batch = given["batch"].contiguous(memory_format=torch.channels_last).requires_grad_("batch" not in frozen)
     conv.weight.requires_grad_("weight" not in frozen)
@@ -158,7 +159,7 @@ def test_gradients_are_those_of_the_plain_convolution(shape, frozen):
     leaves = [tensor for tensor in (batch, conv.weight, conv.bias) if tensor.requires_grad]
     weights = torch.randn(shape[0], shape[2], *shape[3:], generator=torch.Generator().manual_seed(1))
     found = torch.autograd.grad((conv(batch) * weights).sum(), leaves)
-    exact = F.conv2d(batch.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    exact = F.conv2d(batch.double(), conv.weight.double(), conv.bias.double(), padding=dilation, dilation=dilation)
     expected = torch.autograd.grad((exact * weights).sum(), leaves)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-5 * b.std().item())
@@ -172,7 +173,15 @@ def test_is_one_step_for_compilers(padding, kept, size):
     batch, weight, bias = case(2, 64, 66, size, size)
     leaves = [tensor.requires_grad_(not kept) for tensor in (batch, weight, bias)]
     transformed = transform_kernel(weight) if kept else None
-    torch.library.opcheck(conv2d, (*leaves, padding, transformed))
+    torch.library.opcheck(conv2d, (*leaves, padding, 1, transformed))
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize("size", [5, 9])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck's own
+def test_is_one_step_for_compilers_with_dilation(padding, size):
+    leaves = [tensor.requires_grad_() for tensor in case(2, 64, 66, size, size)]
+    torch.library.opcheck(conv2d, (*leaves, padding, 2))
 
 
 def test_exports_as_a_plain_convolution():

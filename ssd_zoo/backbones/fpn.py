@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
-from ssd_zoo.detector.convolution import WinogradConv2d
+from ssd_zoo.detector.convolution import FastConv2d
 from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
 from ssd_zoo.detector.shared_head import SeparableConv2d
 
@@ -41,7 +41,7 @@ class FeaturePyramid(nn.Module):
         norm_layer: NormLayer = BatchNorm2d,
     ) -> None:
         super().__init__()
-        conv_layer = SeparableConv2d if separable else WinogradConv2d
+        conv_layer = SeparableConv2d if separable else FastConv2d
         layer = partial(_conv3x3, channels, conv_layer=conv_layer, norm_layer=norm_layer)
         self.projections = nn.ModuleList(nn.Conv2d(given, channels, 1) for given in in_channels)
         self.smoothings = nn.ModuleList(layer() for _ in in_channels[:-1])

@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import WinogradConv2d
+from ssd_zoo.detector.convolution import FastConv2d
 from ssd_zoo.detector.layers import NormLayer, init_conv
 
 __all__ = ["VGG16D", "Extra"]
@@ -48,7 +48,7 @@ class VGG16D(nn.Module):
             nn.MaxPool2d(2, 2),
             *_convs(512, 512, 512, 512),
             nn.MaxPool2d(3, 1, padding=1),
-            nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
+            FastConv2d(512, 1024, 3, padding=6, dilation=6),
             nn.ReLU(inplace=True),
             nn.Conv2d(1024, 1024, 1),
             nn.ReLU(inplace=True),
@@ -98,6 +98,6 @@ class VGG16D(nn.Module):
 def _convs(in_channels: int, *out_channels: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for out in out_channels:
-        layers += [WinogradConv2d(in_channels, out, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [FastConv2d(in_channels, out, 3, padding=1), nn.ReLU(inplace=True)]
         in_channels = out
     return layers

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import WinogradConv2d, conv2d, winograd_pays
+from ssd_zoo.detector.convolution import FastConv2d, conv2d, winograd_pays
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.winograd import transform_kernel, winograd_conv2d
 
@@ -31,7 +31,7 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
         if winograd_pays(module, args[0], module.weight, kept=True):
             chosen[module] = _KeptKernel(module, in_graphs)
 
-    convs = [module for module in model.modules() if type(module) in (nn.Conv2d, WinogradConv2d)]
+    convs = [module for module in model.modules() if type(module) in (nn.Conv2d, FastConv2d)]
     hooks = [module.register_forward_pre_hook(choose) for module in convs]
     with torch.no_grad():
         model.forward_raw(batch)
@@ -52,9 +52,8 @@ class _KeptKernel(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         conv: Any = self.conv
-        arguments: Any = input, conv.weight, conv.bias, conv.padding[0], self.transformed
         if self.in_graphs and torch.compiler.is_compiling():
-            return conv2d(*arguments)
+            return conv2d(input, conv.weight, conv.bias, conv.padding[0], 1, self.transformed)
         if winograd_pays(conv, input, conv.weight, kept=True):
-            return winograd_conv2d(*arguments)
+            return winograd_conv2d(input, conv.weight, conv.bias, conv.padding[0], self.transformed)
         return conv(input)

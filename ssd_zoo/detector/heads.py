@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import WinogradConv2d
+from ssd_zoo.detector.convolution import FastConv2d
 from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["SSDHead", "SSDLiteHead", "SSDSeparableHead", "as_rows"]
@@ -95,7 +95,7 @@ class SSDHead(_Head):
 
 
 def _conv(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Module:
-    conv = WinogradConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    conv = FastConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
     init_conv(conv, nn.init.xavier_uniform_)
     return conv
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import WinogradConv2d
+from ssd_zoo.detector.convolution import FastConv2d
 from ssd_zoo.detector.heads import as_rows
 from ssd_zoo.detector.layers import BatchNorm2d, NormLayer, init_conv
 
@@ -53,7 +53,7 @@ class SharedHead(nn.Module):
                 raise ValueError(f"A shared head needs as many {what} on every map, got {list(numbers)}.")
         self.num_classes = num_classes
         channels, boxes = in_channels[0], boxes_per_location[0]
-        conv_layer = SeparableConv2d if separable else WinogradConv2d
+        conv_layer = SeparableConv2d if separable else FastConv2d
         tower = partial(_Tower, channels, num_convs, len(in_channels), conv_layer=conv_layer, norm_layer=norm_layer)
         self.tower = tower() if one_tower else nn.Identity()
         self.cls_logits = nn.ModuleList()

@@ -27,8 +27,8 @@ _TILE, _VALUES = 4, 6
 _LEFT = 2
 # Tiles times channels that go through together: they stay in the cache.
 _NUMBERS_AT_ONCE = 2**18
-# Rows of 6 values that a kernel is taken to at once: many at once are faster, and take more memory.
-_KERNEL_ROWS_AT_ONCE = 2
+# Values that a kernel is taken to at once: many at once are faster, and take more memory.
+_KERNEL_VALUES_AT_ONCE = 2**22
 
 
 def count_tiles(batch: Tensor) -> int:
@@ -97,14 +97,15 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
     images, gradients = (
         tensor.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1) for tensor in (batch, gradient)
     )
-    products = batch.new_zeros(_VALUES, _VALUES, out, channels)
+    kernel = batch.new_zeros(out, 9, channels)
     for rows in _parts(n * down, across * (channels + out)):
         tiles = _mix_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
         of_outputs = _mix_lines(from_outputs, gradients, rows, down, 0, _LEFT - padding, across, "outputs")
-        for row in range(_VALUES):
+        for row, of_kernel in enumerate(_of_kernel().split(_VALUES)):
             values = _mix_pixels(to_values, tiles[row], "values").transpose(0, 1)
-            products[row].baddbmm_(_mix_pixels(from_outputs, of_outputs[row], "products").permute(1, 2, 0), values)
-    kernel = torch.matmul(_of_kernel().T, products.flatten(0, 1).transpose(0, 1))
+            of_row = _mix_pixels(from_outputs, of_outputs[row], "products").permute(1, 2, 0)
+            products = torch.bmm(of_row, values, out=_room("kernel", _VALUES, out, channels))
+            kernel.baddbmm_(of_kernel.T.expand(out, -1, -1), products.transpose(0, 1))
     return kernel.view(out, 3, 3, channels).permute(0, 3, 1, 2)
 
 
@@ -169,10 +170,11 @@ def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]
     """Gives the values of a kernel row by row, `(6, channels in, channels out)`."""
     out, channels = weight.shape[:2]
     flat = weight.permute(0, 2, 3, 1).reshape(out, -1, channels)
-    step = _VALUES * _KERNEL_ROWS_AT_ONCE
+    step = _VALUES * max(1, _KERNEL_VALUES_AT_ONCE // (_VALUES * out * channels))
     for first in range(0, _VALUES**2, step):
         if transformed is None:
-            rows = torch.matmul(_of_kernel()[first : first + step], flat, out=_room("kernel", out, step, channels))
+            matrix = _of_kernel()[first : first + step]
+            rows = torch.matmul(matrix, flat, out=_room("kernel", out, len(matrix), channels))
         else:
             rows = transformed[:, first : first + step]
         yield from rows.unflatten(1, (-1, _VALUES)).permute(1, 2, 3, 0)
