@@ -20,7 +20,8 @@ def faults():
 
 outside, at_first = faults(), held()
 with keep_memory():
-    faults()
+    with keep_memory():
+        faults()
     inside = faults()
 print(outside, inside, held() - at_first)
 """

@@ -10,6 +10,7 @@ __all__ = ["keep_memory"]
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _MB = 2**20
+_statements = 0
 
 
 @contextmanager
@@ -18,8 +19,10 @@ def keep_memory() -> Iterator[None]:
 
     Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros, and
     that may take half of the time of training on a CPU. A process holds a tenth more memory with it. It does nothing
-    where there is no glibc, that is outside Linux; a GPU's memory torch keeps anyway.
+    where there is no glibc, that is outside Linux; a GPU's memory torch keeps anyway. Where such statements stand within
+    each other, the outermost counts.
     """
+    global _statements
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
         yield
@@ -27,11 +30,14 @@ def keep_memory() -> Iterator[None]:
     # All memory in the heap, and none of the heap given back.
     libc.mallopt(_MMAP_MAX, 0)
     libc.mallopt(_TRIM_THRESHOLD, -1)
+    _statements += 1
     try:
         yield
     finally:
-        # What glibc's own adjusting ends with: to set one ends the adjusting.
-        libc.mallopt(_MMAP_MAX, 2**16)
-        libc.mallopt(_MMAP_THRESHOLD, 32 * _MB)
-        libc.mallopt(_TRIM_THRESHOLD, 64 * _MB)
-        libc.malloc_trim(0)
+        _statements -= 1
+        if _statements == 0:
+            # What glibc's own adjusting ends with: to set one ends the adjusting.
+            libc.mallopt(_MMAP_MAX, 2**16)
+            libc.mallopt(_MMAP_THRESHOLD, 32 * _MB)
+            libc.mallopt(_TRIM_THRESHOLD, 64 * _MB)
+            libc.malloc_trim(0)
