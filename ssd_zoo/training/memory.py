@@ -19,8 +19,8 @@ def keep_memory() -> Iterator[None]:
 
     Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros, and
     that may take half of the time of training on a CPU. A process holds a tenth more memory with it. It does nothing
-    where there is no glibc, that is outside Linux; a GPU's memory torch keeps anyway. Where such statements stand within
-    each other, the outermost counts.
+    where there is no glibc, that is outside Linux; a GPU's memory torch keeps anyway. Of statements within each other
+    the outermost counts.
     """
     global _statements
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
