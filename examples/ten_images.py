@@ -82,9 +82,9 @@ def plot(results, file):
     figure = new_figure(6, 4)
     axes = figure.subplots()
     for start in ("pretrained", "scratch"):
-        points = [(int(key.split()[1]), value["AP50"]) for key, value in results.items() if key.startswith(start)]
+        points = [(int(key.split()[1]), value["AP"]) for key, value in results.items() if key.startswith(start)]
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=start)
-    axes.set(xscale="log", xlabel="training images", ylabel="AP50", ylim=(0, 1))
+    axes.set(xscale="log", xlabel="training images", ylabel="AP", ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=100)
