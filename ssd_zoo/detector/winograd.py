@@ -137,7 +137,7 @@ def _mix_lines(
         name: Of the room that the result takes.
 
     Returns:
-        `(6, tiles, pixels of a tile, channels)`; its pixels may lie in two tiles.
+        `(6, tiles, pixels of a tile, channels)`, a view: neighbouring tiles share what overlaps.
     """
     _, height, width, channels = images.shape
     side, line = matrix.shape[1], _TILE * across * channels
@@ -168,16 +168,15 @@ def _mix_pixels(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
 
 def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]:
     """Gives the values of a kernel row by row, `(6, channels in, channels out)`."""
+    if transformed is not None:
+        yield from transformed.unflatten(1, (_VALUES, _VALUES)).permute(1, 2, 3, 0)
+        return
     out, channels = weight.shape[:2]
-    flat = weight.permute(0, 2, 3, 1).reshape(out, -1, channels)
+    flat = weight.permute(0, 2, 3, 1).flatten(1, 2)
     step = _VALUES * max(1, _KERNEL_VALUES_AT_ONCE // (_VALUES * out * channels))
-    for first in range(0, _VALUES**2, step):
-        if transformed is None:
-            matrix = _of_kernel()[first : first + step]
-            rows = torch.matmul(matrix, flat, out=_room("kernel", out, len(matrix), channels))
-        else:
-            rows = transformed[:, first : first + step]
-        yield from rows.unflatten(1, (-1, _VALUES)).permute(1, 2, 3, 0)
+    for of_kernel in _of_kernel().split(step):
+        values = torch.matmul(of_kernel, flat, out=_room("kernel", out, len(of_kernel), channels))
+        yield from values.unflatten(1, (-1, _VALUES)).permute(1, 2, 3, 0)
 
 
 def _write(lines: Tensor, bias: Tensor | None, result: Tensor, rows: range, down: int) -> None:
