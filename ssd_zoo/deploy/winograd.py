@@ -45,6 +45,8 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
 
 
 class _KeptKernel(nn.Module):
+    transformed: Tensor
+
     def __init__(self, conv: nn.Conv2d, in_graphs: bool) -> None:
         super().__init__()
         self.conv, self.in_graphs = conv, in_graphs
