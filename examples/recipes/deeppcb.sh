@@ -11,6 +11,6 @@ data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
   --model ssdlite300_mobilenet_v2 --weights PERSON_V1 --size 640 --fit-default-boxes \
   --cache --augmentation light --flip-vertically \
-  --epochs 10 --batch-size 4 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
-  --ema-decay 0.998 --evaluate-every 5 --trained-on DeepPCB --licence MIT
+  --epochs 16 --batch-size 4 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
+  --ema-decay 0.998 --evaluate-every 4 --trained-on DeepPCB --licence MIT
 ssd-zoo evaluate "$data" --split val --model "$run/best" --json "$run/val.json" --output "$run"
