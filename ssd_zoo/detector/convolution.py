@@ -87,7 +87,7 @@ def conv2d(
 ) -> Tensor:
     """A convolution of 3 × 3, by Winograd's algorithm where that is faster, with gradients, as one step for compilers.
 
-    torch's own gradients of kernels take two to three times as long, more in `torch.channels_last`.
+    torch's own gradients of kernels take up to twice as long, and more in `torch.channels_last`.
     """
     if transformed is not None or (dilation == 1 and _is_large(batch, weight)):
         return winograd_conv2d(batch, weight, bias, padding, transformed)
