@@ -189,6 +189,20 @@ def test_images_are_not_changed(model):
     assert torch.equal(boxes, TARGET["boxes"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.uint8])
+@pytest.mark.parametrize("count", [1, 2])
+def test_images_of_the_models_size_are_not_changed(model, dtype, count):
+    images = (torch.rand(count, 3, 64, 64) * (255 if dtype == torch.uint8 else 1)).to(dtype)
+    before = images.clone()
+    batch = model.prepare(images)
+    assert torch.equal(batch, model.prepare(list(images)))
+    assert torch.equal(images, before)
+    pixels = before.float() / 255 if dtype == torch.uint8 else before.float()
+    expected = (pixels - model.image_mean) / model.image_std
+    torch.testing.assert_close(batch, expected)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_validation_losses_with_detections(model):
     losses = make_model()([IMAGE], [TARGET])
     detections, validation_losses = model.eval()([IMAGE], [TARGET], return_losses=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["batch_images", "check_images", "check_pixel_range", "pixel_range"]
+__all__ = ["batch_images", "check_images", "check_pixel_range", "normalise", "pixel_range"]
 
 Size = tuple[int, int]
 
@@ -63,15 +63,29 @@ def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bo
             detectors do not.
 
     Returns:
-        `(N, C, height, width)`, floating point between 0 and 1.
+        `(N, C, height, width)`, at least float32, between 0 and 1: memory of its own, which may be written to.
     """
-    if isinstance(images, Tensor):
-        return _resize(_as_float(images), size, antialias)
-    return torch.cat([_resize(_as_float(image).unsqueeze(0), size, antialias) for image in images])
+    given = [images] if isinstance(images, Tensor) else [image.unsqueeze(0) for image in images]
+    resized = [_resize(_as_float(part), size, antialias) for part in given]
+    if len(resized) > 1:
+        return torch.cat(resized)
+    return resized[0].clone() if resized[0] is given[0] else resized[0]
+
+
+def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Subtracts `mean (C, 1, 1)` from a batch `(N, C, H, W)`, in place, and divides it by `std`.
+
+    Returns:
+        `(N, C, H, W)` in `torch.channels_last`.
+    """
+    # This is its layout. Asked for by name, it takes two to six times as long on a CPU.
+    return batch.sub_(mean).div_(std).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _as_float(image: Tensor) -> Tensor:
-    return image.float().div_(255) if image.dtype == torch.uint8 else image
+    if image.dtype == torch.uint8:
+        return image.float().div_(255)
+    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
 def _resize(batch: Tensor, size: Size, antialias: bool) -> Tensor:

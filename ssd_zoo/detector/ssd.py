@@ -12,7 +12,7 @@ from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips,
 from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
-from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, pixel_range
+from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, normalise, pixel_range
 from ssd_zoo.detector.loss import (
     BoxLoss,
     BoxLossName,
@@ -220,10 +220,8 @@ class SSD(nn.Module):
         batch = batch_images(images, self.size, antialias=self.antialias)
         if any(image.dtype != torch.uint8 for image in images):
             self._checks.add(pixel_range(batch.detach()), check_pixel_range)
-        batch = (batch - self.image_mean).div_(self.image_std)
-        dtype = next(self.backbone.parameters(), batch).dtype
-        # On a CPU, .to(memory_format=...) takes six times as long.
-        return batch.to(dtype).contiguous(memory_format=torch.channels_last)
+        batch = normalise(batch, self.image_mean, self.image_std)
+        return batch.to(next(self.backbone.parameters(), batch).dtype)
 
     def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.

@@ -40,7 +40,7 @@ def _suppress_one_by_one(boxes: Tensor, labels: Tensor, eligible: Tensor, scores
     """
     kept = torch.zeros_like(eligible)
     stride = boxes.flatten(1).amax(1, keepdim=True).double() - boxes.flatten(1).amin(1, keepdim=True) + 1
-    moved = boxes.double() + (labels * stride).unsqueeze(-1)
+    moved = boxes + (labels * stride).unsqueeze(-1)
     order = scores.double()
     for i, candidates in enumerate(eligible):
         index = candidates.nonzero().squeeze(1)

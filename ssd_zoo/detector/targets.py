@@ -26,10 +26,8 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
 
 def box_scales(from_sizes: Sequence[Size], to_sizes: Sequence[Size], device: torch.device) -> Tensor:
     """Gives what boxes `(..., 4)` are multiplied by to move between sizes (height, width): `(N, 4)`, one row a pair."""
-    scales = torch.tensor(to_sizes, dtype=torch.float32, device="cpu") / torch.tensor(
-        from_sizes, dtype=torch.float32, device="cpu"
-    )
-    return scales[:, [1, 0, 1, 0]].to(device, non_blocking=True)
+    scales = [(to[1] / of[1], to[0] / of[0]) * 2 for of, to in zip(from_sizes, to_sizes, strict=True)]
+    return torch.tensor(scales, dtype=torch.float32, device="cpu").to(device, non_blocking=True)
 
 
 def check_targets(targets: Any, num_images: int) -> list[dict[str, Tensor]]:
