@@ -4,12 +4,13 @@ import io
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
-from ssd_zoo.backbones.temporal import CausalConv3d
+from ssd_zoo.backbones.temporal import CausalConv3d, Past
 from ssd_zoo.backbones.vgg import VGG16D
 from ssd_zoo.backbones.video import VideoVGG16D
 from ssd_zoo.deploy import optimize
@@ -218,6 +219,28 @@ def test_vgg():
     for left, early, late in zip(maps, first, second, strict=True):
         torch.testing.assert_close(left, torch.cat([early, late]))
     assert not torch.allclose(maps[0], expected[0])
+
+
+def test_many_channels_give_what_conv3d_gives():
+    torch.manual_seed(0)
+    layer = train_in_time(CausalConv3d(nn.Conv2d(128, 128, 3, padding=1), "average"))
+    frames = torch.randn(5, 128, 24, 24, requires_grad=True)
+    given = [frames, layer.weight, layer.bias]
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    kernel = torch.stack(exact[1].split(128), dim=2)
+    clip_before = torch.cat([exact[0][:1].expand(2, -1, -1, -1), exact[0]]).transpose(0, 1)
+    expected = F.conv3d(clip_before, kernel, exact[2], padding=(0, 1, 1)).transpose(0, 1)
+    result = layer(frames, Past([5], frames.device))
+    with torch.no_grad():
+        without_gradients = layer(frames, Past([5], frames.device))
+    upstream = torch.randn(expected.shape, dtype=torch.float64)
+    gradients = torch.autograd.grad(result, given, upstream.float())
+    for one, other in (
+        (result, expected),
+        (without_gradients, expected),
+        *zip(gradients, torch.autograd.grad(expected, exact, upstream), strict=True),
+    ):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
 
 
 def test_sees_13_frames():

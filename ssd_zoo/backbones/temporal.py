@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import winograd_pays
+from ssd_zoo.detector.convolution import convolve
 from ssd_zoo.detector.layers import Conv2dSame, init_conv, pad_same
-from ssd_zoo.detector.winograd import winograd_conv2d
 
 __all__ = [
     "CausalConv3d",
@@ -136,11 +135,9 @@ class TemporalConv(nn.Module):
         self.bias = conv.bias
 
     def _convolve(self, frames: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        padding: Any = self.padding
-        if self.pads_same:
-            frames, padding = pad_same(frames, kernel.shape[-2:], self.stride)
-        elif winograd_pays(self, frames, kernel):
-            return winograd_conv2d(frames, kernel, bias, padding[0])
+        if not self.pads_same:
+            return convolve(self, frames, kernel, bias)
+        frames, padding = pad_same(frames, kernel.shape[-2:], self.stride)
         return F.conv2d(frames, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.detector.winograd import count_tiles, winograd_conv2d, winograd_kernel_gradient
 
-__all__ = ["FastConv2d", "conv2d", "winograd_pays"]
+__all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
 
 # Measured: from where gradients are faster than torch's, and from where those of kernels are by Winograd's algorithm.
 _LEAST_CHANNELS, _LEAST_TILES = 64, 64
@@ -26,12 +26,9 @@ class FastConv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.is_grad_enabled():
-            if not _is_exporting() and _suits(self, input, weight):
-                return conv2d(input, weight, bias, self.padding[0], self.dilation[0])
-        elif winograd_pays(self, input, weight):
-            return winograd_conv2d(input, weight, bias, self.padding[0])  # type: ignore[arg-type]
-        return super()._conv_forward(input, weight, bias)
+        if self.padding_mode != "zeros":
+            return super()._conv_forward(input, weight, bias)
+        return convolve(self, input, weight, bias)
 
 
 class Convolution(Protocol):
@@ -42,6 +39,26 @@ class Convolution(Protocol):
     dilation: tuple[int, ...]
     groups: int
     padding_mode: Any
+
+
+def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Does what `FastConv2d` does, for layers that have a Conv2d's settings and other kernels.
+
+    Args:
+        conv: The layer. Its padding is by zeros.
+        batch: `(N, channels in, H, W)`.
+        weight: `(channels out, channels in / groups, height, width)`.
+        bias: `(channels out,)`, or None.
+
+    Returns:
+        `(N, channels out, H', W')`.
+    """
+    if torch.is_grad_enabled():
+        if not _is_exporting() and _suits(conv, batch, weight):
+            return conv2d(batch, weight, bias, conv.padding[0], conv.dilation[0])
+    elif winograd_pays(conv, batch, weight):
+        return winograd_conv2d(batch, weight, bias, conv.padding[0])
+    return F.conv2d(batch, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: bool = False) -> bool:
