@@ -35,8 +35,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def _figures(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _ms(time: Mapping[str, float]) -> str:
-    return f"{time['median']:.3g} ({time['low']:.3g} – {time['high']:.3g})"
+    return "{} ({} – {})".format(*(_figures(time[key]) for key in ("median", "low", "high")))
 
 
 def _times(rows: Rows) -> str:
@@ -54,7 +58,7 @@ def _times(rows: Rows) -> str:
                     row["batch"],
                     kind,
                     _ms(time),
-                    f"{1e3 * row['batch'] / time['median']:.3g}",
+                    _figures(1e3 * row["batch"] / time["median"]),
                     f"{base['median'] / time['median']:.2f} ×",
                     f"{time['median'] / trunk['median']:.2f}" if trunk else "",
                     f"{losses['median'] / time['median']:.1%}" if losses else "",
@@ -94,7 +98,7 @@ def _loading(rows: Rows) -> str:
             row["workers"],
             kind,
             _ms(time),
-            f"{1e3 * row['images'] / time['median']:.3g}",
+            _figures(1e3 * row["images"] / time["median"]),
             f"{row['times']['torchvision']['median'] / time['median']:.2f} ×",
         ]
         for row in rows
