@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
 from ssd_zoo.detector.convolution import FastConv2d
-from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
+from ssd_zoo.detector.layers import RELU6, BatchNorm2d, NormLayer
 from ssd_zoo.detector.shared_head import SeparableConv2d
 
 __all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
@@ -67,7 +67,7 @@ def _conv3x3(
     channels: int, *, stride: int = 1, conv_layer: Callable[..., nn.Module], norm_layer: NormLayer
 ) -> nn.Module:
     conv = conv_layer(channels, channels, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=norm_layer(channels), act=nn.ReLU6(inplace=True)))
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm_layer(channels), act=RELU6()))
 
 
 class ResNet50FPN(nn.Module):

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.detector.layers import RELU6, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["MobileNetV1"]
 
@@ -61,7 +61,7 @@ class MobileNetV1(nn.Module):
         separable_extras: bool = False,
         in_chans: int = 3,
         norm_layer: NormLayer = BatchNorm2d,
-        act_layer: Callable[[], nn.Module] = nn.ReLU6,
+        act_layer: Callable[[], nn.Module] = RELU6,
         conv_layer: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()

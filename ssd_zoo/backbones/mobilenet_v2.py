@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.detector.layers import RELU6, BatchNorm2d, ConvNormAct, NormLayer
 
 __all__ = ["InvertedResidual", "MobileNetV2"]
 
@@ -80,7 +80,7 @@ class MobileNetV2(nn.Module):
                 nn.Sequential(
                     layer(channels, between),
                     layer(between, between, 3, stride=2, depthwise=True),
-                    layer(between, out, act_layer=None if linear_extras else nn.ReLU6),
+                    layer(between, out, act_layer=None if linear_extras else RELU6),
                 )
             )
             channels = out

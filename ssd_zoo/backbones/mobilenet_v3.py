@@ -10,22 +10,22 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.detector.layers import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["InvertedResidual", "MobileNetV3"]
 
 _Row = tuple[int, int, int, int, Callable[[], nn.Module], int]
 
 # In place: nothing else needs what comes out of a norm.
-_RELU, _HSWISH = partial(nn.ReLU, inplace=True), partial(nn.Hardswish, inplace=True)
+_HSWISH = partial(nn.Hardswish, inplace=True)
 # Kernel, channels between, channels out, squeezed channels (0: no squeeze), activation, stride.
 _BLOCKS: list[_Row] = [
-    (3, 16, 16, 0, _RELU, 1),
-    (3, 64, 24, 0, _RELU, 2),
-    (3, 72, 24, 0, _RELU, 1),
-    (5, 72, 40, 24, _RELU, 2),
-    (5, 120, 40, 32, _RELU, 1),
-    (5, 120, 40, 32, _RELU, 1),
+    (3, 16, 16, 0, RELU, 1),
+    (3, 64, 24, 0, RELU, 2),
+    (3, 72, 24, 0, RELU, 1),
+    (5, 72, 40, 24, RELU, 2),
+    (5, 120, 40, 32, RELU, 1),
+    (5, 120, 40, 32, RELU, 1),
     (3, 240, 80, 0, _HSWISH, 2),
     (3, 200, 80, 0, _HSWISH, 1),
     (3, 184, 80, 0, _HSWISH, 1),

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.timm import TimmMaps, create_timm
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.detector.layers import RELU, BatchNorm2d, ConvNormAct, NormLayer
 
 __all__ = ["TimmBackbone"]
 
@@ -94,7 +94,7 @@ class TimmBackbone(nn.Module):
 
 
 def _extra(channels: int, between: int, out: int, norm_layer: NormLayer) -> nn.Module:
-    layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=nn.ReLU)
+    layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=RELU)
     return nn.Sequential(layer(channels, between), layer(between, out, 3, stride=2))
 
 

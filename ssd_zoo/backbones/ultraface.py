@@ -9,11 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.detector.layers import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["ReceptiveFieldBlock", "UltraFaceNet"]
 
-_RELU = partial(nn.ReLU, inplace=True)
 # Channels, stride.
 _BLOCKS = [
     (32, 1),
@@ -50,7 +49,7 @@ class UltraFaceNet(nn.Module):
 
     def __init__(self, *, rfb: bool, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
         super().__init__()
-        layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=_RELU)
+        layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=RELU)
         self.stem = layer(in_chans, 16, 3, stride=2)
         self.blocks = nn.ModuleList()
         self._stages = []
@@ -66,11 +65,11 @@ class UltraFaceNet(nn.Module):
             channels = out
         self.extra = nn.Sequential(
             nn.Conv2d(channels, 64, 1),
-            _RELU(),
+            RELU(),
             nn.Conv2d(64, 64, 3, stride=2, padding=1, groups=64),
-            _RELU(),
+            RELU(),
             nn.Conv2d(64, 256, 1),
-            _RELU(),
+            RELU(),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -109,7 +108,7 @@ class ReceptiveFieldBlock(nn.Module):
 
     def __init__(self, channels: int, *, norm_layer: NormLayer = BatchNorm2d) -> None:
         super().__init__()
-        layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=_RELU)
+        layer = partial(ConvNormAct, norm_layer=norm_layer, act_layer=RELU)
         linear = partial(layer, act_layer=None)
         few = channels // 8
         self.branches = nn.ModuleList(
@@ -126,7 +125,7 @@ class ReceptiveFieldBlock(nn.Module):
         )
         self.join = linear(6 * few, channels)
         self.shortcut = linear(channels, channels)
-        self.act = _RELU()
+        self.act = RELU()
 
     def forward(self, features: Tensor) -> Tensor:
         """Gives features of the same shape."""

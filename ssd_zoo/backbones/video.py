@@ -185,8 +185,10 @@ class VideoMobileNet(VideoBackbone):
 
 def run_in_time(module: nn.Module, features: Tensor, past: Past) -> Tensor:
     """Runs a layer, or a sequence of them, with a look at the past where it takes one."""
-    if isinstance(module, nn.Sequential):
+    if isinstance(module, TemporalConv):
+        return module(features, past)
+    if isinstance(module, nn.Sequential) and any(isinstance(layer, TemporalConv) for layer in module.modules()):
         for layer in module:
             features = run_in_time(layer, features, past)
         return features
-    return module(features, past) if isinstance(module, TemporalConv) else module(features)
+    return module(features)

@@ -1,15 +1,17 @@
 """The few layers that heads and backbones share."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv", "pad_same"]
+__all__ = ["RELU", "RELU6", "BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv", "pad_same"]
 
 NormLayer = Callable[[int], nn.Module]
+RELU, RELU6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
 
 
 def init_conv(conv: nn.Conv2d, init: Callable[[Tensor], object]) -> None:
@@ -62,7 +64,7 @@ class ConvNormAct(nn.Sequential):
         stride: int = 1,
         depthwise: bool = False,
         norm_layer: NormLayer = BatchNorm2d,
-        act_layer: Callable[[], nn.Module] | None = nn.ReLU6,
+        act_layer: Callable[[], nn.Module] | None = RELU6,
         conv_layer: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()

@@ -105,7 +105,7 @@ class _Tower(nn.Module):
         outputs = []
         for features, norms in zip(feature_maps, self.norms, strict=True):
             for conv, norm in zip(self.convs, norms.children(), strict=True):
-                features = F.relu6(norm(conv(features)))
+                features = F.relu6(norm(conv(features)), inplace=True)
             outputs.append(features)
         return outputs
 

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from ssd_zoo.backbones.mobilenet_v1 import MobileNetV1
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, tf_box_shapes
 from ssd_zoo.detector.heads import SSDHead, SSDSeparableHead
-from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, NormLayer
+from ssd_zoo.detector.layers import RELU, BatchNorm2d, Conv2dSame, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
 from ssd_zoo.models._registry import register_model
@@ -186,7 +184,7 @@ def ssd300_mobilenet_v1_qfgaohao(
         norm_extras=False,
         in_chans=in_chans,
         norm_layer=norm_layer or BatchNorm2d,
-        act_layer=nn.ReLU,
+        act_layer=RELU,
     )
     backbone.freeze(trainable)
     default_boxes = settle_default_boxes(
@@ -273,7 +271,7 @@ def ssdlite300_mobilenet_v1_qfgaohao(
         separable_extras=True,
         in_chans=in_chans,
         norm_layer=norm_layer or BatchNorm2d,
-        act_layer=nn.ReLU,
+        act_layer=RELU,
     )
     backbone.freeze(trainable)
     default_boxes = settle_default_boxes(
