@@ -6,6 +6,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.detector.layers import ConvNormAct
 
@@ -136,6 +137,38 @@ def test_nothing_waits_for_a_device(model):
         losses = model.forward_losses(batch, *objects)
         assert all(value.shape == () for value in losses.values())
         assert [values.shape for values in postponed] == [(2, 2), (2, 2, 3)]
+
+
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="NO GPU, and torch 2.6 needs one for `contiguous` of fake tensors"
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssd300_vgg16d",
+        "ssdlite320_mobilenet_v3_large",
+        "ssdlite300_mobilenet_v2",
+        "ssd300_resnet18",
+        "ssdlite320_mobilenet_v2_fpn",
+    ],
+)
+def test_nothing_is_left_behind_on_the_cpu(name):
+    # Fake tensors know of their device, even where there is none, and refuse to be mixed.
+    model = ssd_zoo.get_model(name, weights=None, weights_backbone=None, num_classes=5).train()
+    with FakeTensorMode():
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for key, value in tensors.items():
+                    tensors[key] = (
+                        value if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                    )
+        model._checks.add = model._checks.run = lambda *_args, **_kwargs: None
+        images = [torch.rand(3, 240, 320, device="cuda"), torch.rand(3, 100, 120, device="cuda")]
+        labels = torch.ones(3, dtype=torch.int64, device="cuda")
+        losses = model(images, [{"boxes": torch.rand(3, 4, device="cuda"), "labels": labels}] * 2)
+        with torch.no_grad():
+            detections = model.eval().forward_fixed(model.prepare(images))
+        assert {value.device.type for value in (*losses.values(), *detections.values())} == {"cuda"}
 
 
 def on_cuda():
