@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 import ssd_zoo
-from ssd_zoo.data import ClipSampler, VideoDataset, clip_augmentation, open_video_dataset
+from ssd_zoo.data import ClipSampler, VideoDataset, open_video_dataset
 from ssd_zoo.training import keep_memory
 from ssd_zoo.video import bootstrap_difference, link_tubes, match_frames, match_tubes, mean_ap
 
@@ -29,20 +30,18 @@ METRICS = ("frame-mAP@.5", "video-mAP@.2", "video-mAP@.5")
 def build(variant: str, categories: list[str], size: int) -> ssd_zoo.SSD:
     """Builds a model from the person detector's weights."""
     settings: dict[str, Any] = {"weights": "PERSON_V1", "categories": categories, "size": size, "score_thresh": 0.01}
+    settings["score_function"] = "softmax"  # An action is one of them.
     if variant == "2-D":
         return ssd_zoo.ssdlite300_mobilenet_v2(**settings)
     return ssd_zoo.ssdlite300_mobilenet_v2_3d(temporal=variant, temporal_stages=(3, 4, 5), **settings)
 
 
 def train(model: ssd_zoo.SSD, dataset: VideoDataset, args: argparse.Namespace, device: torch.device) -> None:
-    """Trains on clips; a 2-D model sees the same clips, frame by frame. Norms keep the statistics that they have."""
+    """Trains on clips; a 2-D model sees the same clips, frame by frame."""
     order: list[int] = []
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=args.rate, total_steps=args.steps, pct_start=0.1)
     model.train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
     start = time.perf_counter()
     for step in range(args.steps):
         clips, targets = [], []
@@ -86,8 +85,9 @@ def run(variant: str, fold: int, dataset: VideoDataset, args: argparse.Namespace
     if args.videos is not None:
         inside, outside = random.sample(inside, args.videos), random.sample(outside, args.videos)
     sampler = ClipSampler(args.frames, strides=(1, 2, 3))
-    # Mirrored actions are the same actions.
-    training = VideoDataset(inside, dataset.categories, sampler=sampler, transforms=clip_augmentation(zoom_out=0.3))
+    # Surroundings tell of the action, so nothing is cropped; mirrored actions are the same.
+    augmentation = v2.Compose([v2.ColorJitter(0.3, 0.3, 0.3, 0.05), v2.RandomHorizontalFlip()])
+    training = VideoDataset(inside, dataset.categories, sampler=sampler, transforms=augmentation)
     model = build(variant, dataset.categories, args.size).to(device)
     with keep_memory():
         train(model, training, args, device)
@@ -128,10 +128,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("jhmdb"))
     parser.add_argument("--variants", nargs="+", default=["2-D", "3d"])
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=8, help="of a clip in training")
-    parser.add_argument("--size", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=6, help="of a clip in training")
+    parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=1000, help="of the bootstrap")
