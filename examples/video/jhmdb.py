@@ -109,7 +109,8 @@ def summarise(dataset: VideoDataset, args: argparse.Namespace) -> dict[str, Any]
                     match_tubes(tubes, targets[name], iou_thresh=0.2),
                     match_tubes(tubes, targets[name], iou_thresh=0.5),
                 ]
-    results: dict[str, Any] = {"setting": "trimmed", "settings": {key: str(value) for key, value in vars(args).items()}}
+    settings = {key: value for key, value in vars(args).items() if key not in ("data", "work", "output")}
+    results: dict[str, Any] = {"setting": "trimmed", "settings": settings}
     for variant, of_videos in matches.items():
         results[variant] = {"videos": len(of_videos)}
         common = sorted(of_videos.keys() & matches.get("2-D", {}).keys())
