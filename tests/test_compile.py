@@ -59,10 +59,12 @@ def test_whole_graphs(model, name):
         torch.testing.assert_close(compiled[key], value)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize(
+    ("loss", "box_loss"), [("cross_entropy", "smooth_l1"), ("cross_entropy", "giou"), ("focal", "ciou")]
+)
 @pytest.mark.parametrize("score_function", ["softmax", "sigmoid"])
-def test_losses_are_a_whole_graph(model, loss, score_function):
-    model.classification_loss, model.score_function = loss, score_function
+def test_losses_are_a_whole_graph(model, loss, score_function, box_loss):
+    model.classification_loss, model.score_function, model.box_loss = loss, score_function, box_loss
     batch = model.prepare(images_of((40, 60), (50, 50)))
     objects = model.prepare_targets(targets_of(3, 1), [(40, 60), (50, 50)])
     results = []
@@ -125,7 +127,9 @@ def test_training_compiles(model):
     assert graphs == [1, 2, 2]
 
 
-def test_nothing_waits_for_a_device(model):
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "ciou"])
+def test_nothing_waits_for_a_device(model, box_loss):
+    model.box_loss = box_loss
     # Fake tensors have no values: whatever asks for one, as a device would have to be waited for, is an error.
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         targets = [{key: mode.from_tensor(value) for key, value in target.items()} for target in targets_of(3, 0)]
@@ -135,7 +139,8 @@ def test_nothing_waits_for_a_device(model):
         assert model.prepare(list(batch)).shape == (2, 3, 64, 64)
         objects = model.prepare_targets(targets, [(64, 64), (64, 64)])
         losses = model.forward_losses(batch, *objects)
-        assert all(value.shape == () for value in losses.values())
+        sum(losses.values()).backward()
+        assert {parameter.grad.shape == parameter.shape for parameter in model.parameters()} == {True}
         assert [values.shape for values in postponed] == [(2, 2), (2, 2, 3)]
 
 

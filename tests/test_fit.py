@@ -54,7 +54,7 @@ def assert_equal(state, other):
 def test_learns(tmp_path):
     make_coco(tmp_path / "data", "train", colourful(16))
     options = "--val-split train --size 64 --epochs 30 --batch-size 8 --optimizer adamw --learning-rate .003"
-    options += " --augmentation none --box-loss giou"
+    options += " --augmentation none --box-loss giou --score-thresh .02 --nms-thresh .6"
     command = ["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *options.split()]
     command += ["--evaluate-every", "15", "--quiet"]
     assert main(command) == 0
@@ -65,6 +65,7 @@ def test_learns(tmp_path):
     assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
     assert float(rows[-1]["AP50"]) > 0.5
     saved = ssd_zoo.from_pretrained(run / "best")
+    assert (saved.score_thresh, saved.nms_thresh) == (0.02, 0.6)
     metrics = evaluate(saved, open_dataset(tmp_path / "data", "train")).metrics
     best = max(float(row["AP"]) for row in rows if row["AP"])
     assert metrics["AP"] == pytest.approx(best, abs=1e-4)

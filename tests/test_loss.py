@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.models.detection import ssd as torchvision_ssd
-from torchvision.ops import box_iou, generalized_box_iou
+from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou_loss
 
+from ssd_zoo.detector.box_losses import ciou, giou
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
 from ssd_zoo.detector.loss import multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
@@ -121,16 +122,23 @@ def test_positive_fraction_says_how_many_negatives():
     assert seen == 2 * num_positive
 
 
-def test_giou_is_one_minus_torchvisions():
-    targets = random_targets(3)
-    raw = random_raw(1)
-    loss = loss_of(raw, targets, box_loss="giou")["bbox_regression"]
-    boxes, _, valid = batch_targets(targets)
-    matched = match_default_boxes(boxes, valid, DEFAULT_BOXES, 0.5)[0]
-    positive = matched >= 0
-    predicted = decode_boxes(raw["bbox_regression"][0], DEFAULT_BOXES)[positive]
-    expected = 1 - generalized_box_iou(predicted, boxes[0, matched[positive]]).diag()
-    torch.testing.assert_close(loss, expected.mean(), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(
+    ("box_loss", "torchvisions"), [(giou, generalized_box_iou_loss), (ciou, complete_box_iou_loss)]
+)
+def test_iou_losses_are_torchvisions_with_their_gradients(box_loss, torchvisions):
+    # Offsets of three variances: boxes that meet the right ones, and some that do not.
+    generator = torch.Generator().manual_seed(0)
+    default_boxes = DEFAULT_BOXES.double()
+    offsets, target = (3 * torch.randn(2, len(default_boxes), 4, generator=generator).double() for _ in range(2))
+    right = decode_boxes(target, default_boxes)
+    apart = (box_iou(decode_boxes(offsets[0], default_boxes), right[0]).diag() == 0).float().mean()
+    assert 0.02 < apart < 0.5
+    ours, theirs = (offsets.clone().requires_grad_() for _ in range(2))
+    loss, expected = box_loss(ours, target, default_boxes), torchvisions(decode_boxes(theirs, default_boxes), right)
+    torch.testing.assert_close(loss, expected)
+    loss.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("classification_loss", ["cross_entropy", "focal"])

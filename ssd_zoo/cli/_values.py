@@ -2,7 +2,25 @@
 
 import argparse
 
-__all__ = ["positive", "positive_size"]
+__all__ = ["count", "fraction", "positive", "positive_size"]
+
+
+def count(text: str) -> int:
+    """Reads a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """Reads a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
 
 
 def positive(text: str) -> int:

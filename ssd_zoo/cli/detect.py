@@ -23,6 +23,7 @@ from ssd_zoo.cli._output import (
     table,
     write_json,
 )
+from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import draw_detections, find_images, read_image
 from ssd_zoo.detector.ssd import SSD
@@ -34,17 +35,17 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("images", nargs="*", metavar="SOURCE", help="images, folders of them, videos, glob patterns")
-    parser.add_argument("--camera", type=_number, metavar="N", help="detect in what camera N sees; 0 is the first")
+    parser.add_argument("--camera", type=count, metavar="N", help="detect in what camera N sees; 0 is the first")
     parser.add_argument("--frames", action="store_true", help="a folder is one video, and its images are the frames")
     parser.add_argument("--track", action="store_true", help="number the objects of videos by ByteTrack")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
                         help="a saved model, or one that ssd-zoo list shows (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
-    parser.add_argument("--score-thresh", type=_fraction, default=0.5, help="least score (default: %(default)s)")
+    parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     parser.add_argument(
-        "--batch-size", type=_positive, default=1, help="images or frames at once (default: %(default)s)"
+        "--batch-size", type=positive, default=1, help="images or frames at once (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write annotated pictures or videos")
     parser.add_argument(
@@ -151,29 +152,3 @@ def _batches(
 def _detect(model: SSD, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     detections = model([image.to(model.default_boxes.device) for image in images])
     return [{key: value.cpu() for key, value in found.items()} for found in detections]
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
-    return value
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return value

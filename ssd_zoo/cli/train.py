@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ssd_zoo.cli._models import build_model
-from ssd_zoo.cli._values import positive, positive_size
+from ssd_zoo.cli._values import fraction, positive, positive_size
 from ssd_zoo.data import DetectionDataset, fit_default_boxes, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.presets import Augmentation
-from ssd_zoo.detector.loss import BoxLossName, ClassificationLossName
+from ssd_zoo.detector.box_losses import BoxLossName
+from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["add_arguments", "run"]
@@ -44,9 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--size", type=positive_size, metavar="S|HxW", help="input size (default: the model's)")
     model.add_argument("--fit-default-boxes", action="store_true", help="choose default boxes for the data")
-
     model.add_argument("--classification-loss", choices=get_args(ClassificationLossName), help="(default: the model's)")
     model.add_argument("--box-loss", choices=get_args(BoxLossName), help="(default: the model's)")
+    model.add_argument("--score-thresh", type=fraction, help="least score of a detection (default: the model's)")
+    model.add_argument("--nms-thresh", type=fraction, help="largest IoU of two of a class (default: the model's)")
 
     training = parser.add_argument_group("training")
     training.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
@@ -151,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, categories: list[str], **more: Any) -> SSD:
-    for name in ("size", "classification_loss", "box_loss"):
+    for name in ("size", "classification_loss", "box_loss", "score_thresh", "nms_thresh"):
         if getattr(args, name) is not None:
             more[name] = getattr(args, name)
     return build_model(args.model, args.weights, categories=categories, progress=not args.quiet, **more)

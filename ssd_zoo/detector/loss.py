@@ -9,27 +9,15 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import sigmoid_focal_loss
 
-from ssd_zoo.detector.boxes import decode_boxes, encode_boxes
+from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName, ciou, giou, smooth_l1
+from ssd_zoo.detector.boxes import encode_boxes
 
-__all__ = [
-    "BoxLoss",
-    "BoxLossName",
-    "ClassificationLoss",
-    "ClassificationLossName",
-    "ciou",
-    "cross_entropy",
-    "focal",
-    "giou",
-    "multibox_loss",
-    "smooth_l1",
-]
+__all__ = ["ClassificationLoss", "ClassificationLossName", "cross_entropy", "focal", "multibox_loss"]
 
 ClassificationLoss = Callable[[Tensor, Tensor, str], Tensor]
-BoxLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 ClassificationLossName = Literal["cross_entropy", "focal"]
-BoxLossName = Literal["smooth_l1", "giou", "ciou"]
 
 
 def multibox_loss(
@@ -139,27 +127,6 @@ def focal(cls_logits: Tensor, labels: Tensor, score_function: str, *, alpha: flo
     log_prob = cls_logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     weight = torch.where(labels > 0, alpha, 1 - alpha)
     return -weight * (1 - log_prob.exp()) ** gamma * log_prob
-
-
-def smooth_l1(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:  # noqa: ARG001
-    """Smooth L1 of the four offsets, summed: `(N, D, 4)` to `(N, D)`."""
-    return F.smooth_l1_loss(offsets, target, reduction="none").sum(-1)
-
-
-def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """One minus the generalised IoU of the boxes: `(N, D, 4)` to `(N, D)`.
-
-    Rezatofighi et al., "Generalized Intersection over Union". https://arxiv.org/abs/1902.09630
-    """
-    return generalized_box_iou_loss(decode_boxes(offsets, default_boxes), decode_boxes(target, default_boxes))
-
-
-def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """The complete IoU loss of the boxes: `(N, D, 4)` to `(N, D)`.
-
-    Zheng et al., "Distance-IoU Loss", equation 10. https://arxiv.org/abs/1911.08287
-    """
-    return complete_box_iou_loss(decode_boxes(offsets, default_boxes), decode_boxes(target, default_boxes))
 
 
 _CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_entropy, "focal": focal}
