@@ -107,17 +107,17 @@ def test_losses_and_statistics(pair):
 
 
 def test_gradients(pair):
-    for model in pair:
-        model.train().zero_grad()
-        # Norms over maps of few cells would enlarge what rounding does.
+    # Activations enlarge in the gradients what rounding did before: in float64 it did little.
+    ours, theirs = (copy.deepcopy(model).double().train() for model in pair)
+    for model in (ours, theirs):
+        # Norms over maps of few cells would enlarge it too.
         for module in model.modules():
             module.train(not isinstance(module, torch.nn.BatchNorm2d))
-        sum(model(IMAGES, TARGETS).values()).backward()
-    ours, theirs = pair
+        sum(model([image.double() for image in IMAGES], TARGETS).values()).backward()
     gradients = from_torchvision.convert({name: parameter.grad for name, parameter in theirs.named_parameters()})
     for name, parameter in ours.named_parameters():
         scale = gradients[name].abs().max().item()
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-4 * scale)
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("reduced_tail", [True, False])

@@ -4,13 +4,14 @@
 #     sh examples/recipes/deeppcb.sh DATA/deeppcb runs/deeppcb [SEED]
 #
 # DATA/deeppcb is https://github.com/tangsanli5201/DeepPCB (MIT), with COCO json files. Defects are 10 to 60 pixels wide,
-# so the input keeps all 640 of them and default boxes are fitted; without --fit-default-boxes nine of ten defects
-# are out of reach. A board has no up or down.
+# so the input keeps all 640 of them, and the model is one that looks for small objects, a face detector with a map at
+# stride 8. A board has no up or down.
 set -eu
 data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
-  --model ssdlite300_mobilenet_v2 --weights PERSON_V1 --size 640 --fit-default-boxes \
+  --model ssdlite320_ultraface_rfb --weights WIDER_FACE_V1 --size 640 --fit-default-boxes \
+  --score-thresh 0.01 --nms-thresh 0.45 \
   --cache --augmentation light --flip-vertically \
-  --epochs 16 --batch-size 4 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
+  --epochs 20 --batch-size 4 --box-loss giou --optimizer adamw --learning-rate 0.002 --weight-decay 0.0005 \
   --ema-decay 0.998 --evaluate-every 4 --trained-on DeepPCB --licence MIT
 ssd-zoo evaluate "$data" --split val --model "$run/best" --json "$run/val.json" --output "$run"

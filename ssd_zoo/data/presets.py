@@ -52,7 +52,7 @@ class DetectionPresetTrain:
         elif kind == "ssdlite":
             steps += [v2.RandomIoUCrop()]
         elif kind == "light":
-            jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
+            jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
             affine = v2.RandomAffine(degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25), fill=fill)
             steps += [v2.RandomApply([jitter], p=0.5), v2.RandomApply([affine], p=0.5)]
         if kind != "none":
