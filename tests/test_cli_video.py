@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -155,6 +159,35 @@ def test_no_camera(detect):
     code, out, err = detect("--camera", 77)
     assert (code, out) == (1, "")
     assert "camera 77 is no video that can be read" in err
+
+
+WITH_A_DEVICE = """
+import sys
+from pathlib import Path
+from ssd_zoo.cli import _video, main
+from ssd_zoo.data import video
+_video.open_camera = lambda index: video._open_by_av(Path("testsrc=size=64x48"), name=f"camera {index}", kind="lavfi")
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="NO SIGNALS under Windows: how a camera ends is not tested")
+def test_a_camera_runs_until_it_is_stopped(tmp_path):
+    # In place of a camera, FFmpeg's endless test picture: a device of another kind, opened by the same function.
+    output, file = tmp_path / "out", tmp_path / "found.json"
+    command = [sys.executable, "-c", WITH_A_DEVICE, "detect", "--camera", "0", "--output", output, "--json", file]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    video = output / "camera0.mp4"
+    # The file's head is written with a frame.
+    while process.poll() is None and not (video.exists() and video.stat().st_size):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, "")
+    found = json.loads(file.read_text())
+    assert [frame["frame"] for frame in found] == list(range(len(found)))
+    assert len(read_clip(video)) == len(found) > 0
+    assert f"camera 0: {len(found)} frame" in out
 
 
 @pytest.mark.slow
