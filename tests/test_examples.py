@@ -1,4 +1,4 @@
-"""The examples of fine-tuning run, on pictures that take a second."""
+"""The examples run, on pictures that take a second."""
 
 import json
 import runpy
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from labelled import colourful, make_yolo
+
+import ssd_zoo
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,6 +43,13 @@ def test_ten_images(monkeypatch, folder):
     results = json.loads((folder / "ten/ten_images.json").read_text())
     assert list(results) == ["pretrained 4", "scratch 4", "pretrained 16", "scratch 16"]
     assert (folder / "ten/ten_images.png").stat().st_size > 1000
+
+
+def test_fit_default_boxes(monkeypatch, capsys, folder):
+    run(monkeypatch, "fit_default_boxes.py", folder / "data", "--split", "train", "--output", folder / "boxes.json")
+    assert capsys.readouterr().out.startswith("16 objects; no default box reaches IoU 0.5 for ")
+    boxes = ssd_zoo.DefaultBoxGenerator(**json.loads((folder / "boxes.json").read_text()))
+    assert boxes.boxes_per_location == [3, 6, 6, 6, 6, 6]
 
 
 # What compilers and old versions warn of is not the benchmark's.

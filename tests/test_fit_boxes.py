@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from labelled import colourful, make_coco
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.ops import box_iou
 
 from ssd_zoo import SSD, DefaultBoxGenerator, fit_default_boxes
+from ssd_zoo.data import open_dataset
 
 IMAGE = torch.zeros(3, 128, 128)
 
@@ -79,6 +81,20 @@ def test_boxes_may_be_integers(model):
     fit = fit_default_boxes([(torch.zeros(3, 512, 512), {"boxes": integers})], model)
     assert fit.objects == 8
     assert_close(fit.default_boxes.shapes[0], [(10 / 128, 40 / 128)] * 2)
+
+
+def test_an_opened_data_set_is_not_decoded(model, tmp_path, monkeypatch):
+    dataset = open_dataset(make_coco(tmp_path, pictures=colourful(12)))
+    of_pairs = fit_default_boxes(list(dataset), model)
+    monkeypatch.setattr("ssd_zoo.data.dataset.read_image", None)
+    assert fit_default_boxes(dataset, model) == of_pairs
+    assert of_pairs.objects == 12
+
+
+def test_crowds_are_no_objects(model):
+    boxes, iscrowd = torch.cat([boxes_of(10, 40), boxes_of(90, 5)]), torch.tensor([0] * 8 + [1] * 8)
+    fit = fit_default_boxes([(IMAGE, {"boxes": boxes, "iscrowd": iscrowd})], model)
+    assert fit == fit_default_boxes([(IMAGE, {"boxes": boxes_of(10, 40)})], model)
 
 
 def test_the_result_builds_a_model_of_the_same_layers(model):

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     model = _build(args, train.categories)
     train = _check("training", train, model, args, talks)
     if args.fit_default_boxes:
-        fitted = fit_default_boxes((train[i] for i in range(len(train))), model)
+        fitted = fit_default_boxes(train, model)
         if talks:
             print(f"default boxes: {fitted}", file=sys.stderr)
         model = _build(args, train.categories, default_boxes=fitted.default_boxes)

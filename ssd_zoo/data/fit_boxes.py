@@ -1,12 +1,14 @@
 """Default boxes for a data set of one's own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssd_zoo.data.dataset import DetectionDataset
+from ssd_zoo.data.images import image_size
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.matcher import box_iou
@@ -50,7 +52,7 @@ class DefaultBoxFit:
         )
 
 
-def fit_default_boxes(dataset: Iterable[tuple[Any, dict[str, Tensor]]], model: SSD) -> DefaultBoxFit:
+def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, Tensor]]], model: SSD) -> DefaultBoxFit:
     """Chooses sizes and ratios of default boxes by clustering a data set's objects under IoU.
 
     Each object falls to the coarsest feature map on whose grid a box of its size still meets it; the objects of a map
@@ -59,7 +61,8 @@ def fit_default_boxes(dataset: Iterable[tuple[Any, dict[str, Tensor]]], model: S
     https://arxiv.org/abs/1612.08242)
 
     Args:
-        dataset: Pairs of an image, `(C, H, W)` or PIL's, and a target with `boxes (G, 4)`, xyxy in its pixels.
+        dataset: What `open_dataset` gives, of which no image is decoded; or pairs of an image, `(C, H, W)` or PIL's,
+            and a target with `boxes (G, 4)`, xyxy in its pixels. Crowds (`iscrowd`) are no objects.
         model: The detector to fit to; it is not changed. Build another with `default_boxes=fit.default_boxes`.
 
     Raises:
@@ -73,7 +76,7 @@ def fit_default_boxes(dataset: Iterable[tuple[Any, dict[str, Tensor]]], model: S
         (3, True)
     """
     objects = torch.cat(
-        [scale_boxes(target["boxes"].as_subclass(Tensor), _size(image), model.size) for image, target in dataset]
+        [scale_boxes(_boxes(target), size, model.size) for size, target in _sizes_and_targets(dataset)]
         or [torch.zeros(0, 4)]
     ).float()
     objects = objects[(objects[:, 2:] > objects[:, :2]).all(1)]
@@ -101,8 +104,20 @@ def fit_default_boxes(dataset: Iterable[tuple[Any, dict[str, Tensor]]], model: S
     )
 
 
-def _size(image: Any) -> tuple[int, int]:
-    return (image.shape[-2], image.shape[-1]) if isinstance(image, Tensor) else (image.height, image.width)
+def _sizes_and_targets(dataset: Any) -> Iterator[tuple[tuple[int, int], dict[str, Tensor]]]:
+    if isinstance(dataset, DetectionDataset) and dataset.transforms is None:
+        for i, entry in enumerate(dataset.images):
+            size = image_size(entry.file)
+            yield size, dataset.target(i, size)
+        return
+    for image, target in dataset:
+        size = (image.shape[-2], image.shape[-1]) if isinstance(image, Tensor) else (image.height, image.width)
+        yield size, target
+
+
+def _boxes(target: dict[str, Tensor]) -> Tensor:
+    boxes = target["boxes"].as_subclass(Tensor)
+    return boxes[target["iscrowd"] == 0] if "iscrowd" in target else boxes
 
 
 def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:
