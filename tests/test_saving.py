@@ -136,16 +136,16 @@ def test_card_tells_what_is_known_and_its_code_runs(tmp_path, photo, monkeypatch
 
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1")
     monkeypatch.chdir(tmp_path)
-    metrics = {"COCO128": {"AP": 19.6, "AP50": 38.6, "source": "measured"}}
+    metrics = {"COCO128, person": {"AP": 19.6, "AP50": 38.6, "source": "measured"}}
     ssd_zoo.save_pretrained(model, "person", licence="MIT", trained_on="COCO", metrics=metrics, notes="Of 2018.")
     card = ModelCard.load("person/README.md")
     assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == ("mit", "ssd_zoo", "object-detection")
-    assert [(r.dataset_name, r.metric_name, r.metric_value) for r in card.data.eval_results] == [
-        ("COCO128", "AP", 19.6),
-        ("COCO128", "AP50", 38.6),
+    assert [(r.dataset_type, r.dataset_name, r.metric_name, r.metric_value) for r in card.data.eval_results] == [
+        ("coco128-person", "COCO128, person", "AP", 19.6),
+        ("coco128-person", "COCO128, person", "AP50", 38.6),
     ]
     for text in (
-        "| COCO128 | AP50 | 38.6 | measured |",
+        "| COCO128, person | AP50 | 38.6 | measured |",
         "## Training data\n\nCOCO",
         "Of 2018.",
         "1 person",

@@ -1,5 +1,6 @@
 """The model card: what somebody who finds the model on the Hub needs to know before using it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,7 +99,7 @@ def _metadata(name: str, licence: str | None, metrics: Mapping[str, Mapping[str,
         EvalResult(
             task_type="object-detection",
             task_name="Object detection",
-            dataset_type=data.lower().replace(" ", "-"),
+            dataset_type=re.sub("[^a-z0-9]+", "-", data.lower()),
             dataset_name=data,
             metric_type="mean_average_precision",
             metric_name=figure,
