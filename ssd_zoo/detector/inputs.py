@@ -91,10 +91,7 @@ def _as_float(image: Tensor) -> Tensor:
 def _resize(batch: Tensor, size: Size, antialias: bool) -> Tensor:
     if batch.shape[-2:] == size:
         return batch
-    # Channels as images of one channel each: on a CPU that takes a third of the time.
-    planes = batch.flatten(0, 1).unsqueeze(1)
-    resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=antialias)
-    return resized.view(*batch.shape[:2], *size)
+    return F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def pixel_range(batch: Tensor) -> Tensor:
