@@ -178,8 +178,9 @@ def test_a_camera_runs_until_it_is_stopped(tmp_path):
     command = [sys.executable, "-c", WITH_A_DEVICE, "detect", "--camera", "0", "--output", output, "--json", file]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     video = output / "camera0.mp4"
+    deadline = time.monotonic() + 300
     # The file's head is written with a frame.
-    while process.poll() is None and not (video.exists() and video.stat().st_size):
+    while process.poll() is None and time.monotonic() < deadline and not (video.exists() and video.stat().st_size):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)

@@ -140,7 +140,7 @@ def test_nothing_waits_for_a_device(model, box_loss):
         objects = model.prepare_targets(targets, [(64, 64), (64, 64)])
         losses = model.forward_losses(batch, *objects)
         sum(losses.values()).backward()
-        assert {parameter.grad.shape == parameter.shape for parameter in model.parameters()} == {True}
+        assert all(parameter.grad.shape == parameter.shape for parameter in model.parameters())
         assert [values.shape for values in postponed] == [(2, 2), (2, 2, 3)]
 
 
