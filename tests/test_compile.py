@@ -211,9 +211,9 @@ def test_errors_on_a_gpu_come_later(model):
 @torch.no_grad()
 def test_detections_on_a_gpu(model):
     batch = model.prepare(images_of((40, 60), (33, 44)))
-    raw = model.forward_raw(batch)
+    scored = model._scored(model.forward_raw(batch))
     sizes = [(40, 60), (33, 44)]
-    expected = model._detections(raw, sizes)
-    found = model.cuda()._detections({key: value.cuda() for key, value in raw.items()}, sizes)
+    expected = model._detections(scored, sizes)
+    found = model.cuda()._detections({key: value.cuda() for key, value in scored.items()}, sizes)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close({key: value.cpu() for key, value in ours.items()}, theirs, rtol=1e-4, atol=1e-4)

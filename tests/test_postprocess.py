@@ -7,9 +7,13 @@ from torchvision.models.detection import ssd as torchvision_ssd
 
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
-from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed
+from ssd_zoo.detector import postprocess_cpu
+from ssd_zoo.detector import suppress as suppress_module
+from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes
+from ssd_zoo.detector.postprocess_cpu import decode_arrays, suppress_arrays
 from ssd_zoo.detector.suppress import overlaps_of_class, suppress, suppress_in_rounds
+from ssd_zoo.detector.thresholds import Thresholds
 
 SIZE = (300, 300)
 DEFAULT_BOXES = DefaultBoxGenerator([[2], [2, 3], [2, 3]], [0.1, 0.3, 0.6, 0.9])([(20, 20), (10, 10), (5, 5)], SIZE)
@@ -23,6 +27,27 @@ def raw_output(images, num_classes, spread, seed=0):
         "cls_logits": torch.randn(*shape, num_classes, generator=generator, dtype=torch.float64) * spread,
         "bbox_regression": torch.randn(*shape, 4, generator=generator, dtype=torch.float64),
     }
+
+
+@pytest.fixture(params=["arrays", "kernel", "rounds"])
+def detect(request, monkeypatch):
+    """Each way from raw output to detections: on a CPU, on a CPU with gradients, and on a GPU."""
+    if request.param == "rounds":
+        monkeypatch.setattr(suppress_module, "_is_for_the_kernel", lambda labels: False)
+
+    def run(raw, default_boxes, size, *, score_function="softmax", **settings):
+        if request.param != "arrays":
+            raw = {key: value.clone().requires_grad_() for key, value in raw.items()}
+        scored = score_boxes(raw, score_function)
+        detections = postprocess_detections(scored, default_boxes, size, Thresholds(**settings))
+        return [{key: value.detach() for key, value in found.items()} for found in detections]
+
+    return run
+
+
+def detect_fixed(raw, default_boxes, size, *, candidates=1000, **settings):
+    scored = score_boxes(raw, "softmax")
+    return postprocess_fixed(scored, default_boxes, size, Thresholds(**settings), candidates=candidates)
 
 
 def torchvision_detections(raw, default_boxes=DEFAULT_BOXES, **settings):
@@ -55,14 +80,14 @@ DEFAULTS = {"score_thresh": 0.01, "nms_thresh": 0.45, "detections_per_img": 200,
         (21, 1, {"score_thresh": 0.0, "topk_candidates": 7, "detections_per_img": 300}),
     ],
 )
-def test_is_torchvisions(num_classes, spread, settings):
+def test_is_torchvisions(detect, num_classes, spread, settings):
     settings = {**DEFAULTS, **settings}
     raw = raw_output(2, num_classes, spread)
     expected = torchvision_detections(raw, **settings)
-    fixed = postprocess_fixed(raw, DEFAULT_BOXES, SIZE, candidates=2000, **settings)
+    fixed = detect_fixed(raw, DEFAULT_BOXES, SIZE, candidates=2000, **settings)
     enough = fixed["exact"].all()
     assert enough or settings != DEFAULTS
-    ours = postprocess_detections(raw, DEFAULT_BOXES, SIZE, **settings)
+    ours = detect(raw, DEFAULT_BOXES, SIZE, **settings)
     for detections in (ours, unpadded(fixed)) if enough else (ours,):
         for ours, theirs in zip(detections, expected, strict=True):
             torch.testing.assert_close(ours["scores"], theirs["scores"])
@@ -80,7 +105,7 @@ def unpadded(fixed):
 
 
 @torch.no_grad()
-def test_is_torchvisions_on_photographs(test_data):
+def test_is_torchvisions_on_photographs(detect, test_data):
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
     files = find_images([test_data / "coco128"])[:32]
     raw = model.forward_raw(model.prepare([read_image(file) for file in files]))
@@ -90,9 +115,9 @@ def test_is_torchvisions_on_photographs(test_data):
     raw = {"cls_logits": logits, "bbox_regression": raw["bbox_regression"].double()}
     expected = torchvision_detections(raw, model.default_boxes, **DEFAULTS)
     assert sum(len(found["scores"]) for found in expected) > 300
-    fixed = postprocess_fixed(raw, model.default_boxes, SIZE, **DEFAULTS)
+    fixed = detect_fixed(raw, model.default_boxes, SIZE, **DEFAULTS)
     assert fixed["exact"].all()
-    for detections in (postprocess_detections(raw, model.default_boxes, SIZE, **DEFAULTS), unpadded(fixed)):
+    for detections in (detect(raw, model.default_boxes, SIZE, **DEFAULTS), unpadded(fixed)):
         for ours, theirs in zip(detections, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
@@ -101,59 +126,59 @@ def logits_of(scores):
     return torch.logit(torch.tensor(scores))
 
 
-def test_by_hand_with_clipping_after_nms():
+def test_by_hand_with_clipping_after_nms(detect):
     default_boxes = torch.tensor([[-20.0, 0, 20, 10], [-16, 0, 24, 10], [0, 0, 20, 10], [-30, 0, -5, 10]])
     raw = {
         "cls_logits": torch.stack([torch.zeros(4), logits_of([0.9, 0.8, 0.7, 0.6])], dim=1).unsqueeze(0),
         "bbox_regression": torch.zeros(1, 4, 4),
     }
     settings = {"score_function": "sigmoid", "nms_thresh": 0.6, "topk_candidates": None}
-    [after] = postprocess_detections(raw, default_boxes, (100, 100), clip_before_nms=False, **settings)
+    [after] = detect(raw, default_boxes, (100, 100), clip_before_nms=False, **settings)
     # Unclipped, the second overlaps the first by 36 / 44 and goes, the third by 20 / 40 and stays;
     # the fourth stays in NMS, but nothing of it is within the image.
     assert after["boxes"].tolist() == [[0, 0, 20, 10], [0, 0, 20, 10]]
     assert after["scores"].tolist() == pytest.approx([0.9, 0.7])
-    [before] = postprocess_detections(raw, default_boxes, (100, 100), clip_before_nms=True, **settings)
+    [before] = detect(raw, default_boxes, (100, 100), clip_before_nms=True, **settings)
     # Clipped, the first three are nearly the same box.
     assert before["scores"].tolist() == pytest.approx([0.9, 0.6])
 
 
-def test_boxes_dropped_after_clipping_are_not_replaced():
+def test_boxes_dropped_after_clipping_are_not_replaced(detect):
     default_boxes = torch.tensor([[-20.0, 0, -10, 10], [0, 0, 10, 10], [20, 0, 30, 10]])
     raw = {
         "cls_logits": torch.stack([torch.zeros(3), logits_of([0.9, 0.8, 0.7])], dim=1).unsqueeze(0),
         "bbox_regression": torch.zeros(1, 3, 4),
     }
     settings = {"score_function": "sigmoid", "clip_before_nms": False, "detections_per_img": 2}
-    [found] = postprocess_detections(raw, default_boxes, (100, 100), **settings)
+    [found] = detect(raw, default_boxes, (100, 100), **settings)
     assert found["scores"].tolist() == pytest.approx([0.8])
 
 
-def test_nothing_above_the_threshold():
+def test_nothing_above_the_threshold(detect):
     raw = raw_output(2, 3, 1)
-    for found in postprocess_detections(raw, DEFAULT_BOXES, SIZE, score_thresh=0.9999):
+    for found in detect(raw, DEFAULT_BOXES, SIZE, score_thresh=0.9999):
         assert found["boxes"].shape == (0, 4)
         assert found["labels"].shape == found["scores"].shape == (0,)
         assert found["labels"].dtype == torch.int64
 
 
-def test_goes_on_until_there_are_enough():
+def test_goes_on_until_there_are_enough(detect):
     # The 400 best candidates are one place again and again; what is looked for comes after them.
     default_boxes = torch.cat([torch.tensor([[0.0, 0, 50, 50]]).repeat(1500, 1), torch.tensor([[80.0, 80, 90, 90]])])
     logits = torch.zeros(1, 1501, 2)
     logits[0, :, 1] = torch.linspace(5, 4, 1501)
     raw = {"cls_logits": logits, "bbox_regression": torch.zeros(1, 1501, 4)}
-    [found] = postprocess_detections(raw, default_boxes, (100, 100), detections_per_img=10, topk_candidates=None)
+    [found] = detect(raw, default_boxes, (100, 100), detections_per_img=10, topk_candidates=None)
     assert found["boxes"].tolist() == [[0, 0, 50, 50], [80, 80, 90, 90]]
-    [found] = postprocess_detections(raw, default_boxes, (100, 100), detections_per_img=10, topk_candidates=1500)
+    [found] = detect(raw, default_boxes, (100, 100), detections_per_img=10, topk_candidates=1500)
     assert found["boxes"].tolist() == [[0, 0, 50, 50]]
 
 
-def test_images_of_a_batch_are_alone():
+def test_images_of_a_batch_are_alone(detect):
     raw = raw_output(4, 5, 2)
-    together = postprocess_detections(raw, DEFAULT_BOXES, SIZE)
+    together = detect(raw, DEFAULT_BOXES, SIZE)
     for i, found in enumerate(together):
-        [alone] = postprocess_detections({key: value[i : i + 1] for key, value in raw.items()}, DEFAULT_BOXES, SIZE)
+        [alone] = detect({key: value[i : i + 1] for key, value in raw.items()}, DEFAULT_BOXES, SIZE)
         assert all(torch.equal(found[key], alone[key]) for key in found)
 
 
@@ -163,9 +188,8 @@ def test_rounds_of_suppression_are_the_kernels(nms_thresh):
     corners = torch.rand(3, 300, 2, generator=generator, dtype=torch.float64) * 20
     boxes = torch.cat([corners, corners + 5 + torch.rand(3, 300, 2, generator=generator)], dim=-1)
     labels = torch.randint(1, 4, (3, 300), generator=generator)
-    scores = torch.rand(3, 300, generator=generator).sort(descending=True).values
     eligible = torch.rand(3, 300, generator=generator) < 0.9
-    expected = suppress(boxes, labels, eligible, scores, nms_thresh)
+    expected = suppress(boxes, labels, eligible, nms_thresh)
     overlaps = overlaps_of_class(boxes, labels, nms_thresh)
     kept, settled = suppress_in_rounds(overlaps, eligible, 300)
     assert settled.all()
@@ -181,8 +205,55 @@ def test_rounds_of_suppression_are_the_kernels(nms_thresh):
 
 def test_fixed_shapes_say_where_candidates_may_be_missing():
     raw = raw_output(2, 3, 0.1)
-    few = postprocess_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, nms_thresh=0.05)
+    few = detect_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, nms_thresh=0.05)
     assert few["boxes"].shape == (2, 200, 4)
     assert few["count"].max() < 200
     assert not few["exact"].any()
-    assert postprocess_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, score_thresh=0.5)["exact"].all()
+    assert detect_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, score_thresh=0.5)["exact"].all()
+
+
+@pytest.mark.parametrize("classes", [1, 3, 40])
+@pytest.mark.parametrize("nms_thresh", [0.0, 0.3, 0.6])
+def test_pairs_of_a_class_are_the_kernels(classes, nms_thresh, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(300, 2, generator=generator) * 20
+    boxes = torch.cat([corners, corners + 5 + torch.rand(300, 2, generator=generator)], dim=-1)
+    # Boxes without any area, and the same box twice.
+    boxes[10, 2:] = boxes[10, :2]
+    boxes[20] = boxes[21]
+    labels = torch.randint(0, classes, (300,), generator=generator)
+    by_kernel = suppress_module.suppress_by_kernel(boxes, labels, nms_thresh)
+    monkeypatch.setattr(postprocess_cpu, "_FEW_PAIRS", 1)
+    kept = suppress_arrays(boxes.T.contiguous().numpy(), labels.numpy(), nms_thresh)
+    assert kept.tolist() == by_kernel.tolist()
+    assert 5 < len(kept) < 300
+    monkeypatch.setattr(postprocess_cpu, "_FEW_PAIRS", 0)
+    assert suppress_arrays(boxes.T.contiguous().numpy(), labels.numpy(), nms_thresh).tolist() == kept.tolist()
+
+
+def test_decodes_arrays_as_tensors():
+    raw = raw_output(1, 2, 1)["bbox_regression"][0] * 10
+    boxes = decode_arrays(raw.T.contiguous().numpy(), DEFAULT_BOXES.T.contiguous().numpy())
+    torch.testing.assert_close(torch.from_numpy(boxes.T), decode_boxes(raw, DEFAULT_BOXES))
+
+
+def test_detections_have_gradients():
+    raw = {key: value.requires_grad_() for key, value in raw_output(2, 3, 1).items()}
+    detections = postprocess_detections(score_boxes(raw, "softmax"), DEFAULT_BOXES, SIZE, Thresholds())
+    sum(found["scores"].sum() + found["boxes"].sum() for found in detections).backward()
+    assert all(value.grad.abs().sum() > 0 for value in raw.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"detections_per_img": 0}, "detections_per_img must be at least 1, got 0"),
+        ({"topk_candidates": -1}, "topk_candidates must be at least 1, got -1"),
+        ({"nms_thresh": 45}, "nms_thresh is an IoU and must lie between 0 and 1, got 45"),
+    ],
+)
+def test_thresholds_that_make_no_sense(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Thresholds(**wrong)
+    with pytest.raises(ValueError, match=message):
+        ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights=None, weights_backbone=None, **wrong)

@@ -13,7 +13,8 @@ from torchvision.models.detection import ssd as torchvision_ssd
 
 import ssd_zoo
 from ssd_zoo.deploy import compare_detections, optimize
-from ssd_zoo.detector.postprocess import postprocess_detections
+from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
+from ssd_zoo.detector.thresholds import Thresholds
 
 Row = dict[str, Any]
 
@@ -53,7 +54,8 @@ def _on_a_gpu(ours: ssd_zoo.SSD, theirs: torch.nn.Module, images: list[Tensor], 
     kinds = {"torchvision AMP": _call(theirs, images), **_kind("ssd_zoo AMP", ours, images)}
     if compile:
         graphs = copy.deepcopy(ours)
-        graphs.__dict__["forward_raw"] = torch.compile(graphs.forward_raw, mode="reduce-overhead")
+        for name in ("forward_raw", "_forward_scores"):
+            graphs.__dict__[name] = torch.compile(getattr(ours, name), mode="reduce-overhead")
         kinds |= _kind("ssd_zoo AMP, CUDA graphs", graphs, images)
     return {name: _in_half_precision(run) for name, run in kinds.items()}
 
@@ -122,14 +124,15 @@ def postprocessing(models: list[str], *, seconds: float, compile: bool) -> Itera
     for scores, spread in (("all over the threshold", 0.1), ("like trained", 4.0)):
         for classes, boxes, kept in POSTPROCESSING:
             raw, default_boxes = _raw(classes, boxes, spread)
-            settings = {"nms_thresh": 0.55, "detections_per_img": kept, "topk_candidates": 300}
+            settings: dict[str, Any] = {"nms_thresh": 0.55, "detections_per_img": kept, "topk_candidates": 300}
             settings["score_thresh"] = 1e-4 if spread < 1 else 0.01
+            thresholds = Thresholds(**settings)
             theirs = _torchvisions_postprocessing(default_boxes, settings)
             with torch.inference_mode():
                 contenders = {
                     "torchvision": lambda raw=raw, theirs=theirs: theirs(raw),
-                    "ssd_zoo": lambda raw=raw, default_boxes=default_boxes, settings=settings: postprocess_detections(
-                        raw, default_boxes, (320, 320), **settings
+                    "ssd_zoo": lambda raw=raw, default_boxes=default_boxes, thresholds=thresholds: (
+                        postprocess_detections(score_boxes(raw, "softmax"), default_boxes, (320, 320), thresholds)
                     ),
                 }
                 times = alternate(contenders, seconds=seconds / 10, at_least=3)

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ __all__ = ["optimize"]
 # Bytes of a map. Where one image's maps fill the cache, as VGG's do, images one after another take less time than
 # together, for what they leave in memory has to be fetched from there.
 _LARGE_MAP = 2**24
+
+Network = Callable[..., dict[str, Tensor]]
 
 _log = logging.getLogger("ssd_zoo")
 
@@ -82,14 +84,22 @@ def optimize(
 
 
 def _speed_up(model: SSD, batch: Tensor, *, compile: bool, freeze: bool) -> None:
-    """Puts a faster `forward_raw` beside the method, not over it: the class stays as it is."""
-    plain = model.forward_raw
-    run = torch.compile(plain, fullgraph=True) if compile else plain
+    """Puts faster functions beside the methods of a model, not over them: the class stays as it is."""
     one_by_one = batch.device.type == "cpu" and _largest_map(model, batch) > _LARGE_MAP
+    if not compile and not one_by_one:
+        return
+    # What a function calls of its model is no faster: compilers shall see all of it.
+    plain = copy.copy(model)
+    for name in ("forward_raw", "_forward_scores"):
+        model.__dict__[name] = _faster(getattr(plain, name), compile=compile, freeze=freeze, one_by_one=one_by_one)
 
-    def forward_raw(batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
+
+def _faster(function: Network, *, compile: bool, freeze: bool, one_by_one: bool) -> Network:
+    run = torch.compile(function, fullgraph=True) if compile else function
+
+    def faster(batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         if lengths is not None:
-            return plain(batch, lengths)
+            return function(batch, lengths)
         parts = batch.split(1) if one_by_one else [batch]
         if compile:
             for part in parts:
@@ -102,8 +112,7 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool, freeze: bool) -> None
         with torch.no_grad(), torch._inductor.config.patch(freezing=True):
             return _joined([run(part) for part in parts])
 
-    if compile or one_by_one:
-        model.__dict__["forward_raw"] = forward_raw
+    return faster
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

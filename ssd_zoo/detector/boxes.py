@@ -16,8 +16,8 @@ from torch import Tensor
 __all__ = ["DefaultBoxGenerator", "box_shapes", "decode_boxes", "encode_boxes", "tf_box_shapes"]
 
 # One over the variances 0.1 and 0.2 of the paper's code.
-_CENTRE_WEIGHT, _SIZE_WEIGHT = 10.0, 5.0
-_MAX_LOG_SCALE = math.log(1000 / 16)
+CENTRE_WEIGHT, SIZE_WEIGHT = 10.0, 5.0
+MAX_LOG_SCALE = math.log(1000 / 16)
 
 Shapes = tuple[tuple[tuple[float, float], ...], ...]
 
@@ -192,8 +192,8 @@ def encode_boxes(boxes: Tensor, default_boxes: Tensor) -> Tensor:
     """
     centres, sizes = _centre_size(boxes)
     default_centres, default_sizes = _centre_size(default_boxes)
-    moves = _CENTRE_WEIGHT * (centres - default_centres) / default_sizes
-    growth = _SIZE_WEIGHT * torch.log(sizes / default_sizes)
+    moves = CENTRE_WEIGHT * (centres - default_centres) / default_sizes
+    growth = SIZE_WEIGHT * torch.log(sizes / default_sizes)
     return torch.cat([moves, growth], dim=-1)
 
 
@@ -208,7 +208,7 @@ def decode_boxes(offsets: Tensor, default_boxes: Tensor) -> Tensor:
         Boxes `(..., D, 4)`, xyxy in pixels, not clipped.
     """
     default_centres, default_sizes = _centre_size(default_boxes)
-    centres = offsets[..., :2] / _CENTRE_WEIGHT * default_sizes + default_centres
-    growth = (offsets[..., 2:] / _SIZE_WEIGHT).clamp(max=_MAX_LOG_SCALE)
+    centres = offsets[..., :2] / CENTRE_WEIGHT * default_sizes + default_centres
+    growth = (offsets[..., 2:] / SIZE_WEIGHT).clamp(max=MAX_LOG_SCALE)
     half = 0.5 * (torch.exp(growth) * default_sizes)
     return torch.cat([centres - half, centres + half], dim=-1)

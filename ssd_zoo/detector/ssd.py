@@ -16,8 +16,9 @@ from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, normalise, pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes
 from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
+from ssd_zoo.detector.thresholds import Thresholds
 
 __all__ = ["SSD"]
 
@@ -138,6 +139,7 @@ class SSD(nn.Module):
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
         self._checks = DeferredChecks()
+        self._thresholds()
 
         shapes = feature_map_shapes(backbone, size, in_chans)
         boxes = default_boxes([shape[1:] for shape in shapes], size)
@@ -188,15 +190,15 @@ class SSD(nn.Module):
         self._checks.run()
         if holds_clips(images):
             return self._forward_clips(list(images), targets, return_losses)
-        batch = self.prepare(images)
-        image_sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         if not self.training and not return_losses:
-            return self._detections(self.forward_raw(batch), image_sizes)
+            scored = self._forward_scores(self._resized(images))
+            return self._detections(scored, _image_sizes(images))
+        batch, image_sizes = self.prepare(images), _image_sizes(images)
         objects = self.prepare_targets(targets, image_sizes)
         if self.training:
             return self.forward_losses(batch, *objects)
         raw = self.forward_raw(batch)
-        return self._detections(raw, image_sizes), self._losses(raw, *objects)
+        return self._detections(self._scored(raw), image_sizes), self._losses(raw, *objects)
 
     @_not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
@@ -211,12 +213,26 @@ class SSD(nn.Module):
         """
         if holds_clips(images):
             images = check_clips(images, self.in_chans)
+        return self._normalised(self._resized(images))
+
+    @_not_compiled
+    def _resized(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         check_images(images, self.in_chans)
         batch = batch_images(images, self.size, antialias=self.antialias)
         if any(image.dtype != torch.uint8 for image in images):
             self._checks.add(pixel_range(batch.detach()), check_pixel_range)
+        return batch
+
+    def _normalised(self, batch: Tensor) -> Tensor:
         batch = normalise(batch, self.image_mean, self.image_std)
         return batch.to(next(self.backbone.parameters(), batch).dtype)
+
+    def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
+        """Goes from resized images to scores: what compilers make one piece of."""
+        return self._scored(self.forward_raw(self._normalised(batch)))
+
+    def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        return score_boxes(raw, self.score_function)
 
     def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.
@@ -256,7 +272,7 @@ class SSD(nn.Module):
             raise ValueError(f"The state is of {len(before)} streams, but there are frames of {len(clips)}.")
         raw, state = self.step_raw(self.prepare(clips), lengths, state)
         shown = [[first + t for t in frames] for first, frames in zip(before, self._shown(lengths), strict=True)]
-        return join_frames(self._detections(raw, _sizes(clips, shown)), shown), state
+        return join_frames(self._detections(self._scored(raw), _sizes(clips, shown)), shown), state
 
     def step_raw(
         self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
@@ -284,9 +300,9 @@ class SSD(nn.Module):
         shown = self._shown(lengths)
         sizes = _sizes(clips, shown)
         if not self.training and not return_losses:
-            return join_frames(self._detections(self.forward_raw(batch, lengths), sizes), shown)
+            return join_frames(self._detections(self._scored(self.forward_raw(batch, lengths)), sizes), shown)
         # Errors name the clip, so clips are checked before their frames.
-        self.prepare_targets(targets, [(clip.shape[-2], clip.shape[-1]) for clip in clips])
+        self.prepare_targets(targets, _image_sizes(clips))
         check_clip_targets(cast(Any, targets), lengths)
         labeled, rows = targets_of_frames(cast(Any, targets), shown)
         if not labeled:
@@ -294,7 +310,7 @@ class SSD(nn.Module):
         objects = self.prepare_targets(labeled, [sizes[row] for row in rows])
         raw = self.forward_raw(batch, lengths)
         losses = self._losses({key: value[rows] for key, value in raw.items()}, *objects)
-        return losses if self.training else (join_frames(self._detections(raw, sizes), shown), losses)
+        return losses if self.training else (join_frames(self._detections(self._scored(raw), sizes), shown), losses)
 
     def _shown(self, lengths: Sequence[int]) -> list[list[int]]:
         last_only = getattr(self.backbone, "frames", "all") == "last"
@@ -341,19 +357,17 @@ class SSD(nn.Module):
             padded with zeros; `count (N,)`, how many are detections; and `exact (N,)`, False where more candidates
             might have given more detections.
         """
-        return postprocess_fixed(
-            self.forward_raw(batch), self.default_boxes, self.size, candidates=candidates, **self._thresholds()
-        )
+        scored = self._scored(self.forward_raw(batch))
+        return postprocess_fixed(scored, self.default_boxes, self.size, self._thresholds(), candidates=candidates)
 
-    def _thresholds(self) -> dict[str, Any]:
-        return {
-            "score_function": self.score_function,
-            "score_thresh": self.score_thresh,
-            "nms_thresh": self.nms_thresh,
-            "detections_per_img": self.detections_per_img,
-            "topk_candidates": self.topk_candidates,
-            "clip_before_nms": self.clip_before_nms,
-        }
+    def _thresholds(self) -> Thresholds:
+        return Thresholds(
+            score_thresh=self.score_thresh,
+            nms_thresh=self.nms_thresh,
+            detections_per_img=self.detections_per_img,
+            topk_candidates=self.topk_candidates,
+            clip_before_nms=self.clip_before_nms,
+        )
 
     @_not_compiled
     def prepare_targets(
@@ -386,8 +400,8 @@ class SSD(nn.Module):
         return boxes * scales.unsqueeze(1), labels, usable
 
     @_not_compiled
-    def _detections(self, raw: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        detections = postprocess_detections(raw, self.default_boxes, self.size, **self._thresholds())
+    def _detections(self, scored: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        detections = postprocess_detections(scored, self.default_boxes, self.size, self._thresholds())
         scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
         for found, scale in zip(detections, scales, strict=True):
             found["boxes"] = found["boxes"] * scale
@@ -401,6 +415,10 @@ class SSD(nn.Module):
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+
+
+def _image_sizes(images: Sequence[Tensor] | Tensor) -> list[tuple[int, int]]:
+    return [(image.shape[-2], image.shape[-1]) for image in images]
 
 
 def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

@@ -4,27 +4,32 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["overlaps_of_class", "suppress", "suppress_in_rounds"]
+__all__ = ["overlaps_of_class", "suppress", "suppress_by_kernel", "suppress_in_rounds"]
 
 # Rounds between two looks at whether anything changed, each of which waits for the device.
 _ROUNDS_AT_ONCE = 8
+# Pairs of candidates, of a batch, that are compared at once; they take some thirty bytes each.
+_MOST_PAIRS = 2**26
 
 
-def suppress(boxes: Tensor, labels: Tensor, eligible: Tensor, scores: Tensor, nms_thresh: float) -> Tensor:
+def suppress(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
     """Finds the candidates that greedy NMS within each class keeps.
 
     Args:
         boxes: `(N, K, 4)`, xyxy, in falling order of score.
         labels: `(N, K)`.
         eligible: `(N, K)`, False for candidates that do not take part.
-        scores: `(N, K)`.
         nms_thresh: A box goes where it overlaps a better one of its class by a larger IoU.
 
     Returns:
         `(N, K)`, True for what is kept.
     """
-    if boxes.device.type == "cpu":
-        return _suppress_one_by_one(boxes, labels, eligible, scores, nms_thresh)
+    if _is_for_the_kernel(labels):
+        kept = torch.zeros_like(eligible)
+        for i, candidates in enumerate(eligible):
+            index = candidates.nonzero().squeeze(1)
+            kept[i, index[suppress_by_kernel(boxes[i, index], labels[i, index], nms_thresh)]] = True
+        return kept
     overlaps, settled = overlaps_of_class(boxes, labels, nms_thresh), False
     kept = eligible
     while not settled:
@@ -33,19 +38,29 @@ def suppress(boxes: Tensor, labels: Tensor, eligible: Tensor, scores: Tensor, nm
     return kept
 
 
-def _suppress_one_by_one(boxes: Tensor, labels: Tensor, eligible: Tensor, scores: Tensor, nms_thresh: float) -> Tensor:
-    """Calls torchvision's kernel for each image: it compares each box that it keeps with all that follow.
+def _is_for_the_kernel(labels: Tensor) -> bool:
+    """Tells whether a loop over images takes less time, or the memory for all pairs would be too much."""
+    return labels.device.type == "cpu" or labels.numel() * labels.shape[1] > _MOST_PAIRS
 
-    Classes are kept apart by moving them apart, in float64, so that moving rounds nothing.
+
+def suppress_by_kernel(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
+    """Does greedy NMS within the classes of one image by torchvision's kernel.
+
+    Args:
+        boxes: `(n, 4)`, xyxy, in falling order of score.
+        labels: `(n,)`.
+        nms_thresh: Largest IoU of two boxes of a class that both stay.
+
+    Returns:
+        Indices of the boxes that are kept, ascending.
     """
-    kept = torch.zeros_like(eligible)
-    stride = boxes.flatten(1).amax(1, keepdim=True).double() - boxes.flatten(1).amin(1, keepdim=True) + 1
-    moved = boxes + (labels * stride).unsqueeze(-1)
-    order = scores.double()
-    for i, candidates in enumerate(eligible):
-        index = candidates.nonzero().squeeze(1)
-        kept[i, index[nms(moved[i, index], order[i, index], nms_thresh)]] = True
-    return kept
+    if len(boxes) == 0:
+        return labels
+    boxes = boxes.detach()
+    # Classes are kept apart by moving them apart, in float64, so that moving rounds nothing.
+    apart = boxes.max().double() - boxes.min() + 1
+    order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
+    return nms(boxes + (labels * apart).unsqueeze(1), order, nms_thresh)
 
 
 def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:

@@ -1,0 +1,36 @@
+"""What decides which boxes are detections."""
+
+from dataclasses import dataclass
+
+__all__ = ["Thresholds"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What post-processing is told.
+
+    Attributes:
+        score_thresh: Candidates must score more.
+        nms_thresh: A box is dropped where it overlaps a better one of its class by a larger IoU.
+        detections_per_img: Most detections of an image.
+        topk_candidates: Most candidates of a class; None for all.
+        clip_before_nms: Whether boxes are clipped to the image before NMS or after it. If after, boxes that have no
+            area left are dropped and not replaced, as TensorFlow's detectors do.
+
+    Raises:
+        ValueError: If there could be no detection, or the IoU is none.
+    """
+
+    score_thresh: float = 0.01
+    nms_thresh: float = 0.45
+    detections_per_img: int = 200
+    topk_candidates: int | None = 400
+    clip_before_nms: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("detections_per_img", "topk_candidates"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}.")
+        if not 0 <= self.nms_thresh <= 1:
+            raise ValueError(f"nms_thresh is an IoU and must lie between 0 and 1, got {self.nms_thresh}.")
