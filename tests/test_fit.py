@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -110,25 +111,69 @@ def test_killed_and_resumed_is_as_not_killed(unbroken, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
-def test_processes_and_parts_train_as_one(tmp_path):
-    # Batch norm sees its own part of a batch only, so it is frozen.
-    options = {"batch_norm": "frozen", "epochs": 2, "ema_decay": None, "optimizer": "sgd"}
-    one = train(tmp_path / "one", tmp_path / "data", **options)
-    parts = train(tmp_path / "parts", tmp_path / "data", **options, accumulate=2)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    finish(start(tmp_path / "two", *launcher, **options))
-    two = torch.load(tmp_path / "two/final.pt")
-    begun = build().state_dict()
+def torchrun():
+    return [["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]]
+
+
+def accelerate_launch():
+    single = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    port = ["--main_process_port", str(free_port())]
+    return [["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", *single, *port]]
+
+
+def two_machines():
+    port = str(free_port())
+    at = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port]
+    return [["-m", "torch.distributed.run", *at, "--node-rank", rank] for rank in "01"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# Batch norm sees its own part of a batch only, so it is frozen.
+AS_ONE = {"batch_norm": "frozen", "epochs": 2, "ema_decay": None, "optimizer": "sgd"}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    return train(folder / "run", folder / "data", **AS_ONE)
+
+
+def assert_close(weights, one):
     for name, value in one.model.state_dict().items():
-        torch.testing.assert_close(parts.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
     weight = "head.cls_logits.0.1.weight"
-    assert (one.model.state_dict()[weight] - begun[weight]).abs().max() > 0.01
+    assert (one.model.state_dict()[weight] - build().state_dict()[weight]).abs().max() > 0.01
+
+
+def test_parts_train_as_one(one, tmp_path):
+    assert_close(train(tmp_path / "parts", tmp_path / "data", **AS_ONE, accumulate=2).model.state_dict(), one)
+
+
+@pytest.mark.parametrize("launchers", [torchrun, accelerate_launch, two_machines])
+def test_processes_train_as_one(launchers, one, tmp_path):
+    for process in [start(tmp_path / "two", *launcher, **AS_ONE) for launcher in launchers()]:
+        finish(process)
+    assert_close(torch.load(tmp_path / "two/final.pt"), one)
     with (tmp_path / "two/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row, expected in zip(rows, one.history, strict=True):
         for name in ("loss", "validation_loss", "AP", "AR100", "VOC_AP50"):
             assert float(row[name]) == pytest.approx(expected[name], rel=1e-3, abs=1e-4)
+
+
+def test_machines_that_share_no_folder(tmp_path):
+    train(tmp_path / "mine", tmp_path / "data", **AS_ONE)
+    processes = [
+        start(tmp_path / folder, *launcher, **AS_ONE, resume=True)
+        for folder, launcher in zip(("mine", "other"), two_machines(), strict=True)
+    ]
+    for process in processes:
+        assert "steps 6, 0" in finish(process, 1)
 
 
 def test_half_precision_trains_nearly_the_same(tmp_path):

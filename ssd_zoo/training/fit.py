@@ -143,7 +143,8 @@ def fit(
         FloatingPointError: If the loss is not finite; the message names the batch's images.
         ImportError: If accelerate, faster-coco-eval or matplotlib is missing.
         OSError: If a checkpoint can't be written, as on a full disk; the last good one stays.
-        ValueError: If arguments make no sense, there is a run in `output` and `resume` is False, or it began otherwise.
+        ValueError: If arguments make no sense, there is a run in `output` and `resume` is False, it began otherwise, or
+            machines that go on with it do not share its folder.
         KeyboardInterrupt: After SIGINT; a checkpoint is written first.
         SystemExit: After SIGTERM; a checkpoint is written first.
 
@@ -203,6 +204,7 @@ def fit(
     )
     ema = None if ema_decay is None else make_ema(model, ema_decay)
     start = _load(Path(output), settings, resume, model, plain, ema, accelerator.scaler)
+    _check_shared(accelerator, start.step, output)
     wrapped, prepared = accelerator.prepare(model, plain)
     trainer = Trainer(
         accelerator=accelerator,
@@ -279,6 +281,16 @@ def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[...,
         antialias=model.antialias,
         flip_vertically=flip_vertically,
     )
+
+
+def _check_shared(accelerator: Any, step: int, output: str | Path) -> None:
+    """Looks whether all processes found the same checkpoint."""
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"Processes found different checkpoints in {output} (steps {', '.join(map(str, steps))}): "
+            "machines that train together have to share this folder."
+        )
 
 
 def _load(
