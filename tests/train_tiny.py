@@ -16,6 +16,7 @@ from labelled import CATEGORIES, colourful, make_coco
 import ssd_zoo
 from ssd_zoo.data import open_dataset
 from ssd_zoo.training import fit
+from ssd_zoo.training.processes import process
 
 warnings.simplefilter("error")
 
@@ -43,7 +44,9 @@ def main():
     torch.set_num_threads(1)
     output = Path(sys.argv[1])
     result = train(output, output.parent / "data", **(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    rank, world = process()
+    if rank == 0:
+        print(f"trained by {world} process{'es' if world > 1 else ''}", flush=True)
         torch.save(result.model.state_dict(), output / "final.pt")
 
 

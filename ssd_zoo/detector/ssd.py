@@ -225,7 +225,10 @@ class SSD(nn.Module):
 
     def _normalised(self, batch: Tensor) -> Tensor:
         batch = normalise(batch, self.image_mean, self.image_std)
-        return batch.to(next(self.backbone.parameters(), batch).dtype)
+        # Compilers of torch 2.6 know no `next` with a default.
+        for parameter in self.backbone.parameters():
+            return batch.to(parameter.dtype)
+        return batch
 
     def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
         """Goes from resized images to scores: what compilers make one piece of."""

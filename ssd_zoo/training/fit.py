@@ -17,7 +17,7 @@ from ssd_zoo.training.logs import TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName, make_ema, make_optimizer, make_schedule
-from ssd_zoo.training.processes import process
+from ssd_zoo.training.processes import all_gather, process
 
 __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
 
@@ -204,7 +204,7 @@ def fit(
     )
     ema = None if ema_decay is None else make_ema(model, ema_decay)
     start = _load(Path(output), settings, resume, model, plain, ema, accelerator.scaler)
-    _check_shared(accelerator, start.step, output)
+    _check_shared(start.step, output)
     wrapped, prepared = accelerator.prepare(model, plain)
     trainer = Trainer(
         accelerator=accelerator,
@@ -283,9 +283,9 @@ def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[...,
     )
 
 
-def _check_shared(accelerator: Any, step: int, output: str | Path) -> None:
+def _check_shared(step: int, output: str | Path) -> None:
     """Looks whether all processes found the same checkpoint."""
-    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    steps = all_gather(step)
     if len(set(steps)) > 1:
         raise ValueError(
             f"Processes found different checkpoints in {output} (steps {', '.join(map(str, steps))}): "
