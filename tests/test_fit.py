@@ -188,6 +188,13 @@ def test_half_precision_trains_nearly_the_same(tmp_path):
     assert {tensor.dtype for tensor in half.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("wrong", [{"mixed_precision": "fp16"}, {"batch_norm": "sync"}])
+def test_what_a_cpu_has_not(wrong, tmp_path):
+    with pytest.raises(ValueError, match=r"fp16.*(needs a GPU|requires a)|'sync' needs GPUs; use 'frozen'"):
+        train(tmp_path / "run", tmp_path / "data", **wrong)
+    assert not (tmp_path / "run").exists()
+
+
 def test_loss_that_is_not_finite_names_its_images(tmp_path):
     with pytest.raises(FloatingPointError, match=r"not finite at step \d+ .*/data/images/p0\d\d.png, .*/p0"):
         train(tmp_path / "run", tmp_path / "data", learning_rate=1e20, warmup_steps=0, clip_norm=None)

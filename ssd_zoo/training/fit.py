@@ -160,6 +160,9 @@ def fit(
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would train in float32 without a word.
+        raise ValueError("Mixed precision in fp16 needs a GPU; on a CPU take 'bf16' or 'no'.")
     plan = Plan(
         num_images=len(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
