@@ -139,6 +139,7 @@ class SSD(nn.Module):
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
         self._checks = DeferredChecks()
+        # Where they make no sense, that is an error now and not at the first image.
         self._thresholds()
 
         shapes = feature_map_shapes(backbone, size, in_chans)
