@@ -1,12 +1,16 @@
-"""Where the tests find pictures, and how many threads they run on."""
+"""Where the tests find pictures, and what they run on."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+# What tests expect is what a CPU computes; GPUs are for those that are named.
+if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_gpu" in argument for argument in sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Each of pytest's processes has a core of its own.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)

@@ -1,19 +1,14 @@
 """Training learns, loses nothing when it is killed, and is the same on several processes."""
 
 import csv
-import json
-import os
 import resource
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from labelled import colourful, make_coco
+from launch import finish, free_port, start
 from train_tiny import build, data, train
 
 import ssd_zoo
@@ -26,24 +21,6 @@ from ssd_zoo.training.checkpoints import write_checkpoint
 from ssd_zoo.training.optimizers import make_optimizer, make_schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SCRIPT = Path(__file__).with_name("train_tiny.py")
-
-
-def start(output, *launcher, **options):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), *sys.path]),
-    }
-    command = [sys.executable, *launcher, str(SCRIPT), str(output), json.dumps(options)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process, expected=0):
-    told = process.communicate(timeout=300)[0]
-    assert process.returncode == expected, told
-    return told
 
 
 def assert_equal(state, other):
@@ -126,12 +103,6 @@ def two_machines():
     port = str(free_port())
     at = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port]
     return [["-m", "torch.distributed.run", *at, "--node-rank", rank] for rank in "01"]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # Batch norm sees its own part of a batch only, so it is frozen.

@@ -52,6 +52,7 @@ TARGET = {"boxes": torch.tensor([[5.0, 5, 30, 35]]), "labels": torch.tensor([1])
         (torch.rand(2, 1, 8, 8), ValueError, "images[0] has shape (1, 8, 8)"),
         ([torch.rand(3, 0, 8)], ValueError, "images[0] has shape (3, 0, 8) and no pixels"),
         ([IMAGE.long()], TypeError, "images[0] has dtype torch.int64; expected uint8 (0 to 255) or floating point"),
+        ([IMAGE, IMAGE.to("meta")], ValueError, "images[1] is on meta, the model on cpu: image.to('cpu')"),
         ([IMAGE, IMAGE.clone().index_fill(1, torch.tensor(3), torch.nan)], ValueError, "images[1] holds NaN"),
         ([IMAGE.clone().index_fill(1, torch.tensor(3), torch.inf)], ValueError, "images[0] holds NaN or infinite"),
     ],
@@ -86,6 +87,7 @@ def with_target(**change):
         (with_target(labels=torch.tensor(1)), ValueError, "labels of shape ()"),
         (with_target(labels=torch.tensor([1.0])), TypeError, "dtype torch.float32; expected integers"),
         (with_target(labels=torch.tensor([True])), TypeError, "dtype torch.bool"),
+        (with_target(labels=torch.tensor([1], device="meta")), ValueError, "['labels'] is on meta, the model on cpu"),
         (with_target(labels=torch.tensor([0])), ValueError, "[0] is 0; with 3 classes labels go from 1 to 2 (0 is the"),
         (with_target(labels=torch.tensor([-1])), ValueError, "['labels'][0] is -1"),
         (

@@ -7,12 +7,11 @@ from torchvision.models.detection import ssd as torchvision_ssd
 
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
-from ssd_zoo.detector import postprocess_cpu
-from ssd_zoo.detector import suppress as suppress_module
+from ssd_zoo.detector import postprocess, postprocess_cpu
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes, try_few_candidates
 from ssd_zoo.detector.postprocess_cpu import decode_arrays, suppress_arrays
-from ssd_zoo.detector.suppress import overlaps_of_class, suppress, suppress_in_rounds
+from ssd_zoo.detector.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
 from ssd_zoo.detector.thresholds import Thresholds
 
 SIZE = (300, 300)
@@ -29,18 +28,28 @@ def raw_output(images, num_classes, spread, seed=0):
     }
 
 
-@pytest.fixture(params=["arrays", "kernel", "rounds"])
+@pytest.fixture(params=["arrays", "tensors", "tried", "one by one", "kernel"])
 def detect(request, monkeypatch):
-    """Each way from raw output to detections: on a CPU, on a CPU with gradients, and on a GPU."""
-    if request.param == "rounds":
-        monkeypatch.setattr(suppress_module, "_is_for_the_kernel", lambda labels: False)
+    """Each way from raw output to detections: on a CPU, and those of a GPU."""
+    if request.param == "kernel":
+        monkeypatch.setattr(postprocess, "_MOST_CANDIDATES", 0)
+    if request.param == "one by one":
+        monkeypatch.setattr(postprocess, "_MOST_PAIRS", 1)
 
     def run(raw, default_boxes, size, *, score_function="softmax", **settings):
         if request.param != "arrays":
+            # Tensors with gradients go where those on a GPU go.
             raw = {key: value.clone().requires_grad_() for key, value in raw.items()}
-        scored = score_boxes(raw, score_function)
-        detections = postprocess_detections(scored, default_boxes, size, Thresholds(**settings))
-        return [{key: value.detach() for key, value in found.items()} for found in detections]
+        scored, thresholds = score_boxes(raw, score_function), Thresholds(**settings)
+        if request.param == "tried":
+            scored = try_few_candidates(scored, default_boxes, size, thresholds)
+            assert "exact" in scored
+        scales = torch.full((len(scored["best"]), 4), 2.0)
+        detections = postprocess_detections(scored, default_boxes, size, thresholds, scales)
+        detections = [{key: value.detach() for key, value in found.items()} for found in detections]
+        for found in detections:
+            found["boxes"] /= 2
+        return detections
 
     return run
 
@@ -73,8 +82,8 @@ DEFAULTS = {"score_thresh": 0.01, "nms_thresh": 0.45, "detections_per_img": 200,
         (21, 4, {}),
         (21, 1, {"topk_candidates": 20}),
         (3, 1, {"detections_per_img": 3}),
-        (3, 0.1, {"detections_per_img": 2000}),
-        (21, 4, {"detections_per_img": 2000}),
+        (3, 0.1, {"detections_per_img": 1000}),
+        (21, 4, {"detections_per_img": 1000}),
         (3, 1, {"nms_thresh": 0.05}),
         (3, 1, {"score_thresh": 0.2}),
         (21, 1, {"score_thresh": 0.0, "topk_candidates": 7, "detections_per_img": 300}),
@@ -104,20 +113,26 @@ def unpadded(fixed):
     return detections
 
 
-@torch.no_grad()
-def test_is_torchvisions_on_photographs(detect, test_data):
+@pytest.fixture(scope="module")
+def photographs(test_data):
+    """A detector's default boxes and raw output for photographs, and what torchvision makes of them."""
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
     files = find_images([test_data / "coco128"])[:32]
-    raw = model.forward_raw(model.prepare([read_image(file) for file in files]))
+    with torch.no_grad():
+        raw = model.forward_raw(model.prepare([read_image(file) for file in files]))
     # A sigmoid is a softmax beside a logit of zero. In float64: equal scores have no order.
     logits = raw["cls_logits"].double()
     logits[..., 0] = 0
     raw = {"cls_logits": logits, "bbox_regression": raw["bbox_regression"].double()}
-    expected = torchvision_detections(raw, model.default_boxes, **DEFAULTS)
+    return model.default_boxes, raw, torchvision_detections(raw, model.default_boxes, **DEFAULTS)
+
+
+def test_is_torchvisions_on_photographs(detect, photographs):
+    default_boxes, raw, expected = photographs
     assert sum(len(found["scores"]) for found in expected) > 300
-    fixed = detect_fixed(raw, model.default_boxes, SIZE, **DEFAULTS)
+    fixed = detect_fixed(raw, default_boxes, SIZE, **DEFAULTS)
     assert fixed["exact"].all()
-    for detections in (detect(raw, model.default_boxes, SIZE, **DEFAULTS), unpadded(fixed)):
+    for detections in (detect(raw, default_boxes, SIZE, **DEFAULTS), unpadded(fixed)):
         for ours, theirs in zip(detections, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
@@ -174,6 +189,16 @@ def test_goes_on_until_there_are_enough(detect):
     assert found["boxes"].tolist() == [[0, 0, 50, 50]]
 
 
+def test_rows_in_which_each_box_overlaps_the_next(detect):
+    # Every other box stays, and each round finds out one more.
+    left = torch.arange(100.0) * 5
+    default_boxes = torch.stack([left, torch.zeros(100), left + 10, torch.full((100,), 10.0)], dim=1)
+    logits = torch.stack([torch.zeros(100), torch.linspace(5, 4, 100)], dim=1).unsqueeze(0)
+    raw = {"cls_logits": logits, "bbox_regression": torch.zeros(1, 100, 4)}
+    [found] = detect(raw, default_boxes, (600, 600), nms_thresh=0.3)
+    assert found["boxes"][:, 0].tolist() == left[::2].tolist()
+
+
 def test_images_of_a_batch_are_alone(detect):
     raw = raw_output(4, 5, 2)
     together = detect(raw, DEFAULT_BOXES, SIZE)
@@ -189,18 +214,17 @@ def test_rounds_of_suppression_are_the_kernels(nms_thresh):
     boxes = torch.cat([corners, corners + 5 + torch.rand(3, 300, 2, generator=generator)], dim=-1)
     labels = torch.randint(1, 4, (3, 300), generator=generator)
     eligible = torch.rand(3, 300, generator=generator) < 0.9
-    expected = suppress(boxes, labels, eligible, nms_thresh)
+    expected = torch.zeros_like(eligible)
+    for i in range(3):
+        index = eligible[i].nonzero().squeeze(1)
+        expected[i, index[suppress_by_kernel(boxes[i, index], labels[i, index], nms_thresh)]] = True
     overlaps = overlaps_of_class(boxes, labels, nms_thresh)
     kept, settled = suppress_in_rounds(overlaps, eligible, 300)
     assert settled.all()
     assert torch.equal(kept, expected)
     assert 0.02 < kept.float().mean() < 0.8
-    # Two rounds are too few, and it says so; more take up where they ended.
-    some, settled = suppress_in_rounds(overlaps, eligible, 2)
-    assert not settled.any()
-    again, settled = suppress_in_rounds(overlaps, eligible, 298, start=some)
-    assert settled.all()
-    assert torch.equal(again, expected)
+    # Two rounds are too few, and it says so.
+    assert not suppress_in_rounds(overlaps, eligible, 2)[1].any()
 
 
 def test_fixed_shapes_say_where_candidates_may_be_missing():
@@ -222,7 +246,7 @@ def test_pairs_of_a_class_are_the_kernels(classes, nms_thresh, monkeypatch):
     boxes[10, 2:] = boxes[10, :2]
     boxes[20] = boxes[21]
     labels = torch.randint(0, classes, (300,), generator=generator)
-    by_kernel = suppress_module.suppress_by_kernel(boxes, labels, nms_thresh)
+    by_kernel = suppress_by_kernel(boxes, labels, nms_thresh)
     monkeypatch.setattr(postprocess_cpu, "_FEW_PAIRS", 1)
     kept = suppress_arrays(boxes.T.contiguous().numpy(), labels.numpy(), nms_thresh)
     assert kept.tolist() == by_kernel.tolist()
@@ -239,7 +263,8 @@ def test_decodes_arrays_as_tensors():
 
 def test_detections_have_gradients():
     raw = {key: value.requires_grad_() for key, value in raw_output(2, 3, 1).items()}
-    detections = postprocess_detections(score_boxes(raw, "softmax"), DEFAULT_BOXES, SIZE, Thresholds())
+    scored = score_boxes(raw, "softmax")
+    detections = postprocess_detections(scored, DEFAULT_BOXES, SIZE, Thresholds(), torch.ones(2, 4))
     sum(found["scores"].sum() + found["boxes"].sum() for found in detections).backward()
     assert all(value.grad.abs().sum() > 0 for value in raw.values())
 

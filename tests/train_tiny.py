@@ -37,13 +37,17 @@ def data(folder):
 def train(output, folder, **options):
     train, val = data(folder)
     defaults = {"epochs": 3, "batch_size": 4, "augmentation": "ssd", "tensorboard": False, "progress": False}
-    return fit(build(), train, validation=val, output=output, device="cpu", **{**defaults, **options})
+    return fit(build(), train, validation=val, output=output, **{"device": "cpu", **defaults, **options})
 
 
 def main():
     torch.set_num_threads(1)
     output = Path(sys.argv[1])
-    result = train(output, output.parent / "data", **(json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}))
+    options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    backend = options.pop("backend", None)
+    if backend is not None:
+        torch.distributed.init_process_group(backend)
+    result = train(output, output.parent / "data", **options)
     rank, world = process()
     if rank == 0:
         print(f"trained by {world} process{'es' if world > 1 else ''}", flush=True)

@@ -17,15 +17,21 @@ from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
 from ssd_zoo.detector.thresholds import Thresholds
 
 Row = dict[str, Any]
+# What is compared with torchvision in mixed precision.
+HALF = "half precision"
 
 
 def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:
-    """Whole calls and bare trunks: eager, compiled, and on a GPU in mixed precision and by CUDA graphs."""
+    """Whole calls and bare trunks: eager, optimized, compiled; on a GPU in half precision too, and as CUDA graphs."""
     for name in models:
         ours, theirs = (model.eval() for model in build(name))
         fast = {"ssd_zoo optimized": optimize(ours, compile=False)}
         if compile:
             fast["ssd_zoo optimized, compiled"] = optimize(ours)
+        if compile and device().type == "cuda":
+            fast[f"ssd_zoo optimized, {HALF}, CUDA graphs"] = optimize(
+                ours, dtype=torch.float16, compile="reduce-overhead"
+            )
         change = compare_detections(theirs, ours, make_images(2))
         for batch in batches():
             images = make_images(batch)
@@ -33,9 +39,10 @@ def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[R
             for kind, model in fast.items():
                 contenders |= _kind(kind, model, images)
             if device().type == "cuda":
-                contenders |= _on_a_gpu(ours, theirs, images, compile=compile)
+                mixed = {f"torchvision, {HALF}": _call(theirs, images), **_kind(f"ssd_zoo, {HALF}", ours, images)}
+                contenders |= {kind: _mixed_precision(run) for kind, run in mixed.items()}
             with torch.inference_mode():
-                times = alternate(contenders, seconds=seconds)
+                times = alternate(contenders, seconds=seconds, at_least=3)
             yield {"model": name, "batch": batch, "times": times, "detections": str(change)}
 
 
@@ -50,17 +57,7 @@ def _kind(name: str, model: ssd_zoo.SSD, images: list[Tensor]) -> Contenders:
     return {name: _call(model, images), f"{name}, trunk": lambda: model.forward_raw(batch)}
 
 
-def _on_a_gpu(ours: ssd_zoo.SSD, theirs: torch.nn.Module, images: list[Tensor], *, compile: bool) -> Contenders:
-    kinds = {"torchvision AMP": _call(theirs, images), **_kind("ssd_zoo AMP", ours, images)}
-    if compile:
-        graphs = copy.deepcopy(ours)
-        for name in ("forward_raw", "_forward_scores"):
-            graphs.__dict__[name] = torch.compile(getattr(ours, name), mode="reduce-overhead")
-        kinds |= _kind("ssd_zoo AMP, CUDA graphs", graphs, images)
-    return {name: _in_half_precision(run) for name, run in kinds.items()}
-
-
-def _in_half_precision(run: Callable[[], object]) -> Callable[[], object]:
+def _mixed_precision(run: Callable[[], object]) -> Callable[[], object]:
     def call() -> object:
         with torch.autocast("cuda", dtype=torch.float16):
             return run()
@@ -81,8 +78,8 @@ def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Ro
             images, targets = make_images(batch), make_targets(batch)
             contenders = {kind: _step(model, images, targets) for kind, model in kinds.items()}
             if device().type == "cuda":
-                steps = [(f"{kind} AMP", _step(model, images, targets)) for kind, model in kinds.items()]
-                contenders |= {kind: _in_half_precision(step) for kind, step in steps}
+                steps = {f"{kind}, {HALF}": _step(model, images, targets) for kind, model in kinds.items()}
+                contenders |= {kind: _mixed_precision(step) for kind, step in steps.items()}
             contenders["ssd_zoo, loss and matching"] = _losses(ours, images, targets)
             yield {"model": name, "batch": batch, "times": alternate(contenders, seconds=seconds, at_least=3)}
 
@@ -126,13 +123,15 @@ def postprocessing(models: list[str], *, seconds: float, compile: bool) -> Itera
             raw, default_boxes = _raw(classes, boxes, spread)
             settings: dict[str, Any] = {"nms_thresh": 0.55, "detections_per_img": kept, "topk_candidates": 300}
             settings["score_thresh"] = 1e-4 if spread < 1 else 0.01
-            thresholds = Thresholds(**settings)
+            thresholds, scales = Thresholds(**settings), torch.ones(1, 4, device=device())
             theirs = _torchvisions_postprocessing(default_boxes, settings)
             with torch.inference_mode():
                 contenders = {
                     "torchvision": lambda raw=raw, theirs=theirs: theirs(raw),
-                    "ssd_zoo": lambda raw=raw, default_boxes=default_boxes, thresholds=thresholds: (
-                        postprocess_detections(score_boxes(raw, "softmax"), default_boxes, (320, 320), thresholds)
+                    "ssd_zoo": lambda raw=raw, default_boxes=default_boxes, thresholds=thresholds, scales=scales: (
+                        postprocess_detections(
+                            score_boxes(raw, "softmax"), default_boxes, (320, 320), thresholds, scales
+                        )
                     ),
                 }
                 times = alternate(contenders, seconds=seconds / 10, at_least=3)

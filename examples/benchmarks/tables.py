@@ -50,7 +50,7 @@ def _times(rows: Rows) -> str:
         for kind, time in times.items():
             if kind.endswith(("trunk", "matching")):
                 continue
-            base = times["torchvision AMP" if "AMP" in kind and "torchvision AMP" in times else "torchvision"]
+            base = times["torchvision, half precision" if "half precision" in kind else "torchvision"]
             trunk, losses = times.get(f"{kind}, trunk"), times.get(f"{kind}, loss and matching")
             lines.append(
                 [

@@ -52,8 +52,8 @@ def compare_detections(
 
     Args:
         model: A detector in evaluation mode.
-        other: Another, which may stand on another device.
-        images: What to detect in; see `SSD.forward`.
+        other: Another, which may be on another device.
+        images: What to detect in, on any device; see `SSD.forward`.
         score_thresh: Leaves out what scores less, before matching.
 
     Raises:
@@ -63,7 +63,7 @@ def compare_detections(
         raise ValueError("Only models in evaluation mode detect: call model.eval() first.")
     matched = lost = gained = 0
     shifts, changes = [0.0], [0.0]
-    for before, after in zip(model(images), other(images), strict=True):
+    for before, after in zip(_detect(model, images), _detect(other, images), strict=True):
         before, after = (
             {key: value[found["scores"] > score_thresh].cpu() for key, value in found.items()}
             for found in (before, after)
@@ -76,6 +76,12 @@ def compare_detections(
             shifts.append((before["boxes"][i] - after["boxes"][k]).abs().max().item())
             changes.append((before["scores"][i] - after["scores"][k]).abs().item())
     return DetectionChange(matched, lost, gained, max(shifts), max(changes))
+
+
+def _detect(model: SSD, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
+    for parameter in model.parameters():
+        return model([image.to(parameter.device) for image in images])
+    return model(images)
 
 
 def _pairs(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ _log = logging.getLogger("ssd_zoo")
 def optimize(
     model: SSD,
     *,
-    compile: bool = True,
+    compile: bool | str = True,
     dtype: torch.dtype | None = None,
     freeze: bool = True,
     images: Sequence[Tensor] | Tensor | None = None,
@@ -40,7 +40,8 @@ def optimize(
 
     Args:
         model: A detector in evaluation mode. It stays as it is.
-        compile: Whether to compile the network.
+        compile: Whether to compile the network; or a mode of `torch.compile`, as `"reduce-overhead"`, which on a GPU
+            replays the network as one graph, and so takes the least time for few images.
         dtype: Precision of the network, as `torch.bfloat16`; by default the model's. CPUs without units for it are
             slower with it.
         freeze: Whether weights become constants, which compilers lay out as the device likes it. They need no
@@ -49,6 +50,7 @@ def optimize(
             on images of the model's own kind say more.
 
     Raises:
+        RuntimeError: If `compile` is a mode that `torch.compile` doesn't know.
         ValueError: If the model is in training mode, or `dtype` is no floating point.
 
     Example:
@@ -72,7 +74,7 @@ def optimize(
         batch = batch.to(dtype)
     if freeze:
         fast.requires_grad_(False)
-        keep_kernels(fast, batch, in_graphs=compile)
+        keep_kernels(fast, batch, in_graphs=bool(compile))
     if images is None:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(1, model.in_chans, *model.size, generator=generator).to(device)
@@ -83,19 +85,22 @@ def optimize(
     return fast
 
 
-def _speed_up(model: SSD, batch: Tensor, *, compile: bool, freeze: bool) -> None:
+def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -> None:
     """Puts faster functions beside the methods of a model, not over them: the class stays as it is."""
     one_by_one = batch.device.type == "cpu" and _largest_map(model, batch) > _LARGE_MAP
     if not compile and not one_by_one:
         return
     # What a function calls of its model is no faster: compilers shall see all of it.
     plain = copy.copy(model)
+    # Thresholds may change.
+    plain.__dict__["_thresholds"] = model._thresholds
     for name in ("forward_raw", "_forward_scores"):
         model.__dict__[name] = _faster(getattr(plain, name), compile=compile, freeze=freeze, one_by_one=one_by_one)
 
 
-def _faster(function: Network, *, compile: bool, freeze: bool, one_by_one: bool) -> Network:
-    run = torch.compile(function, fullgraph=True) if compile else function
+def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one: bool) -> Network:
+    mode = compile if isinstance(compile, str) else None
+    run = torch.compile(function, fullgraph=True, mode=mode) if compile else function
 
     def faster(batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         if lengths is not None:

@@ -14,17 +14,18 @@ __all__ = ["batch_images", "check_images", "check_pixel_range", "normalise", "pi
 Size = tuple[int, int]
 
 
-def check_images(images: Any, in_chans: int) -> None:
+def check_images(images: Any, in_chans: int, device: torch.device) -> None:
     """Checks what a detector is called with.
 
     Args:
         images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or floating
             point between 0 and 1.
         in_chans: Number of channels that the model takes.
+        device: Where the model is.
 
     Raises:
         TypeError: If an image is no tensor, or neither uint8 nor floating point.
-        ValueError: If there is no image, or one has another rank, other channels, or no pixels.
+        ValueError: If there is no image, or one has another rank, other channels, no pixels, or is elsewhere.
     """
     if isinstance(images, Tensor) and images.ndim == 3:
         raise ValueError(f"Got one image of shape {tuple(images.shape)}; pass a list of images: model([image]).")
@@ -52,6 +53,8 @@ def check_images(images: Any, in_chans: int) -> None:
             raise TypeError(
                 f"images[{i}] has dtype {image.dtype}; expected uint8 (0 to 255) or floating point (0 to 1)."
             )
+        if image.device != device:
+            raise ValueError(f"images[{i}] is on {image.device}, the model on {device}: image.to({str(device)!r}).")
 
 
 def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bool = False) -> Tensor:
@@ -66,7 +69,13 @@ def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bo
     Returns:
         `(N, C, height, width)`, at least float32, between 0 and 1: memory of its own, which may be written to.
     """
-    given = [images] if isinstance(images, Tensor) else [image.unsqueeze(0) for image in images]
+    if isinstance(images, Tensor):
+        given = [images]
+    elif images[0].is_cuda and len({(image.shape, image.dtype) for image in images}) == 1:
+        # The fewer the calls the better; a CPU would take longer.
+        given = [torch.stack(list(images))]
+    else:
+        given = [image.unsqueeze(0) for image in images]
     resized = [_resize(_as_float(part), size, antialias) for part in given]
     if len(resized) > 1:
         return torch.cat(resized)

@@ -4,6 +4,9 @@ The result is torchvision's: the `topk_candidates` best boxes of each class, NMS
 `detections_per_img` of all classes. The way there is another. Greedy NMS goes through candidates in falling order of
 score and looks at nothing behind, so the best detections follow from the best candidates of all classes together, and
 only as many of them are decoded and compared as it takes to find `detections_per_img` that remain.
+
+On a CPU that is done image by image. On a GPU a batch is tried at once, in fixed shapes, by what can be part of a
+compiled graph; images for which the candidates did not suffice are tried again with more.
 """
 
 import torch
@@ -12,13 +15,17 @@ from torchvision.ops import clip_boxes_to_image
 
 from ssd_zoo.detector.boxes import decode_boxes
 from ssd_zoo.detector.postprocess_cpu import postprocess_on_cpu
-from ssd_zoo.detector.suppress import overlaps_of_class, suppress, suppress_in_rounds
+from ssd_zoo.detector.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
 from ssd_zoo.detector.thresholds import Thresholds
 
-__all__ = ["postprocess_detections", "postprocess_fixed", "score_boxes"]
+__all__ = ["postprocess_detections", "postprocess_fixed", "score_boxes", "try_few_candidates"]
 
-# Rounds of `postprocess_fixed`. Of random candidates, the worst case, NMS takes about ten.
-_ROUNDS = 24
+# Rounds of NMS over a few candidates, which mostly take up to ten.
+_ROUNDS = 16
+# Pairs of candidates, of a batch, that are compared at once; they take some thirty bytes each.
+_MOST_PAIRS = 2**26
+# With more candidates of an image than these, it is faster not to compare all pairs.
+_MOST_CANDIDATES = 4096
 
 
 def score_boxes(raw: dict[str, Tensor], score_function: str) -> dict[str, Tensor]:
@@ -29,18 +36,18 @@ def score_boxes(raw: dict[str, Tensor], score_function: str) -> dict[str, Tensor
         score_function: `"softmax"` over all classes, or `"sigmoid"` of each.
 
     Returns:
-        `scores (N, D, C - 1)`, the background left out; `best (N, D)`, the greatest of each default box; and
+        `class_scores (N, D, C - 1)`, the background left out; `best (N, D)`, the greatest of each default box; and
         `bbox_regression` as it was.
     """
     logits = raw["cls_logits"]
     scores = (logits.sigmoid() if score_function == "sigmoid" else logits.softmax(-1))[..., 1:]
-    return {"scores": scores, "best": scores.amax(-1), "bbox_regression": raw["bbox_regression"]}
+    return {"class_scores": scores, "best": scores.amax(-1), "bbox_regression": raw["bbox_regression"]}
 
 
-def postprocess_detections(
+def try_few_candidates(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
-) -> list[dict[str, Tensor]]:
-    """Turns scores and offsets of a batch into detections.
+) -> dict[str, Tensor]:
+    """Goes on from scores as far as a GPU can without a look at values, which suffices for most images.
 
     Args:
         scored: From `score_boxes`.
@@ -49,47 +56,97 @@ def postprocess_detections(
         thresholds: Which of them are detections.
 
     Returns:
-        One dict an image, in falling order of score: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and
-        `labels (n,)`, int64. They have gradients if what is scored has.
+        What was scored, and `postprocess_fixed` of a few candidates; of large batches only what was scored.
+    """
+    take = _few(thresholds)
+    if len(scored["best"]) * take**2 > _MOST_PAIRS:
+        return scored
+    return {**scored, **postprocess_fixed(scored, default_boxes, size, thresholds, candidates=take, rounds=_ROUNDS)}
+
+
+def _few(thresholds: Thresholds) -> int:
+    return 2 * thresholds.detections_per_img
+
+
+def postprocess_detections(
+    scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds, scales: Tensor
+) -> list[dict[str, Tensor]]:
+    """Turns scores and offsets of a batch into detections.
+
+    Args:
+        scored: From `score_boxes` or `try_few_candidates`.
+        default_boxes: `(D, 4)`, xyxy in input pixels.
+        size: (height, width) of the input.
+        thresholds: Which of them are detections.
+        scales: `(N, 4)`, what boxes are multiplied by at the end.
+
+    Returns:
+        One dict an image, in falling order of score: `boxes (n, 4)`, xyxy, `scores (n,)` and `labels (n,)`, int64. They
+        have gradients if what is scored has.
     """
     has_gradients = any(value.requires_grad for value in scored.values())
-    if scored["scores"].device.type == "cpu" and not has_gradients:
-        return postprocess_on_cpu(scored, default_boxes, size, thresholds)
-    detections = _postprocess_tensors(scored, default_boxes, size, thresholds)
-    return detections if thresholds.clip_before_nms else [_clip(found, size) for found in detections]
+    if scored["best"].device.type != "cpu" or has_gradients:
+        return _postprocess_tensors(scored, default_boxes, size, thresholds, scales)
+    detections = postprocess_on_cpu(scored, default_boxes, size, thresholds)
+    for found, scale in zip(detections, scales, strict=True):
+        found["boxes"] = found["boxes"] * scale
+    return detections
 
 
 def _postprocess_tensors(
-    scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
+    scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds, scales: Tensor
 ) -> list[dict[str, Tensor]]:
-    images, _, num_foreground = scored["scores"].shape
-    available = scored["scores"][0].numel()
-    most = thresholds.detections_per_img
-    of_class = thresholds.topk_candidates
-    most_eligible = available if of_class is None else of_class * num_foreground
-    take = min(4 * most // 3, available)
+    images, available = len(scored["best"]), scored["class_scores"][0].numel()
     detections: list[dict[str, Tensor]] = [{}] * images
-    pending = list(range(images))
-    while pending:
-        of_pending = scored if len(pending) == images else {key: value[pending] for key, value in scored.items()}
-        scores, labels, boxes = _best_candidates(of_pending, default_boxes, take)
-        if thresholds.clip_before_nms:
-            boxes = clip_boxes_to_image(boxes, size)
-        eligible = _eligible(scores, labels, thresholds)
-        kept = suppress(boxes, labels, eligible, thresholds.nms_thresh)
-        # NMS has seen every candidate where the scores end below the threshold, or each class has all that it may have.
-        seen_all = (scores[:, -1] <= thresholds.score_thresh) | (eligible.sum(1) >= most_eligible)
-        counts, seen_all = torch.stack([kept.sum(1), seen_all]).tolist()
-        order = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        undecided = []
-        for row, (i, count) in enumerate(zip(pending, counts, strict=True)):
-            if count < most and not seen_all[row] and take < available:
-                undecided.append(i)
-                continue
-            index = order[row, :count]
-            detections[i] = {"boxes": boxes[row, index], "scores": scores[row, index], "labels": labels[row, index]}
-        pending, take = undecided, min(4 * take, available)
+    take = min(_few(thresholds), available)
+    if "exact" in scored:
+        detections, take = _decided(scored, scales), 4 * take
+    # Where all have been looked at, it were too few rounds.
+    while take <= _MOST_CANDIDATES and take < 4 * available:
+        pending = [i for i in range(images) if not detections[i]]
+        at_once = max(1, _MOST_PAIRS // take**2)
+        for some in (pending[start : start + at_once] for start in range(0, len(pending), at_once)):
+            found = postprocess_fixed(_rows(scored, some), default_boxes, size, thresholds, candidates=take)
+            for i, of_image in zip(some, _decided(found, scales[some]), strict=True):
+                detections[i] = of_image
+        take *= 4
+    for i in range(images):
+        if not detections[i]:
+            detections[i] = _postprocess_by_kernel(_rows(scored, [i]), default_boxes, size, thresholds)
+            detections[i]["boxes"] = detections[i]["boxes"] * scales[i]
     return detections
+
+
+def _rows(scored: dict[str, Tensor], images: list[int]) -> dict[str, Tensor]:
+    return {key: scored[key][images] for key in ("class_scores", "best", "bbox_regression")}
+
+
+def _decided(found: dict[str, Tensor], scales: Tensor) -> list[dict[str, Tensor]]:
+    """Gives the detections of each image from `postprocess_fixed`; none where more candidates might give more."""
+    counts, exact = torch.stack([found["count"], found["exact"]]).tolist()
+    # Copies, for a graph on a GPU writes its next results over these.
+    detections = {"boxes": found["boxes"] * scales.unsqueeze(1)}
+    detections |= {key: found[key].clone() for key in ("scores", "labels")}
+    return [
+        {key: value[i, :count] for key, value in detections.items()} if decided else {}
+        for i, (count, decided) in enumerate(zip(counts, exact, strict=True))
+    ]
+
+
+def _postprocess_by_kernel(
+    scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
+) -> dict[str, Tensor]:
+    """Looks at all candidates of one image above the threshold."""
+    take = int((scored["class_scores"] > thresholds.score_thresh).sum())
+    scores, labels, boxes = _best_candidates(scored, default_boxes, take)
+    clipped = clip_boxes_to_image(boxes, size)
+    index = _eligible(scores, labels, thresholds)[0].nonzero().squeeze(1)
+    compared = clipped if thresholds.clip_before_nms else boxes
+    kept = index[suppress_by_kernel(compared[0, index], labels[0, index], thresholds.nms_thresh)]
+    kept = kept[: thresholds.detections_per_img]
+    if not thresholds.clip_before_nms:
+        kept = kept[(clipped[0, kept, 2:] > clipped[0, kept, :2]).all(1)]
+    return {"boxes": clipped[0, kept], "scores": scores[0, kept], "labels": labels[0, kept]}
 
 
 def postprocess_fixed(
@@ -99,6 +156,7 @@ def postprocess_fixed(
     thresholds: Thresholds,
     *,
     candidates: int = 1000,
+    rounds: int = 24,
 ) -> dict[str, Tensor]:
     """Does what `postprocess_detections` does in tensors of fixed shapes, which compilers and exporters need.
 
@@ -110,18 +168,19 @@ def postprocess_fixed(
         size: (height, width) of the input.
         thresholds: Which are detections; of an image `detections_per_img`, K.
         candidates: How many of the best (box, class) pairs of an image NMS looks at.
+        rounds: Of NMS; see `suppress_in_rounds`. Of random candidates, the worst case, it takes about ten.
 
     Returns:
         `boxes (N, K, 4)`, `scores (N, K)`, `labels (N, K)`, padded with zeros; `count (N,)`, how many are detections;
-        and `exact (N,)`, False where more candidates might have given more detections.
+        and `exact (N,)`, False where more candidates or rounds might have given others.
     """
-    available, most = scored["scores"][0].numel(), thresholds.detections_per_img
+    available, most = scored["class_scores"][0].numel(), thresholds.detections_per_img
     take = min(max(candidates, most), available)
     scores, labels, boxes = _best_candidates(scored, default_boxes, take)
     clipped = clip_boxes_to_image(boxes, size)
     eligible = _eligible(scores, labels, thresholds)
     overlaps = overlaps_of_class(clipped if thresholds.clip_before_nms else boxes, labels, thresholds.nms_thresh)
-    kept, settled = suppress_in_rounds(overlaps, eligible, _ROUNDS)
+    kept, settled = suppress_in_rounds(overlaps, eligible, rounds)
     enough = (kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh)
     exact = settled & (enough if take < available else torch.ones_like(enough))
 
@@ -146,7 +205,7 @@ def _best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int
     The `take` best pairs lie within the `take` boxes whose best class scores highest, so all others are left out
     before anything is sorted.
     """
-    scores, offsets = scored["scores"], scored["bbox_regression"]
+    scores, offsets = scored["class_scores"], scored["bbox_regression"]
     num_foreground = scores.shape[-1]
     rows = scored["best"].topk(min(take, scores.shape[1]), dim=1, sorted=False).indices
     image = torch.arange(scores.shape[0], device=scores.device).unsqueeze(1)
@@ -166,10 +225,3 @@ def _eligible(scores: Tensor, labels: Tensor, thresholds: Thresholds) -> Tensor:
     position = torch.arange(labels.shape[1], device=labels.device)
     rank = torch.zeros_like(labels).scatter(1, by_class, position - torch.searchsorted(grouped, grouped))
     return eligible & (rank < of_class)
-
-
-def _clip(found: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """Clips the boxes of an image and leaves out those that have no area then."""
-    boxes = clip_boxes_to_image(found["boxes"], size)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return {key: value[has_area] for key, value in {**found, "boxes": boxes}.items()}

@@ -19,7 +19,7 @@ _FEW_PAIRS = 0.1
 def postprocess_on_cpu(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> list[dict[str, Tensor]]:
-    """Finds the detections of a batch, as `postprocess_detections` does.
+    """Finds the detections of a batch, for `postprocess_detections`.
 
     Args:
         scored: From `score_boxes`, without gradients.
@@ -28,9 +28,10 @@ def postprocess_on_cpu(
         thresholds: Which are detections.
 
     Returns:
-        One dict an image: `boxes (n, 4)`, `scores (n,)` and `labels (n,)`, in falling order of score.
+        One dict an image: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`, in falling order of
+        score.
     """
-    arrays = (scored[key].numpy() for key in ("best", "scores", "bbox_regression"))
+    arrays = (scored[key].numpy() for key in ("best", "class_scores", "bbox_regression"))
     limits = np.array([[size[1]], [size[0]]] * 2, dtype=np.float32)
     detections = []
     for best, scores, offsets in zip(*arrays, strict=True):

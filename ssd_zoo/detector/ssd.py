@@ -16,7 +16,7 @@ from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, normalise, pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes
+from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes, try_few_candidates
 from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
 from ssd_zoo.detector.thresholds import Thresholds
 
@@ -218,7 +218,7 @@ class SSD(nn.Module):
 
     @_not_compiled
     def _resized(self, images: Sequence[Tensor] | Tensor) -> Tensor:
-        check_images(images, self.in_chans)
+        check_images(images, self.in_chans, self.default_boxes.device)
         batch = batch_images(images, self.size, antialias=self.antialias)
         if any(image.dtype != torch.uint8 for image in images):
             self._checks.add(pixel_range(batch.detach()), check_pixel_range)
@@ -232,11 +232,14 @@ class SSD(nn.Module):
         return batch
 
     def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
-        """Goes from resized images to scores: what compilers make one piece of."""
+        """Goes from resized images to what detections are chosen from: what compilers make one piece of."""
         return self._scored(self.forward_raw(self._normalised(batch)))
 
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        return score_boxes(raw, self.score_function)
+        scored = score_boxes(raw, self.score_function)
+        if scored["best"].device.type == "cpu":
+            return scored
+        return try_few_candidates(scored, self.default_boxes, self.size, self._thresholds())
 
     def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.
@@ -361,7 +364,7 @@ class SSD(nn.Module):
             padded with zeros; `count (N,)`, how many are detections; and `exact (N,)`, False where more candidates
             might have given more detections.
         """
-        scored = self._scored(self.forward_raw(batch))
+        scored = score_boxes(self.forward_raw(batch), self.score_function)
         return postprocess_fixed(scored, self.default_boxes, self.size, self._thresholds(), candidates=candidates)
 
     def _thresholds(self) -> Thresholds:
@@ -392,7 +395,7 @@ class SSD(nn.Module):
             ValueError: If they are invalid.
         """
         num_classes = len(self.categories)
-        checked = check_targets(targets, len(image_sizes))
+        checked = check_targets(targets, len(image_sizes), self.default_boxes.device)
         boxes, labels, valid = batch_targets(checked)
         faults = target_faults(boxes, labels, num_classes) & valid
         # Faulty objects are left out even where they are an error: on a GPU it shows only later.
@@ -405,10 +408,8 @@ class SSD(nn.Module):
 
     @_not_compiled
     def _detections(self, scored: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        detections = postprocess_detections(scored, self.default_boxes, self.size, self._thresholds())
         scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
-        for found, scale in zip(detections, scales, strict=True):
-            found["boxes"] = found["boxes"] * scale
+        detections = postprocess_detections(scored, self.default_boxes, self.size, self._thresholds(), scales)
         self._checks.run(wait=True)
         return detections
 

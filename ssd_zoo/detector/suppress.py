@@ -1,46 +1,10 @@
-"""Greedy non-maximum suppression of a batch, within classes."""
+"""Greedy non-maximum suppression within classes."""
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["overlaps_of_class", "suppress", "suppress_by_kernel", "suppress_in_rounds"]
-
-# Rounds between two looks at whether anything changed, each of which waits for the device.
-_ROUNDS_AT_ONCE = 8
-# Pairs of candidates, of a batch, that are compared at once; they take some thirty bytes each.
-_MOST_PAIRS = 2**26
-
-
-def suppress(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
-    """Finds the candidates that greedy NMS within each class keeps.
-
-    Args:
-        boxes: `(N, K, 4)`, xyxy, in falling order of score.
-        labels: `(N, K)`.
-        eligible: `(N, K)`, False for candidates that do not take part.
-        nms_thresh: A box goes where it overlaps a better one of its class by a larger IoU.
-
-    Returns:
-        `(N, K)`, True for what is kept.
-    """
-    if _is_for_the_kernel(labels):
-        kept = torch.zeros_like(eligible)
-        for i, candidates in enumerate(eligible):
-            index = candidates.nonzero().squeeze(1)
-            kept[i, index[suppress_by_kernel(boxes[i, index], labels[i, index], nms_thresh)]] = True
-        return kept
-    overlaps, settled = overlaps_of_class(boxes, labels, nms_thresh), False
-    kept = eligible
-    while not settled:
-        kept, settled_images = suppress_in_rounds(overlaps, eligible, _ROUNDS_AT_ONCE, start=kept)
-        settled = bool(settled_images.all())
-    return kept
-
-
-def _is_for_the_kernel(labels: Tensor) -> bool:
-    """Tells whether a loop over images takes less time, or the memory for all pairs would be too much."""
-    return labels.device.type == "cpu" or labels.numel() * labels.shape[1] > _MOST_PAIRS
+__all__ = ["overlaps_of_class", "suppress_by_kernel", "suppress_in_rounds"]
 
 
 def suppress_by_kernel(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
@@ -85,9 +49,7 @@ def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tenso
     return (intersection / union > nms_thresh) & (labels.unsqueeze(2) == labels.unsqueeze(1)) & before
 
 
-def suppress_in_rounds(
-    overlaps: Tensor, eligible: Tensor, rounds: int, *, start: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def suppress_in_rounds(overlaps: Tensor, eligible: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
     """Does greedy NMS for all candidates at once, round after round.
 
     In each round a candidate stays if nothing that stayed in the round before overlaps it. The first candidate is
@@ -98,12 +60,11 @@ def suppress_in_rounds(
         overlaps: `(N, K, K)` from `overlaps_of_class`.
         eligible: `(N, K)`, False for candidates that do not take part.
         rounds: How many rounds.
-        start: `(N, K)`, what earlier rounds kept.
 
     Returns:
         `(N, K)`, True for what is kept, and `(N,)`, whether the last round left it as it was.
     """
-    kept = before = eligible if start is None else start
+    kept = before = eligible
     # A product of matrices is what every runtime does fast; sums of zeros and ones are exact.
     overlaps = overlaps.float()
     for _ in range(rounds):

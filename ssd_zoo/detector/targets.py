@@ -30,29 +30,30 @@ def box_scales(from_sizes: Sequence[Size], to_sizes: Sequence[Size], device: tor
     return torch.tensor(scales, dtype=torch.float32, device="cpu").to(device, non_blocking=True)
 
 
-def check_targets(targets: Any, num_images: int) -> list[dict[str, Tensor]]:
-    """Checks types and shapes of the targets of a batch.
+def check_targets(targets: Any, num_images: int, device: torch.device) -> list[dict[str, Tensor]]:
+    """Checks types, shapes and devices of the targets of a batch.
 
     Args:
         targets: One dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`, integers from 1.
             Images without objects have `boxes (0, 4)` and `labels (0,)`.
         num_images: How many images there are.
+        device: Where the model is.
 
     Returns:
         Per image a dict of `boxes (G, 4)`, floating point, and `labels (G,)`, int64.
 
     Raises:
         TypeError: If targets are missing, or have the wrong type.
-        ValueError: If shapes are invalid. The message names the target.
+        ValueError: If shapes are invalid, or a tensor is elsewhere. The message names the target.
     """
     if targets is None:
         raise TypeError("Losses need targets: call model(images, targets), or model.eval() first for detections alone.")
     if len(targets) != num_images:
         raise ValueError(f"Got {num_images} images and {len(targets)} targets; each image needs one.")
-    return [_check_target(target, i) for i, target in enumerate(targets)]
+    return [_check_target(target, i, device) for i, target in enumerate(targets)]
 
 
-def _check_target(target: Any, i: int) -> dict[str, Tensor]:
+def _check_target(target: Any, i: int, device: torch.device) -> dict[str, Tensor]:
     if not isinstance(target, dict) or not {"boxes", "labels"} <= target.keys():
         got = sorted(target) if isinstance(target, dict) else type(target).__name__
         raise TypeError(f"targets[{i}] must be a dict with 'boxes' and 'labels', got {got}.")
@@ -60,6 +61,10 @@ def _check_target(target: Any, i: int) -> dict[str, Tensor]:
     for name, value in (("boxes", boxes), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise TypeError(f"targets[{i}]['{name}'] must be a tensor, got {type(value).__name__}.")
+        if value.device != device:
+            raise ValueError(
+                f"targets[{i}]['{name}'] is on {value.device}, the model on {device}: {name}.to({str(device)!r})."
+            )
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"targets[{i}]['boxes'] has shape {tuple(boxes.shape)}; expected (G, 4), xyxy in pixels. "

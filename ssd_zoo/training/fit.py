@@ -266,11 +266,8 @@ def _place(model: SSD, device: torch.device, batch_norm: str, freeze_backbone: b
         if device.type != "cuda":
             raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    model.to(device)
-    if device.type == "cpu":
-        # A third faster there; the results are the same.
-        model.to(memory_format=torch.channels_last)
-    return model
+    # In the layout of the images; on a CPU that is a third faster.
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[..., Any] | None:
