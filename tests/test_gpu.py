@@ -14,6 +14,8 @@ import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.deploy import compare_detections, optimize
+from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes, try_few_candidates
+from ssd_zoo.detector.thresholds import Thresholds
 from ssd_zoo.video import split_frames
 
 pytestmark = [
@@ -80,8 +82,9 @@ def test_raw_output_losses_and_gradients_are_the_cpus(name):
         raw = model.forward_raw(model.prepare(move(images)))
         losses = model._losses(raw, *model.prepare_targets(move(targets), SIZES))
         model.zero_grad()
-        sum(losses.values()).backward()
-        gradients = {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
+        # Not the losses: which negatives are hardest, rounding decides where all are alike.
+        sum((value * value.detach().cos()).sum() for value in raw.values()).backward()
+        gradients = {name: parameter.grad.cpu().clone() for name, parameter in model.named_parameters()}
         results.append(({key: value.detach().cpu() for key, value in {**raw, **losses}.items()}, gradients))
     (expected, gradients), (found, found_gradients) = results
     for key, value in expected.items():
@@ -101,15 +104,26 @@ def test_detections_are_the_cpus(photos):
     assert_same_detections(on_cpu(found), expected)
 
 
-@pytest.mark.parametrize("score_thresh", [0.0, 0.1])
+@pytest.mark.parametrize(("classes", "spread"), [(91, 0.1), (21, 4), (2, 1)])
 @torch.no_grad()
-def test_every_score_may_be_a_detection(score_thresh):
-    model = build("ssdlite320_mobilenet_v3_large", score_thresh=score_thresh, detections_per_img=300)
-    scored = model._scored(model.forward_raw(model.prepare(images_of())))
-    expected = model._detections(scored, SIZES)
-    assert sum(len(found["scores"]) for found in expected) > 300
-    found = model.cuda()._detections({key: value.cuda() for key, value in scored.items()}, SIZES)
-    assert_same_detections(on_cpu(found), expected)
+def test_postprocessing_is_the_cpus(classes, spread):
+    default_boxes = build("ssd300_vgg16d").default_boxes
+    generator = torch.Generator().manual_seed(0)
+    # In float64, for equal scores have no order.
+    raw = {
+        "cls_logits": torch.randn(3, len(default_boxes), classes, generator=generator).double() * spread,
+        "bbox_regression": torch.randn(3, len(default_boxes), 4, generator=generator).double(),
+    }
+    results = []
+    for move in (lambda value: value, on_gpu):
+        scored, boxes, thresholds = score_boxes(move(raw), "softmax"), move(default_boxes), Thresholds()
+        for found in (scored, try_few_candidates(scored, boxes, (300, 300), thresholds)):
+            scales = move(torch.ones(3, 4))
+            results.append(on_cpu(postprocess_detections(found, boxes, (300, 300), thresholds, scales)))
+    expected, *others = results
+    assert sum(len(found["scores"]) for found in expected) == 600
+    for found in others:
+        assert_same_detections(found, expected)
 
 
 def test_training_waits_for_nothing():
@@ -253,17 +267,19 @@ def test_clips_and_streams(name):
 
 
 def test_fp16_trains_nearly_the_same_and_goes_on_after_a_stop(tmp_path):
-    options = {"device": None, "epochs": 4, "batch_norm": "frozen"}
+    options = {"device": None, "epochs": 8, "batch_norm": "frozen"}
     kinds = {
         kind: train(tmp_path / kind, tmp_path / "data", mixed_precision=kind, **options) for kind in ("no", "fp16")
     }
     plain, half = (kinds[kind].history for kind in ("no", "fp16"))
     assert next(kinds["fp16"].model.parameters()).device.type == "cuda"
-    assert half[0]["loss"] != plain[0]["loss"]
-    for row, expected in zip(half, plain, strict=True):
-        assert row["loss"] == pytest.approx(expected["loss"], rel=0.05)
+    # The first steps are left out, until the scale of the gradients is one that they fit in.
+    assert half[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=0.2)
+    assert half[-1]["loss"] < 0.8 * half[0]["loss"]
     state = torch.load(tmp_path / "fp16/checkpoint.pt")
-    assert state["scaler"]["scale"] > 1
+    scaler = state["scaler"]
+    assert 1 < scaler["scale"] < 2**16
+    assert 0 < scaler["_growth_tracker"] < 24
     assert {value.dtype for value in state["model"].values() if value.is_floating_point()} == {torch.float32}
 
     run = tmp_path / "run"
@@ -274,37 +290,48 @@ def test_fp16_trains_nearly_the_same_and_goes_on_after_a_stop(tmp_path):
     stopped.send_signal(signal.SIGTERM)
     assert finish(stopped, 143)
     state = torch.load(run / "checkpoint.pt")
-    assert 0 < state["progress"]["step"] < 12
+    assert 0 < state["progress"]["step"] < 24
     finish(start(run, **options))
-    assert torch.load(run / "checkpoint.pt")["scaler"]["_growth_tracker"] == 12
+    resumed = torch.load(run / "checkpoint.pt")["scaler"]
+    assert (resumed["scale"], resumed["_growth_tracker"]) == (scaler["scale"], scaler["_growth_tracker"])
     final = torch.load(run / "final.pt", map_location="cpu")
     for key, value in kinds["fp16"].model.state_dict().items():
         torch.testing.assert_close(final[key], value.cpu(), rtol=1e-2, atol=1e-3)
 
 
 def test_synchronised_norms_train_two_processes_as_one(tmp_path):
-    options = {"device": None, "epochs": 2, "ema_decay": None}
-    one = train(tmp_path / "one", tmp_path / "data", **options)
-    told = {}
-    for kind in ("sync", "train"):
-        # Both on the first GPU: NCCL wants one each, so they talk by gloo.
+    weights = {}
+    for kind, ranks in (("one", "0"), ("sync", "01"), ("train", "01")):
         port = str(free_port())
-        environments = [
-            {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            for rank in "01"
-        ]
+        # Small steps: norms of four numbers make much of what rounding does.
+        options = {"device": None, "epochs": 1, "ema_decay": None, "learning_rate": 1e-4, "warmup_steps": 0}
+        options["batch_norm"] = kind.replace("one", "train")
+        # Both on the first GPU: NCCL wants one each, so they talk by gloo.
         processes = [
-            start(tmp_path / kind, environment=env, backend="gloo", **{**options, "batch_norm": kind})
-            for env in environments
+            start(
+                tmp_path / kind,
+                environment={
+                    "RANK": rank,
+                    "WORLD_SIZE": str(len(ranks)),
+                    "LOCAL_RANK": "0",
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                    "NVIDIA_TF32_OVERRIDE": "0",
+                },
+                backend="gloo",
+                **options,
+            )
+            for rank in ranks
         ]
-        told[kind] = "".join(map(finish, processes))
-        assert "trained by 2 processes" in told[kind]
-    weights = {kind: torch.load(tmp_path / kind / "final.pt", map_location="cpu") for kind in told}
-    key = "backbone.blocks.0.depthwise.norm.running_var"
-    key = key if key in weights["sync"] else next(name for name in weights["sync"] if name.endswith("running_var"))
-    for name, value in one.model.state_dict().items():
-        torch.testing.assert_close(weights["sync"][name], value.cpu(), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(weights["train"][key], one.model.state_dict()[key].cpu(), rtol=1e-3, atol=1e-4)
+        told = "".join(map(finish, processes))
+        assert f"trained by {len(ranks)} process" in told
+        weights[kind] = torch.load(tmp_path / kind / "final.pt", map_location="cpu")
+    away = {kind: farthest(weights[kind], weights["one"]) for kind in ("sync", "train")}
+    assert away["sync"] < 0.02 * away["train"], away
+
+
+def farthest(weights, others):
+    return max((value.double() - others[key].double()).abs().max().item() for key, value in weights.items())
 
 
 def test_command_takes_the_gpu(photo, tmp_path, capsys):
@@ -314,8 +341,9 @@ def test_command_takes_the_gpu(photo, tmp_path, capsys):
         command = ["detect", str(photo), "--model", "ssdlite300_mobilenet_v2", "--weights", "PERSON_V1"]
         command += ["--json", str(file), *([] if device == "cuda" else ["--device", "cpu"])]
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         assert main(command) == 0
-        assert (torch.cuda.max_memory_allocated() > 2**24) == (device == "cuda")
+        assert (torch.cuda.max_memory_allocated() > before) == (device == "cuda")
         results[device] = json.loads(file.read_text())
     capsys.readouterr()
     assert len(results["cuda"]) == len(results["cpu"]) > 0

@@ -28,11 +28,13 @@ def raw_output(images, num_classes, spread, seed=0):
     }
 
 
-@pytest.fixture(params=["arrays", "tensors", "tried", "one by one", "kernel"])
+@pytest.fixture(params=["arrays", "tensors", "rounds", "one by one", "tried", "kernel"])
 def detect(request, monkeypatch):
     """Each way from raw output to detections: on a CPU, and those of a GPU."""
     if request.param == "kernel":
         monkeypatch.setattr(postprocess, "_MOST_CANDIDATES", 0)
+    if request.param in ("rounds", "one by one"):
+        monkeypatch.setattr(postprocess, "_FEW_CANDIDATES", 0)
     if request.param == "one by one":
         monkeypatch.setattr(postprocess, "_MOST_PAIRS", 1)
 

@@ -70,16 +70,18 @@ def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Ro
     for name in models:
         ours, theirs = (model.train() for model in build(name))
         kinds: dict[str, Any] = {"torchvision": theirs, "ssd_zoo": ours}
+        compiled = {}
         if compile:
             # Else sizes would be dynamic, for the second model has others.
             torch._dynamo.reset()
-            kinds["ssd_zoo compiled"] = torch.compile(copy.deepcopy(ours))
+            compiled["ssd_zoo compiled"] = torch.compile(copy.deepcopy(ours))
         for batch in [8] if device().type == "cpu" else batches()[1:]:
             images, targets = make_images(batch), make_targets(batch)
-            contenders = {kind: _step(model, images, targets) for kind, model in kinds.items()}
+            steps = {kind: _step(model, images, targets) for kind, model in (kinds | compiled).items()}
+            contenders = steps
             if device().type == "cuda":
-                steps = {f"{kind}, {HALF}": _step(model, images, targets) for kind, model in kinds.items()}
-                contenders |= {kind: _mixed_precision(step) for kind, step in steps.items()}
+                contenders = {kind: steps[kind] for kind in kinds}
+                contenders |= {f"{kind}, {HALF}": _mixed_precision(step) for kind, step in steps.items()}
             contenders["ssd_zoo, loss and matching"] = _losses(ours, images, targets)
             yield {"model": name, "batch": batch, "times": alternate(contenders, seconds=seconds, at_least=3)}
 

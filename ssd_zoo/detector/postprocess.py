@@ -5,8 +5,8 @@ The result is torchvision's: the `topk_candidates` best boxes of each class, NMS
 score and looks at nothing behind, so the best detections follow from the best candidates of all classes together, and
 only as many of them are decoded and compared as it takes to find `detections_per_img` that remain.
 
-On a CPU that is done image by image. On a GPU a batch is tried at once, in fixed shapes, by what can be part of a
-compiled graph; images for which the candidates did not suffice are tried again with more.
+On a CPU that is done image by image. On a GPU a batch is tried at once, in fixed shapes, and images for which the
+candidates did not suffice are tried again with more. Where compilers look, the first try is part of their graph.
 """
 
 import torch
@@ -22,6 +22,8 @@ __all__ = ["postprocess_detections", "postprocess_fixed", "score_boxes", "try_fe
 
 # Rounds of NMS over a few candidates, which mostly take up to ten.
 _ROUNDS = 16
+# Candidates of a batch up to which torchvision's kernel, which takes one after another, is faster than rounds.
+_FEW_CANDIDATES = 2**13
 # Pairs of candidates, of a batch, that are compared at once; they take some thirty bytes each.
 _MOST_PAIRS = 2**26
 # With more candidates of an image than these, it is faster not to compare all pairs.
@@ -47,7 +49,7 @@ def score_boxes(raw: dict[str, Tensor], score_function: str) -> dict[str, Tensor
 def try_few_candidates(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> dict[str, Tensor]:
-    """Goes on from scores as far as a GPU can without a look at values, which suffices for most images.
+    """Goes on from scores as far as a graph can, without a look at values, which suffices for most images.
 
     Args:
         scored: From `score_boxes`.
@@ -100,13 +102,18 @@ def _postprocess_tensors(
     detections: list[dict[str, Tensor]] = [{}] * images
     take = min(_few(thresholds), available)
     if "exact" in scored:
-        detections, take = _decided(scored, scales), 4 * take
-    # Where all have been looked at, it were too few rounds.
+        # A graph writes its next results over these.
+        tried = {key: scored[key].clone() for key in ("boxes", "scores", "labels", "count", "exact")}
+        detections, take = _decided(tried, scales), 4 * take
+    # Where all have been looked at and nothing is decided, it were too few rounds.
     while take <= _MOST_CANDIDATES and take < 4 * available:
         pending = [i for i in range(images) if not detections[i]]
         at_once = max(1, _MOST_PAIRS // take**2)
         for some in (pending[start : start + at_once] for start in range(0, len(pending), at_once)):
-            found = postprocess_fixed(_rows(scored, some), default_boxes, size, thresholds, candidates=take)
+            rounds = _ROUNDS if len(some) * take > _FEW_CANDIDATES else None
+            found = postprocess_fixed(
+                _rows(scored, some), default_boxes, size, thresholds, candidates=take, rounds=rounds
+            )
             for i, of_image in zip(some, _decided(found, scales[some]), strict=True):
                 detections[i] = of_image
         take *= 4
@@ -118,17 +125,16 @@ def _postprocess_tensors(
 
 
 def _rows(scored: dict[str, Tensor], images: list[int]) -> dict[str, Tensor]:
-    return {key: scored[key][images] for key in ("class_scores", "best", "bbox_regression")}
+    values = {key: scored[key] for key in ("class_scores", "best", "bbox_regression")}
+    return values if len(images) == len(values["best"]) else {key: value[images] for key, value in values.items()}
 
 
 def _decided(found: dict[str, Tensor], scales: Tensor) -> list[dict[str, Tensor]]:
     """Gives the detections of each image from `postprocess_fixed`; none where more candidates might give more."""
     counts, exact = torch.stack([found["count"], found["exact"]]).tolist()
-    # Copies, for a graph on a GPU writes its next results over these.
-    detections = {"boxes": found["boxes"] * scales.unsqueeze(1)}
-    detections |= {key: found[key].clone() for key in ("scores", "labels")}
+    detections = {**found, "boxes": found["boxes"] * scales.unsqueeze(1)}
     return [
-        {key: value[i, :count] for key, value in detections.items()} if decided else {}
+        {key: detections[key][i, :count] for key in ("boxes", "scores", "labels")} if decided else {}
         for i, (count, decided) in enumerate(zip(counts, exact, strict=True))
     ]
 
@@ -156,11 +162,11 @@ def postprocess_fixed(
     thresholds: Thresholds,
     *,
     candidates: int = 1000,
-    rounds: int = 24,
+    rounds: int | None = 24,
 ) -> dict[str, Tensor]:
     """Does what `postprocess_detections` does in tensors of fixed shapes, which compilers and exporters need.
 
-    NMS is written in matrix products, so no runtime has to know it.
+    In rounds, NMS is written in matrix products, so no runtime has to know it.
 
     Args:
         scored: From `score_boxes`.
@@ -168,7 +174,8 @@ def postprocess_fixed(
         size: (height, width) of the input.
         thresholds: Which are detections; of an image `detections_per_img`, K.
         candidates: How many of the best (box, class) pairs of an image NMS looks at.
-        rounds: Of NMS; see `suppress_in_rounds`. Of random candidates, the worst case, it takes about ten.
+        rounds: Of NMS, see `suppress_in_rounds`; of random candidates, the worst case, it takes about ten. None for
+            torchvision's kernel.
 
     Returns:
         `boxes (N, K, 4)`, `scores (N, K)`, `labels (N, K)`, padded with zeros; `count (N,)`, how many are detections;
@@ -179,10 +186,15 @@ def postprocess_fixed(
     scores, labels, boxes = _best_candidates(scored, default_boxes, take)
     clipped = clip_boxes_to_image(boxes, size)
     eligible = _eligible(scores, labels, thresholds)
-    overlaps = overlaps_of_class(clipped if thresholds.clip_before_nms else boxes, labels, thresholds.nms_thresh)
-    kept, settled = suppress_in_rounds(overlaps, eligible, rounds)
-    enough = (kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh)
-    exact = settled & (enough if take < available else torch.ones_like(enough))
+    compared = clipped if thresholds.clip_before_nms else boxes
+    if rounds is None:
+        kept = _suppress_batch(compared, labels, eligible, thresholds.nms_thresh)
+        exact = torch.ones_like(kept[:, 0])
+    else:
+        overlaps = overlaps_of_class(compared, labels, thresholds.nms_thresh)
+        kept, exact = suppress_in_rounds(overlaps, eligible, rounds)
+    if take < available:
+        exact = exact & ((kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh))
 
     kept = kept & (kept.cumsum(1) <= most)
     if not thresholds.clip_before_nms:
@@ -197,6 +209,15 @@ def postprocess_fixed(
         "count": valid.sum(1),
         "exact": exact,
     }
+
+
+def _suppress_batch(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
+    """Does greedy NMS of a batch by the kernel; gives `(N, K)`, True for what is kept."""
+    images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    # A box without area suppresses nothing.
+    boxes = boxes.masked_fill(~eligible.unsqueeze(-1), 0)
+    index = suppress_by_kernel(boxes.flatten(0, 1), (labels * len(boxes) + images).flatten(), nms_thresh)
+    return torch.zeros_like(eligible).flatten().index_fill(0, index, True).view_as(eligible) & eligible
 
 
 def _best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -237,9 +237,10 @@ class SSD(nn.Module):
 
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         scored = score_boxes(raw, self.score_function)
-        if scored["best"].device.type == "cpu":
-            return scored
-        return try_few_candidates(scored, self.default_boxes, self.size, self._thresholds())
+        # A graph of a GPU replays in no time what would take many calls.
+        if torch.compiler.is_compiling() and scored["best"].device.type != "cpu":
+            return try_few_candidates(scored, self.default_boxes, self.size, self._thresholds())
+        return scored
 
     def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Runs backbone and head.

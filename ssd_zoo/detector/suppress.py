@@ -7,24 +7,24 @@ from torchvision.ops import nms
 __all__ = ["overlaps_of_class", "suppress_by_kernel", "suppress_in_rounds"]
 
 
-def suppress_by_kernel(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
-    """Does greedy NMS within the classes of one image by torchvision's kernel.
+def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
+    """Does greedy NMS within groups by torchvision's kernel.
 
     Args:
-        boxes: `(n, 4)`, xyxy, in falling order of score.
-        labels: `(n,)`.
-        nms_thresh: Largest IoU of two boxes of a class that both stay.
+        boxes: `(n, 4)`, xyxy, in falling order of score within each group.
+        groups: `(n,)`, such as classes.
+        nms_thresh: Largest IoU of two boxes of a group that both stay.
 
     Returns:
         Indices of the boxes that are kept, ascending.
     """
     if len(boxes) == 0:
-        return labels
+        return groups
     boxes = boxes.detach()
-    # Classes are kept apart by moving them apart, in float64, so that moving rounds nothing.
+    # Groups are kept apart by moving them apart, in float64, so that moving rounds nothing.
     apart = boxes.max().double() - boxes.min() + 1
     order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
-    return nms(boxes + (labels * apart).unsqueeze(1), order, nms_thresh)
+    return nms(boxes + (groups * apart).unsqueeze(1), order, nms_thresh)
 
 
 def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
@@ -64,10 +64,11 @@ def suppress_in_rounds(overlaps: Tensor, eligible: Tensor, rounds: int) -> tuple
     Returns:
         `(N, K)`, True for what is kept, and `(N,)`, whether the last round left it as it was.
     """
-    kept = before = eligible
-    # A product of matrices is what every runtime does fast; sums of zeros and ones are exact.
-    overlaps = overlaps.float()
+    # Products of matrices are what every runtime does fast. No sum of zeros and ones is rounded to zero.
+    dtype = torch.float16 if overlaps.is_cuda else torch.float32
+    overlaps, stay = overlaps.to(dtype), eligible.to(dtype).unsqueeze(-1)
+    kept = before = stay
     for _ in range(rounds):
         before = kept
-        kept = eligible & (overlaps @ before.float().unsqueeze(-1)).squeeze(-1).eq(0)
-    return kept, (kept == before).all(1)
+        kept = (stay - overlaps @ before).relu()
+    return kept.squeeze(-1) > 0, (kept == before).flatten(1).all(1)
