@@ -5,8 +5,9 @@ The result is torchvision's: the `topk_candidates` best boxes of each class, NMS
 score and looks at nothing behind, so the best detections follow from the best candidates of all classes together, and
 only as many of them are decoded and compared as it takes to find `detections_per_img` that remain.
 
-On a CPU that is done image by image. On a GPU a batch is tried at once, in fixed shapes, and images for which the
-candidates did not suffice are tried again with more. Where compilers look, the first try is part of their graph.
+That is done on the CPU, image by image, for all devices but CUDA's. On those a batch is tried at once, in fixed shapes,
+and images for which the candidates did not suffice are tried again with more. Where compilers look, the first try is
+part of their graph.
 """
 
 import torch
@@ -86,12 +87,13 @@ def postprocess_detections(
         One dict an image, in falling order of score: `boxes (n, 4)`, xyxy, `scores (n,)` and `labels (n,)`, int64. They
         have gradients if what is scored has.
     """
-    has_gradients = any(value.requires_grad for value in scored.values())
-    if scored["best"].device.type != "cpu" or has_gradients:
+    if default_boxes.is_cuda or any(value.requires_grad for value in scored.values()):
         return _postprocess_tensors(scored, default_boxes, size, thresholds, scales)
-    detections = postprocess_on_cpu(scored, default_boxes, size, thresholds)
-    for found, scale in zip(detections, scales, strict=True):
-        found["boxes"] = found["boxes"] * scale
+    on_cpu = {key: value.cpu() for key, value in scored.items()}
+    detections = []
+    for found, scale in zip(postprocess_on_cpu(on_cpu, default_boxes.cpu(), size, thresholds), scales, strict=True):
+        found = {key: value.to(default_boxes.device) for key, value in found.items()}
+        detections.append({**found, "boxes": found["boxes"] * scale})
     return detections
 
 

@@ -238,7 +238,7 @@ class SSD(nn.Module):
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         scored = score_boxes(raw, self.score_function)
         # A graph of a GPU replays in no time what would take many calls.
-        if torch.compiler.is_compiling() and scored["best"].device.type != "cpu":
+        if torch.compiler.is_compiling() and scored["best"].is_cuda:
             return try_few_candidates(scored, self.default_boxes, self.size, self._thresholds())
         return scored
 

@@ -20,11 +20,14 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
     """
     if len(boxes) == 0:
         return groups
-    boxes = boxes.detach()
+    # Not every device has float64.
+    given = boxes.device
+    where = given if boxes.is_cuda else torch.device("cpu")
+    boxes, groups = boxes.detach().to(where), groups.to(where)
     # Groups are kept apart by moving them apart, in float64, so that moving rounds nothing.
     apart = boxes.max().double() - boxes.min() + 1
     order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
-    return nms(boxes + (groups * apart).unsqueeze(1), order, nms_thresh)
+    return nms(boxes + (groups * apart).unsqueeze(1), order, nms_thresh).to(given)
 
 
 def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
