@@ -14,7 +14,8 @@ import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.deploy import compare_detections, optimize
-from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes, try_few_candidates
+from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess_fixed import try_few_candidates
 from ssd_zoo.detector.thresholds import Thresholds
 from ssd_zoo.video import split_frames
 
@@ -116,10 +117,13 @@ def test_postprocessing_is_the_cpus(classes, spread):
     }
     results = []
     for move in (lambda value: value, on_gpu):
-        scored, boxes, thresholds = score_boxes(move(raw), "softmax"), move(default_boxes), Thresholds()
-        for found in (scored, try_few_candidates(scored, boxes, (300, 300), thresholds)):
-            scales = move(torch.ones(3, 4))
-            results.append(on_cpu(postprocess_detections(found, boxes, (300, 300), thresholds, scales)))
+        scored, boxes, scales = score_boxes(move(raw), "softmax"), move(default_boxes), move(torch.ones(3, 4))
+        kinds = [scored]
+        if move is on_gpu:
+            kinds.append(try_few_candidates(scored, boxes, (300, 300), Thresholds()))
+            assert "exact" in kinds[1]
+        for found in kinds:
+            results.append(on_cpu(postprocess_detections(found, boxes, (300, 300), Thresholds(), scales)))
     expected, *others = results
     assert sum(len(found["scores"]) for found in expected) == 600
     for found in others:
@@ -213,9 +217,10 @@ def test_optimized(photos, compile, dtype):
         else:
             assert change.score_change < 0.05
             assert change.box_shift < 5
-    # Thresholds may change even now.
-    fast.score_thresh = kept[0]["scores"][len(kept[0]["scores"]) // 2].item()
-    assert 0 < len(fast(images[:1])[0]["scores"]) <= len(kept[0]["scores"]) // 2
+    # Thresholds may change even now, and more often than compilers like.
+    for most in range(1, 11):
+        fast.detections_per_img = most
+        torch.testing.assert_close(fast(images[:1])[0]["scores"], kept[0]["scores"][:most], rtol=0, atol=1e-5)
     # Graphs write over what they gave before; what the model gave stays.
     for before, now in zip(kept, first, strict=True):
         assert all(torch.equal(value, now[key]) for key, value in before.items())

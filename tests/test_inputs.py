@@ -52,7 +52,7 @@ TARGET = {"boxes": torch.tensor([[5.0, 5, 30, 35]]), "labels": torch.tensor([1])
         (torch.rand(2, 1, 8, 8), ValueError, "images[0] has shape (1, 8, 8)"),
         ([torch.rand(3, 0, 8)], ValueError, "images[0] has shape (3, 0, 8) and no pixels"),
         ([IMAGE.long()], TypeError, "images[0] has dtype torch.int64; expected uint8 (0 to 255) or floating point"),
-        ([IMAGE, IMAGE.to("meta")], ValueError, "images[1] is on meta, the model on cpu: image.to('cpu')"),
+        ([IMAGE, IMAGE.to("meta")], ValueError, "images[1] is on meta, the model on cpu. Move one of them"),
         ([IMAGE, IMAGE.clone().index_fill(1, torch.tensor(3), torch.nan)], ValueError, "images[1] holds NaN"),
         ([IMAGE.clone().index_fill(1, torch.tensor(3), torch.inf)], ValueError, "images[0] holds NaN or infinite"),
     ],

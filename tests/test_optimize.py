@@ -175,6 +175,10 @@ def test_refuses_what_cannot_be():
     model = build("ssdlite320_mobilenet_v3_large", size=96)
     with pytest.raises(ValueError, match="dtype must be a floating-point type"):
         optimize(model, dtype=torch.int8)
+    with pytest.raises(ValueError, match="one of .*'reduce-overhead'.*, got 'reduce_overhead'"):
+        optimize(model, compile="reduce_overhead")
+    with pytest.raises(ValueError, match=r"pass a list of images: model\(\[image\]\)"):
+        compare_detections(model, model, IMAGES[0])
     with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
         optimize(model.train())
     with pytest.raises(ValueError, match="Only models in evaluation mode"):

@@ -8,9 +8,12 @@ from torchvision.models.detection import ssd as torchvision_ssd
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.detector import postprocess, postprocess_cpu
+from ssd_zoo.detector import postprocess_fixed as fixed_module
+from ssd_zoo.detector import suppress as suppress_module
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes, try_few_candidates
+from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess_cpu import decode_arrays, suppress_arrays
+from ssd_zoo.detector.postprocess_fixed import postprocess_fixed, try_few_candidates
 from ssd_zoo.detector.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
 from ssd_zoo.detector.thresholds import Thresholds
 
@@ -32,11 +35,11 @@ def raw_output(images, num_classes, spread, seed=0):
 def detect(request, monkeypatch):
     """Each way from raw output to detections: on a CPU, and those of a GPU."""
     if request.param == "kernel":
-        monkeypatch.setattr(postprocess, "_MOST_CANDIDATES", 0)
+        monkeypatch.setattr(fixed_module, "MOST_CANDIDATES", 0)
     if request.param in ("rounds", "one by one"):
         monkeypatch.setattr(postprocess, "_FEW_CANDIDATES", 0)
     if request.param == "one by one":
-        monkeypatch.setattr(postprocess, "_MOST_PAIRS", 1)
+        monkeypatch.setattr(fixed_module, "MOST_PAIRS", 1)
 
     def run(raw, default_boxes, size, *, score_function="softmax", **settings):
         if request.param != "arrays":
@@ -201,12 +204,27 @@ def test_rows_in_which_each_box_overlaps_the_next(detect):
     assert found["boxes"][:, 0].tolist() == left[::2].tolist()
 
 
-def test_images_of_a_batch_are_alone(detect):
+@pytest.mark.parametrize("bad", [None, torch.nan, torch.inf, 1e30])
+def test_images_of_a_batch_are_alone(detect, bad):
     raw = raw_output(4, 5, 2)
-    together = detect(raw, DEFAULT_BOXES, SIZE)
-    for i, found in enumerate(together):
-        [alone] = detect({key: value[i : i + 1] for key, value in raw.items()}, DEFAULT_BOXES, SIZE)
-        assert all(torch.equal(found[key], alone[key]) for key in found)
+    if bad is not None:
+        raw["bbox_regression"][0, ::7, 0] = bad
+    for clip_before_nms in (True, False):
+        together = detect(raw, DEFAULT_BOXES, SIZE, clip_before_nms=clip_before_nms)
+        for i, found in enumerate(together[1:], 1):
+            one = {key: value[i : i + 1] for key, value in raw.items()}
+            [alone] = detect(one, DEFAULT_BOXES, SIZE, clip_before_nms=clip_before_nms)
+            assert all(torch.equal(found[key], alone[key]) for key in found)
+
+
+def test_scores_that_are_no_numbers_are_no_detections(detect):
+    raw = raw_output(2, 5, 2)
+    bad = torch.arange(len(DEFAULT_BOXES)) % 3 > 0
+    expected = detect({key: value[:, ~bad] for key, value in raw.items()}, DEFAULT_BOXES[~bad], SIZE)
+    raw["cls_logits"][:, bad, 1] = torch.nan
+    for found, of_others in zip(detect(raw, DEFAULT_BOXES, SIZE), expected, strict=True):
+        assert len(found["scores"]) > 100
+        assert all(torch.equal(found[key], of_others[key]) for key in found)
 
 
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.6])
@@ -236,6 +254,8 @@ def test_fixed_shapes_say_where_candidates_may_be_missing():
     assert few["count"].max() < 200
     assert not few["exact"].any()
     assert detect_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, score_thresh=0.5)["exact"].all()
+    # All that two classes may have are among them.
+    assert detect_fixed(raw, DEFAULT_BOXES, SIZE, candidates=250, topk_candidates=20)["exact"].all()
 
 
 @pytest.mark.parametrize("classes", [1, 3, 40])
@@ -255,6 +275,17 @@ def test_pairs_of_a_class_are_the_kernels(classes, nms_thresh, monkeypatch):
     assert 5 < len(kept) < 300
     monkeypatch.setattr(postprocess_cpu, "_FEW_PAIRS", 0)
     assert suppress_arrays(boxes.T.contiguous().numpy(), labels.numpy(), nms_thresh).tolist() == kept.tolist()
+
+
+def test_many_boxes_go_to_the_kernel_group_by_group(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(300, 2, generator=generator) * 20
+    boxes = torch.cat([corners, corners + 5 + torch.rand(300, 2, generator=generator)], dim=-1)
+    groups = torch.randint(0, 4, (300,), generator=generator)
+    together = suppress_by_kernel(boxes, groups, 0.4)
+    monkeypatch.setattr(suppress_module, "_MOST_BOXES", 299)
+    assert suppress_by_kernel(boxes, groups, 0.4).tolist() == together.tolist()
+    assert 5 < len(together) < 300
 
 
 def test_decodes_arrays_as_tensors():

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from models import batches, build, device, make_images, make_targets
+from tables import HALF
 from timing import Contenders, alternate
 from torch import Tensor
 from torchvision.models.detection import _utils as torchvision_utils
@@ -17,8 +18,6 @@ from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
 from ssd_zoo.detector.thresholds import Thresholds
 
 Row = dict[str, Any]
-# What is compared with torchvision in mixed precision.
-HALF = "half precision"
 
 
 def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- results: written by examples/benchmarks/run.py -->", "<!-- end of results -->"
+# What is compared with torchvision in mixed precision.
+HALF = "half precision"
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -50,7 +52,7 @@ def _times(rows: Rows) -> str:
         for kind, time in times.items():
             if kind.endswith(("trunk", "matching")):
                 continue
-            base = times["torchvision, half precision" if "half precision" in kind else "torchvision"]
+            base = times[f"torchvision, {HALF}" if HALF in kind else "torchvision"]
             trunk, losses = times.get(f"{kind}, trunk"), times.get(f"{kind}, loss and matching")
             lines.append(
                 [

@@ -79,9 +79,12 @@ def compare_detections(
 
 
 def _detect(model: SSD, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
-    for parameter in model.parameters():
-        return model([image.to(parameter.device) for image in images])
-    return model(images)
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        return model(images)
+    if isinstance(images, Tensor):
+        return model(images.to(parameter.device))
+    return model([image.to(parameter.device) if isinstance(image, Tensor) else image for image in images])
 
 
 def _pairs(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ def optimize(
     much detections differ from the model's, before compilation, which only rounds in another way, is logged in one line
     and kept in the copy's attribute `detection_change`, a `DetectionChange`. Save the model itself, not the copy.
 
+    Set thresholds before: on a GPU post-processing is compiled too, and takes longer where they are others later.
+
     Args:
         model: A detector in evaluation mode. It stays as it is.
         compile: Whether to compile the network; or a mode of `torch.compile`, as `"reduce-overhead"`, which on a GPU
@@ -50,8 +53,8 @@ def optimize(
             on images of the model's own kind say more.
 
     Raises:
-        RuntimeError: If `compile` is a mode that `torch.compile` doesn't know.
-        ValueError: If the model is in training mode, or `dtype` is no floating point.
+        ValueError: If the model is in training mode, `dtype` is no floating point, or `compile` is no mode of
+            `torch.compile`.
 
     Example:
         >>> import ssd_zoo
@@ -64,6 +67,8 @@ def optimize(
         raise ValueError("optimize is for inference: call model.eval() first. The copy cannot be trained.")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point type such as torch.bfloat16, got {dtype}.")
+    if isinstance(compile, str) and compile not in (modes := list(torch._inductor.list_mode_options())):
+        raise ValueError(f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}.")
     device = model.default_boxes.device
     fast = copy.deepcopy(model)
     batch = model.prepare(torch.zeros(1, model.in_chans, *model.size, device=device))
@@ -92,10 +97,19 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -
         return
     # What a function calls of its model is no faster: compilers shall see all of it.
     plain = copy.copy(model)
-    # Thresholds may change.
-    plain.__dict__["_thresholds"] = model._thresholds
-    for name in ("forward_raw", "_forward_scores"):
-        model.__dict__[name] = _faster(getattr(plain, name), compile=compile, freeze=freeze, one_by_one=one_by_one)
+    thresholds = model._thresholds()
+    plain.__dict__["_thresholds"] = lambda: thresholds
+    options: Any = {"compile": compile, "freeze": freeze, "one_by_one": one_by_one}
+    forward_scores = _faster(plain._forward_scores, **options)
+
+    def _forward_scores(batch: Tensor) -> dict[str, Tensor]:
+        found = forward_scores(batch)
+        # The graph's own detections are those of its thresholds.
+        same = model._thresholds() == thresholds
+        return found if same else {key: found[key] for key in ("class_scores", "best", "bbox_regression")}
+
+    model.__dict__["forward_raw"] = _faster(plain.forward_raw, **options)
+    model.__dict__["_forward_scores"] = _forward_scores
 
 
 def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one: bool) -> Network:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd_zoo.detector.inputs import check_device
+
 __all__ = ["check_clip_targets", "check_clips", "holds_clips", "join_frames", "split_frames", "targets_of_frames"]
 
 Detections = dict[str, Tensor]
@@ -21,19 +23,20 @@ def holds_clips(images: Any) -> bool:
     return isinstance(images, (list, tuple)) and len(images) > 0 and getattr(images[0], "ndim", 0) == 4
 
 
-def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int) -> list[Tensor]:
+def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.device) -> list[Tensor]:
     """Checks clips and gives their frames, one after another.
 
     Args:
         clips: Tensors `(T, in_chans, H, W)` of any lengths and sizes.
         in_chans: Channels of a frame.
+        device: Where the model is.
 
     Returns:
         F tensors `(in_chans, H, W)`.
 
     Raises:
         TypeError: If a clip is no tensor.
-        ValueError: If a clip has another rank, other channels, or no frame.
+        ValueError: If a clip has another rank, other channels, no frame, or is elsewhere.
     """
     frames: list[Tensor] = []
     for i, clip in enumerate(clips):
@@ -50,6 +53,7 @@ def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int) -> list[Tensor]
             raise ValueError(f"clips[{i}] has shape {shape}; expected (T, {in_chans}, H, W). {way_out}.")
         if shape[0] == 0:
             raise ValueError(f"clips[{i}] has shape {shape}, so no frame.")
+        check_device(f"clips[{i}]", clip, device)
         frames += clip.as_subclass(Tensor).unbind(0)
     return frames
 

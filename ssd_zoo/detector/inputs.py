@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["batch_images", "check_images", "check_pixel_range", "normalise", "pixel_range"]
+__all__ = ["batch_images", "check_device", "check_images", "check_pixel_range", "normalise", "pixel_range"]
 
 Size = tuple[int, int]
+# Of images that are joined before they are resized; half a gigabyte in float32.
+_MOST_NUMBERS = 2**27
 
 
 def check_images(images: Any, in_chans: int, device: torch.device) -> None:
@@ -53,8 +55,13 @@ def check_images(images: Any, in_chans: int, device: torch.device) -> None:
             raise TypeError(
                 f"images[{i}] has dtype {image.dtype}; expected uint8 (0 to 255) or floating point (0 to 1)."
             )
-        if image.device != device:
-            raise ValueError(f"images[{i}] is on {image.device}, the model on {device}: image.to({str(device)!r}).")
+        check_device(f"images[{i}]", image, device)
+
+
+def check_device(name: str, value: Tensor, device: torch.device) -> None:
+    """Raises ValueError if a tensor is not where the model is."""
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device}, the model on {device}. Move one of them: .to({str(device)!r}).")
 
 
 def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bool = False) -> Tensor:
@@ -69,17 +76,19 @@ def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bo
     Returns:
         `(N, C, height, width)`, at least float32, between 0 and 1: memory of its own, which may be written to.
     """
-    if isinstance(images, Tensor):
-        given = [images]
-    elif images[0].is_cuda and len({(image.shape, image.dtype) for image in images}) == 1:
-        # The fewer the calls the better; a CPU would take longer.
-        given = [torch.stack(list(images))]
-    else:
-        given = [image.unsqueeze(0) for image in images]
+    if not isinstance(images, Tensor) and _are_few_calls_better(images):
+        return _resize(_as_float(torch.stack(list(images))), size, antialias)
+    given = [images] if isinstance(images, Tensor) else [image.unsqueeze(0) for image in images]
     resized = [_resize(_as_float(part), size, antialias) for part in given]
     if len(resized) > 1:
         return torch.cat(resized)
     return resized[0].clone() if resized[0] is given[0] else resized[0]
+
+
+def _are_few_calls_better(images: Sequence[Tensor]) -> bool:
+    """Tells whether images of one size are on a GPU, where calls take the time, and are not too large to join."""
+    alike = len({(image.shape, image.dtype) for image in images}) == 1
+    return images[0].is_cuda and alike and len(images) > 1 and len(images) * images[0].numel() <= _MOST_NUMBERS
 
 
 def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, normalise, pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, postprocess_fixed, score_boxes, try_few_candidates
+from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess_fixed import postprocess_fixed, try_few_candidates
 from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
 from ssd_zoo.detector.thresholds import Thresholds
 
@@ -213,7 +214,7 @@ class SSD(nn.Module):
             `torch.channels_last`, in which convolutions are fastest. Of clips it has all frames, one after another.
         """
         if holds_clips(images):
-            images = check_clips(images, self.in_chans)
+            images = check_clips(images, self.in_chans, self.default_boxes.device)
         return self._normalised(self._resized(images))
 
     @_not_compiled
@@ -362,8 +363,8 @@ class SSD(nn.Module):
 
         Returns:
             `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)` with K = `detections_per_img`,
-            padded with zeros; `count (N,)`, how many are detections; and `exact (N,)`, False where more candidates
-            might have given more detections.
+            or all pairs where these are fewer, padded with zeros; `count (N,)`, how many are detections; and
+            `exact (N,)`, False where more candidates or rounds of NMS might have given others.
         """
         scored = score_boxes(self.forward_raw(batch), self.score_function)
         return postprocess_fixed(scored, self.default_boxes, self.size, self._thresholds(), candidates=candidates)

@@ -6,6 +6,11 @@ from torchvision.ops import nms
 
 __all__ = ["overlaps_of_class", "suppress_by_kernel", "suppress_in_rounds"]
 
+# Pixels beyond which no box is told from another.
+_FAR = 1e6
+# Boxes that the kernel compares at once; its notes take an eighth of a byte a pair.
+_MOST_BOXES = 2**15
+
 
 def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
     """Does greedy NMS within groups by torchvision's kernel.
@@ -23,10 +28,16 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
     # Not every device has float64.
     given = boxes.device
     where = given if boxes.is_cuda else torch.device("cpu")
-    boxes, groups = boxes.detach().to(where), groups.to(where)
+    # What is not finite shall concern no other box.
+    boxes = boxes.detach().to(where).nan_to_num(0).clamp(-_FAR, _FAR).double()
+    groups = groups.to(where)
+    order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=where)
+    if len(boxes) > _MOST_BOXES:
+        indices = [(groups == group).nonzero().squeeze(1) for group in groups.unique().tolist()]
+        kept = [index[nms(boxes[index], order[index], nms_thresh)] for index in indices]
+        return torch.cat(kept).sort().values.to(given)
     # Groups are kept apart by moving them apart, in float64, so that moving rounds nothing.
-    apart = boxes.max().double() - boxes.min() + 1
-    order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
+    apart = boxes.max() - boxes.min() + 1
     return nms(boxes + (groups * apart).unsqueeze(1), order, nms_thresh).to(given)
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, TVTensor
 
+from ssd_zoo.detector.inputs import check_device
+
 __all__ = ["batch_targets", "box_scales", "check_target_faults", "check_targets", "scale_boxes", "target_faults"]
 
 Size = tuple[int, int]
@@ -61,10 +63,7 @@ def _check_target(target: Any, i: int, device: torch.device) -> dict[str, Tensor
     for name, value in (("boxes", boxes), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise TypeError(f"targets[{i}]['{name}'] must be a tensor, got {type(value).__name__}.")
-        if value.device != device:
-            raise ValueError(
-                f"targets[{i}]['{name}'] is on {value.device}, the model on {device}: {name}.to({str(device)!r})."
-            )
+        check_device(f"targets[{i}]['{name}']", value, device)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"targets[{i}]['boxes'] has shape {tuple(boxes.shape)}; expected (G, 4), xyxy in pixels. "
