@@ -162,10 +162,13 @@ def test_no_camera(detect):
 
 
 WITH_A_DEVICE = """
+import signal
 import sys
 from pathlib import Path
 from ssd_zoo.cli import _video, main
 from ssd_zoo.data import video
+# Shells let what they start in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _video.open_camera = lambda index: video._open_by_av(Path("testsrc=size=64x48"), name=f"camera {index}", kind="lavfi")
 sys.exit(main.main(sys.argv[1:]))
 """

@@ -8,7 +8,6 @@ from torchvision.models.detection import ssd as torchvision_ssd
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.detector import postprocess, postprocess_cpu
-from ssd_zoo.detector import postprocess_fixed as fixed_module
 from ssd_zoo.detector import suppress as suppress_module
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
 from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
@@ -35,11 +34,11 @@ def raw_output(images, num_classes, spread, seed=0):
 def detect(request, monkeypatch):
     """Each way from raw output to detections: on a CPU, and those of a GPU."""
     if request.param == "kernel":
-        monkeypatch.setattr(fixed_module, "MOST_CANDIDATES", 0)
+        monkeypatch.setattr(postprocess, "MOST_CANDIDATES", 0)
     if request.param in ("rounds", "one by one"):
         monkeypatch.setattr(postprocess, "_FEW_CANDIDATES", 0)
     if request.param == "one by one":
-        monkeypatch.setattr(fixed_module, "MOST_PAIRS", 1)
+        monkeypatch.setattr(postprocess, "MOST_PAIRS", 1)
 
     def run(raw, default_boxes, size, *, score_function="softmax", **settings):
         if request.param != "arrays":

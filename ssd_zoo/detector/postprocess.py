@@ -14,10 +14,15 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from ssd_zoo.detector import postprocess_fixed as fixed
 from ssd_zoo.detector.candidates import best_candidates, is_eligible
 from ssd_zoo.detector.postprocess_cpu import postprocess_on_cpu
-from ssd_zoo.detector.postprocess_fixed import few_candidates, postprocess_fixed
+from ssd_zoo.detector.postprocess_fixed import (
+    FEW_ROUNDS,
+    MOST_CANDIDATES,
+    MOST_PAIRS,
+    few_candidates,
+    postprocess_fixed,
+)
 from ssd_zoo.detector.suppress import suppress_by_kernel
 from ssd_zoo.detector.thresholds import Thresholds
 
@@ -79,12 +84,12 @@ def _postprocess_tensors(
         # A graph writes its next results over these.
         tried = {key: scored[key].clone() for key in ("boxes", "scores", "labels", "count", "exact")}
         detections, take = _decided(tried, scales), 4 * take
-    # Where all have been looked at and nothing is decided, it were too few rounds.
-    while take <= fixed.MOST_CANDIDATES and take < 4 * available:
+    # Four times as many as there are: all have been looked at, in too few rounds.
+    while take <= MOST_CANDIDATES and take < 4 * available:
         pending = [i for i in range(images) if not detections[i]]
-        at_once = max(1, fixed.MOST_PAIRS // take**2)
+        at_once = max(1, MOST_PAIRS // take**2)
         for some in (pending[start : start + at_once] for start in range(0, len(pending), at_once)):
-            rounds = fixed.FEW_ROUNDS if len(some) * take > _FEW_CANDIDATES else None
+            rounds = FEW_ROUNDS if len(some) * take > _FEW_CANDIDATES else None
             found = postprocess_fixed(
                 _rows(scored, some), default_boxes, size, thresholds, candidates=take, rounds=rounds
             )
