@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from ssd_zoo.detector.thresholds import Thresholds
 from ssd_zoo.video import split_frames
 
 pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU, or others are tested too: not tested"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU, or it is hidden: run tests/test_gpu.py alone"),
     # Of compilers, and that waiting may be overlooked.
     pytest.mark.filterwarnings("default"),
 ]
@@ -79,7 +80,6 @@ def test_raw_output_losses_and_gradients_are_the_cpus(name):
     for move in (lambda value: value, on_gpu):
         if move is on_gpu:
             model.cuda()
-        # In evaluation mode, for dropout draws other numbers on another device.
         raw = model.forward_raw(model.prepare(move(images)))
         losses = model._losses(raw, *model.prepare_targets(move(targets), SIZES))
         model.zero_grad()
@@ -130,16 +130,26 @@ def test_postprocessing_is_the_cpus(classes, spread):
         assert_same_detections(found, expected)
 
 
+@contextmanager
+def nothing_waits():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+        # What waits is an error.
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            torch.ones(1, device="cuda").item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_training_waits_for_nothing():
     for name in ("ssdlite320_mobilenet_v3_large", "ssd300_vgg16d"):
         model = build(name).cuda().train()
         images, targets = on_gpu(images_of()), on_gpu(targets_of(3))
         sum(model(images, targets).values()).backward()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with nothing_waits():
             sum(model(images, targets).values()).backward()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @torch.no_grad()
@@ -147,12 +157,10 @@ def test_detecting_waits_for_nothing_before_nms():
     model = build("ssdlite320_mobilenet_v3_large").cuda()
     images = on_gpu(images_of())
     model(images)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        model._forward_scores(model._resized(images))
-        model.forward_fixed(model.prepare(images))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with nothing_waits():
+        scored = model._forward_scores(model._resized(images))
+        fixed = model.forward_fixed(model.prepare(images))
+    assert len(scored["best"]) == len(fixed["count"]) == len(images)
 
 
 def test_errors_come_later():
@@ -244,7 +252,6 @@ def test_compiled_training():
         images, targets = on_gpu(images_of(sizes)), on_gpu(targets_of(len(sizes)))
         with torch.autocast("cuda", dtype=torch.float16):
             losses = compiled(images, targets)
-            torch.manual_seed(0)
             expected = model(images, targets)
         sum(losses.values()).backward()
         for key, value in expected.items():

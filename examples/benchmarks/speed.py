@@ -41,7 +41,7 @@ def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[R
                 mixed = {f"torchvision, {HALF}": _call(theirs, images), **_kind(f"ssd_zoo, {HALF}", ours, images)}
                 contenders |= {kind: _mixed_precision(run) for kind, run in mixed.items()}
             with torch.inference_mode():
-                times = alternate(contenders, seconds=seconds, at_least=3)
+                times = alternate(contenders, seconds=seconds, at_least=3 if device().type == "cuda" else 5)
             yield {"model": name, "batch": batch, "times": times, "detections": str(change)}
 
 

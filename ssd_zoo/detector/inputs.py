@@ -76,7 +76,7 @@ def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bo
     Returns:
         `(N, C, height, width)`, at least float32, between 0 and 1: memory of its own, which may be written to.
     """
-    if not isinstance(images, Tensor) and _are_few_calls_better(images):
+    if not isinstance(images, Tensor) and _are_joined_first(images):
         return _resize(_as_float(torch.stack(list(images))), size, antialias)
     given = [images] if isinstance(images, Tensor) else [image.unsqueeze(0) for image in images]
     resized = [_resize(_as_float(part), size, antialias) for part in given]
@@ -85,7 +85,7 @@ def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bo
     return resized[0].clone() if resized[0] is given[0] else resized[0]
 
 
-def _are_few_calls_better(images: Sequence[Tensor]) -> bool:
+def _are_joined_first(images: Sequence[Tensor]) -> bool:
     """Tells whether images of one size are on a GPU, where calls take the time, and are not too large to join."""
     alike = len({(image.shape, image.dtype) for image in images}) == 1
     return images[0].is_cuda and alike and len(images) > 1 and len(images) * images[0].numel() <= _MOST_NUMBERS
