@@ -205,6 +205,15 @@ def test_images_of_the_models_size_are_not_changed(model, dtype, count):
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_pixels_have_gradients(model):
+    images = [IMAGE.clone().requires_grad_() for _ in range(2)]
+    model.prepare(images)[1].sum().backward()
+    assert images[0].grad.abs().max() == 0
+    # Each channel's weights of resizing add up to the pixels of the input.
+    expected = 64 * 64 / model.image_std.flatten()
+    torch.testing.assert_close(images[1].grad.sum((1, 2)), expected)
+
+
 def test_validation_losses_with_detections(model):
     losses = make_model()([IMAGE], [TARGET])
     detections, validation_losses = model.eval()([IMAGE], [TARGET], return_losses=True)
