@@ -1,16 +1,33 @@
 """What feature maps a backbone gives for an input size."""
 
 from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["feature_map_shapes"]
 
 Shape = tuple[int, int, int]
 
 _LARGEST_SIDE = 4096
+_KEEP_SHAPES = {
+    *(F.batch_norm, F.group_norm, F.layer_norm, F.dropout),
+    *(F.relu, F.relu6, F.hardtanh, F.leaky_relu, F.hardswish, F.hardsigmoid, F.silu, F.gelu),
+}
+
+
+class _WithoutNormsAndActivations(TorchFunctionMode):
+    """Leaves out what changes no shape: without values it takes torch longer than all else."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in _KEEP_SHAPES and args else func(*args, **(kwargs or {}))
 
 
 def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int = 3) -> list[Shape]:
@@ -53,7 +70,7 @@ def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -
     modes = {module: module.training for module in backbone.modules()}
     backbone.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _WithoutNormsAndActivations():
             maps = functional_call(backbone, on_meta, (batch,), tie_weights=False)
     finally:
         for module, training in modes.items():
