@@ -9,6 +9,8 @@ import pytest
 import torch
 from labelled import colourful, make_coco
 from launch import finish, free_port, start
+from torch.utils.data import Subset
+from torchvision.transforms.v2 import functional as F
 from train_tiny import build, data, train
 
 import ssd_zoo
@@ -16,9 +18,9 @@ from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
 from ssd_zoo.training import evaluate, fit
 from ssd_zoo.training.balance import count_positives
-from ssd_zoo.training.batches import Place, Plan, SeededSamples
+from ssd_zoo.training.batches import Place, Plan, SeededSamples, make_loader
 from ssd_zoo.training.checkpoints import write_checkpoint
-from ssd_zoo.training.optimizers import make_optimizer, make_schedule
+from ssd_zoo.training.optimizers import make_optimizer, make_schedule, synchronise_norms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,9 +182,87 @@ def test_resuming_something_else(tmp_path):
         fit(build(), train_data, epochs=1, batch_size=4, resume=True, **settings)
     with pytest.raises(ValueError, match=r"began with flip_vertically=False, so it can't go on with True"):
         fit(build(), train_data, epochs=1, batch_size=11, flip_vertically=True, resume=True, **settings)
+    other_loss, other_model = (
+        build(),
+        ssd_zoo.ssdlite320_mobilenet_v3_large(weights_backbone=None, size=64, categories=train_data.categories),
+    )
+    other_loss.box_loss = "giou"
+    for model, message in (
+        (other_loss, "began with box_loss='smooth_l1', so it can't go on with 'giou'"),
+        (build(size=96), r"began with size=\[64, 64\], so it can't go on with \[96, 96\]"),
+        (other_model, "began with builder='ssdlite300_mobilenet_v2', so it can't go on with 'ssdlite320_mobilenet_v3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(model, train_data, epochs=1, batch_size=11, resume=True, **settings)
     (tmp_path / "run/checkpoint.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no checkpoint of a training"):
         fit(build(), train_data, resume=True, **settings)
+    (tmp_path / "run/checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="holds a run"):
+        fit(build(), train_data, **settings)
+
+
+def test_what_cannot_end_well_does_not_begin(tmp_path):
+    train_data, val_data = data(tmp_path / "data")
+    settings = {"tensorboard": False, "progress": False, "device": "cpu"}
+    with pytest.raises(ValueError, match="evaluate_every counts epochs and must be at least 1, got 0"):
+        fit(build(), train_data, output=tmp_path / "run", evaluate_every=0, **settings)
+    with pytest.raises(ValueError, match="The validation data has no images"):
+        fit(build(), train_data, output=tmp_path / "run", validation=Subset(val_data, []), **settings)
+    nameless = build()
+    nameless.recipe = None
+    with pytest.raises(ValueError, match="No registered builder made this model"):
+        fit(nameless, train_data, output=tmp_path / "run", **settings)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="The run's folder .*file/run can't be made: Not a directory"):
+        fit(build(), train_data, output=tmp_path / "file/run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_names_or_objects(tmp_path):
+    train_data, val_data = data(tmp_path / "data")
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}
+    nothing = [(image, {**empty, "image_id": i}) for i, (image, _) in enumerate(val_data)]
+    settings = {"epochs": 1, "batch_size": 4, "tensorboard": False, "progress": False, "device": "cpu"}
+    result = fit(build(), Subset(train_data, range(8)), output=tmp_path / "a", validation=nothing, **settings)
+    assert result.best == -1
+    assert (tmp_path / "a/best/model.safetensors").exists()
+    fit(build(), Subset(train_data, range(8)), output=tmp_path / "b", validation=Subset(val_data, [0, 1]), **settings)
+    assert (tmp_path / "b/best/model.safetensors").exists()
+
+
+def test_boxes_of_another_format_are_an_error_before_they_are_pinned(tmp_path):
+    image, target = data(tmp_path / "data")[0][0]
+    wrong = {**target, "boxes": F.convert_bounding_box_format(target["boxes"], new_format="XYWH")}
+    with pytest.raises(ValueError, match=r"targets\[0\]\['boxes'\] are in the format XYWH"):
+        list(make_loader(SeededSamples([(image, wrong)], None, 0), Plan(1, 1, 1, 0), 0, 0))
+
+
+def test_synchronised_norms_keep_their_activations():
+    model = ssd_zoo.ssdlite_timm("mobilenetv3_small_050", weights_backbone=None, size=64, num_classes=3).eval()
+    batch = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model.forward_raw(batch)
+        synchronised = synchronise_norms(model)
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in synchronised.modules())
+        torch.testing.assert_close(synchronised.forward_raw(batch), before)
+
+
+def test_a_seed_is_all_of_a_run_by_command(tmp_path):
+    data(tmp_path / "data")
+    weights = []
+    for name in ("a", "b"):
+        torch.manual_seed(len(weights))
+        options = f"train {tmp_path}/data --output {tmp_path}/{name} --size 64 --epochs 1 --batch-size 11 --quiet"
+        assert main([*options.split(), "--device", "cpu", "--no-tensorboard"]) == 0
+        weights.append(ssd_zoo.from_pretrained(tmp_path / name / "last").state_dict())
+    assert_equal(*weights)
+
+
+def test_a_lone_validation_split_is_not_trained_on(tmp_path, capsys):
+    make_coco(tmp_path / "data", "val", colourful(2))
+    assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run")]) == 2
+    assert "has the split val alone" in capsys.readouterr().err
 
 
 def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):

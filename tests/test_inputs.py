@@ -1,6 +1,7 @@
 """What a detector refuses, and what it takes, on a small detector of the test's own."""
 
 import re
+from threading import Thread
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torchvision import tv_tensors
 
 from ssd_zoo import SSD, DefaultBoxGenerator
+from ssd_zoo.detector.deferred import DeferredChecks
 
 
 class Backbone(nn.Module):
@@ -290,3 +292,29 @@ def test_asking_for_shapes_leaves_modes_alone():
     SSD(backbone, DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9]), (64, 64), ["background", "cat"])
     assert backbone.first.training
     assert not backbone.second.training
+
+
+def test_threads_have_errors_of_their_own():
+    class Copied:
+        """An event on a GPU whose work is done."""
+
+        def query(self):
+            return True
+
+        def synchronize(self):
+            pass
+
+    def fail(_):
+        raise ValueError("wrong pixels")
+
+    checks = DeferredChecks()
+    checks._pending.append((Copied(), torch.zeros(1), fail))
+    other = Thread(target=checks.run)
+    other.start()
+    other.join()
+    with pytest.raises(ValueError, match="wrong pixels"):
+        checks.run()
+    checks._pending.extend([(Copied(), torch.zeros(1), fail)] * 2)
+    with pytest.raises(ValueError, match="wrong pixels"):
+        checks.run(wait=True)
+    checks.run()

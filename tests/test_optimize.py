@@ -1,6 +1,7 @@
 """Detectors made fast detect the same, and say by how much they do not."""
 
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch._inductor.utils import run_and_get_code
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, fuse_norms, optimize
-from ssd_zoo.detector.layers import ConvNormAct
+from ssd_zoo.detector.layers import ConvNormAct, L2Norm
 
 IMAGES = [torch.rand(3, 90, 120, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
@@ -183,3 +184,27 @@ def test_refuses_what_cannot_be():
         optimize(model.train())
     with pytest.raises(ValueError, match="Only models in evaluation mode"):
         compare_detections(model, model, IMAGES)
+
+
+def test_many_models_compile(monkeypatch):
+    # What is compiled does not matter here, but how often.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    image = torch.rand(3, 64, 64)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = ssd_zoo.ssdlite320_ultraface_slim(size=64, score_thresh=0.5).eval()
+        fast = optimize(model)
+        for images in ([image], [image, image]):
+            with torch.no_grad():
+                expected = model(images)
+            assert_same_detections(fast(images), expected)
+
+
+def test_lengths_of_channels_are_the_same_in_half_precision():
+    norm = L2Norm(512, 20.0)
+    features = torch.zeros(1, 512, 1, 2)
+    features[..., 1] = 4000
+    expected = norm(features)
+    with torch.no_grad():
+        torch.testing.assert_close(norm.half()(features.half()).float(), expected, rtol=1e-3, atol=0)

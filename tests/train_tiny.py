@@ -21,9 +21,9 @@ from ssd_zoo.training.processes import process
 warnings.simplefilter("error")
 
 
-def build():
+def build(size=64):
     torch.manual_seed(0)
-    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=CATEGORIES)
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=size, categories=CATEGORIES)
 
 
 def data(folder):

@@ -1,7 +1,9 @@
 """Inference, training and post-processing against torchvision's, in one process, in turn."""
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,9 +42,20 @@ def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[R
             if device().type == "cuda":
                 mixed = {f"torchvision, {HALF}": _call(theirs, images), **_kind(f"ssd_zoo, {HALF}", ours, images)}
                 contenders |= {kind: _mixed_precision(run) for kind, run in mixed.items()}
-            with torch.inference_mode():
-                times = alternate(contenders, seconds=seconds, at_least=3 if device().type == "cuda" else 5)
-            yield {"model": name, "batch": batch, "times": times, "detections": str(change)}
+            with _while_memory_lasts(name, batch):
+                with torch.inference_mode():
+                    times = alternate(contenders, seconds=seconds, at_least=3 if device().type == "cuda" else 5)
+                yield {"model": name, "batch": batch, "times": times, "detections": str(change)}
+
+
+@contextmanager
+def _while_memory_lasts(model: str, batch: int) -> Iterator[None]:
+    """Leaves out what is too large for a GPU."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        print(f"{model}, batch {batch}, is left out: {error}", file=sys.stderr)
 
 
 def _call(model: torch.nn.Module, images: list[Tensor]) -> Callable[[], object]:
@@ -81,8 +94,9 @@ def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Ro
             if device().type == "cuda":
                 contenders = {kind: steps[kind] for kind in kinds}
                 contenders |= {f"{kind}, {HALF}": _mixed_precision(step) for kind, step in steps.items()}
-            contenders["ssd_zoo, loss and matching"] = _losses(ours, images, targets)
-            yield {"model": name, "batch": batch, "times": alternate(contenders, seconds=seconds, at_least=3)}
+            with _while_memory_lasts(name, batch):
+                contenders["ssd_zoo, loss and matching"] = _losses(ours, images, targets)
+                yield {"model": name, "batch": batch, "times": alternate(contenders, seconds=seconds, at_least=3)}
 
 
 def _step(model: Any, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Callable[[], object]:

@@ -1,8 +1,9 @@
 """Values of options, checked."""
 
 import argparse
+import math
 
-__all__ = ["count", "fraction", "positive", "positive_size"]
+__all__ = ["count", "fraction", "number", "positive", "positive_size"]
 
 
 def count(text: str) -> int:
@@ -14,13 +15,25 @@ def count(text: str) -> int:
 
 def fraction(text: str) -> float:
     """Reads a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
+    value = _float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
     return value
+
+
+def number(text: str) -> float:
+    """Reads a number from 0."""
+    value = _float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number from 0, got {text!r}")
+    return value
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def positive(text: str) -> int:

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from ssd_zoo.cli._models import build_model
-from ssd_zoo.cli._values import fraction, positive, positive_size
+from ssd_zoo.cli._values import count, fraction, number, positive, positive_size
 from ssd_zoo.data import DetectionDataset, fit_default_boxes, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.presets import Augmentation
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
     data.add_argument("--cache", action="store_true", help="keep all images in memory")
     data.add_argument("--cache-longest", type=positive, metavar="PX", help="longest side of cached images")
-    data.add_argument("--workers", type=int, default=0, help="processes that read images (default: %(default)s)")
+    data.add_argument("--workers", type=count, default=0, help="processes that read images (default: %(default)s)")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
@@ -62,23 +64,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--flip-vertically", action="store_true", help="turn images upside down too")
     training.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="(default: %(default)s)")
-    training.add_argument("--learning-rate", type=float, help="(default: .01 for sgd, .001 for adamw)")
-    training.add_argument("--backbone-scale", type=float, default=1.0,
+    training.add_argument("--learning-rate", type=number, help="(default: .01 for sgd, .001 for adamw)")
+    training.add_argument("--backbone-scale", type=number, default=1.0,
                           help="the backbone's learning rate over the head's (default: %(default)s)")  # fmt: skip
     training.add_argument("--freeze-backbone", action="store_true", help="leave the pretrained backbone as it is")
-    training.add_argument("--weight-decay", type=float, default=5e-4, help="(default: %(default)s)")
+    training.add_argument("--weight-decay", type=number, default=5e-4, help="(default: %(default)s)")
     training.add_argument("--schedule", choices=("cosine", "step", "constant"), default="cosine",
                           help="(default: %(default)s)")  # fmt: skip
-    training.add_argument("--warmup-steps", type=int, help="(default: a twentieth of the training, at most 500)")
+    training.add_argument("--warmup-steps", type=count, help="(default: a twentieth of the training, at most 500)")
     training.add_argument("--batch-norm", choices=("train", "frozen", "sync"), default="train",
                           help="frozen for small batches, sync for several GPUs (default: %(default)s)")  # fmt: skip
-    training.add_argument("--ema-decay", type=float, default=0.9998, metavar="D",
+    training.add_argument("--ema-decay", type=fraction, default=0.9998, metavar="D",
                           help="of the average of weights, 0 for none (default: %(default)s)")  # fmt: skip
-    training.add_argument("--clip-norm", type=float, default=10.0, help="0 for none (default: %(default)s)")
+    training.add_argument("--clip-norm", type=number, default=10.0, help="0 for none (default: %(default)s)")
     training.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), help="(default: accelerate's)")
-    training.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    training.add_argument("--seed", type=count, default=0,
+                          help="of new layers, order and augmentation (default: %(default)s)")  # fmt: skip
     training.add_argument("--evaluate-every", type=positive, default=1, metavar="EPOCHS", help="(default: %(default)s)")
-    training.add_argument("--checkpoint-seconds", type=float, default=300, help="(default: %(default)s)")
+    training.add_argument("--checkpoint-seconds", type=number, default=300, help="(default: %(default)s)")
     training.add_argument("--device", choices=("cpu",), help="leave a GPU alone")
     training.add_argument("--no-tensorboard", action="store_true", help="write no events for TensorBoard")
     training.add_argument("--quiet", action="store_true", help="print neither report nor progress")
@@ -94,8 +97,14 @@ def run(args: argparse.Namespace) -> int:
     names = splits(args.data)
     train_split = args.train_split or ("train" if "train" in names else None)
     val_split = args.val_split or next((name for name in ("val", "valid", "validation") if name in names), None)
+    if train_split is None and val_split is not None and names == [val_split]:
+        raise ValueError(
+            f"{args.data} has the split {val_split} alone; trained and measured on the same images, AP says nothing. "
+            "Name the splits by --train-split and --val-split if that is meant."
+        )
     given = ["background", *(name.strip() for name in args.categories.split(","))] if args.categories else None
     train = open_dataset(args.data, train_split, categories=given)
+    torch.manual_seed(args.seed)
     model = _build(args, train.categories)
     train = _check("training", train, model, args, talks)
     if args.fit_default_boxes:
@@ -147,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"ssd-zoo: {error}", file=sys.stderr)
         return 1
     if talks:
-        best = f", best AP {result.best:.4f}" if validation is not None else ""
+        best = f", best AP {result.best:.4f}" if result.best >= 0 else ""
         print(f"{args.output}/best{best}")
     return 0
 

@@ -1,5 +1,6 @@
 """Checks of values that a device has yet to compute."""
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -12,14 +13,19 @@ class DeferredChecks:
     """Checks values on a GPU when they are there, so that nothing waits for them.
 
     Values on the CPU are checked at once. Those on a GPU are copied to the CPU in the background, and checked with the
-    first `run` that finds the copy ready. A copy of this object, or what is unpickled, has nothing to check.
+    first `run` of the same thread that finds the copy ready. A copy of this object, or what is unpickled, has nothing
+    to check.
     """
 
     def __init__(self) -> None:
-        self._pending: list[tuple[torch.cuda.Event, Tensor, Callable[[Tensor], None]]] = []
+        self._of_thread = threading.local()
 
     def __reduce__(self) -> tuple[type["DeferredChecks"], tuple[()]]:
         return DeferredChecks, ()
+
+    @property
+    def _pending(self) -> list[tuple[torch.cuda.Event, Tensor, Callable[[Tensor], None]]]:
+        return self._of_thread.__dict__.setdefault("pending", [])
 
     def add(self, values: Tensor, check: Callable[[Tensor], None]) -> None:
         """Checks values now or later.
@@ -41,9 +47,15 @@ class DeferredChecks:
         """Checks what is there.
 
         Args:
-            wait: Whether to wait for what is not.
+            wait: Whether to wait for what is not. If there is an error, it stands for all.
         """
-        while self._pending and (wait or self._pending[0][0].query()):
-            event, copied, check = self._pending.pop(0)
+        pending = self._pending
+        while pending and (wait or pending[0][0].query()):
+            event, copied, check = pending.pop(0)
             event.synchronize()
-            check(copied)
+            try:
+                check(copied)
+            except ValueError:
+                if wait:
+                    pending.clear()
+                raise

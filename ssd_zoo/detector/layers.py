@@ -146,4 +146,6 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.weight.view(1, -1, 1, 1) * F.normalize(features, dim=1)
+        # float16 holds neither sums of squares nor the least length that is divided by.
+        precise = features.to(torch.promote_types(features.dtype, torch.float32))
+        return self.weight.view(1, -1, 1, 1) * F.normalize(precise, dim=1).to(features.dtype)

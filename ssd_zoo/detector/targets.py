@@ -75,13 +75,18 @@ def _check_target(target: Any, i: int, device: torch.device) -> dict[str, Tensor
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"targets[{i}]['labels'] has dtype {labels.dtype}; expected integers.")
-    if isinstance(boxes, BoundingBoxes) and boxes.format != BoundingBoxFormat.XYXY:
-        raise ValueError(
-            f"targets[{i}]['boxes'] are in the format {boxes.format.name}; convert them with "
-            "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY')."
-        )
+    check_format(f"targets[{i}]['boxes']", boxes)
     boxes, labels = (value.as_subclass(Tensor) if isinstance(value, TVTensor) else value for value in (boxes, labels))
     return {"boxes": boxes if boxes.dtype == torch.float64 else boxes.float(), "labels": labels.long()}
+
+
+def check_format(name: str, boxes: Any) -> None:
+    """Raises ValueError if boxes say that they are something else than xyxy."""
+    if isinstance(boxes, BoundingBoxes) and boxes.format != BoundingBoxFormat.XYXY:
+        raise ValueError(
+            f"{name} are in the format {boxes.format.name}; convert them with "
+            "torchvision.transforms.v2.ConvertBoundingBoxFormat('XYXY')."
+        )
 
 
 def target_faults(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ssd_zoo.data.presets import collate
+from ssd_zoo.detector.targets import check_format
 
 __all__ = ["Place", "Plan", "SeededSamples", "derive_seed", "make_loader"]
 
@@ -126,17 +127,27 @@ class SeededSamples(Dataset[Any]):
                 np.random.set_state(states[1])
 
 
-def make_loader(samples: SeededSamples, plan: Plan, start_step: int, num_workers: int) -> DataLoader[Any]:
+def make_loader(
+    samples: SeededSamples, plan: Plan, start_step: int, num_workers: int, *, pin_memory: bool = False
+) -> DataLoader[Any]:
     """Makes the loader of all parts of batches from a step on; its workers stay until the training ends."""
     sampler: Sequence[list[Place]] = _Stream(plan, start_step)  # type: ignore[assignment]
     return DataLoader(
         samples,
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=_collate,
         worker_init_fn=_ignore_interrupt,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
     )
+
+
+def _collate(batch: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], list[dict[str, Any]]]:
+    images, targets = collate(batch)
+    for i, target in enumerate(targets):
+        # Pinned boxes forget their format.
+        check_format(f"targets[{i}]['boxes']", target.get("boxes"))
+    return images, targets
 
 
 class _Stream:

@@ -51,6 +51,11 @@ def check_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
     for name, value in now.items():
         if before.get(name) != value:
             raise ValueError(
-                f"The run of {file} began with {name}={before.get(name)!r}, so it can't go on with {value!r}. Use the "
-                "same setting, or another output folder."
+                f"The run of {file} began with {name}={_short(before.get(name))}, so it can't go on with "
+                f"{_short(value)}. Use the same setting, or another output folder."
             )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

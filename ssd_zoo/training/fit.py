@@ -1,5 +1,6 @@
 """Fine-tuning by one call."""
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,16 @@ from ssd_zoo.training.checkpoints import check_same, read_checkpoint
 from ssd_zoo.training.logs import TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
-from ssd_zoo.training.optimizers import OptimizerName, ScheduleName, make_ema, make_optimizer, make_schedule
+from ssd_zoo.training.optimizers import (
+    OptimizerName,
+    ScheduleName,
+    make_ema,
+    make_optimizer,
+    make_schedule,
+    synchronise_norms,
+)
 from ssd_zoo.training.processes import all_gather, process
+from ssd_zoo.zoo.config import describe
 
 __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
 
@@ -127,7 +136,7 @@ def fit(
             for no average.
         clip_norm: Largest norm of the gradient; None for any.
         mixed_precision: `"no"`, `"fp16"` or `"bf16"`; by default accelerate's configuration.
-        seed: What order and augmentation depend on.
+        seed: What order and augmentation depend on. A model's new layers were drawn before, when it was built.
         num_workers: Processes that read and augment images.
         evaluate_every: Epochs between evaluations, when models, curves and pictures are written too; the last counts
             always.
@@ -156,7 +165,9 @@ def fit(
         >>> fit(model, train, validation=val, output="runs/cells").best  # doctest: +SKIP
         0.57
     """
-    _check(model, dataset, validation, batch_norm)
+    _check(model, dataset, validation, batch_norm, evaluate_every)
+    # What can't be done at the end shall not be found out there.
+    described = describe(model)
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
@@ -172,7 +183,7 @@ def fit(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    model = _place(model, accelerator.device, batch_norm, freeze_backbone)
+    model = _place(model, accelerator, batch_norm, freeze_backbone)
     settings: dict[str, Any] = {
         "num_images": plan.num_images,
         "batch_size": batch_size,
@@ -180,7 +191,9 @@ def fit(
         "seed": seed,
         "augmentation": augmentation if isinstance(augmentation, str) else None,
         "flip_vertically": flip_vertically,
-        "categories": model.categories,
+        **{key: described[key] for key in ("builder", "categories", "default_boxes")},
+        "size": list(model.size),
+        **described["settings"],
         "optimizer": optimizer,
         "learning_rate": _LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate,
         "backbone_scale": backbone_scale,
@@ -206,9 +219,11 @@ def fit(
         plain, schedule, steps=plan.steps, warmup_steps=settings["warmup_steps"], milestones=milestones
     )
     ema = None if ema_decay is None else make_ema(model, ema_decay)
+    _check_output(Path(output), resume, evaluates=validation is not None)
     start = _load(Path(output), settings, resume, model, plain, ema, accelerator.scaler)
     _check_shared(start.step, output)
-    wrapped, prepared = accelerator.prepare(model, plain)
+    # An optimizer's state is where its model is; moved as a whole, its counts of steps would be on the GPU as well.
+    wrapped, prepared = accelerator.prepare(model, plain, device_placement=[True, False])
     trainer = Trainer(
         accelerator=accelerator,
         model=model,
@@ -239,13 +254,17 @@ def fit(
     return FitResult(trainer.final, start.history, start.best, Path(output))
 
 
-def _check(model: Any, dataset: Any, validation: Any, batch_norm: str) -> None:
+def _check(model: Any, dataset: Any, validation: Any, batch_norm: str, evaluate_every: int) -> None:
     if not isinstance(model, SSD):
         raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
     if batch_norm not in get_args(BatchNormMode):
         raise ValueError(
             f"batch_norm must be one of {', '.join(map(repr, get_args(BatchNormMode)))}, got {batch_norm!r}."
         )
+    if evaluate_every < 1:
+        raise ValueError(f"evaluate_every counts epochs and must be at least 1, got {evaluate_every}.")
+    if validation is not None and len(validation) == 0:
+        raise ValueError("The validation data has no images. Give other data, or None to measure no AP.")
     for data in (dataset, validation):
         categories = getattr(data, "categories", None)
         # The background bears many names.
@@ -256,18 +275,32 @@ def _check(model: Any, dataset: Any, validation: Any, batch_norm: str) -> None:
             )
 
 
-def _place(model: SSD, device: torch.device, batch_norm: str, freeze_backbone: bool) -> SSD:
+def _check_output(output: Path, resume: bool, *, evaluates: bool) -> None:
+    """Looks whether a run can write what it will, and would write over nothing."""
+    for package in ("matplotlib", *(["faster_coco_eval"] if evaluates else [])):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f'Training needs {package} for its results: pip install "ssd_zoo[train]".')
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"The run's folder {output} can't be made: {error.strerror}") from error
+    if not resume and any((output / name).exists() for name in ("checkpoint.pt", "best", "last", "metrics.csv")):
+        raise ValueError(f"{output} holds a run; go on with it by resume=True (--resume), or use another folder.")
+
+
+def _place(model: SSD, accelerator: Any, batch_norm: str, freeze_backbone: bool) -> SSD:
     """Moves a model to where it is trained, and freezes or converts what shall be."""
     if freeze_backbone:
         new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
         for name, parameter in model.backbone.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(new))
     if batch_norm == "sync":
-        if device.type != "cuda":
+        if accelerator.device.type != "cuda":
             raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if accelerator.num_processes > 1:
+            model = synchronise_norms(model)
     # In the layout of the images; on a CPU that is a third faster.
-    return model.to(device).to(memory_format=torch.channels_last)
+    return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
 def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[..., Any] | None:
@@ -298,10 +331,8 @@ def _load(
 ) -> Progress:
     """Puts a run's checkpoint, where there is one, into what was built afresh, and gives how far the run is."""
     file = output / "checkpoint.pt"
-    if not file.exists():
+    if not resume or not file.exists():
         return Progress()
-    if not resume:
-        raise ValueError(f"{output} holds a run; go on with it by resume=True (--resume), or use another folder.")
     for unfinished in output.glob(".*.part"):
         unfinished.unlink(missing_ok=True)
     state = read_checkpoint(file)

@@ -76,7 +76,14 @@ class Trainer:
 
     def run(self) -> None:
         """Trains from where the progress is to the end."""
-        parts = iter(make_loader(self.samples, self.plan, self.progress.step, self.num_workers))
+        loader = make_loader(
+            self.samples,
+            self.plan,
+            self.progress.step,
+            self.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        parts = iter(loader)
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
             while self._finish_epoch() and self.progress.step < self.plan.steps:
@@ -165,13 +172,20 @@ class Trainer:
         pause = epoch % self.evaluate_every == 0 or epoch == self.plan.epochs
         if self.validation is not None and pause:
             evaluation = evaluate(
-                self.final, self.validation, num_workers=self.num_workers, progress=self.show, losses=True
+                self.final,
+                self.validation,
+                categories=self.model.categories,
+                num_workers=self.num_workers,
+                progress=self.show,
+                losses=True,
             )
             row |= {**evaluation.metrics, **evaluation.losses}
         self.progress.history.append(row)
-        better = evaluation is not None and evaluation.metrics["AP"] > self.progress.best
-        if evaluation is not None and better:
-            self.progress.best = evaluation.metrics["AP"]
+        better = False
+        if evaluation is not None:
+            # Where there are no objects all are alike, and the latest counts.
+            better = evaluation.metrics["AP"] > self.progress.best or evaluation.metrics["AP"] < 0
+            self.progress.best = max(self.progress.best, evaluation.metrics["AP"])
         self.progress.sums, self.progress.seconds = {}, 0.0
         if pause:
             if self.accelerator.is_main_process:
@@ -197,7 +211,7 @@ class Trainer:
         write_table(history, self.output / "metrics.csv")
         plot_curves(history, self.output / "curves.png")
         if evaluation is not None:
-            draw_records(evaluation, self.validation, self.output / "pictures")
+            draw_records(evaluation, self.validation, self.model.categories, self.output / "pictures")
         if self.tensorboard is not None:
             numbers = {f"epoch/{name}": value for name, value in history[-1].items() if name not in ("epoch", "step")}
             self.tensorboard.write(self.progress.step, numbers)

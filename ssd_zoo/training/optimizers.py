@@ -1,12 +1,22 @@
 """Optimizers, schedules and averages of weights; the latter two are timm's."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
 
-__all__ = ["OptimizerName", "ScheduleName", "freeze_norms", "make_ema", "make_optimizer", "make_schedule"]
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = [
+    "OptimizerName",
+    "ScheduleName",
+    "freeze_norms",
+    "make_ema",
+    "make_optimizer",
+    "make_schedule",
+    "synchronise_norms",
+]
 
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "step", "constant"]
@@ -112,3 +122,13 @@ def freeze_norms(model: nn.Module, *, whole: bool) -> None:
             frozen = not any(parameter.requires_grad for parameter in module.parameters())
             if whole or frozen:
                 module.eval()
+
+
+def synchronise_norms(model: SSD) -> SSD:
+    """Gives the model with batch norms that share a batch's statistics among processes, by timm.
+
+    torch's own function would lose the activations that timm's norms hold.
+    """
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    return cast(SSD, convert_sync_batchnorm(model))

@@ -1,5 +1,6 @@
 """Pictures of how good a detector is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +78,20 @@ def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
 
 
 def draw_records(
-    evaluation: "Evaluation", dataset: Any, folder: Path, *, most: int = 8, score_thresh: float = 0.4
+    evaluation: "Evaluation",
+    dataset: Any,
+    categories: Sequence[str],
+    folder: Path,
+    *,
+    most: int = 8,
+    score_thresh: float = 0.4,
 ) -> None:
     """Draws what was found in some images of a data set, spread over it.
 
     Args:
         evaluation: Of that data set.
         dataset: Gives the images, uint8 or between 0 and 1.
+        categories: Names of the classes, background first.
         folder: Where the pictures go.
         most: How many.
         score_thresh: Least score of what is drawn.
@@ -98,5 +106,5 @@ def draw_records(
         found = {"boxes": record.found_boxes, "labels": record.found_labels, "scores": record.scores}
         pixels = (image[:3] * 255).round().byte()
         pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
-        picture = draw_detections(pixels, {key: value[order] for key, value in found.items()}, dataset.categories)
+        picture = draw_detections(pixels, {key: value[order] for key, value in found.items()}, categories)
         picture.save(folder / f"{i:05d}.jpg", quality=90)
