@@ -1,6 +1,7 @@
 """Data sets in every layout give the same targets, and bad files tell where they are bad."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -67,6 +68,41 @@ def test_coco_keeps_its_ids(tmp_path):
     assert [target["image_id"] for _, target in dataset] == [7, 8, 9]
 
 
+COCO_FILES = [
+    ("annotations/annotations_{}.json", "{}"),
+    ("annotations/instances_{}2017.json", "{}"),
+    ("annotations/instances_{}2017.json", "{}2017"),
+    ("annotations/instances_{}2017.json", "images/{}2017"),
+    ("instances_{}-2014.json", "{}"),
+    ("{}_coco.json", "{}"),
+    ("{}2017_annotations.json", "images/{}"),
+    ("{}/_annotations.coco.json", "{}"),
+]
+
+
+@pytest.mark.parametrize(("file", "folder"), COCO_FILES)
+def test_coco_reads_the_images_of_its_own_split(tmp_path, file, folder):
+    for split in ("train", "val"):
+        written, images = tmp_path / file.format(split), tmp_path / folder.format(split)
+        made = make_coco(tmp_path / "made" / split)
+        for old, new in ((made.parent / "images", images), (made, written)):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.rename(new)
+    for split in ("train", "val"):
+        dataset = open_dataset(tmp_path / file.format(split))
+        assert dataset.images[0].file == tmp_path / folder.format(split) / "first.png"
+        assert dataset.images[0].file.is_file()
+
+
+def test_coco_reads_no_other_splits_images(tmp_path):
+    file = make_coco(tmp_path, "val")
+    (tmp_path / "images").rename(tmp_path / "train")
+    with pytest.raises(
+        FileNotFoundError, match=r"first\.png and so on, are not in .*, nor in .* images, val, images/val"
+    ):
+        open_dataset(file)
+
+
 def test_real_data(test_data):
     cells = open_dataset(test_data / "bccd", "train")
     assert cells.categories == ["background", "Platelets", "RBC", "WBC"]
@@ -81,12 +117,104 @@ def test_real_data(test_data):
     assert (len(boards), sum(len(entry.objects) for entry in boards.images)) == (200, 1416)
 
 
+def test_voc_names_may_hold_blanks(tmp_path):
+    pictures = [PICTURES[0]._replace(name="a photo"), PICTURES[2]._replace(name="a")]
+    make_voc(tmp_path, "train", pictures)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a photo  1\na -1\na photo\n\n")
+    dataset = open_dataset(tmp_path)
+    assert [entry.file.name for entry in dataset.images] == ["a photo.png", "a.png"]
+    assert [problem.rpartition("/")[2] for problem in dataset.annotations.problems] == [
+        "train.txt:3: a photo occurs twice"
+    ]
+
+
+def test_yolo_folder_without_splits(tmp_path):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "images/.cache").mkdir()
+    assert splits(tmp_path) == ["train"]
+    for kind in ("images", "labels"):
+        for file in (tmp_path / kind / "train").iterdir():
+            file.rename(tmp_path / kind / file.name)
+    assert splits(tmp_path) == ["all"]
+    assert len(open_dataset(tmp_path, categories=CATEGORIES)) == 3
+    (tmp_path / "images/first.png").rename(tmp_path / "images/train/first.png")
+    with pytest.raises(ValueError, match=r"images holds images both directly and in subfolders, such as .*first\.png"):
+        splits(tmp_path)
+
+
 def test_yolo_without_names(tmp_path):
     make_yolo(tmp_path)
     (tmp_path / "data.yaml").unlink()
     with pytest.raises(ValueError, match="needs the names of its classes"):
         open_dataset(tmp_path, "train")
     assert open_dataset(tmp_path, "train", categories=CATEGORIES).categories == CATEGORIES
+
+
+def test_yolo_classes_are_found_by_their_names(tmp_path):
+    make_yolo(tmp_path)
+    by_default = open_dataset(tmp_path)
+    asked = ["background", "bird", "dog", "cat"]
+    dataset = open_dataset(tmp_path, categories=asked)
+    assert (by_default.category_ids, dataset.category_ids) == ([0, 0, 1], [0, 2, 1, 0])
+    for (_, target), (_, expected) in zip(dataset, by_default, strict=True):
+        named = [dataset.categories[label] for label in target["labels"]]
+        assert named == [CATEGORIES[label] for label in expected["labels"]]
+    with pytest.raises(ValueError, match=r"first\.txt:2: class 1 is dog, which is not among the categories bird, cat"):
+        open_dataset(tmp_path, categories=["background", "bird", "cat"])
+
+
+def test_yolo_may_name_a_class_background(tmp_path):
+    make_yolo(tmp_path)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("cat", "background"))
+    dataset = open_dataset(tmp_path)
+    again = open_dataset(tmp_path, categories=dataset.categories)
+    assert again.images == dataset.images
+    assert [thing.label for thing in again.images[0].objects] == [1, 2]
+
+
+def test_yolo_classes_txt_is_obeyed_too(tmp_path):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    _, target = open_dataset(tmp_path, categories=["background", "dog", "cat"])[0]
+    assert target["labels"].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("names: {0: a, '1': b}", r"names must be numbered from 0 without gaps, got \[0, '1'\]"),
+        ("names: {1: a, 2: b}", r"names must be numbered from 0 without gaps, got \[1, 2\]"),
+        ("names: [yes, no, maybe, null]", r"not as text but as \[True, False, None\]; quote them"),
+        ("names: [a, a]", "two classes share a name"),
+        ("names: [a, b]\nnc: 3", "nc is 3, but there are 2 names"),
+    ],
+)
+def test_yolo_names_that_are_not_clear(tmp_path, content, message):
+    (tmp_path / "data.yaml").write_text(content)
+    with pytest.raises(ValueError, match=rf"data\.yaml: .*{message}"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "labels/train/first.txt", "list.txt"])
+def test_yolo_files_that_are_not_utf_8(tmp_path, name):
+    make_yolo(tmp_path)
+    yaml = tmp_path / "data.yaml"
+    if name == "list.txt":
+        yaml.write_text(yaml.read_text().replace("images/train", name))
+    (tmp_path / name).write_bytes("names: [Bär]".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} is not written in UTF-8: .*; save it as UTF-8"):
+        open_dataset(tmp_path)
+
+
+def test_yolo_poses_are_no_outlines(tmp_path):
+    make_yolo(tmp_path)
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write("kpt_shape: [17, 3]\n")
+    with pytest.raises(ValueError, match=r"data\.yaml has kpt_shape: .* leave kpt_shape out"):
+        open_dataset(tmp_path)
 
 
 def test_yolo_outlines_become_boxes(tmp_path):
@@ -119,6 +247,52 @@ def test_bad_files_tell_where(tmp_path, layout, file, old, new, message):
     (tmp_path / file).write_text(text.replace(old, new))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_dataset(tmp_path / file if layout == "coco" else tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value", "message"),
+    [
+        ("images", "height", None, "the image needs numbers as its height and width"),
+        ("images", "height", "60", "the image needs numbers as its height and width"),
+        ("images", "file_name", None, "the image needs a text as its file_name"),
+        ("images", "file_name", 7, "the image needs a text as its file_name"),
+        ("images", "id", [7], "the image needs a number as its id"),
+        ("categories", "id", "9", "the category needs a number as its id and a text as its name"),
+        ("categories", "name", None, "the category needs a number as its id and a text as its name"),
+        ("categories", "name", 5, "the category needs a number as its id and a text as its name"),
+        ("annotations", "id", None, "the annotation needs a number as its id"),
+        ("annotations", "image_id", [7], "the annotation needs a number as its image_id"),
+        ("annotations", "category_id", "3", "the annotation has the category_id '3', which is not among"),
+        ("annotations", "iscrowd", "0", "the annotation needs 0 or 1 as its iscrowd"),
+        ("annotations", "area", None, "the annotation needs a number as its area, or no area"),
+        ("annotations", "bbox", None, "the annotation needs four numbers, x, y, width and height, as its bbox"),
+        ("annotations", "bbox", [1, 2, 3], "the annotation needs four numbers, x, y, width and height, as its bbox"),
+        (
+            "annotations",
+            "bbox",
+            [1, 2, 3, "x"],
+            "the annotation needs four numbers, x, y, width and height, as its bbox",
+        ),
+    ],
+)
+def test_bad_coco_entries_tell_where(tmp_path, key, field, value, message):
+    file = make_coco(tmp_path)
+    content = json.loads(file.read_text())
+    content[key][0][field] = value
+    file.write_text(json.dumps(content, indent=1))
+    line = line_of_annotation(file, 0, key)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(file))}:{line}: {message}.*: {{'"):
+        open_dataset(file)
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_coco_entries_that_are_no_objects(tmp_path, key):
+    file = make_coco(tmp_path)
+    content = json.loads(file.read_text())
+    content[key].append("entry")
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"train\.json:1: the \w+ needs .*: 'entry'"):
+        open_dataset(file)
 
 
 @pytest.mark.parametrize("indent", [None, 1])

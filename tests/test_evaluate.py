@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 import torchvision
-from labelled import PICTURES, make_coco
+from labelled import PICTURES, make_coco, make_yolo
+from PIL import Image
 from torch import nn
 
 import ssd_zoo
@@ -13,7 +14,7 @@ from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
 from ssd_zoo.training import evaluate, evaluate_results, plot_confusion, plot_precision_recall
 from ssd_zoo.training.confusion import confusion_matrix
-from ssd_zoo.training.records import make_record
+from ssd_zoo.training.records import label_map, make_record
 from ssd_zoo.training.voc_ap import voc_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,7 +96,70 @@ def test_what_is_right_scores_one_whatever_the_ids(tmp_path):
     assert metrics["APlarge"] == -1
     results[0]["image_id"] = 1000
     (tmp_path / "results.json").write_text(json.dumps(results))
-    with pytest.raises(ValueError, match="results of the image 1000, which .* does not have"):
+    with pytest.raises(ValueError, match=r"results.json: \[0\] has the image_id 1000, .* they have 7, 8, 9\."):
+        evaluate_results(file, tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": 0}, "category_id 0, which the annotations do not have; they have 9, 3"),
+        ({"category_id": "3"}, "category_id '3', which the annotations do not have"),
+        ({"image_id": "7"}, "image_id '7', which the annotations do not have"),
+        ({"image_id": [7]}, r"image_id \[7\], which the annotations do not have"),
+        ({"bbox": [0, 0, float("nan"), 5]}, "needs a bbox of .* finite numbers"),
+        ({"bbox": [0, 0, 5]}, r"needs a bbox of .* got \[0, 0, 5\]"),
+        ({"bbox": None}, "needs a bbox of .* got None"),
+        ({"score": float("inf")}, "needs the score, a finite number, got inf"),
+        ({"score": "0.9"}, "needs the score, a finite number, got '0.9'"),
+        ({"score": None}, "needs the score, a finite number, got None"),
+    ],
+)
+def test_results_that_make_no_sense(tmp_path, change, message):
+    file = make_coco(tmp_path)
+    rows = [{**row, "score": 0.9} for row in json.loads(file.read_text())["annotations"]]
+    rows[1] |= change
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=rf"results\.json: \[1\] .*{message}"):
+        evaluate_results(file, tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("content", ["{}", "[5]", '[{"image_id": 7, "category_id": 3}]', "\x80"])
+def test_results_of_another_format(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match="results.json"):
+        evaluate_results(make_coco(tmp_path), tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("annotations", {"image_id": 1000}, "image_id 1000, which the annotations do not have; they have 7, 8, 9"),
+        ("annotations", {"category_id": 1}, "category_id 1, which the annotations do not have; they have 9, 3"),
+        ("annotations", {"bbox": [0, 0, 5]}, "needs a bbox"),
+        ("annotations", {"bbox": [0, 0, 5, float("inf")]}, "needs a bbox"),
+        ("annotations", {"bbox": ...}, "needs image_id, category_id and bbox"),
+        ("annotations", {"image_id": ...}, "needs image_id, category_id and bbox"),
+        ("annotations", {"iscrowd": None}, "needs the iscrowd, a finite number, got None"),
+        ("annotations", {"area": "big"}, "needs the area, a finite number, got 'big'"),
+        ("images", {"id": ...}, "needs the id, a number or a text"),
+        ("images", {"id": 7}, "has the id 7, which an entry before it has too"),
+        ("images", {"id": "8"}, "ids of one type, got 7 and '8'"),
+        ("categories", {"id": ...}, "needs the id, a number, got"),
+        ("categories", {"id": "3"}, "needs the id, a number, got"),
+        ("categories", {"id": 9}, "has the id 9, which an entry before it has too"),
+        ("categories", {"name": ...}, "needs the name, a text, got"),
+        ("categories", {"name": "dog"}, "has the name 'dog', which an entry before it has too"),
+    ],
+)
+def test_annotations_that_make_no_sense(tmp_path, key, change, message):
+    file = make_coco(tmp_path)
+    content = json.loads(file.read_text())
+    entry = {**content[key][1], **change}
+    content[key][1] = {name: value for name, value in entry.items() if value is not ...}
+    file.write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match=rf"instances_train\.json: {key}\[1\] .*{message}"):
         evaluate_results(file, tmp_path / "results.json")
 
 
@@ -122,6 +186,21 @@ def test_models_classes_are_found_by_name(tmp_path):
     assert (tmp_path / "confusion.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="knows none of the data set's classes"):
         evaluate(Oracle(found, ["background", "bird"]), dataset)
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_data", "expected"),
+    [
+        ("a A", "a A", [0, 1, 2]),
+        ("A a", "a A", [0, 2, 1]),
+        ("a A", "a", [0, 1, 0]),
+        ("A b", "a A", [0, 2, 0]),
+        ("Cat dog", "DOG cat", [0, 2, 1]),
+    ],
+)
+def test_case_is_folded_only_where_no_name_is_the_same(of_model, of_data, expected):
+    labels = label_map(["__background__", *of_model.split()], ["background", *of_data.split()])
+    assert labels.tolist() == expected
 
 
 def test_any_data_set_and_torchvisions_models():
@@ -199,6 +278,8 @@ def test_losses_do_not_depend_on_batches(tmp_path):
         ([], "Give either DATA and --model, or --annotations and --results"),
         (["--results", "r.json"], "needs both --annotations and --results"),
         (["tests"], "--model is missing"),
+        (["tests", "--model", "m", "--device", "nonsense"], "Device 'nonsense' can't be used"),
+        (["tests", "--model", "m", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, message, capsys):
@@ -216,3 +297,40 @@ def test_command_runs_a_saved_model(tmp_path, capsys):
     expected = evaluate(model, dataset)
     assert json.loads((tmp_path / "ap.json").read_text())["AP"] == pytest.approx(expected.metrics["AP"], abs=1e-6)
     assert "3 images" in capsys.readouterr().out
+
+
+def test_images_that_are_cut_off(tmp_path, capsys):
+    make_coco(tmp_path)
+    file = tmp_path / "images/third.png"
+    Image.effect_noise((50, 100), 50).save(file, "JPEG")  # Of a PNG the first bytes are enough to tell.
+    file.write_bytes(file.read_bytes()[:2000])
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
+    ssd_zoo.save_pretrained(model, tmp_path / "model")
+    arguments = ["evaluate", str(tmp_path), "--model", str(tmp_path / "model")]
+    assert main(arguments) == 2
+    assert "third.png can't be read" in capsys.readouterr().err
+    assert main([*arguments, "--on-invalid", "drop"]) == 0
+    printed = capsys.readouterr()
+    assert "2 images" in printed.out
+    assert "third.png can't be read" in printed.err
+
+
+def test_categories_where_the_data_has_no_names(tmp_path, capsys):
+    (make_yolo(tmp_path) / "data.yaml").unlink()
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
+    ssd_zoo.save_pretrained(model, tmp_path / "model")
+    arguments = ["evaluate", str(tmp_path), "--model", str(tmp_path / "model")]
+    assert main(arguments) == 2
+    assert "needs the names of its classes" in capsys.readouterr().err
+    assert main([*arguments, "--categories", "cat, dog"]) == 0
+    assert "dog  AP" in capsys.readouterr().out
+
+
+def test_weights_that_there_are_not(tmp_path, capsys):
+    make_coco(tmp_path)
+    arguments = ["evaluate", str(tmp_path), "--weights", "NOPE", "--model"]
+    assert main([*arguments, "fasterrcnn_resnet50_fpn"]) == 2
+    assert "has no weights 'NOPE'; --weights may be COCO_V1, DEFAULT." in capsys.readouterr().err
+    (tmp_path / "model").mkdir()
+    assert main([*arguments, str(tmp_path / "model")]) == 2
+    assert "is a saved model and has its weights; leave out --weights" in capsys.readouterr().err

@@ -222,6 +222,17 @@ def test_images_of_a_folder(tree):
     assert find_images([tree / "sub"]) == [tree / "sub/c d.webp", tree / "sub/é.tif"]
 
 
+def test_linked_folders_are_followed_and_loops_end(tree):
+    (tree / ".cache/up").symlink_to(tree)
+    (tree / "also").symlink_to(".cache")
+    (tree / "empty/sub").symlink_to(tree / "sub")
+    (tree / "sub/loop").symlink_to(tree / "sub")
+    (tree / "gone.jpg").symlink_to("nowhere")
+    found = ["a.PNG", "also/e.jpg", "b.jpg", "sub/c d.webp", "sub/é.tif", "x[1].jpg"]
+    assert names(find_images(["."])) == found
+    assert names(find_images(["empty"])) == ["empty/sub/c d.webp", "empty/sub/é.tif"]
+
+
 def test_hidden_folder_that_was_asked_for(tree):
     assert names(find_images([".cache"])) == [".cache/e.jpg"]
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import nn
 
@@ -10,7 +11,7 @@ import ssd_zoo
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._registry import get_model, get_model_weights, list_models, propose
 
-__all__ = ["build_model", "load_model"]
+__all__ = ["build_model", "load_model", "pick_device"]
 
 
 def build_model(name: str, weights: str | None, **config: Any) -> SSD:
@@ -35,16 +36,32 @@ def build_model(name: str, weights: str | None, **config: Any) -> SSD:
 
 def load_model(name: str, weights: str | None, *, progress: bool) -> tuple[nn.Module, list[str]]:
     """Loads a trained model and the names of its classes: ours, a saved one, or one of torchvision's detectors."""
-    if Path(name).exists():
-        model = ssd_zoo.from_pretrained(name)
-        return model, model.categories
-    if name in list_models():
-        if not get_model_weights(name).__members__:
+    saved = Path(name).exists()
+    if saved or name in list_models():
+        if not saved and not get_model_weights(name).__members__:
             raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
         model = build_model(name, weights, progress=progress)
         return model, model.categories
     theirs = torchvision.models.list_models(module=torchvision.models.detection)
     if name not in theirs:
         raise ValueError(f"There is no model or folder {name!r}. {propose(name, [*list_models(), *theirs])}")
-    entry = torchvision.models.get_model_weights(name)[weights or "DEFAULT"]
+    published = torchvision.models.get_model_weights(name).__members__
+    if weights is not None and weights not in published:
+        raise ValueError(f"{name} has no weights {weights!r}; --weights may be {', '.join(published)}.")
+    entry = published[weights or "DEFAULT"]
     return torchvision.models.get_model(name, weights=entry, progress=progress), entry.meta["categories"]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Gives the device of that name, by default a GPU if there is one.
+
+    Raises:
+        ValueError: If it can't be used.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"Device {name!r} can't be used: {str(error).splitlines()[0]}") from error
+    return device

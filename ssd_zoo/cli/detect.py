@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssd_zoo.cli._models import build_model
+from ssd_zoo.cli._models import build_model, pick_device
 from ssd_zoo.cli._output import (
     check_targets,
     image_ids,
@@ -103,12 +103,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> SSD:
     if not Path(args.model).exists() and not get_model_weights(args.model).__members__:
         raise ValueError(f"There are no weights for {args.model}; ssd-zoo list shows the models that have some.")
-    name = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"Device {name!r} can't be used: {str(error).splitlines()[0]}") from error
+    device = pick_device(args.device)
     model = build_model(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
     return model.eval().to(device)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ssd_zoo.cli._models import load_model
+from ssd_zoo.cli._models import load_model, pick_device
 from ssd_zoo.cli._output import check_targets
-from ssd_zoo.cli._values import positive
+from ssd_zoo.cli._values import count, positive
 from ssd_zoo.data import inspect_dataset, open_dataset, usable
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder or file of labelled images")
     parser.add_argument("--split", metavar="NAME", help="which part of it (default: the only one)")
+    parser.add_argument("--categories", metavar="NAME,NAME", help="names of the classes, where the data has none")
     parser.add_argument("--model", metavar="NAME", help="a model's name or a saved model")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
                         help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=0, help="processes that read images (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotations in COCO's format")
     parser.add_argument("--results", type=Path, metavar="FILE", help="results in COCO's format")
@@ -74,13 +75,11 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
 
     if args.model is None:
         raise ValueError("--model is missing: a model's name or a saved model.")
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        device = PartialState(cpu=device.type == "cpu").device
-    dataset = open_dataset(args.data, args.split)
-    report = inspect_dataset(dataset, read_images=False)
+    device = _device(args.device)
+    given = ["background", *(name.strip() for name in args.categories.split(","))] if args.categories else None
+    dataset = open_dataset(args.data, args.split, categories=given)
+    # Only a whole image tells whether it is cut off. Where that is an error, reading it for the detector will say so.
+    report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if report.problems and args.on_invalid == "drop" and not args.quiet:
         print("\n".join(f"problem: {problem}" for problem in report.problems[:20]), file=sys.stderr)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
@@ -93,3 +92,14 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
             num_workers=args.workers,
             progress=not args.quiet,
         )
+
+
+def _device(name: str | None) -> torch.device:
+    """Gives the device asked for, or of several processes each its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return pick_device(name)
+    from accelerate import PartialState
+
+    own = PartialState(cpu=name == "cpu").device
+    pick_device(name)
+    return own

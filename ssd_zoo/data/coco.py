@@ -10,7 +10,19 @@ from typing import Any
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage, LabelledObject
 
-__all__ = ["find_coco", "line_of_annotation", "read_coco", "read_coco_json"]
+__all__ = ["coco_split", "find_coco", "line_of_annotation", "read_coco", "read_coco_json"]
+
+# train of instances_train2017, train_coco and the like.
+_AFFIXED_SPLIT = re.compile(
+    r"^(?:(?:instances|annotations|coco|labels)_)*(.*?)(?:[_-]?20\d\d)?(?:_(?:instances|annotations|coco|labels))*$"
+)
+
+
+def coco_split(file: Path) -> str:
+    """Gives the split of a JSON file: `instances_train.json` is `train`, `valid/_annotations.coco.json` is `valid`."""
+    if file.name == "_annotations.coco.json":
+        return file.parent.name
+    return file.stem.removeprefix("instances_").removeprefix("annotations_")
 
 
 def find_coco(folder: Path) -> dict[str, Path]:
@@ -19,12 +31,8 @@ def find_coco(folder: Path) -> dict[str, Path]:
     Returns:
         Files by split: `instances_train.json` is `train`, `valid/_annotations.coco.json` is `valid`.
     """
-    found = {}
-    for file in sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob("*/_annot*.json")]):
-        if file.name == "_annotations.coco.json":
-            found[file.parent.name] = file
-        else:
-            found[file.stem.removeprefix("instances_").removeprefix("annotations_")] = file
+    files = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob("*/_annot*.json")])
+    found = {coco_split(file): file for file in files}
     return {name: file for name, file in found.items() if _looks_like_coco(file)}
 
 
@@ -71,9 +79,9 @@ def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotation
     names, labels, ids = _categories(content["categories"], categories, file)
     entries: dict[int, tuple[dict[str, Any], list[LabelledObject]]] = {}
     for i, image in enumerate(content["images"]):
-        if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
+        if reason := _bad_image(image):
             line = line_of_annotation(file, i, "images")
-            raise ValueError(f"{file}:{line}: an image needs id and file_name, got {image!r:.200}.")
+            raise ValueError(f"{file}:{line}: the image {reason}: {image!r:.200}")
         if image["id"] in entries:
             line = line_of_annotation(file, i, "images")
             problems.append(f"{file}:{line}: image id {image['id']} occurs twice; the first counts")
@@ -82,13 +90,13 @@ def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotation
     seen: set[Any] = set()
     for i, annotation in enumerate(content["annotations"]):
         try:
+            _check_annotation(annotation)
             image_id, thing = annotation["image_id"], _object(annotation, labels, i)
-            known = image_id in entries
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             line = line_of_annotation(file, i)
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{file}:{line}: the annotation {what}: {annotation!r:.200}") from error
-        if not known:
+        if image_id not in entries:
             problems.append(f"{file}:{line_of_annotation(file, i)}: image_id {image_id} is no image's")
         elif annotation.get("id", object()) in seen:
             problems.append(f"{file}:{line_of_annotation(file, i)}: annotation id {annotation['id']} occurs twice")
@@ -98,7 +106,7 @@ def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotation
             seen.add(annotation["id"])
     folder = _image_folder(file, [image["file_name"] for image, _ in entries.values()])
     images = [
-        LabelledImage(folder / image["file_name"], _image_id(image, file), _size(image), file, tuple(objects))
+        LabelledImage(folder / image["file_name"], int(image["id"]), _size(image), file, tuple(objects))
         for image, objects in entries.values()
     ]
     return Annotations(images, names, ids, problems, line_of_annotation)
@@ -108,10 +116,13 @@ def _categories(
     entries: list[dict[str, Any]], asked: Sequence[str] | None, file: Path
 ) -> tuple[list[str], dict[int, int], list[int]]:
     """Gives names, labels by category id, and category ids by label."""
-    try:
-        by_id = {entry["id"]: entry["name"] for entry in sorted(entries, key=lambda entry: entry["id"])}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file}: every category needs an id, a number, and a name.") from error
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not _is_number(entry.get("id")) or not isinstance(entry.get("name"), str):
+            line = line_of_annotation(file, i, "categories")
+            raise ValueError(
+                f"{file}:{line}: the category needs a number as its id and a text as its name: {entry!r:.200}"
+            )
+    by_id = {entry["id"]: entry["name"] for entry in sorted(entries, key=lambda entry: entry["id"])}
     if len(by_id) < len(entries) or len(set(by_id.values())) < len(by_id):
         raise ValueError(f"{file}: two categories share an id or a name.")
     names = ["background", *by_id.values()] if asked is None else list(asked)
@@ -123,24 +134,51 @@ def _categories(
 
 def _object(annotation: dict[str, Any], labels: dict[int, int], i: int) -> LabelledObject:
     if annotation["category_id"] not in labels:
-        raise ValueError(f"has the category_id {annotation['category_id']}, which is not among the categories")
-    x, y, width, height = map(float, annotation["bbox"])
-    area = float(annotation.get("area", width * height))
-    return LabelledObject(
-        (x, y, x + width, y + height),
-        labels[annotation["category_id"]],
-        area,
-        bool(annotation.get("iscrowd", 0)),
-        False,
-        i,
-    )
+        raise ValueError(f"has the category_id {annotation['category_id']!r}, which is not among the categories")
+    x, y, width, height = _numbers(annotation["bbox"], 4, "four numbers, x, y, width and height, as its bbox")
+    [area] = _numbers([annotation.get("area", width * height)], 1, "a number as its area, or no area")
+    label, iscrowd = labels[annotation["category_id"]], bool(annotation.get("iscrowd", 0))
+    return LabelledObject((x, y, x + width, y + height), label, area, iscrowd, False, i)
 
 
-def _image_id(image: dict[str, Any], file: Path) -> int:
+def _numbers(values: Any, length: int, what: str) -> list[float]:
     try:
-        return int(image["id"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: the image id {image['id']!r} is no number.") from error
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != length:
+        raise ValueError(f"needs {what}")
+    return numbers
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_annotation(annotation: Any) -> None:
+    if not isinstance(annotation, dict):
+        raise ValueError("needs image_id, category_id and bbox")
+    for key in ("image_id", "category_id", "id"):
+        if not isinstance(annotation.get(key, 0), int | float | str):
+            raise ValueError(f"needs a number as its {key}")
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        raise ValueError("needs 0 or 1 as its iscrowd, or no iscrowd")
+
+
+def _bad_image(image: Any) -> str | None:
+    """Says what is wrong with an image's entry."""
+    if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
+        return "needs id and file_name"
+    try:
+        int(image["id"])
+    except (TypeError, ValueError):
+        return "needs a number as its id"
+    if not isinstance(image["file_name"], str):
+        return "needs a text as its file_name"
+    size = _size(image)
+    if size is not None and not all(map(_is_number, size)):
+        return "needs numbers as its height and width, or neither"
+    return None
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
@@ -148,18 +186,21 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _image_folder(file: Path, names: list[str]) -> Path:
-    """Finds the folder that the names of images start from, by the first that exists."""
-    split = file.stem.removeprefix("instances_")
-    parents = [file.parent, file.parent.parent]
-    folders = [parent / name for parent in parents for name in ("", "images", split, f"images/{split}", "train", "val")]
+    """Finds the folder that the names of images start from, by the first that exists; never another split's."""
+    split = coco_split(file)
+    own = dict.fromkeys([split, _AFFIXED_SPLIT.sub(r"\1", split)])
+    below = ["images", *own, *(f"images/{name}" for name in own)]
+    folders = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", *below)]
     for name in names[:20]:
         for folder in folders:
             if (folder / name).is_file():
                 return folder
     if not names:
         return file.parent
-    tried = ", ".join(map(str, folders[:4]))
-    raise FileNotFoundError(f"{file}: its images, {names[0]} and so on, are not in {tried}.")
+    raise FileNotFoundError(
+        f"{file}: its images, {names[0]} and so on, are not in {file.parent} or {file.parent.parent}, nor in their "
+        f"folders {', '.join(below)}."
+    )
 
 
 def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:

@@ -9,7 +9,7 @@ import torch
 from torchvision import tv_tensors
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage
-from ssd_zoo.data.coco import find_coco, read_coco
+from ssd_zoo.data.coco import coco_split, find_coco, read_coco
 from ssd_zoo.data.images import read_image
 from ssd_zoo.data.voc import find_voc, read_voc
 from ssd_zoo.data.yolo import find_yolo, read_yolo
@@ -123,7 +123,8 @@ def open_dataset(
     Args:
         path: The folder or file.
         split: Which part of it, such as `"train"`; may be left out where there is only one.
-        categories: Names of the classes, background first; by default what the data set says.
+        categories: Names of the classes, background first; by default what the data set says. Its own names are
+            looked up among them.
         transforms: Called with image and target, such as `DetectionPresetTrain`.
 
     Raises:
@@ -149,7 +150,7 @@ def open_dataset(
     elif layout == "voc":
         annotations = read_voc(path, source, categories)
     else:
-        annotations = read_yolo(source, categories or names)
+        annotations = read_yolo(source, names, categories)
     return DetectionDataset(annotations, transforms)
 
 
@@ -159,7 +160,7 @@ def _find(path: Path) -> tuple[Layout, dict[str, Any], list[str] | None]:
         raise FileNotFoundError(f"There is no {path}.")
     if path.is_file():
         if path.suffix == ".json":
-            return "coco", {path.stem.removeprefix("instances_"): path}, None
+            return "coco", {coco_split(path): path}, None
         if path.suffix in (".yaml", ".yml"):
             return "yolo", *find_yolo(path)
         raise ValueError(f"{path} is neither a JSON file in COCO's format nor a YAML file of YOLO's layout.")

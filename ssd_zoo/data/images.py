@@ -26,8 +26,8 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
     Args:
         sources: Files, which are listed whatever they hold; folders, of which all files with an image's ending are
-            listed, those of subfolders too, but nothing hidden (`.name`); and glob patterns, where `**` stands for
-            any number of folders.
+            listed, those of subfolders and linked folders too, each once, but nothing hidden (`.name`); and glob
+            patterns, where `**` stands for any number of folders.
 
     Returns:
         The files, each once, those of a folder or pattern in order of their names.
@@ -53,14 +53,21 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def _images_of(folder: Path) -> list[Path]:
+    """Lists images below a folder, linked folders last, so that a file goes by its own path where it has one."""
     endings = image_endings()
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in endings
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-    )
+    files: list[Path] = []
+    seen: set[str] = set()
+    todo = [str(folder)]
+    for top in todo:
+        for root, folders, names in os.walk(top):
+            if os.path.realpath(root) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(root))
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            todo += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
+            files += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.suffix.lower() in endings and file.is_file())
 
 
 def read_image(file: str | Path) -> Tensor:

@@ -1,5 +1,6 @@
 """Annotations in Pascal VOC's layout: `JPEGImages/`, `Annotations/`, and splits in `ImageSets/Main/`."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ __all__ = ["find_voc", "read_voc"]
 
 _VOC_NAMES: list[str] = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
 _LINE = "line of this tag"
+_FLAG = re.compile(r"\s+(-1|0|1)$")
 
 
 def find_voc(folder: Path) -> dict[str, Path]:
@@ -28,7 +30,7 @@ def read_voc(folder: Path, split: Path, categories: Sequence[str] | None = None)
 
     Args:
         folder: Holds `JPEGImages`, `Annotations` and `ImageSets`.
-        split: The list of names, a name a line.
+        split: The list of names, a name a line; VOC's flags -1, 0 and 1 behind them are ignored.
         categories: Names of the classes, background first; by default VOC's, or else those of all splits' objects,
             sorted.
 
@@ -39,10 +41,11 @@ def read_voc(folder: Path, split: Path, categories: Sequence[str] | None = None)
     problems: list[str] = []
     names: dict[str, int] = {}
     for number, line in enumerate(split.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip() and line.split()[0] in names:
-            problems.append(f"{split}:{number}: {line.split()[0]} occurs twice")
-        elif line.strip():
-            names[line.split()[0]] = number
+        name = _FLAG.sub("", line.strip())
+        if name in names:
+            problems.append(f"{split}:{number}: {name} occurs twice")
+        elif name:
+            names[name] = number
     sources = {name: folder / "Annotations" / f"{name}.xml" for name in names}
     for name, source in sources.items():
         if not source.is_file():

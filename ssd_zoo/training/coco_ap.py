@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,39 +97,91 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
 
     Raises:
         ImportError: If faster-coco-eval is missing.
-        ValueError: If a file can't be understood, or results are of images that the annotations do not have.
+        ValueError: If a file can't be understood, or has boxes of images or categories that the annotations do not
+            have. The message names the file and the entry, counted from 0.
     """
     content = read_coco_json(Path(annotations))
-    found = _read_results(Path(results))
-    image_ids = [image["id"] for image in content["images"]]
-    strange = {row["image_id"] for row in found} - set(image_ids)
-    if strange:
-        raise ValueError(f"{results} has results of the image {min(strange)}, which {annotations} does not have.")
-    truth = [
-        {
-            "image_id": entry["image_id"],
-            "category_id": entry["category_id"],
-            "bbox": entry["bbox"],
-            "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]),
-            "iscrowd": int(entry.get("iscrowd", 0)),
-        }
-        for entry in content["annotations"]
-    ]
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    return _score(image_ids, names, truth, found), len(image_ids)
+    image_ids = _distinct(content["images"], "id", (int, float, str), f"{annotations}: images")
+    category_ids = _distinct(content["categories"], "id", (int, float), f"{annotations}: categories")
+    names = _distinct(content["categories"], "name", (str,), f"{annotations}: categories")
+    known = {"image_id": dict.fromkeys(image_ids), "category_id": dict.fromkeys(category_ids)}
+    truth = [_true(entry, known, f"{annotations}: annotations[{i}]") for i, entry in enumerate(content["annotations"])]
+    found = [_found(entry, known, f"{results}: [{i}]") for i, entry in enumerate(_read_results(Path(results)))]
+    return _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found), len(image_ids)
 
 
-def _read_results(file: Path) -> list[dict[str, Any]]:
-    import json
-
+def _read_results(file: Path) -> list[Any]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno} is no JSON: {error.msg}.") from error
-    needed = {"image_id", "category_id", "bbox", "score"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
-        raise ValueError(f"{file} must be a list of results with {', '.join(sorted(needed))}.")
-    return [{key: row[key] for key in needed} for row in rows]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no JSON: {error}.") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{file} must be a list of results with image_id, category_id, bbox and score.")
+    return rows
+
+
+def _distinct(entries: Sequence[Any], key: str, types: tuple[type, ...], place: str) -> list[Any]:
+    """Gives what each entry has under a key, which must differ and, so that it can be sorted, be all text or none."""
+    values: dict[Any, None] = {}
+    for i, entry in enumerate(entries):
+        value = entry.get(key) if isinstance(entry, dict) else None
+        if not isinstance(value, types):
+            kind = "text" if types == (str,) else "number or a text" if str in types else "number"
+            raise ValueError(f"{place}[{i}] needs the {key}, a {kind}, got {entry!r:.200}.")
+        if value in values:
+            raise ValueError(f"{place}[{i}] has the {key} {value!r}, which an entry before it has too.")
+        first = next(iter(values), value)
+        if isinstance(value, str) != isinstance(first, str):
+            raise ValueError(
+                f"{place}[{i}] and those before it must have {key}s of one type, got {first!r} and {value!r}."
+            )
+        values[value] = None
+    return list(values)
+
+
+def _true(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
+    row = _row(entry, known, place)
+    area = row["bbox"][2] * row["bbox"][3]
+    return {**row, "area": _number(entry, "area", place, area), "iscrowd": int(_number(entry, "iscrowd", place, 0))}
+
+
+def _found(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
+    return {**_row(entry, known, place), "score": _number(entry, "score", place)}
+
+
+def _row(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
+    """Gives an entry's ids and box, checked.
+
+    Args:
+        entry: Of annotations or results.
+        known: The values that `image_id` and `category_id` may have.
+        place: File and index, for messages.
+    """
+    if not isinstance(entry, dict) or not {*known, "bbox"} <= entry.keys():
+        raise ValueError(f"{place} needs {', '.join(known)} and bbox, got {entry!r:.200}.")
+    for key, ids in known.items():
+        if not isinstance(entry[key], (int, float, str)) or entry[key] not in ids:
+            few = ", ".join(map(repr, islice(ids, 10))) + (", …" if len(ids) > 10 else "")
+            raise ValueError(
+                f"{place} has the {key} {entry[key]!r}, which the annotations do not have; they have {few}."
+            )
+    box = entry["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+        raise ValueError(f"{place} needs a bbox of x, y, width and height, finite numbers, got {box!r:.200}.")
+    return {**{key: entry[key] for key in known}, "bbox": box}
+
+
+def _number(entry: Mapping[str, Any], key: str, place: str, default: float | None = None) -> float:
+    value = entry.get(key, default)
+    if not _is_finite(value):
+        raise ValueError(f"{place} needs the {key}, a finite number, got {value!r:.200}.")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _score(

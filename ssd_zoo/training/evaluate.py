@@ -124,7 +124,8 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
 
     Raises:
         ImportError: If faster-coco-eval is missing.
-        ValueError: If a file can't be understood, or results are of images that the annotations do not have.
+        ValueError: If a file can't be understood, or has boxes of images or categories that the annotations do not
+            have.
     """
     scores, images = score_results(annotations, results)
     return Evaluation(scores.metrics, scores.per_class, images, scores.precision, scores.classes, None, [])

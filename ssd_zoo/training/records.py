@@ -75,6 +75,8 @@ def _number(image_id: Any) -> Any:
 def label_map(of_model: Sequence[str] | None, of_data: Sequence[str]) -> Tensor | None:
     """Says which label of the data set each label of a model is, by name.
 
+    Case and blanks around a name count only where the same name, as it is written, is on both sides.
+
     Args:
         of_model: The model's categories, background first; None if nothing is known about them.
         of_data: The data set's.
@@ -87,11 +89,16 @@ def label_map(of_model: Sequence[str] | None, of_data: Sequence[str]) -> Tensor 
     """
     if of_model is None or list(of_model) == list(of_data):
         return None
-    index = {name.strip().lower(): label for label, name in enumerate(of_data) if label > 0}
-    labels = [0, *(index.get(name.strip().lower(), 0) for name in of_model[1:])]
+    exact = {name: label for label, name in enumerate(of_data) if label > 0}
+    alike = {_fold(name): label for name, label in exact.items() if name not in of_model[1:]}
+    labels = [0, *(exact.get(name) or alike.get(_fold(name), 0) for name in of_model[1:])]
     if not any(labels):
         raise ValueError(
             f"The model knows none of the data set's classes: it has {', '.join(of_model[1:6])}, the data set "
             f"{', '.join(of_data[1:6])}."
         )
     return torch.tensor(labels)
+
+
+def _fold(name: str) -> str:
+    return name.strip().lower()
