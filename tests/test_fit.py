@@ -274,10 +274,13 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     try:
         with pytest.raises(OSError, match=r"checkpoint.pt can't be written: File too large. The last good one stays"):
             write_checkpoint({"weights": torch.zeros(10_000)}, file)
+        with pytest.raises(OSError, match=r"File too large: '.*run/model.safetensors'"):
+            ssd_zoo.save_pretrained(build(), tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["checkpoint.pt"]
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_every_process_takes_its_share_of_every_batch():

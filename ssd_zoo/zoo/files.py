@@ -39,8 +39,13 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it can't be written; the old file stays.
     """
-    with replacing(path) as file:
-        file.write(content)
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        # A full disk does not say which file it had no place for.
+        error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
