@@ -299,14 +299,17 @@ def test_command_runs_a_saved_model(tmp_path, capsys):
     assert "3 images" in capsys.readouterr().out
 
 
+def saved_model(folder):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
+    return ssd_zoo.save_pretrained(model, folder / "model")
+
+
 def test_images_that_are_cut_off(tmp_path, capsys):
     make_coco(tmp_path)
     file = tmp_path / "images/third.png"
     Image.effect_noise((50, 100), 50).save(file, "JPEG")  # Of a PNG the first bytes are enough to tell.
     file.write_bytes(file.read_bytes()[:2000])
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
-    ssd_zoo.save_pretrained(model, tmp_path / "model")
-    arguments = ["evaluate", str(tmp_path), "--model", str(tmp_path / "model")]
+    arguments = ["evaluate", str(tmp_path), "--model", str(saved_model(tmp_path))]
     assert main(arguments) == 2
     assert "third.png can't be read" in capsys.readouterr().err
     assert main([*arguments, "--on-invalid", "drop"]) == 0
@@ -317,9 +320,7 @@ def test_images_that_are_cut_off(tmp_path, capsys):
 
 def test_categories_where_the_data_has_no_names(tmp_path, capsys):
     (make_yolo(tmp_path) / "data.yaml").unlink()
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
-    ssd_zoo.save_pretrained(model, tmp_path / "model")
-    arguments = ["evaluate", str(tmp_path), "--model", str(tmp_path / "model")]
+    arguments = ["evaluate", str(tmp_path), "--model", str(saved_model(tmp_path))]
     assert main(arguments) == 2
     assert "needs the names of its classes" in capsys.readouterr().err
     assert main([*arguments, "--categories", "cat, dog"]) == 0

@@ -1,6 +1,7 @@
 """Training learns, loses nothing when it is killed, and is the same on several processes."""
 
 import csv
+import importlib.util
 import resource
 import signal
 import time
@@ -217,6 +218,32 @@ def test_what_cannot_end_well_does_not_begin(tmp_path):
     with pytest.raises(OSError, match="The run's folder .*file/run can't be made: Not a directory"):
         fit(build(), train_data, output=tmp_path / "file/run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_package_is_found_before_training(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "faster_coco_eval" else find(name))
+    with pytest.raises(ImportError, match="Training needs faster_coco_eval for its results"):
+        train(tmp_path / "run", tmp_path / "data")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [
+        ("--clip-norm=-1", "a number from 0"),
+        ("--learning-rate=nan", "a number from 0"),
+        ("--weight-decay=inf", "a number from 0"),
+        ("--ema-decay=1.5", "a number from 0 to 1"),
+        ("--warmup-steps=-5", "a whole number from 0"),
+        ("--seed=-1", "a whole number from 0"),
+    ],
+)
+def test_numbers_that_make_no_sense(option, allowed, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "data", "--output", "run", option])
+    name, _, value = option.partition("=")
+    assert f"argument {name}: must be {allowed}, got '{value}'" in capsys.readouterr().err
 
 
 def test_data_without_names_or_objects(tmp_path):
