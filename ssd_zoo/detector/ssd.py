@@ -193,8 +193,9 @@ class SSD(nn.Module):
         if holds_clips(images):
             return self._forward_clips(list(images), targets, return_losses)
         if not self.training and not return_losses:
-            scored = self._forward_scores(self._resized(images))
-            return self._detections(scored, _image_sizes(images))
+            # A GPU normalises within its graph. In loops over three channels compilers make a CPU slow.
+            batch = self._resized(images) if self.default_boxes.is_cuda else self.prepare(images)
+            return self._detections(self._forward_scores(batch), _image_sizes(images))
         batch, image_sizes = self.prepare(images), _image_sizes(images)
         objects = self.prepare_targets(targets, image_sizes)
         if self.training:
@@ -233,8 +234,8 @@ class SSD(nn.Module):
         return batch
 
     def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
-        """Goes from resized images to what detections are chosen from: what compilers make one piece of."""
-        return self._scored(self.forward_raw(self._normalised(batch)))
+        """Goes from images to what detections are chosen from: what compilers make one piece of."""
+        return self._scored(self.forward_raw(self._normalised(batch) if batch.is_cuda else batch))
 
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         scored = score_boxes(raw, self.score_function)
