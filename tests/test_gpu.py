@@ -158,7 +158,7 @@ def test_detecting_waits_for_nothing_before_nms():
     images = on_gpu(images_of())
     model(images)
     with nothing_waits():
-        scored = model._forward_scores(model._resized(images))
+        scored = model._forward_scores(model.prepare(images))
         fixed = model.forward_fixed(model.prepare(images))
     assert len(scored["best"]) == len(fixed["count"]) == len(images)
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ Contenders = dict[str, Callable[[], object]]
 
 
 def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> dict[str, dict[str, float]]:
-    """Runs contenders in turn, so that whatever else the machine does meets all of them alike.
+    """Runs contenders in turn, in another order each round, so that whatever else happens meets all of them alike.
 
     Args:
         contenders: Functions by name; each has run twice, or thrice where that is quick, before the clock starts.
@@ -31,9 +32,11 @@ def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> d
     for run in contenders.values():
         _warm_up(run)
     gc.collect()
+    # Whoever comes after its like finds weights in the cache.
+    order = random.Random(0)
     start = time.perf_counter()
     while len(next(iter(times.values()))) < at_least or time.perf_counter() - start < seconds:
-        for name, run in contenders.items():
+        for name, run in order.sample(list(contenders.items()), len(contenders)):
             _wait()
             before = time.perf_counter()
             run()

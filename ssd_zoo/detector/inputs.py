@@ -1,16 +1,15 @@
-"""Images: checked, resized, batched."""
+"""Images: checked, resized, normalised, batched."""
 
 import math
 import warnings
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["batch_images", "check_device", "check_images", "check_pixel_range", "normalise", "pixel_range"]
+__all__ = ["batch_images", "check_device", "check_images", "check_pixel_range"]
 
 Size = tuple[int, int]
 # Of images that are joined before they are resized; half a gigabyte in float32.
@@ -65,83 +64,75 @@ def check_device(name: str, value: Tensor, device: torch.device) -> None:
         raise ValueError(f"{name} is on {value.device}, the model on {device}. Move one of them: .to({str(device)!r}).")
 
 
-def batch_images(images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bool = False) -> Tensor:
-    """Resizes checked images to one size, bilinearly, and puts them into one batch.
+def batch_images(
+    images: Sequence[Tensor] | Tensor,
+    size: Size,
+    mean: Tensor,
+    std: Tensor,
+    *,
+    antialias: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor]:
+    """Resizes checked images to one size, bilinearly, normalises them, and puts them into one batch.
 
     Args:
         images: A list of `(C, H, W)` tensors, or one `(N, C, H, W)`; uint8, or floating point between 0 and 1.
         size: (height, width) to resize to; the aspect ratio is not kept.
+        mean: `(C, 1, 1)`, subtracted from pixels between 0 and 1.
+        std: `(C, 1, 1)`, what they are then divided by.
         antialias: Whether to average over the pixels that fall together when an image gets smaller. torchvision's
             detectors do not.
+        dtype: Of the batch.
 
     Returns:
-        `(N, C, height, width)` in `torch.channels_last`, at least float32, between 0 and 1: memory of its own, which
-        may be written to.
+        The batch `(N, C, height, width)` in `torch.channels_last`; and `(2, N)`, the least and the greatest pixel of
+        each image, NaN where it has any, before they were normalised.
     """
-    dtype = reduce(torch.promote_types, {image.dtype for image in images}, torch.float32)
-    # Images go to their places one by one, while they are in the cache.
-    batch = torch.empty(len(images), *size, images[0].shape[0], dtype=dtype, device=images[0].device)
+    batch = torch.empty(len(images), *size, len(mean), dtype=dtype, device=mean.device)
+    ranges = []
     first = 0
-    for part in _parts(images):
+    for part in _resized_parts(images, size, antialias):
         last = first + len(part)
-        batch[first:last] = _resize(_as_float(part), size, antialias).permute(0, 2, 3, 1)
+        pixels = part.detach().flatten(1)
+        ranges.append(torch.stack([pixels.amin(1), pixels.amax(1)]))
+        batch[first:last] = (part - mean).div_(std).permute(0, 2, 3, 1)
         first = last
-    return batch.permute(0, 3, 1, 2)
+    return batch.permute(0, 3, 1, 2), torch.cat(ranges, 1)
 
 
-def _parts(images: Sequence[Tensor] | Tensor) -> list[Tensor]:
-    """Gives `(n, C, H, W)` tensors that are resized in one call each."""
-    if isinstance(images, Tensor):
-        return [images]
-    if _are_joined_first(images):
-        return [torch.stack(list(images))]
-    return [image.unsqueeze(0) for image in images]
+def _resized_parts(images: Sequence[Tensor] | Tensor, size: Size, antialias: bool) -> Iterator[Tensor]:
+    """Gives `(n, C, height, width)` one by one, while an image is in the cache; on a GPU, where calls cost, at once."""
+    if len(images) == 1 or not images[0].is_cuda:
+        yield from (_resize(image.unsqueeze(0), size, antialias) for image in images)
+    elif isinstance(images, Tensor):
+        yield _resize(images, size, antialias)
+    elif _can_be_joined(images):
+        yield _resize(torch.stack(list(images)), size, antialias)
+    else:
+        yield torch.cat([_resize(image.unsqueeze(0), size, antialias) for image in images])
 
 
-def _are_joined_first(images: Sequence[Tensor]) -> bool:
-    """Tells whether images of one size are on a GPU, where calls take the time, and are not too large to join."""
+def _can_be_joined(images: Sequence[Tensor]) -> bool:
+    """Tells whether images are of one size and type, and not too large."""
     alike = len({(image.shape, image.dtype) for image in images}) == 1
-    return images[0].is_cuda and alike and len(images) > 1 and len(images) * images[0].numel() <= _MOST_NUMBERS
+    return alike and len(images) * images[0].numel() <= _MOST_NUMBERS
 
 
-def normalise(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Subtracts `mean (C, 1, 1)` from a batch `(N, C, H, W)`, in place where it may, and divides it by `std`.
-
-    Returns:
-        `(N, C, H, W)` in `torch.channels_last`, as the batch is.
-    """
-    # In rows that long a CPU is fast, over a few channels it is not.
-    rows = batch.permute(0, 2, 3, 1).flatten(2)
-    mean, std = (value.flatten().to(batch.dtype).repeat(batch.shape[3]) for value in (mean, std))
-    # Graphs on a GPU allow no writing to what they are given, and where there are gradients there is none either.
-    kept = torch.compiler.is_compiling() or batch.requires_grad
-    rows = torch.addcmul(-mean / std, rows, 1 / std, out=None if kept else rows)
-    return rows.unflatten(2, (-1, batch.shape[1])).permute(0, 3, 1, 2)
-
-
-def _as_float(image: Tensor) -> Tensor:
-    if image.dtype == torch.uint8:
-        return image.float().div_(255)
-    return image.to(torch.promote_types(image.dtype, torch.float32))
-
-
-def _resize(batch: Tensor, size: Size, antialias: bool) -> Tensor:
-    if batch.shape[-2:] == size:
-        return batch
-    return F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
-def pixel_range(batch: Tensor) -> Tensor:
-    """Gives the least and the greatest pixel of each image of a batch, `(2, N)`, NaN where an image has any."""
-    images = batch.permute(0, 2, 3, 1).flatten(1)
-    return torch.stack([images.amin(1), images.amax(1)])
+def _resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
+    """Gives pixels between 0 and 1, at least in float32."""
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def check_pixel_range(low_high: Tensor) -> None:
     """Looks for pixels that no image between 0 and 1 has.
 
     Args:
-        low_high: `(2, N)` from `pixel_range`, on the CPU.
+        low_high: `(2, N)` from `batch_images`, on the CPU.
 
     Raises:
         ValueError: If an image holds NaN or infinite values.

@@ -13,7 +13,7 @@ from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips,
 from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
-from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range, normalise, pixel_range
+from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
@@ -193,9 +193,7 @@ class SSD(nn.Module):
         if holds_clips(images):
             return self._forward_clips(list(images), targets, return_losses)
         if not self.training and not return_losses:
-            # A GPU normalises within its graph. In loops over three channels compilers make a CPU slow.
-            batch = self._resized(images) if self.default_boxes.is_cuda else self.prepare(images)
-            return self._detections(self._forward_scores(batch), _image_sizes(images))
+            return self._detections(self._forward_scores(self.prepare(images)), _image_sizes(images))
         batch, image_sizes = self.prepare(images), _image_sizes(images)
         objects = self.prepare_targets(targets, image_sizes)
         if self.training:
@@ -216,26 +214,18 @@ class SSD(nn.Module):
         """
         if holds_clips(images):
             images = check_clips(images, self.in_chans, self.default_boxes.device)
-        return self._normalised(self._resized(images))
-
-    @_not_compiled
-    def _resized(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         check_images(images, self.in_chans, self.default_boxes.device)
-        batch = batch_images(images, self.size, antialias=self.antialias)
+        dtype = next(self.backbone.parameters(), self.image_mean).dtype
+        batch, low_high = batch_images(
+            images, self.size, self.image_mean, self.image_std, antialias=self.antialias, dtype=dtype
+        )
         if any(image.dtype != torch.uint8 for image in images):
-            self._checks.add(pixel_range(batch.detach()), check_pixel_range)
-        return batch
-
-    def _normalised(self, batch: Tensor) -> Tensor:
-        batch = normalise(batch, self.image_mean, self.image_std)
-        # Compilers of torch 2.6 know no `next` with a default.
-        for parameter in self.backbone.parameters():
-            return batch.to(parameter.dtype)
+            self._checks.add(low_high, check_pixel_range)
         return batch
 
     def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
-        """Goes from images to what detections are chosen from: what compilers make one piece of."""
-        return self._scored(self.forward_raw(self._normalised(batch) if batch.is_cuda else batch))
+        """Goes from the batch to what detections are chosen from: what compilers make one piece of."""
+        return self._scored(self.forward_raw(batch))
 
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         scored = score_boxes(raw, self.score_function)
