@@ -72,7 +72,7 @@ def batch_images(
     *,
     antialias: bool = False,
     dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Resizes checked images to one size, bilinearly, normalises them, and puts them into one batch.
 
     Args:
@@ -86,18 +86,20 @@ def batch_images(
 
     Returns:
         The batch `(N, C, height, width)` in `torch.channels_last`; and `(2, N)`, the least and the greatest pixel of
-        each image, NaN where it has any, before they were normalised.
+        each image, NaN where it has any, before they were normalised, or None where all are uint8.
     """
     batch = torch.empty(len(images), *size, len(mean), dtype=dtype, device=mean.device)
+    can_be_wrong = any(image.dtype != torch.uint8 for image in images)
     ranges = []
     first = 0
     for part in _resized_parts(images, size, antialias):
         last = first + len(part)
-        pixels = part.detach().flatten(1)
-        ranges.append(torch.stack([pixels.amin(1), pixels.amax(1)]))
+        if can_be_wrong:
+            pixels = part.detach().flatten(1)
+            ranges.append(torch.stack([pixels.amin(1), pixels.amax(1)]))
         batch[first:last] = (part - mean).div_(std).permute(0, 2, 3, 1)
         first = last
-    return batch.permute(0, 3, 1, 2), torch.cat(ranges, 1)
+    return batch.permute(0, 3, 1, 2), torch.cat(ranges, 1) if can_be_wrong else None
 
 
 def _resized_parts(images: Sequence[Tensor] | Tensor, size: Size, antialias: bool) -> Iterator[Tensor]:

@@ -219,7 +219,7 @@ class SSD(nn.Module):
         batch, low_high = batch_images(
             images, self.size, self.image_mean, self.image_std, antialias=self.antialias, dtype=dtype
         )
-        if any(image.dtype != torch.uint8 for image in images):
+        if low_high is not None:
             self._checks.add(low_high, check_pixel_range)
         return batch
 
