@@ -86,7 +86,7 @@ def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Ro
         if compile:
             # Else sizes would be dynamic, for the second model has others.
             torch._dynamo.reset()
-            # Before torch 2.15 the compiler does not see that a backward pass has convolutions.
+            # Else torch 2.14 does not see that a backward pass has convolutions.
             options = {"force_layout_optimization": True} if device().type == "cpu" else None
             compiled["ssd_zoo compiled"] = torch.compile(copy.deepcopy(ours), options=options)
         for batch in [8] if device().type == "cpu" else batches()[1:]:
