@@ -4,44 +4,65 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 PEAK_OF = ("inference", "training")
 
 
 def memory(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """Peak memory in MB of three whole calls or steps at batch 8: of the process, on a GPU of its tensors."""
+    """Peak memory in MB of whole calls or steps at batch 8: of their tensors, and of the process where that has all."""
     for name in models:
         for what in PEAK_OF:
             peaks = {whose: _measure(name, whose, what) for whose in ("torchvision", "ssd_zoo")}
             yield {"model": name, "what": what, "batch": 8, "peaks": peaks}
 
 
-def _measure(name: str, whose: str, what: str) -> float:
+def _measure(name: str, whose: str, what: str) -> dict[str, float]:
     command = [sys.executable, __file__, name, whose, what]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _peak(name: str, whose: str, what: str) -> float:
+def _peaks(name: str, whose: str, what: str) -> dict[str, float]:
     from models import build, make_images, make_targets
 
     ours, theirs = build(name)
     model = (ours if whose == "ssd_zoo" else theirs).train(what == "training")
     del ours, theirs
     images, targets = make_images(8), make_targets(8)
-    for _ in range(3):
+
+    def run() -> None:
         if what == "training":
             sum(model(images, targets).values()).backward()
             model.zero_grad()
         else:
             with torch.inference_mode():
                 model(images)
+
+    for _ in range(3):
+        run()
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return {"tensors": torch.cuda.max_memory_allocated() / 2**20}
+    process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return {"tensors": _peak_of_tensors(run) / 2**20, "process": process}
+
+
+def _peak_of_tensors(run: Callable[[], None]) -> int:
+    """What tensors take that are made meanwhile, in bytes: the same each time, where the process's peak scatters."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    events.sort(key=lambda event: event["ts"])
+    return max(accumulate(event["args"]["Bytes"] for event in events))
 
 
 def imports(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
@@ -58,4 +79,4 @@ def imports(models: list[str], *, seconds: float, compile: bool) -> Iterator[dic
 
 
 if __name__ == "__main__":
-    print(json.dumps(_peak(*sys.argv[1:])))
+    print(json.dumps(_peaks(*sys.argv[1:])))

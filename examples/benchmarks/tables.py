@@ -111,16 +111,12 @@ def _loading(rows: Rows) -> str:
 
 def _memory(rows: Rows) -> str:
     lines = [
-        [
-            row["model"],
-            row["what"],
-            row["batch"],
-            *(f"{row['peaks'][whose]:.0f}" for whose in ("torchvision", "ssd_zoo")),
-            f"{row['peaks']['ssd_zoo'] / row['peaks']['torchvision']:.2f}",
-        ]
+        [row["model"], row["what"], row["batch"], kind, f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.2f}"]
         for row in rows
+        for kind, theirs in row["peaks"]["torchvision"].items()
+        for ours in [row["peaks"]["ssd_zoo"][kind]]
     ]
-    return _table(["model", "", "batch", "torchvision, MB", "ssd_zoo, MB", "ratio"], lines)
+    return _table(["model", "", "batch", "of", "torchvision, MB", "ssd_zoo, MB", "ratio"], lines)
 
 
 def _imports(rows: Rows) -> str:
