@@ -17,7 +17,7 @@ PEAK_OF = ("inference", "training")
 
 
 def memory(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """Peak memory in MB of whole calls or steps at batch 8: of their tensors, and of the process where that has all."""
+    """Peak memory in MB of whole calls or steps at batch 8: of their tensors, and on a CPU of the process."""
     for name in models:
         for what in PEAK_OF:
             peaks = {whose: _measure(name, whose, what) for whose in ("torchvision", "ssd_zoo")}
