@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ssd_zoo.converters._folded import fill_folded_norms
 from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell
 from ssd_zoo.converters._tables import Tables, choose, rename
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
@@ -20,6 +21,10 @@ _LEAVES = {
     "BatchNorm/beta": "norm.bias",
     "BatchNorm/moving_mean": "norm.running_mean",
     "BatchNorm/moving_variance": "norm.running_var",
+    # What TensorFlow.js leaves of a norm: a kernel with the gain in it or a gain, and an offset.
+    "Conv2D/merged_input": "conv.weight",
+    "BatchNorm/batchnorm/mul": "norm.weight",
+    "BatchNorm/batchnorm/sub": "norm.bias",
 }
 _EXTRACTOR = "FeatureExtractor/MobilenetV2"
 _MOBILENET_V2 = [
@@ -90,7 +95,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if re.fullmatch(_BOX_ROWS, name):
             rows = 4 * boxes_per_cell(renamed, name)
             renamed[name] = tensor.view(rows // 4, 4, *tensor.shape[1:])[:, [1, 0, 3, 2]].flatten(0, 1)
-    return renamed
+    return fill_folded_norms(renamed, eps=0.001)
 
 
 def describe(checkpoint: Checkpoint) -> Recipe:
@@ -162,8 +167,8 @@ def _box_shapes(constants: _Constants) -> list[list[tuple[float, float]]]:
 
 
 def _as_torch(name: str, tensor: Tensor) -> Tensor:
-    if name.endswith("weights") and tensor.ndim != 4:
+    if not name.endswith(("weights", "/merged_input")):
+        return tensor
+    if tensor.ndim != 4:
         raise ValueError(f"Variable {name!r} has shape {tuple(tensor.shape)}; kernels have four dimensions.")
-    if name.endswith("/depthwise_weights"):
-        return tensor.permute(2, 3, 0, 1).contiguous()
-    return tensor.permute(3, 2, 0, 1).contiguous() if name.endswith("/weights") else tensor
+    return tensor.permute((2, 3, 0, 1) if name.endswith("/depthwise_weights") else (3, 2, 0, 1)).contiguous()
