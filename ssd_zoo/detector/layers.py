@@ -8,7 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RELU", "RELU6", "BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv", "pad_same"]
+__all__ = [
+    "RELU",
+    "RELU6",
+    "BatchNorm2d",
+    "Conv2dSame",
+    "ConvNormAct",
+    "L2Norm",
+    "NormLayer",
+    "folded_norms",
+    "init_conv",
+    "pad_same",
+]
 
 NormLayer = Callable[[int], nn.Module]
 RELU, RELU6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
@@ -39,6 +50,22 @@ def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return weight * scale.view(-1, 1, 1, 1), torch.addcmul(norm.bias, mean, scale, value=-1)
+
+
+def folded_norms(model: nn.Module) -> list[str]:
+    """List the norms whose statistics were folded away.
+
+    Returns:
+        Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
+    """
+    return [name for name, module in model.named_modules() if _is_folded(module)]
+
+
+def _is_folded(module: nn.Module) -> bool:
+    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.running_mean.is_meta:
+        return False
+    variance = cast(Tensor, module.running_var)
+    return not module.running_mean.any() and bool((variance == variance.new_tensor(1 - module.eps)).all())
 
 
 class ConvNormAct(nn.Sequential):
