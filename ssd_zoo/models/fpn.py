@@ -124,7 +124,7 @@ def ssd640_resnet50_fpn(
     norm_layer = norm_layer or BatchNorm2d
     backbone = ResNet50FPN(256, in_chans=in_chans, norm_layer=norm_layer)
     backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_octaves(size), clip="none")
+    default_boxes = settle_default_boxes(default_boxes, weights, **_multiscale_boxes(size))
     kwargs = settle_keywords(
         kwargs,
         weights,
@@ -253,7 +253,7 @@ def _fpnlite(
     norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2FPN(128, in_chans=in_chans, norm_layer=norm_layer)
     backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_octaves(size), clip="none")
+    default_boxes = settle_default_boxes(default_boxes, weights, **_multiscale_boxes(size))
     kwargs = settle_keywords(
         kwargs,
         weights,
@@ -275,21 +275,32 @@ _TENSORFLOW: Mapping[str, Any] = {
     "score_thresh": 1e-8,
     "nms_thresh": 0.6,
     "detections_per_img": 100,
-    "topk_candidates": 100,
+    "topk_candidates": None,
     "clip_before_nms": False,
 }
 
 
-def _octaves(size: tuple[int, int]) -> list[list[tuple[float, float]]]:
-    """Gives the shapes of TensorFlow's `multiscale_anchor_generator`: boxes of 4 strides a side at levels 3 to 7.
+def _multiscale_boxes(size: tuple[int, int]) -> dict[str, Any]:
+    """Return the default boxes of TensorFlow's `multiscale_anchor_generator` at levels 3 to 7.
 
-    Each comes in three aspect ratios, and half an octave larger.
+    Boxes are 4 strides a side and half an octave larger, each in three aspect ratios. Along each axis the first centre
+    lies half a stride from the edge where the stride divides the side, and on the edge where it does not.
+
+    Args:
+        size: (height, width) of the input.
+
+    Returns:
+        Keywords of `DefaultBoxGenerator`.
     """
-    return [
-        [
-            (4 * stride * octave * ratio**0.5 / min(size), 4 * stride * octave / ratio**0.5 / min(size))
-            for ratio in (1.0, 2.0, 0.5)
-            for octave in (1.0, 2**0.5)
-        ]
-        for stride in (8, 16, 32, 64, 128)
-    ]
+    height, width = size
+    strides = (8, 16, 32, 64, 128)
+    sides = [[4 * stride * octave / min(size) for octave in (1.0, 2**0.5)] for stride in strides]
+    return {
+        "shapes": [
+            [(side * ratio**0.5, side / ratio**0.5) for ratio in (1.0, 2.0, 0.5) for side in of_level]
+            for of_level in sides
+        ],
+        "steps": strides,
+        "offsets": [tuple(0 if side % stride else stride / 2 for side in (width, height)) for stride in strides],
+        "clip": "none",
+    }
