@@ -1,5 +1,7 @@
 """SSD on a feature pyramid: levels, default boxes, what is shared, parameters counted by hand."""
 
+import json
+
 import pytest
 import torch
 import torchvision
@@ -75,6 +77,38 @@ def test_default_boxes_by_hand():
     torch.testing.assert_close(smaller[:6], expected)
     # Level 7, stride 128, the last cell.
     torch.testing.assert_close(boxes[-6], torch.tensor([576 - 256.0, 576 - 256, 576 + 256, 576 + 256]))
+
+
+def test_centres_by_hand():
+    # A level's stride is 2 to its power. Where it divides a side, the first centre lies half a stride from the edge.
+    with torch.device("meta"):
+        model = build("ssdlite320_mobilenet_v2_fpn", size=(320, 384))
+    assert model.default_box_generator.steps == (8, 16, 32, 64, 128)
+    assert model.default_box_generator.offsets == ((4, 4), (8, 8), (16, 16), (32, 32), (64, 0))
+    centres = model.default_boxes[-54::6].unflatten(1, (2, 2)).mean(1)
+    expected = torch.tensor([[x, y] for y in (0.0, 128, 256) for x in (64.0, 192, 320)])
+    torch.testing.assert_close(centres, expected, rtol=0, atol=1e-4)
+
+
+def test_another_size_has_its_own_centres(tmp_path):
+    model = build("ssdlite320_mobilenet_v2_fpn", num_classes=2, size=128)
+    folder = ssd_zoo.save_pretrained(model, tmp_path)
+    assert ssd_zoo.from_pretrained(folder).default_box_generator == model.default_box_generator
+    other = ssd_zoo.from_pretrained(folder, size=192).default_box_generator
+    assert other.offsets[-1] == (0, 0)
+    assert other.shapes == model.default_box_generator.shapes
+
+
+def test_models_saved_before_offsets_keep_their_boxes(tmp_path):
+    grid = {"steps": None, "offsets": None, "clip": "none"}
+    boxes = ssd_zoo.DefaultBoxGenerator(shapes=[[(0.5, 0.5)] * 6] * 5, **grid)
+    folder = ssd_zoo.save_pretrained(
+        build("ssdlite320_mobilenet_v2_fpn", num_classes=2, size=64, default_boxes=boxes), tmp_path
+    )
+    config = json.loads((folder / "config.json").read_text())
+    del config["default_boxes"]["offsets"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert ssd_zoo.from_pretrained(folder).default_box_generator == boxes
 
 
 def test_convolutions_are_shared_and_norms_are_not():

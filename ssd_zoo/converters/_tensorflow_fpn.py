@@ -87,8 +87,9 @@ def rename_fpnlite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {name: _as_torch(name, tensor) for name, tensor in rename(state, FPNLITE).items()}
     for i in range(_TOWER_CONVS):
         name = f"head.tower.convs.{i}.pointwise.weight"
-        kernels = [renamed.pop(f"{name}/{level}", None) for level in range(_LEVELS)]
-        if any(kernel is None or kernel.shape != kernels[0].shape for kernel in kernels):
+        levels = [f"{name}/{level}" for level in range(_LEVELS)]
+        kernels = [renamed.pop(level) for level in levels if level in renamed]
+        if len(kernels) < _LEVELS or len({kernel.shape for kernel in kernels}) > 1:
             raise ValueError(f"The file must have {name!r} for each of {_LEVELS} levels, all of the same shape.")
         renamed[name], gains = _split_levels(torch.stack(kernels))
         renamed.update({f"head.tower.norms.{level}.{i}.weight": gains[level] for level in range(_LEVELS)})

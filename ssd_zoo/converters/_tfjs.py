@@ -89,7 +89,7 @@ class _Weight:
         values = np.frombuffer(content, _TYPES[self.stored]).reshape(self.shape)
         if self.stored in ("uint8", "uint16") and self.stored != self.dtype:
             # In double precision, as in TensorFlow.js.
-            values = values * float(self.scale) + float(self.min)
+            values = values * np.float64(self.scale) + np.float64(self.min)
             values = values.round() if self.dtype == "int32" else values
         return torch.from_numpy(np.array(values, dtype=_TYPES[self.dtype]))
 

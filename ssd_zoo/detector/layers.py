@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RELU", "RELU6", "BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "MaxPool2dSame", "NormLayer", "init_conv", "pad_same"]
+__all__ = [
+    "RELU",
+    "RELU6",
+    "BatchNorm2d",
+    "Conv2dSame",
+    "ConvNormAct",
+    "L2Norm",
+    "MaxPool2dSame",
+    "NormLayer",
+    "init_conv",
+    "pad_same",
+]
 
 NormLayer = Callable[[int], nn.Module]
 RELU, RELU6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
