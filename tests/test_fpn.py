@@ -11,6 +11,7 @@ import ssd_zoo
 from ssd_zoo.backbones.fpn import FeaturePyramid, MobileNetV2FPN, ResNet50FPN
 from ssd_zoo.converters import torchvision as converter
 from ssd_zoo.detector.feature_maps import feature_map_shapes
+from ssd_zoo.detector.layers import MaxPool2dSame
 from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
 from ssd_zoo.models._load import fit_state
 
@@ -163,6 +164,13 @@ def test_pyramid_by_hand():
     assert maps[0].squeeze().tolist() == [[2, 3, 5], [1, 2, 2], [3, 3, 6]]
     assert maps[1].squeeze().tolist() == [[1, 2], [3, 4]]
     assert [features.squeeze().tolist() for features in maps[2:]] == [4, 4]
+
+
+def test_max_pooling_by_hand():
+    pool = MaxPool2dSame(3, stride=2)
+    # Of an even side the windows start at the edge, and the last one goes over it by a cell; of an odd one both do.
+    assert pool(torch.arange(-16.0, 0).view(1, 1, 4, 4)).squeeze().tolist() == [[-6, -5], [-2, -1]]
+    assert pool(torch.arange(-9.0, 0).view(1, 1, 3, 3)).squeeze().tolist() == [[-5, -4], [-2, -1]]
 
 
 @pytest.mark.parametrize("name", NAMES[:2])

@@ -1,4 +1,4 @@
-"""SSD on a feature pyramid with a shared head, as in TensorFlow's model zoo: RetinaNet's kin.
+"""SSD on a feature pyramid with a shared head, after TensorFlow's model zoo: RetinaNet's kin.
 
 Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.02002
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
@@ -87,10 +87,16 @@ def ssd640_resnet50_fpn(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds SSD on ResNet-50's pyramid: 640 × 640 input, maps of 80 40 20 10 5 cells a side, 51150 default boxes.
+    """Build SSD on ResNet-50's feature pyramid for 640 × 640 input, after TensorFlow's.
 
-    Towers of four convolutions predict classes and boxes of all maps; classes are scored by a sigmoid each and train
-    by focal loss.
+    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Towers of four convolutions predict classes and
+    boxes of all maps; classes are scored by a sigmoid each and train by focal loss.
+
+    Padding, default boxes, thresholds and head follow the source and the configuration of TensorFlow's
+    `ssd_resnet50_v1_fpn_640x640`; no test holds them to its output. ResNet is torchvision's, so that its weights fit:
+    blocks have their stride in the 3 × 3 convolution, activations are ReLUs, and pixels are divided by ImageNet's
+    deviation. TensorFlow's has the stride in the first 1 × 1 convolution, ReLU6, norms with an epsilon of 0.001, and
+    subtracts the mean alone.
 
     Args:
         weights: Weights of the whole detector.
@@ -100,7 +106,8 @@ def ssd640_resnet50_fpn(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of ResNet's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels.
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
         norm_layer: Called with the number of channels; by default batch norm.
         default_boxes: Other default boxes than the original's; as many feature maps of them, and as many boxes on each.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
@@ -154,9 +161,11 @@ def ssdlite320_mobilenet_v2_fpn(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds FPNLite: 320 × 320 input, maps of 40 20 10 5 3 cells a side, 12804 default boxes.
+    """Build FPNLite on MobileNetV2 for 320 × 320 input, as TensorFlow's.
 
-    It is `ssd640_resnet50_fpn` on MobileNetV2 with separable convolutions and one tower for classes and boxes.
+    Its maps have 40 20 10 5 3 cells a side and 12804 default boxes. One tower of four separable convolutions predicts
+    classes and boxes of all maps; classes are scored by a sigmoid each and train by focal loss. Convolutions are padded
+    as TensorFlow pads. The coarsest map's stride, 128, does not divide 320, so its first centre lies on the edge.
 
     Args:
         weights: Weights of the whole detector.
@@ -166,7 +175,8 @@ def ssdlite320_mobilenet_v2_fpn(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels.
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
         norm_layer: Called with the number of channels; by default batch norm with an epsilon of 0.001, as TensorFlow's.
         default_boxes: Other default boxes than the original's; as many feature maps of them, and as many boxes on each.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
@@ -213,9 +223,10 @@ def ssdlite640_mobilenet_v2_fpn(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds FPNLite for 640 × 640 input: maps of 80 40 20 10 5 cells a side, 51150 default boxes.
+    """Build FPNLite on MobileNetV2 for 640 × 640 input, as TensorFlow's.
 
-    The arguments are those of `ssdlite320_mobilenet_v2_fpn`.
+    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Network and arguments are those of
+    `ssdlite320_mobilenet_v2_fpn`.
     """
     weights, weights_backbone, categories = settle_weights(
         SSDLite640_MobileNet_V2_FPN_Weights, weights, MobileNetV2FPN_Weights, weights_backbone, num_classes, categories
