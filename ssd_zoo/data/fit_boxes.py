@@ -91,7 +91,7 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
         _cluster(sizes[of_map == k], len(old)).div(min(model.size)).tolist() if (of_map == k).sum() >= len(old) else old
         for k, old in enumerate(before.shapes)
     ]
-    after = DefaultBoxGenerator(shapes=shapes, steps=before.steps, clip=before.clip)
+    after = DefaultBoxGenerator(shapes=shapes, steps=before.steps, offsets=before.offsets, clip=before.clip)
     iou_before, iou_after = (_best_iou(objects, make(map_sizes, model.size)) for make in (before, after))
     return DefaultBoxFit(
         default_boxes=after,
