@@ -129,13 +129,13 @@ def test_other_norms_keep_the_convolutions():
     model([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[4.0, 4, 30, 30]]), "labels": torch.tensor([1])}])
 
 
-def test_weights_of_another_model_are_refused(person):
+def test_weights_of_another_model_are_refused(coco):
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for wrong in (
-        {name: tensor for name, tensor in person.items() if name != "backbone.stem.conv.weight"},
-        {**person, "backbone.stem.conv.weight": torch.zeros(32, 5, 3, 3)},
-        {**person, "backbone.blocks.99.weight": torch.zeros(1)},
+        {name: tensor for name, tensor in coco.items() if name != "backbone.stem.conv.weight"},
+        {**coco, "backbone.stem.conv.weight": torch.zeros(32, 5, 3, 3)},
+        {**coco, "backbone.blocks.99.weight": torch.zeros(1)},
         {},
     ):
         with pytest.raises(
