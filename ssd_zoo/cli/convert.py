@@ -6,6 +6,7 @@ The folder's model detects what the original detects: `ssd_zoo.from_pretrained(D
 import argparse
 from pathlib import Path
 
+from ssd_zoo.cli._values import name_list, with_background
 from ssd_zoo.converters._files import read_checkpoint
 from ssd_zoo.zoo.checkpoints import ORIGINS, load_checkpoint, recognise
 from ssd_zoo.zoo.saving import save_pretrained
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
                         help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes, background first, or a file of one a line")  # fmt: skip
+                        help="names of the classes, with or without the background, or a file with one a line")  # fmt: skip
     parser.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH",
                         help="size of the input, where it is not the origin's usual one")  # fmt: skip
 
@@ -29,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
     """Converts and says what came out."""
     state = read_checkpoint(args.file)
     origin = recognise(state, args.origin)
-    categories = None if args.categories is None else _categories(args.categories)
-    model = load_checkpoint(state, origin, categories=categories, size=args.size)
+    model = load_checkpoint(state, origin, size=args.size)
+    if args.categories is not None:
+        categories = _categories(args.categories, len(model.categories))
+        model = load_checkpoint(state, origin, categories=categories, size=args.size)
     save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {origin}.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size
@@ -43,10 +46,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _categories(text: str) -> list[str]:
+def _categories(text: str, num_classes: int) -> list[str]:
+    """Read the names of `num_classes` classes, or of one less: the background may be left out."""
     file = Path(text)
-    names = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
-    return [name.strip() for name in names if name.strip()]
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
+    names = [line.strip() for line in lines if line.strip()]
+    return with_background(names) if len(names) == num_classes - 1 else names
 
 
 def _size(text: str) -> tuple[int, int]:
