@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
                         help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes, with or without the background, or a file with one a line")  # fmt: skip
+                        help="names of the classes (background optional), or a file with one a line")  # fmt: skip
     parser.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH",
                         help="size of the input, where it is not the origin's usual one")  # fmt: skip
 

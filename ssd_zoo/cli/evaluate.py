@@ -1,7 +1,9 @@
 """Measure a model, or a file of results, on labelled images.
 
 Classes are matched by name: COCO's "airplane" is VOC's "aeroplane". The averages are over the classes that model and
-data both have, and one line tells the others. A model is one of ours or of torchvision's detectors by name, or a folder that was saved. With --annotations and
+data both have, and one line tells the others.
+
+A model is one of ours or of torchvision's detectors by name, or a folder that was saved. With --annotations and
 --results nothing is detected: a file of results is scored against a file of annotations, both in COCO's formats.
 """
 
@@ -29,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder or file of labelled images")
     parser.add_argument("--split", metavar="NAME", help="which part of it (default: the only one)")
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes, with or without the background, where the data has none")  # fmt: skip
+                        help="names of the classes (background optional), where the data has none")  # fmt: skip
     parser.add_argument("--model", metavar="NAME", help="a model's name or a saved model")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--all-classes", action="store_true",
-                        help="count classes of the data that the model lacks as AP 0 (default: leave them out)")  # fmt: skip
+                        help="count classes that the model lacks as AP 0 (default: leave them out)")  # fmt: skip
     parser.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
                         help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=8, help="images at once (default: %(default)s)")

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--train-split", metavar="NAME", help="split to train on (default: train, or the only one)")
     data.add_argument("--val-split", metavar="NAME", help="split to measure AP on (default: val or valid)")
     data.add_argument("--categories", metavar="NAME,NAME",
-                      help="names of the classes, with or without the background, where the data has none")  # fmt: skip
+                      help="names of the classes (background optional), where the data has none")  # fmt: skip
     data.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
                       help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
     data.add_argument("--cache", action="store_true", help="keep all images in memory")

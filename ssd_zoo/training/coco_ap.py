@@ -116,7 +116,8 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     truth = [_true(entry, known, f"{annotations}: annotations[{i}]") for i, entry in enumerate(content["annotations"])]
     rows = _read_results(Path(results))
     ids = _ids_by_name(rows, dict(zip(names, category_ids, strict=True)), results)
-    found, lacking = [], {}
+    found: list[dict[str, Any]] = []
+    lacking: dict[str, None] = {}
     for i, entry in enumerate(rows):
         name = _class_name(entry)
         if name is None or name in ids:

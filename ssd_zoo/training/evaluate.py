@@ -18,7 +18,7 @@ from ssd_zoo.data.presets import collate
 from ssd_zoo.detector.class_names import list_names
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.balance import count_positives, part_weights
-from ssd_zoo.training.coco_ap import CocoScores, score_records, score_results
+from ssd_zoo.training.coco_ap import score_records, score_results
 from ssd_zoo.training.confusion import confusion_matrix
 from ssd_zoo.training.processes import all_gather, process
 from ssd_zoo.training.records import Record, label_map, make_record
@@ -108,8 +108,8 @@ def evaluate(
     """Run a detector over a data set and measure it.
 
     Classes are matched by name, with COCO's and VOC's synonyms (see `match_classes`). Averages are over the classes
-    that both have. The model's thresholds count as they are. Where several processes run (`torchrun`, `accelerate launch`), each takes
-    its share of the images, and all get the same result.
+    that both have. The model's thresholds count as they are. Where several processes run (`torchrun`,
+    `accelerate launch`), each takes its share of the images, and all get the same result.
 
     Args:
         model: Any detector with torchvision's API, on the device where it shall run.
