@@ -277,6 +277,8 @@ def test_results_without_a_class_count_it(tmp_path):
     evaluation = evaluate_results(file, tmp_path / "results.json")
     assert evaluation.metrics["AP"] == 1 / 2  # One cat, found; two dogs, not found.
     assert evaluation.per_class["dog"]["AP"] == 0
+    assert evaluation.model_lacks == ["dog"]
+    assert "1 class of the data is not in the results (dog), counted as AP 0" in str(evaluation)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def score_records(
     return _score(range(len(records)), names, truth, found, counted)
 
 
-def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoScores, int, list[str]]:
+def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoScores, int, list[str], list[str]]:
     """Score a file of results against a file of annotations, both in COCO's formats.
 
     Args:
@@ -101,7 +101,8 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
             counts, and not the id.
 
     Returns:
-        The scores, the number of images, and the classes that the results name and the annotations lack.
+        The scores, the number of images, the annotations' classes that results with names lack, and the classes that
+        the annotations lack.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
@@ -126,7 +127,9 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
         else:
             lacking[name] = None
     scores = _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found)
-    return scores, len(image_ids), list(lacking)
+    present = {row["category_id"] for row in found}
+    missing = [name for name, i in zip(names, category_ids, strict=True) if ids and i not in present]
+    return scores, len(image_ids), missing, list(lacking)
 
 
 def _class_name(entry: Any) -> str | None:

@@ -45,7 +45,7 @@ class Evaluation:
             `confusion_matrix`. None for a file of results.
         records: One an image, what was found and what is true.
         losses: `validation_loss` and its parts, if they were asked for.
-        model_lacks: Classes of the data set that the model does not have.
+        model_lacks: Classes of the data set that the model does not have, or a file of results does not name.
         data_lacks: Classes of the model, or of a file of results, that the data set does not have. What was found of
             them is left out.
         all_classes: Whether the averages count the classes that the model lacks.
@@ -79,11 +79,12 @@ class Evaluation:
     def _classes_apart(self) -> str:
         """Return one line about the classes that only one side has."""
         parts = []
+        source = "results" if self.confusion is None else "model"
         if self.model_lacks:
             effect = "counted as AP 0" if self.all_classes else "left out of the averages"
-            parts.append(f"{_absent(self.model_lacks, 'data', 'model')}, {effect}")
+            parts.append(f"{_absent(self.model_lacks, 'data', source)}, {effect}")
         if self.data_lacks:
-            parts.append(_absent(self.data_lacks, "model", "data"))
+            parts.append(_absent(self.data_lacks, source, "data"))
         return "; ".join(parts)
 
     def write_json(self, file: str | Path) -> None:
@@ -161,10 +162,11 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
         ValueError: If a file can't be understood, or has boxes of images or category ids that the annotations do not
             have, or names classes of which the annotations have none.
     """
-    scores, images, data_lacks = score_results(annotations, results)
-    return Evaluation(
-        scores.metrics, scores.per_class, images, scores.precision, scores.classes, None, [], data_lacks=data_lacks
-    )
+    scores, images, *lacking = score_results(annotations, results)
+    evaluation = Evaluation(scores.metrics, scores.per_class, images, scores.precision, scores.classes, None, [])
+    evaluation.model_lacks, evaluation.data_lacks = lacking
+    evaluation.all_classes = True
+    return evaluation
 
 
 def _names(categories: Sequence[str], labels: Sequence[int]) -> list[str]:
