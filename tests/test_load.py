@@ -7,6 +7,7 @@ import torch
 
 import ssd_zoo
 from ssd_zoo.models._load import fit_state
+from ssd_zoo.models._weights import COCO80_CATEGORIES, VOC_CATEGORIES
 
 LOGITS = "head.cls_logits.0.1"
 
@@ -51,6 +52,62 @@ def test_classes_are_copied_by_name(coco, caplog):
     assert "392 loaded" in record.message
     assert "12 copied by class name (background, Person)" in record.message
     assert "\n" not in record.message
+
+
+def fresh(categories):
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, size=64, categories=categories)
+
+
+def test_all_classes_of_voc_are_copied_from_coco():
+    source, model = fresh(COCO80_CATEGORIES), fresh(VOC_CATEGORIES)
+    report = fit_state(model, source.state_dict(), COCO80_CATEGORIES, source="COCO")
+    theirs = {"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle", "sofa": "couch",
+              "pottedplant": "potted plant", "tvmonitor": "tv"}  # fmt: skip
+    wanted = [COCO80_CATEGORIES.index(theirs.get(name, name)) for name in VOC_CATEGORIES]
+    assert torch.equal(rows(model.state_dict(), 21), rows(source.state_dict(), 81)[:, wanted])
+    assert report.classes == tuple(VOC_CATEGORIES)
+    assert report.synonyms == theirs
+    assert f"copied by class name ({VOC_CATEGORIES[0]}, aeroplane from airplane, bicycle, bird, " in str(report)
+    assert "new" not in str(report)
+
+
+def test_another_name_of_the_background_changes_nothing():
+    source, model = fresh(["background", "a", "N/A"]), fresh(["__background__", "a", "N/A"])
+    report = fit_state(model, source.state_dict(), source.categories, source="weights")
+    assert set(report.tensors.values()) == {"loaded"}
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", None])
+@pytest.mark.parametrize("categories", [["person", "dog"], ["Person", "dog"], ["sofa", "dog"], ["crack", "background"]])
+def test_a_class_is_no_background(weights, categories):
+    with pytest.raises(ValueError, match=f"first of the categories is the background, got '{categories[0]}'"):
+        ssd_zoo.ssdlite300_mobilenet_v2(weights=weights, weights_backbone=None, categories=categories)
+
+
+def test_a_class_of_the_weights_is_no_background():
+    with pytest.raises(ValueError, match="got 'rbc'"):
+        ssd_zoo.ssdlite300_mobilenet_v2(weights="BCCD_V1", categories=["rbc", "WBC"])
+
+
+@pytest.mark.parametrize("name", ["background", "__background__", "BG"])
+def test_names_of_the_background(name, caplog):
+    assert fresh([name, "person"]).categories == [name, "person"]
+    assert not caplog.records
+
+
+def test_a_first_category_that_may_be_a_class_is_told(caplog):
+    assert fresh(["crack", "hole"]).categories == ["crack", "hole"]
+    [record] = caplog.records
+    assert "first category, 'crack', is the background" in record.message
+
+
+def test_saved_models_open_whatever_their_background_is_called(tmp_path, caplog):
+    model = fresh(["nothing", "helmet"])
+    caplog.clear()
+    folder = ssd_zoo.save_pretrained(model, tmp_path / "model")
+    assert ssd_zoo.from_pretrained(folder).categories == ["nothing", "helmet"]
+    assert ssd_zoo.from_pretrained(folder, categories=["nothing", "robot"]).categories == ["nothing", "robot"]
+    assert not any("is the background" in record.message for record in caplog.records)
 
 
 def test_the_copied_class_detects_as_before(photo):

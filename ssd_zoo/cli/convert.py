@@ -6,6 +6,7 @@ The folder's model detects what the original detects: `ssd_zoo.from_pretrained(D
 import argparse
 from pathlib import Path
 
+from ssd_zoo.cli._values import name_list, with_background
 from ssd_zoo.converters._files import read_checkpoint
 from ssd_zoo.data.images import find_images, read_image
 from ssd_zoo.detector.calibration import restore_norms
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
                         help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes, background first, or a file of one a line")  # fmt: skip
+                        help="names of the classes (background optional), or a file with one a line")  # fmt: skip
     parser.add_argument("--images", nargs="+", metavar="DIR",
                         help="images that restore norms which the source has folded away, 64 to 128 of them: "
                              "only then the model can be trained")  # fmt: skip
@@ -35,8 +36,10 @@ def run(args: argparse.Namespace) -> int:
     """Converts and says what came out."""
     state = read_checkpoint(args.file)
     origin = recognise(state, args.origin)
-    categories = None if args.categories is None else _categories(args.categories)
-    model = load_checkpoint(state, origin, categories=categories, size=args.size)
+    model = load_checkpoint(state, origin, size=args.size)
+    if args.categories is not None:
+        categories = _categories(args.categories, len(model.categories))
+        model = load_checkpoint(state, origin, categories=categories, size=args.size)
     images = find_images(args.images or [])
     restored = restore_norms(model, map(read_image, images)) if images else 0
     save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {origin}.")
@@ -53,10 +56,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _categories(text: str) -> list[str]:
+def _categories(text: str, num_classes: int) -> list[str]:
+    """Read the names of `num_classes` classes, or of one less: the background may be left out."""
     file = Path(text)
-    names = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
-    return [name.strip() for name in names if name.strip()]
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
+    names = [line.strip() for line in lines if line.strip()]
+    return with_background(names) if len(names) == num_classes - 1 else names
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What a builder was asked for, settled before anything is built."""
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.class_names import is_background, match_classes
 from ssd_zoo.models._weights import COCO_CATEGORIES, WeightsEnum
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "settle_trainable_layers",
     "settle_weights",
 ]
+
+_log = logging.getLogger("ssd_zoo")
 
 W = TypeVar("W", bound=WeightsEnum)
 B = TypeVar("B", bound=WeightsEnum)
@@ -40,7 +44,8 @@ def settle_weights(
         The weights, the backbone's weights and the categories, background first.
 
     Raises:
-        ValueError: If `num_classes` and `categories` contradict each other.
+        ValueError: If `num_classes` and `categories` contradict each other, or a class stands in the background's
+            place.
     """
     weights = weights_enum.verify(weights)
     backbone = backbone_enum.verify(weights_backbone) if weights is None else None
@@ -54,12 +59,31 @@ def settle_weights(
             raise ValueError(
                 f"num_classes={num_classes}, but there are {len(categories)} categories (background counted)."
             )
+        _check_background(categories, known)
         return weights, backbone, list(categories)
     if num_classes is None or (weights is not None and num_classes == len(known)):
         return weights, backbone, list(known)
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background, so it is at least 2, got {num_classes}.")
     return weights, backbone, ["background", *(f"class {i}" for i in range(1, num_classes))]
+
+
+def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse categories that begin with a class, and warn where the first name may be one.
+
+    Args:
+        categories: The names asked for.
+        known: Those of the weights; what they begin with is a background.
+    """
+    first = categories[0] if categories else "background"
+    if is_background(first) or first == known[0]:
+        return
+    is_class = any(match_classes(["background", first], names) for names in (known, COCO_CATEGORIES))
+    if is_class or any(map(is_background, categories)):
+        raise ValueError(
+            f"The first of the categories is the background, got {first!r}: write categories=['background', …]."
+        )
+    _log.warning("The first category, %r, is the background. If it is a class, put 'background' before it.", first)
 
 
 def settle_trainable_layers(asked: int | None, *, pretrained: bool, default: int, most: int) -> int:
