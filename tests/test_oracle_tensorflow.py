@@ -1,4 +1,4 @@
-"""`ssdlite300_mobilenet_v2` against the TensorFlow graph that its weights come from."""
+"""`ssdlite300_mobilenet_v2` against a frozen TensorFlow graph, a detector of persons."""
 
 import json
 
@@ -59,16 +59,3 @@ def test_detections(float32_model, oracle, images):
         torch.testing.assert_close(found["boxes"], xyxy(arrays["det.boxes"][i, :count]), rtol=0, atol=0.01)
         scores = torch.from_numpy(arrays["det.scores"][i, :count])
         torch.testing.assert_close(found["scores"], scores, rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_shipped_weights_are_the_same_in_half_precision(float32_model, images):
-    shipped = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
-    assert {p.dtype for p in shipped.parameters()} == {torch.float32}
-    for name, tensor in float32_model.state_dict().items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(shipped.state_dict()[name], tensor, rtol=1e-3, atol=1e-6)
-    for found, expected in zip(shipped(images), float32_model(images), strict=True):
-        sure = expected["scores"] > 0.5
-        torch.testing.assert_close(found["scores"][: sure.sum()], expected["scores"][sure], rtol=0, atol=0.01)
-        torch.testing.assert_close(found["boxes"][: sure.sum()], expected["boxes"][sure], rtol=0, atol=1)

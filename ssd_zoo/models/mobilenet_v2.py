@@ -88,7 +88,7 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
         transforms=detection_transforms,
         meta={
             "num_params": 4500543,
-            "macs": 0.804e9,
+            "macs": 0.750e9,
             "file_size": 9.35e6,
             "categories": COCO_CATEGORIES,
             "licence": "Apache-2.0",
