@@ -14,6 +14,7 @@ from torch import Tensor
 from ssd_zoo.converters._protobuf import read_constants
 from ssd_zoo.converters._tables import unwrap
 from ssd_zoo.converters._tfjs import read_tfjs
+from ssd_zoo.converters._tflite import read_tflite
 
 __all__ = ["check_finite", "check_state", "read_checkpoint"]
 
@@ -43,6 +44,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         pass  # What is missing or not readable says so itself.
     if file.suffix == ".pb":
         return read_constants(file)
+    if file.suffix == ".tflite":
+        return read_tflite(file)
     if file.suffix == ".safetensors":
         return check_state(_read_safetensors(file), source=str(file))
     return check_state(_read_pickle(file), source=str(file))
