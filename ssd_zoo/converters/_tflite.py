@@ -151,15 +151,15 @@ class _Graph:
         self._bytes_left -= length
         if self._bytes_left < 0:
             raise _FlawError("its constants overlap: together they are more than twice as long as the file")
-        values = np.frombuffer(buffer.DataAsNumpy().tobytes(), dtype).reshape(shape)
+        values = np.frombuffer(buffer.DataAsNumpy().tobytes(), dtype).reshape(shape).astype(dtype.newbyteorder("="))
         if dtype.kind == "f":
-            return torch.from_numpy(values.astype(np.float32))
-        return torch.from_numpy(self._dequantise(name, values, entry.Quantization()).copy())
+            return torch.from_numpy(values).float()
+        return self._dequantise(name, values, entry.Quantization())
 
-    def _dequantise(self, name: str, values: np.ndarray, quantization: Any) -> np.ndarray:
+    def _dequantise(self, name: str, values: np.ndarray, quantization: Any) -> Tensor:
         """Return `(values - zero point) * scale`, by channel where there are several; without a scale the values."""
         if quantization is None or not quantization.ScaleLength():
-            return values
+            return torch.from_numpy(values)
         if quantization.DetailsType():
             raise _FlawError(f"constant {name!r} is quantised in a custom way; only scales and zero points are known")
         scales = self._entries("scales", quantization.ScaleLength, quantization.Scale)
@@ -174,7 +174,7 @@ class _Graph:
             )
         sides = [-1 if i == axis else 1 for i in range(values.ndim)] if channels > 1 else []
         zero, scale = (np.array(numbers, np.float64).reshape(sides) for numbers in (zeros, scales))
-        return ((values - zero) * scale).astype(np.float32)
+        return torch.from_numpy((values - zero) * scale).float()
 
     def _name(self, index: int) -> str:
         name = _at(self._tensors, index, "tensor").Name() or b""
