@@ -84,8 +84,8 @@ ROW = FLOAT([1, 2])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "lacks the identifier TFL3"),
-        (b"<html>404</html>", "lacks the identifier TFL3"),
+        (b"\0" * 9, "lacks the identifier TFL3"),
+        (b"\x80\x02", "lacks the identifier TFL3"),
         (b"\0\0\0\0TFL3", "it has no graph"),
         (b"\xff\xff\xff\x7fTFL3" + b"\0" * 99, "cut off or damaged"),
         (model(constant("w", ROW))[:100], "cut off or damaged"),
