@@ -160,6 +160,17 @@ def test_mobilenet_v2_from_tensorflow():
         assert torch.equal(ours[f"head.bbox_regression.{i}.weight"][:4, :, 0, 0], offsets[0, 0, :, [1, 0, 3, 2]].T)
 
 
+@pytest.mark.parametrize("variables", [variables_of_mobilenet_v1, variables_of_mobilenet_v2])
+def test_norms_that_are_biases(variables):
+    # As TensorFlow Lite has them.
+    shapes = {name.replace("BatchNorm/beta", "biases"): shape for name, shape in variables().items()}
+    model = ssd_zoo.load_checkpoint(
+        {name: torch.full(shape, 2.0) for name, shape in shapes.items() if "BatchNorm" not in name}
+    )
+    numbers = torch.randn(1, 32, 4, 4)
+    torch.testing.assert_close(model.backbone.stem.norm(numbers), numbers + 2)
+
+
 @pytest.mark.parametrize("depth", [18, 34, 101])
 def test_nvidias_depths(depth):
     children = torchvision.models.get_model(f"resnet{depth}").children()

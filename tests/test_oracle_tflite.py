@@ -10,6 +10,7 @@ from PIL import Image
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
+from ssd_zoo.converters._files import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +51,19 @@ def run(interpreter, image):
 
 
 def test_recipe(model):
-    # Weights and biases of the file; parameters of this package's model have a gain of 1 for each of its norms.
     assert model.recipe[0] == "ssd300_mobilenet_v2"
     assert model.size == (300, 300)
     assert len(model.categories) == 24
     assert (model.nms_thresh, model.score_function) == (0.6, "sigmoid")
     assert sum(parameter.numel() for parameter in model.parameters()) == 4970780
+
+
+def test_size_is_that_of_the_input(file):
+    state = read_checkpoint(file)
+    assert state["normalized_input_image_tensor/shape"].tolist() == [1, 300, 300, 3]
+    state["normalized_input_image_tensor/shape"] = torch.tensor([1, 256, 320, 3])
+    assert ssd_zoo.load_checkpoint(state).size == (256, 320)
+    assert ssd_zoo.load_checkpoint(state, size=300).size == (300, 300)
 
 
 def test_default_boxes(model, test_data):
