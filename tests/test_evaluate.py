@@ -263,7 +263,7 @@ def test_confusion_by_hand():
 def test_losses_do_not_depend_on_batches(tmp_path):
     dataset = open_dataset(make_coco(tmp_path))
     torch.manual_seed(0)
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=dataset.categories)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=64, categories=dataset.categories)
     losses = [evaluate(model, dataset, batch_size=size, losses=True).losses for size in (1, 3)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     model.eval()
@@ -290,7 +290,7 @@ def test_arguments_that_make_no_sense(arguments, message, capsys):
 def test_command_runs_a_saved_model(tmp_path, capsys):
     make_coco(tmp_path)
     dataset = open_dataset(tmp_path)
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=dataset.categories)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=64, categories=dataset.categories)
     ssd_zoo.save_pretrained(model, tmp_path / "model")
     arguments = ["evaluate", str(tmp_path), "--model", str(tmp_path / "model"), "--json", str(tmp_path / "ap.json")]
     assert main(arguments) == 0
@@ -300,7 +300,7 @@ def test_command_runs_a_saved_model(tmp_path, capsys):
 
 
 def saved_model(folder):
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=64, categories=["background", "cat", "dog"])
     return ssd_zoo.save_pretrained(model, folder / "model")
 
 

@@ -88,9 +88,10 @@ class _Weight:
     def restore(self, content: bytes) -> Tensor:
         values = np.frombuffer(content, _TYPES[self.stored]).reshape(self.shape)
         if self.stored in ("uint8", "uint16") and self.stored != self.dtype:
-            values = values * np.float32(self.scale) + np.float32(self.min)
+            # In double precision, as in TensorFlow.js.
+            values = values * np.float64(self.scale) + np.float64(self.min)
             values = values.round() if self.dtype == "int32" else values
-        return torch.from_numpy(values.astype(_TYPES[self.dtype]))
+        return torch.from_numpy(np.array(values, dtype=_TYPES[self.dtype]))
 
 
 def _is_number(value: Any) -> bool:

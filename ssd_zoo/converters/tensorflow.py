@@ -9,6 +9,7 @@ from torch import Tensor
 from ssd_zoo.converters._folded import fill_folded_norms
 from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell
 from ssd_zoo.converters._tables import Tables, choose, rename
+from ssd_zoo.converters._tensorflow_fpn import FPNLITE, FPNLITE_MARK, rename_fpnlite
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.models._weights import COCO_CATEGORIES
 
@@ -88,14 +89,20 @@ _SSD_MOBILENET_V1 = [
 _NO_VARIABLE = (rf"(?!.*/({'|'.join(_LEAVES)})$).*", "")
 TABLES: Tables = [
     (f"{_EXTRACTOR_V1}/Conv2d_0/weights", [*_SSD_MOBILENET_V1, _NO_VARIABLE]),
+    (FPNLITE_MARK, FPNLITE),
     ("BoxPredictor_0/ClassPredictor_depthwise/depthwise_weights", [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
     (None, [*_SSD_MOBILENET_V2, _NO_VARIABLE]),
 ]
 # The builders of the tables' models.
-_BUILDERS = ("ssd300_mobilenet_v1", "ssdlite300_mobilenet_v2", "ssd300_mobilenet_v2")
+_BUILDERS = (
+    "ssd300_mobilenet_v1",
+    "ssdlite320_mobilenet_v2_fpn",
+    "ssdlite300_mobilenet_v2",
+    "ssd300_mobilenet_v2",
+)
 
 # The last layers of the box predictors: their rows are boxes × coordinates.
-_BOX_ROWS = r"head\.bbox_regression\.\d(\.1)?\.(weight|bias)"
+_BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,7 +118,10 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: If a variable is of another model.
     """
     table = choose(state, TABLES)
-    renamed = rename({name: _as_torch(name, tensor) for name, tensor in state.items()}, table)
+    if table is FPNLITE:
+        renamed = rename_fpnlite(state)
+    else:
+        renamed = rename({name: _as_torch(name, tensor) for name, tensor in state.items()}, table)
     for name, tensor in renamed.items():
         if re.fullmatch(_BOX_ROWS, name):
             rows = 4 * boxes_per_cell(renamed, name)
@@ -131,11 +141,11 @@ def describe(checkpoint: Checkpoint) -> Recipe:
         value = constants.number(pattern)
         if value is not None:
             arguments[argument] = value if argument != "detections_per_img" else int(value)
-    scale, offset = constants.number(r"Preprocessor/mul/x"), constants.number(r"Preprocessor/sub/y")
+    scale, offset = constants.number(r"(.*/)?Preprocessor/mul/x"), constants.number(r"(.*/)?Preprocessor/sub/y")
     if scale and offset is not None:
         # pixel · scale - offset, of pixels from 0 to 255.
         arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
-    size = constants.vector(r"Preprocessor/.*ResizeImage/(stack|resize/size|size)")
+    size = constants.vector(r"(.*/)?Preprocessor/.*ResizeImage/(stack|resize/size|size)")
     size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
     if size is not None and len(size) == 2 and checkpoint.size is None:
         arguments["size"] = tuple(int(side) for side in size)
@@ -143,13 +153,15 @@ def describe(checkpoint: Checkpoint) -> Recipe:
     if shapes:
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
     builder = next(name for name, (_, table) in zip(_BUILDERS, TABLES, strict=True) if table is checkpoint.table)
+    if checkpoint.table is FPNLITE and arguments.get("size") == (640, 640):
+        builder = "ssdlite640_mobilenet_v2_fpn"
     return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES})
 
 
 _SETTINGS = {
-    "score_thresh": r"Postprocessor/.*non_max_suppression(_1)?/score_threshold",
-    "nms_thresh": r"Postprocessor/.*non_max_suppression(_1)?/iou_threshold",
-    "detections_per_img": r"Postprocessor/.*PadOrClipBoxList/Select/t",
+    "score_thresh": r"(.*/)?Postprocessor/.*non_max_suppression(_1|_with_scores)?/score_threshold",
+    "nms_thresh": r"(.*/)?Postprocessor/.*non_max_suppression(_1|_with_scores)?/iou_threshold",
+    "detections_per_img": r"(.*/)?Postprocessor/.*PadOrClipBoxList/Select/t",
 }
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from statistics import fmean
 from typing import Any, TypeVar
@@ -113,7 +114,9 @@ def settle_default_boxes(
     if "shapes" not in of_weights:
         return DefaultBoxGenerator(**{**recipe, **of_weights})
     of_recipe = DefaultBoxGenerator(**recipe)
-    return DefaultBoxGenerator(**of_weights) if len(of_weights["shapes"]) == len(of_recipe.shapes) else of_recipe
+    if len(of_weights["shapes"]) != len(of_recipe.shapes):
+        return of_recipe
+    return replace(of_recipe, **of_weights)
 
 
 def settle_keywords(

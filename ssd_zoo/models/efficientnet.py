@@ -1,4 +1,4 @@
-"""SSD on EfficientNet-B3, as lufficc/SSD has it.
+"""SSD on EfficientNet-B3, after lufficc/SSD.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks".
 https://arxiv.org/abs/1905.11946
@@ -60,7 +60,9 @@ def ssd300_efficientnet_b3(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds lufficc's SSD300: 300 × 300 input, maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
+    """Build SSD300 on EfficientNet-B3, after lufficc's.
+
+    Its maps have 38 19 10 5 3 1 cells a side and 8732 default boxes.
 
     Args:
         weights: Weights of the whole detector.

@@ -1,4 +1,4 @@
-"""SSD on a feature pyramid with a shared head, as in TensorFlow's model zoo: RetinaNet's kin.
+"""SSD on a feature pyramid with a shared head, after TensorFlow's model zoo: RetinaNet's kin.
 
 Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.02002
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
@@ -87,10 +87,16 @@ def ssd640_resnet50_fpn(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds SSD on ResNet-50's pyramid: 640 × 640 input, maps of 80 40 20 10 5 cells a side, 51150 default boxes.
+    """Build SSD on ResNet-50's feature pyramid for 640 × 640 input, after TensorFlow's.
 
-    Towers of four convolutions predict classes and boxes of all maps; classes are scored by a sigmoid each and train
-    by focal loss.
+    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Towers of four convolutions predict classes and
+    boxes of all maps; classes are scored by a sigmoid each and train by focal loss.
+
+    Padding, default boxes, thresholds and head follow the source and the configuration of TensorFlow's
+    `ssd_resnet50_v1_fpn_640x640`; no test holds them to its output. ResNet is torchvision's, so that its weights fit:
+    blocks have their stride in the 3 × 3 convolution, activations are ReLUs, and pixels are divided by ImageNet's
+    deviation. TensorFlow's has the stride in the first 1 × 1 convolution, ReLU6, norms with an epsilon of 0.001, and
+    subtracts the mean alone.
 
     Args:
         weights: Weights of the whole detector.
@@ -100,7 +106,8 @@ def ssd640_resnet50_fpn(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of ResNet's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels.
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
         norm_layer: Called with the number of channels; by default batch norm.
         default_boxes: Other default boxes than the original's; as many feature maps of them, and as many boxes on each.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
@@ -124,7 +131,7 @@ def ssd640_resnet50_fpn(
     norm_layer = norm_layer or BatchNorm2d
     backbone = ResNet50FPN(256, in_chans=in_chans, norm_layer=norm_layer)
     backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_octaves(size), clip="none")
+    default_boxes = settle_default_boxes(default_boxes, weights, **_multiscale_boxes(size))
     kwargs = settle_keywords(
         kwargs,
         weights,
@@ -154,9 +161,11 @@ def ssdlite320_mobilenet_v2_fpn(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds FPNLite: 320 × 320 input, maps of 40 20 10 5 3 cells a side, 12804 default boxes.
+    """Build FPNLite on MobileNetV2 for 320 × 320 input, as TensorFlow's.
 
-    It is `ssd640_resnet50_fpn` on MobileNetV2 with separable convolutions and one tower for classes and boxes.
+    Its maps have 40 20 10 5 3 cells a side and 12804 default boxes. One tower of four separable convolutions predicts
+    classes and boxes of all maps; classes are scored by a sigmoid each and train by focal loss. Convolutions are padded
+    as TensorFlow pads. The coarsest map's stride, 128, does not divide 320, so its first centre lies on the edge.
 
     Args:
         weights: Weights of the whole detector.
@@ -166,7 +175,8 @@ def ssdlite320_mobilenet_v2_fpn(
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
         in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels.
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
         norm_layer: Called with the number of channels; by default batch norm with an epsilon of 0.001, as TensorFlow's.
         default_boxes: Other default boxes than the original's; as many feature maps of them, and as many boxes on each.
         **kwargs: Passed to `SSD`, which rejects what it does not know.
@@ -213,9 +223,10 @@ def ssdlite640_mobilenet_v2_fpn(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds FPNLite for 640 × 640 input: maps of 80 40 20 10 5 cells a side, 51150 default boxes.
+    """Build FPNLite on MobileNetV2 for 640 × 640 input, as TensorFlow's.
 
-    The arguments are those of `ssdlite320_mobilenet_v2_fpn`.
+    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Network and arguments are those of
+    `ssdlite320_mobilenet_v2_fpn`.
     """
     weights, weights_backbone, categories = settle_weights(
         SSDLite640_MobileNet_V2_FPN_Weights, weights, MobileNetV2FPN_Weights, weights_backbone, num_classes, categories
@@ -253,7 +264,7 @@ def _fpnlite(
     norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2FPN(128, in_chans=in_chans, norm_layer=norm_layer)
     backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_octaves(size), clip="none")
+    default_boxes = settle_default_boxes(default_boxes, weights, **_multiscale_boxes(size))
     kwargs = settle_keywords(
         kwargs,
         weights,
@@ -275,21 +286,32 @@ _TENSORFLOW: Mapping[str, Any] = {
     "score_thresh": 1e-8,
     "nms_thresh": 0.6,
     "detections_per_img": 100,
-    "topk_candidates": 100,
+    "topk_candidates": None,
     "clip_before_nms": False,
 }
 
 
-def _octaves(size: tuple[int, int]) -> list[list[tuple[float, float]]]:
-    """Gives the shapes of TensorFlow's `multiscale_anchor_generator`: boxes of 4 strides a side at levels 3 to 7.
+def _multiscale_boxes(size: tuple[int, int]) -> dict[str, Any]:
+    """Return the default boxes of TensorFlow's `multiscale_anchor_generator` at levels 3 to 7.
 
-    Each comes in three aspect ratios, and half an octave larger.
+    Boxes are 4 strides a side and half an octave larger, each in three aspect ratios. Along each axis the first centre
+    lies half a stride from the edge where the stride divides the side, and on the edge where it does not.
+
+    Args:
+        size: (height, width) of the input.
+
+    Returns:
+        Keywords of `DefaultBoxGenerator`.
     """
-    return [
-        [
-            (4 * stride * octave * ratio**0.5 / min(size), 4 * stride * octave / ratio**0.5 / min(size))
-            for ratio in (1.0, 2.0, 0.5)
-            for octave in (1.0, 2**0.5)
-        ]
-        for stride in (8, 16, 32, 64, 128)
-    ]
+    height, width = size
+    strides = (8, 16, 32, 64, 128)
+    sides = [[4 * stride * octave / min(size) for octave in (1.0, 2**0.5)] for stride in strides]
+    return {
+        "shapes": [
+            [(side * ratio**0.5, side / ratio**0.5) for ratio in (1.0, 2.0, 0.5) for side in of_level]
+            for of_level in sides
+        ],
+        "steps": strides,
+        "offsets": [tuple(0 if side % stride else stride / 2 for side in (width, height)) for stride in strides],
+        "clip": "none",
+    }

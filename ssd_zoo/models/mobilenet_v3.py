@@ -204,9 +204,10 @@ def ssdlite320_mobilenet_v3_large_lufficc(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build SSDLite on MobileNetV3-Large for 320 × 320 input, after lufficc's.
 
-    The extra layers are blocks of MobileNetV3, and the last map's head is a 1 × 1 convolution.
+    Its maps have 20 10 5 3 2 1 cells a side and 3234 default boxes. The extra layers are blocks of MobileNetV3, and the
+    last map's head is a 1 × 1 convolution.
 
     Args:
         weights: Weights of the whole detector.

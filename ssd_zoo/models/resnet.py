@@ -1,4 +1,6 @@
-"""SSD on ResNet, as NVIDIA's DeepLearningExamples and MLPerf have it.
+"""SSD on ResNet, after NVIDIA's DeepLearningExamples and MLPerf.
+
+The one on ResNet-50 is held to the output of NVIDIA's own, the others to the names and shapes of their checkpoints.
 
 https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD
 """
@@ -195,7 +197,7 @@ def ssd300_resnet34(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds NVIDIA's SSD300 on ResNet-34. The arguments are those of `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-34, after NVIDIA's. The arguments are those of `ssd300_resnet50`."""
     weights, weights_backbone, categories = settle_weights(
         SSD300_ResNet34_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
     )
@@ -229,7 +231,7 @@ def ssd300_resnet18(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds NVIDIA's SSD300 on ResNet-18. The arguments are those of `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-18, after NVIDIA's. The arguments are those of `ssd300_resnet50`."""
     weights, weights_backbone, categories = settle_weights(
         SSD300_ResNet18_Weights, weights, ResNet18_Weights, weights_backbone, num_classes, categories
     )
@@ -263,7 +265,10 @@ def ssd300_resnet34_mlperf(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds MLPerf's SSD300 on ResNet-34: no norms in extra layers. The arguments are those of `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-34, after MLPerf's.
+
+    Its extra layers have no norms. The arguments are those of `ssd300_resnet50`.
+    """
     weights, weights_backbone, categories = settle_weights(
         SSD300_ResNet34_MLPerf_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
     )
@@ -298,7 +303,7 @@ def ssd300_resnet101(
     default_boxes: DefaultBoxGenerator | None = None,
     **kwargs: Any,
 ) -> SSD:
-    """Builds NVIDIA's SSD300 on ResNet-101. The arguments are those of `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-101, after NVIDIA's. The arguments are those of `ssd300_resnet50`."""
     weights, weights_backbone, categories = settle_weights(
         SSD300_ResNet101_Weights, weights, ResNet101_Weights, weights_backbone, num_classes, categories
     )
