@@ -43,10 +43,12 @@ from ssd_zoo.models.mobilenet_v1 import (
 )
 from ssd_zoo.models.mobilenet_v2 import (
     MobileNetV2_Weights,
+    SSD300_MobileNet_V2_Weights,
     SSDLite300_MobileNet_V2_QFGaohao_Weights,
     SSDLite300_MobileNet_V2_Weights,
     SSDLite320_MobileNet_V2_Lufficc_Weights,
     SSDLite320_MobileNet_V2_Weights,
+    ssd300_mobilenet_v2,
     ssdlite300_mobilenet_v2,
     ssdlite300_mobilenet_v2_qfgaohao,
     ssdlite320_mobilenet_v2,
@@ -116,6 +118,7 @@ __all__ = [
     "SSD300_EfficientNet_B3_Weights",
     "SSD300_MobileNet_V1_QFGaohao_Weights",
     "SSD300_MobileNet_V1_Weights",
+    "SSD300_MobileNet_V2_Weights",
     "SSD300_ResNet101_Weights",
     "SSD300_ResNet18_Weights",
     "SSD300_ResNet34_MLPerf_Weights",
@@ -159,6 +162,7 @@ __all__ = [
     "ssd300_efficientnet_b3",
     "ssd300_mobilenet_v1",
     "ssd300_mobilenet_v1_qfgaohao",
+    "ssd300_mobilenet_v2",
     "ssd300_resnet101",
     "ssd300_resnet18",
     "ssd300_resnet34",

@@ -1,7 +1,12 @@
 """What `load_checkpoint` refuses, and what it says then; files that other architectures of the origins have."""
 
+import gzip
+import io
 import pickle
 import struct
+import tarfile
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -51,8 +56,9 @@ def test_every_way_to_give_it(state, tmp_path):
         assert all(torch.equal(raw[key], expected[key]) for key in raw)
 
 
-def test_half_precision_is_computed_in_single(state):
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_lower_precision_is_computed_in_single(state, dtype):
+    half = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model = ssd_zoo.load_checkpoint(half)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -116,7 +122,7 @@ def test_truncated_files(state, form, tmp_path):
     content = file.read_bytes()
     for length in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="x.*(damaged|no whole)"):
+        with pytest.raises(ValueError, match="x.*(damaged|no whole|empty)"):
             ssd_zoo.load_checkpoint(file)
     with pytest.raises(FileNotFoundError):
         ssd_zoo.load_checkpoint(tmp_path / "none.pth")
@@ -124,15 +130,80 @@ def test_truncated_files(state, form, tmp_path):
         ssd_zoo.load_checkpoint(tmp_path)
 
 
-def test_files_of_another_kind(tmp_path):
-    for name, content in (
-        ("x.pth", b"GIF89a" * 50),
-        ("y.pth", pickle.dumps({"a": 1})),
-        ("z.safetensors", b"\xff" * 99),
-    ):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}.*(damaged|no whole|holds|read)"):
-            ssd_zoo.load_checkpoint(tmp_path / name)
+def archive(*names):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name in names:
+            file.writestr(name, b"x")
+    return content.getvalue()
+
+
+def tar():
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as file:
+        for name in ("storages", "tensors", "pickle"):
+            file.addfile(tarfile.TarInfo(name))
+    return content.getvalue()
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"The weights are on the other page.\n", "is a text file"),
+        (b"\n<!DOCTYPE html>\n<html><body>Sign in \xe2\x9c\x93</body></html>", "is a web page"),
+        (LFS, "is a Git LFS pointer.*: git lfs pull fetches that"),
+        (gzip.compress(b"weights"), "is compressed by gzip"),
+        (tar(), "is a tar archive"),
+        (pickle.dumps({"a": 1}, protocol=4), "is a pickle, but not one of torch.save"),
+        (archive("a.txt"), "is a zip archive, but not one of torch.save"),
+        (archive("m/data.pkl", "m/constants.pkl"), r"is a TorchScript archive.*torch\.jit\.load\(FILE\)\.state_dict"),
+        (archive("m/data.pkl"), "is damaged, or not what torch.save writes"),
+        (archive("m/data.pkl")[:-9], "is cut off or damaged"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "is damaged, or not what torch.save writes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_files_of_another_kind(content, message, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"x\.pth {message}") as error:
+        ssd_zoo.load_checkpoint(tmp_path / "x.pth")
+    # PyTorch's own text is the cause, if anything.
+    theirs = str(error.value.__cause__ or "weights_only").splitlines()
+    assert not any(line.strip() in str(error.value) for line in theirs if line.strip())
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pb", "tflite"])
+def test_pointers_in_place_of_any_format(suffix, tmp_path):
+    (tmp_path / f"x.{suffix}").write_bytes(LFS)
+    with pytest.raises(ValueError, match="is a Git LFS pointer"):
+        ssd_zoo.load_checkpoint(tmp_path / f"x.{suffix}")
+
+
+def test_safetensors_of_another_kind(tmp_path):
+    (tmp_path / "z.safetensors").write_bytes(b"\xff" * 99)
+    with pytest.raises(ValueError, match="z.safetensors is no whole safetensors file"):
+        ssd_zoo.load_checkpoint(tmp_path / "z.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantize|TypedStorage|invariant|Sparse CSR)")
+@pytest.mark.parametrize(
+    "make",
+    [
+        torch.Tensor.to_sparse,
+        torch.Tensor.to_sparse_csr,
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    ],
+)
+def test_tensors_of_other_kinds(make, tmp_path):
+    torch.save({"w": make(torch.eye(3))}, tmp_path / "x.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="holds 'w', a tensor of .*; only dense ones of real numbers load"):
+            ssd_zoo.load_checkpoint(tmp_path / "x.pth")
 
 
 def test_wrong_shapes_missing_and_foreign_tensors(state):

@@ -14,6 +14,7 @@ from test_oracles_mobilenet import (
     names_of_mobilenet_v1_qfgaohao,
     names_of_mobilenet_v3_lufficc,
     variables_of_mobilenet_v1,
+    variables_of_mobilenet_v2,
 )
 from torch import nn
 
@@ -123,6 +124,7 @@ def test_qfgaohaos_older_vgg16():
         (names_of_mobilenet_v1_qfgaohao, "ssd300_mobilenet_v1_qfgaohao", 21),
         (names_of_mobilenet_v3_lufficc, "ssdlite320_mobilenet_v3_large_lufficc", 21),
         (variables_of_mobilenet_v1, "ssd300_mobilenet_v1", 91),
+        (variables_of_mobilenet_v2, "ssd300_mobilenet_v2", 91),
     ],
 )
 def test_mobilenets(shapes, builder, classes):
@@ -130,6 +132,43 @@ def test_mobilenets(shapes, builder, classes):
     assert model.recipe[0] == builder
     assert len(model.categories) == classes
     assert model.categories[1] == ("person" if classes == 91 else "aeroplane")
+
+
+def test_mobilenet_v2_from_tensorflow():
+    generator = torch.Generator().manual_seed(0)
+    theirs = {name: torch.rand(s, generator=generator) for name, s in variables_of_mobilenet_v2().items()}
+    ours = ssd_zoo.load_checkpoint(theirs | {"global_step": torch.tensor(200000)}).state_dict()
+    own = sum(tensor.numel() for name, tensor in ours.items() if not name.endswith("num_batches_tracked"))
+    assert own == sum(tensor.numel() for tensor in theirs.values())
+    extractor = "FeatureExtractor/MobilenetV2"
+    places = {"backbone.stem": "Conv", "backbone.blocks.0.project": "expanded_conv/project"}
+    places |= {"backbone.blocks.16.expand": "expanded_conv_16/expand", "backbone.last": "Conv_1"}
+    places |= {f"backbone.extras.{i}.0": f"layer_19_1_Conv2d_{i + 2}_1x1_{n}" for i, n in ((0, 256), (3, 64))}
+    places |= {f"backbone.extras.{i}.1": f"layer_19_2_Conv2d_{i + 2}_3x3_s2_{n}" for i, n in ((0, 512), (3, 128))}
+    for place, name in places.items():
+        # A kernel's numbers by (height, width, in, out) there, (out, in, height, width) here.
+        kernel, theirs_kernel = ours[f"{place}.conv.weight"], theirs[f"{extractor}/{name}/weights"]
+        assert torch.equal(kernel[3, 1, -1, 0], theirs_kernel[-1, 0, 1, 3])
+        assert torch.equal(ours[f"{place}.norm.bias"], theirs[f"{extractor}/{name}/BatchNorm/beta"])
+        assert torch.equal(ours[f"{place}.norm.running_var"], theirs[f"{extractor}/{name}/BatchNorm/moving_variance"])
+    depthwise = theirs[f"{extractor}/expanded_conv_5/depthwise/depthwise_weights"]
+    assert torch.equal(ours["backbone.blocks.5.depthwise.conv.weight"][7, 0], depthwise[:, :, 7, 0])
+    for i in (0, 5):
+        scores, offsets = (theirs[f"BoxPredictor_{i}/{b}/weights"] for b in ("ClassPredictor", "BoxEncodingPredictor"))
+        assert torch.equal(ours[f"head.cls_logits.{i}.weight"][:, :, 0, 0], scores[0, 0].T)
+        # y, x, height, width there; x, y, width, height here.
+        assert torch.equal(ours[f"head.bbox_regression.{i}.weight"][:4, :, 0, 0], offsets[0, 0, :, [1, 0, 3, 2]].T)
+
+
+@pytest.mark.parametrize("variables", [variables_of_mobilenet_v1, variables_of_mobilenet_v2])
+def test_norms_that_are_biases(variables):
+    # As TensorFlow Lite has them.
+    shapes = {name.replace("BatchNorm/beta", "biases"): shape for name, shape in variables().items()}
+    model = ssd_zoo.load_checkpoint(
+        {name: torch.full(shape, 2.0) for name, shape in shapes.items() if "BatchNorm" not in name}
+    )
+    numbers = torch.randn(1, 32, 4, 4)
+    torch.testing.assert_close(model.backbone.stem.norm(numbers), numbers + 2)
 
 
 @pytest.mark.parametrize("depth", [18, 34, 101])

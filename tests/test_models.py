@@ -102,6 +102,7 @@ def test_each_image_is_alone(model, raw):
         ("ssd512_vgg16d", 24564, None, None),
         ("ssd300_resnet50", 8732, None, None),
         ("ssd300_mobilenet_v1", 1917, None, None),
+        ("ssd300_mobilenet_v2", 1917, None, None),
         ("ssdlite300_mobilenet_v2", 1917, None, None),
         ("ssdlite300_mobilenet_v2_qfgaohao", 3000, None, None),
         ("ssdlite320_mobilenet_v2", 3234, None, None),

@@ -166,12 +166,16 @@ def variables_of_mobilenet_v1():
         kernels[f"{extractor}/Conv2d_13_pointwise_1_Conv2d_{i}_1x1_{between}/weights"] = (1, 1, channels, between)
         kernels[f"{extractor}/Conv2d_13_pointwise_2_Conv2d_{i}_3x3_s2_{out}/weights"] = (3, 3, between, out)
         channels = out
-    shapes = dict(kernels)
+    return kernels | _norms_and_predictors(kernels, (512, 1024, 512, 256, 256, 128))
+
+
+def _norms_and_predictors(kernels, channels_of_maps):
+    shapes = {}
     for name, shape in kernels.items():
         for leaf in ("gamma", "beta", "moving_mean", "moving_variance"):
             out = shape[2] if name.endswith("depthwise_weights") else shape[3]
             shapes[f"{name.rpartition('/')[0]}/BatchNorm/{leaf}"] = (out,)
-    for i, channels in enumerate((512, 1024, 512, 256, 256, 128)):
+    for i, channels in enumerate(channels_of_maps):
         for branch, columns in (("BoxEncodingPredictor", 4), ("ClassPredictor", 91)):
             rows = (6 if i else 3) * columns
             shapes[f"BoxPredictor_{i}/{branch}/weights"] = (1, 1, channels, rows)
@@ -190,6 +194,28 @@ def test_mobilenet_v1_from_tensorflow():
     assert {name: tensor.shape for name, tensor in converted.items()} == own
     # y, x, height, width there; x, y, width, height here.
     assert converted["head.bbox_regression.0.bias"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
+
+
+def variables_of_mobilenet_v2():
+    """The names of TensorFlow's ssd_mobilenet_v2_coco, with shapes as TensorFlow has them."""
+    extractor = "FeatureExtractor/MobilenetV2"
+    kernels = {f"{extractor}/Conv/weights": (3, 3, 3, 32)}
+    channels, block = 32, "expanded_conv"
+    outputs = [16, *[24] * 2, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3, 320]
+    for i, out in enumerate(outputs, start=1):
+        between = channels if i == 1 else 6 * channels
+        if i > 1:
+            kernels[f"{extractor}/{block}/expand/weights"] = (1, 1, channels, between)
+        kernels[f"{extractor}/{block}/depthwise/depthwise_weights"] = (3, 3, between, 1)
+        kernels[f"{extractor}/{block}/project/weights"] = (1, 1, between, out)
+        channels, block = out, f"expanded_conv_{i}"
+    kernels[f"{extractor}/Conv_1/weights"] = (1, 1, channels, 1280)
+    channels = 1280
+    for i, (between, out) in enumerate(((256, 512), (128, 256), (128, 256), (64, 128)), start=2):
+        kernels[f"{extractor}/layer_19_1_Conv2d_{i}_1x1_{between}/weights"] = (1, 1, channels, between)
+        kernels[f"{extractor}/layer_19_2_Conv2d_{i}_3x3_s2_{out}/weights"] = (3, 3, between, out)
+        channels = out
+    return kernels | _norms_and_predictors(kernels, (576, 1280, 512, 256, 256, 128))
 
 
 def conv(name, *shape):

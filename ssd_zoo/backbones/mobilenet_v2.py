@@ -1,4 +1,4 @@
-"""MobileNetV2 with SSDLite's extra layers.
+"""MobileNetV2 with the extra layers of SSDLite or SSD.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2. https://arxiv.org/abs/1801.04381
 """
@@ -26,7 +26,7 @@ _BLOCKS = [
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 of width 1 and SSDLite's extra layers.
+    """MobileNetV2 of width 1 and the extra layers of SSDLite or SSD.
 
     The feature maps are one at stride 16, the last 1 × 1 convolution, then one of each extra layer.
 
@@ -36,6 +36,8 @@ class MobileNetV2(nn.Module):
         tap: The map at stride 16: the `"expansion"` of the block that goes to stride 32 (576 channels), or the
             `"output"` of the block before it (96 channels).
         linear_extras: Whether extra layers end without an activation, as the blocks of MobileNetV2 do.
+        plain_extras: Whether extra layers are SSD's: after the 1 × 1 convolution, one 3 × 3 convolution of stride 2 to
+            the channels out.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
         conv_layer: The convolutions' class; it decides on the padding.
@@ -51,6 +53,7 @@ class MobileNetV2(nn.Module):
         *,
         tap: Literal["expansion", "output"] = "expansion",
         linear_extras: bool = False,
+        plain_extras: bool = False,
         in_chans: int = 3,
         norm_layer: NormLayer = BatchNorm2d,
         conv_layer: type[nn.Conv2d] = nn.Conv2d,
@@ -75,14 +78,13 @@ class MobileNetV2(nn.Module):
         self.last = layer(channels, 1280)
         self.extras = nn.ModuleList()
         channels = 1280
+        last_layer = partial(layer, act_layer=None if linear_extras else RELU6)
         for between, out in extras:
-            self.extras.append(
-                nn.Sequential(
-                    layer(channels, between),
-                    layer(between, between, 3, stride=2, depthwise=True),
-                    layer(between, out, act_layer=None if linear_extras else RELU6),
-                )
-            )
+            if plain_extras:
+                coarser = [last_layer(between, out, 3, stride=2)]
+            else:
+                coarser = [layer(between, between, 3, stride=2, depthwise=True), last_layer(between, out)]
+            self.extras.append(nn.Sequential(layer(channels, between), *coarser))
             channels = out
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

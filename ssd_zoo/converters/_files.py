@@ -1,7 +1,7 @@
 """Checkpoint files into tensors by name, without running anything that a file holds."""
 
 import os
-import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssd_zoo.converters._kinds import explain_refusal, name_other_kind
 from ssd_zoo.converters._protobuf import read_constants
 from ssd_zoo.converters._tables import unwrap
 from ssd_zoo.converters._tfjs import read_tfjs
+from ssd_zoo.converters._tflite import read_tflite
 
 __all__ = ["check_finite", "check_state", "read_checkpoint"]
 
@@ -22,8 +24,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint, under the names that they have there.
 
     Args:
-        path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), a TensorFlow.js model (its `model.json` or
-            folder), or else what `torch.save` wrote: a state dict, or a training checkpoint that holds one.
+        path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a
+            TensorFlow.js model (its `model.json` or folder), or else what `torch.save` wrote: a state dict, or a
+            training checkpoint that holds one.
 
     Returns:
         Tensors on the CPU; of a graph all its numeric constants.
@@ -39,10 +42,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise IsADirectoryError(
             f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."
         )
-    with file.open("rb"):
-        pass  # What is missing or not readable says so itself.
+    # What is missing or not readable says so itself.
+    other = name_other_kind(file)
+    if other is not None:
+        raise ValueError(f"{file} {other}.")
     if file.suffix == ".pb":
         return read_constants(file)
+    if file.suffix == ".tflite":
+        return read_tflite(file)
     if file.suffix == ".safetensors":
         return check_state(_read_safetensors(file), source=str(file))
     return check_state(_read_pickle(file), source=str(file))
@@ -69,7 +76,8 @@ def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str,
                 f"{source} holds {name!r} of type {type(tensor).__name__}, but a state dict holds tensors only; "
                 "a training checkpoint has it under 'model', 'state_dict' or 'ema'."
             )
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+        dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+        if not dense or tensor.is_complex():
             raise ValueError(
                 f"{source} holds {name!r}, a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; only dense "
                 "ones of real numbers load."
@@ -101,22 +109,10 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # PyTorch warns of what it reads; what is refused of it is refused by `check_state`.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     # Damaged files fail in many ways, wherever the damage lies.
     except Exception as error:
-        needed = re.search(r"GLOBAL (\S+)", str(error))
-        if needed is None:
-            raise ValueError(f"{file} is damaged, or not what torch.save writes: {_reason(error)}.") from error
-        raise ValueError(
-            f"{file} holds more than tensors and plain values, {needed[1]!r} among it. To unpickle that could run any "
-            "code, so the file is not read. Who trusts it can save its tensors alone: "
-            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE), with 'model' where they lie "
-            "there; of a whole model .state_dict()."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Gives an error's own line, without PyTorch's advice to read the file anyway."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    known = [line.removeprefix("WeightsUnpickler error: ") for line in lines if "WeightsUnpickler error" in line]
-    return (known or lines or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{file} {explain_refusal(file, error)}.") from error

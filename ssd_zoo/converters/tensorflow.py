@@ -26,6 +26,8 @@ _LEAVES = {
     "Conv2D/merged_input": "conv.weight",
     "BatchNorm/batchnorm/mul": "norm.weight",
     "BatchNorm/batchnorm/sub": "norm.bias",
+    # TensorFlow Lite leaves of it the offset alone, the convolution's bias.
+    "biases": "norm.bias",
 }
 _EXTRACTOR = "FeatureExtractor/MobilenetV2"
 _MOBILENET_V2 = [
@@ -33,19 +35,38 @@ _MOBILENET_V2 = [
     (rf"{_EXTRACTOR}/expanded_conv/(depthwise|project)", r"backbone.blocks.0.\1"),
     (rf"{_EXTRACTOR}/expanded_conv_(\d+)/(expand|depthwise|project)", r"backbone.blocks.\1.\2"),
     (rf"{_EXTRACTOR}/Conv_1", r"backbone.last"),
-    # The extra layers are counted from 2; the name of the pointwise one speaks of the depthwise one before it.
+    # The extra layers are counted from 2.
     *((rf"{_EXTRACTOR}/layer_19_1_Conv2d_{i + 2}_1x1_\d+", rf"backbone.extras.{i}.0") for i in range(4)),
+]
+_MOBILENET_V2_LITE = [
+    *_MOBILENET_V2,
+    # The name of the pointwise layer speaks of the depthwise one before it.
     *((rf"{_EXTRACTOR}/layer_19_2_Conv2d_{i + 2}_3x3_s2_\d+_depthwise", rf"backbone.extras.{i}.1") for i in range(4)),
     *((rf"{_EXTRACTOR}/layer_19_2_Conv2d_{i + 2}_3x3_s2_\d+", rf"backbone.extras.{i}.2") for i in range(4)),
     (r"BoxPredictor_(\d)/BoxEncodingPredictor_depthwise", r"head.bbox_regression.\1.0"),
     (r"BoxPredictor_(\d)/ClassPredictor_depthwise", r"head.cls_logits.\1.0"),
 ]
+_MOBILENET_V2_PLAIN = [
+    *_MOBILENET_V2,
+    *((rf"{_EXTRACTOR}/layer_19_2_Conv2d_{i + 2}_3x3_s2_\d+", rf"backbone.extras.{i}.1") for i in range(4)),
+]
 _SSDLITE_MOBILENET_V2 = [
-    *((f"{module}/{leaf}", f"{ours}.{name}") for module, ours in _MOBILENET_V2 for leaf, name in _LEAVES.items()),
+    *((f"{module}/{leaf}", f"{ours}.{name}") for module, ours in _MOBILENET_V2_LITE for leaf, name in _LEAVES.items()),
     (r"BoxPredictor_(\d)/BoxEncodingPredictor/weights", r"head.bbox_regression.\1.1.weight"),
     (r"BoxPredictor_(\d)/BoxEncodingPredictor/biases", r"head.bbox_regression.\1.1.bias"),
     (r"BoxPredictor_(\d)/ClassPredictor/weights", r"head.cls_logits.\1.1.weight"),
     (r"BoxPredictor_(\d)/ClassPredictor/biases", r"head.cls_logits.\1.1.bias"),
+]
+
+_HEAD_1X1 = [
+    (r"BoxPredictor_(\d)/BoxEncodingPredictor/weights", r"head.bbox_regression.\1.weight"),
+    (r"BoxPredictor_(\d)/BoxEncodingPredictor/biases", r"head.bbox_regression.\1.bias"),
+    (r"BoxPredictor_(\d)/ClassPredictor/weights", r"head.cls_logits.\1.weight"),
+    (r"BoxPredictor_(\d)/ClassPredictor/biases", r"head.cls_logits.\1.bias"),
+]
+_SSD_MOBILENET_V2 = [
+    *((f"{module}/{leaf}", f"{ours}.{name}") for module, ours in _MOBILENET_V2_PLAIN for leaf, name in _LEAVES.items()),
+    *_HEAD_1X1,
 ]
 
 _EXTRACTOR_V1 = "FeatureExtractor/MobilenetV1"
@@ -61,26 +82,31 @@ _MOBILENET_V1 = [
 ]
 _SSD_MOBILENET_V1 = [
     *((f"{module}/{leaf}", f"{ours}.{name}") for module, ours in _MOBILENET_V1 for leaf, name in _LEAVES.items()),
-    (r"BoxPredictor_(\d)/BoxEncodingPredictor/weights", r"head.bbox_regression.\1.weight"),
-    (r"BoxPredictor_(\d)/BoxEncodingPredictor/biases", r"head.bbox_regression.\1.bias"),
-    (r"BoxPredictor_(\d)/ClassPredictor/weights", r"head.cls_logits.\1.weight"),
-    (r"BoxPredictor_(\d)/ClassPredictor/biases", r"head.cls_logits.\1.bias"),
+    *_HEAD_1X1,
 ]
 
 # A graph's other constants: shapes, thresholds, default boxes.
-_NO_VARIABLE = (rf"(?!.*/({'|'.join([*_LEAVES, 'biases'])})$).*", "")
+_NO_VARIABLE = (rf"(?!.*/({'|'.join(_LEAVES)})$).*", "")
 TABLES: Tables = [
     (f"{_EXTRACTOR_V1}/Conv2d_0/weights", [*_SSD_MOBILENET_V1, _NO_VARIABLE]),
     (FPNLITE_MARK, FPNLITE),
-    (None, [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
+    ("BoxPredictor_0/ClassPredictor_depthwise/depthwise_weights", [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
+    (None, [*_SSD_MOBILENET_V2, _NO_VARIABLE]),
 ]
+# The builders of the tables' models.
+_BUILDERS = (
+    "ssd300_mobilenet_v1",
+    "ssdlite320_mobilenet_v2_fpn",
+    "ssdlite300_mobilenet_v2",
+    "ssd300_mobilenet_v2",
+)
 
 # The last layers of the box predictors: their rows are boxes × coordinates.
 _BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames and reorders the variables of an SSD on MobileNetV1 or an SSDLite on MobileNetV2.
+    """Rename and reorder the variables of an SSD on MobileNetV1 or V2, or an SSDLite on MobileNetV2.
 
     TensorFlow's kernels are (height, width, in, out), depthwise ones (height, width, in, 1); its offsets are
     y, x, height, width.
@@ -120,15 +146,15 @@ def describe(checkpoint: Checkpoint) -> Recipe:
         # pixel · scale - offset, of pixels from 0 to 255.
         arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
     size = constants.vector(r"(.*/)?Preprocessor/.*ResizeImage/(stack|resize/size|size)")
+    size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
     if size is not None and len(size) == 2 and checkpoint.size is None:
         arguments["size"] = tuple(int(side) for side in size)
     shapes = _box_shapes(constants)
     if shapes:
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
-    builder = "ssd300_mobilenet_v1" if checkpoint.table is TABLES[0][1] else "ssdlite300_mobilenet_v2"
-    if checkpoint.table is FPNLITE:
-        side = 640 if arguments.get("size") == (640, 640) else 320
-        builder = f"ssdlite{side}_mobilenet_v2_fpn"
+    builder = next(name for name, (_, table) in zip(_BUILDERS, TABLES, strict=True) if table is checkpoint.table)
+    if checkpoint.table is FPNLITE and arguments.get("size") == (640, 640):
+        builder = "ssdlite640_mobilenet_v2_fpn"
     return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES})
 
 

@@ -1,4 +1,4 @@
-"""SSDLite on MobileNetV2.
+"""SSDLite and SSD on MobileNetV2.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", section 6.2.
 https://arxiv.org/abs/1801.04381
@@ -6,6 +6,8 @@ https://arxiv.org/abs/1801.04381
 The projects that published weights made four networks of it. Those of TensorFlow and MMDetection have activations after
 their extra layers and depthwise heads throughout; those of qfgaohao and lufficc have neither. The map at stride 16 is
 the expansion of a block for TensorFlow and qfgaohao, the output of a block for MMDetection and lufficc.
+
+TensorFlow's SSD on MobileNetV2 has plain 3 × 3 extra layers and a head of 1 × 1 convolutions.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from typing import Any
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, tf_box_shapes
-from ssd_zoo.detector.heads import SSDLiteHead
+from ssd_zoo.detector.heads import SSDHead, SSDLiteHead
 from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
@@ -38,10 +40,12 @@ from ssd_zoo.models._weights import (
 
 __all__ = [
     "MobileNetV2_Weights",
+    "SSD300_MobileNet_V2_Weights",
     "SSDLite300_MobileNet_V2_QFGaohao_Weights",
     "SSDLite300_MobileNet_V2_Weights",
     "SSDLite320_MobileNet_V2_Lufficc_Weights",
     "SSDLite320_MobileNet_V2_Weights",
+    "ssd300_mobilenet_v2",
     "ssdlite300_mobilenet_v2",
     "ssdlite300_mobilenet_v2_qfgaohao",
     "ssdlite320_mobilenet_v2",
@@ -118,6 +122,10 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
         settings={"size": (480, 640), "default_boxes": {"shapes": _BCCD_SHAPES, "clip": "none"}},
     )
     DEFAULT = COCO_TF_V1
+
+
+class SSD300_MobileNet_V2_Weights(WeightsEnum):
+    """Weights of `ssd300_mobilenet_v2`: none has a public address that this package can read."""
 
 
 class SSDLite320_MobileNet_V2_Weights(WeightsEnum):
@@ -217,6 +225,85 @@ def ssdlite300_mobilenet_v2(
         weights,
         in_chans,
         head=partial(SSDLiteHead, norm_layer=norm_layer),
+        image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5),
+        antialias=True,
+        score_function="sigmoid",
+        score_thresh=1e-8,
+        nms_thresh=0.6,
+        detections_per_img=100,
+        topk_candidates=None,
+        clip_before_nms=False,
+    )
+    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
+    load_backbone(model, weights_backbone, progress=progress)
+    return load(model, weights, progress=progress)
+
+
+@register_model
+def ssd300_mobilenet_v2(
+    *,
+    weights: SSD300_MobileNet_V2_Weights | str | None = None,
+    progress: bool = True,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
+    trainable_backbone_layers: int | None = None,
+    in_chans: int = 3,
+    size: int | tuple[int, int] = 300,
+    norm_layer: NormLayer | None = None,
+    default_boxes: DefaultBoxGenerator | None = None,
+    **kwargs: Any,
+) -> SSD:
+    """Build the SSD of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
+
+    The network is that of `ssd_mobilenet_v2_coco`. The feature maps have 19 10 5 3 2 1 cells a side, extra layers have
+    plain 3 × 3 convolutions, the head's are 1 × 1. Convolutions are padded as TensorFlow pads, classes are scored by a
+    sigmoid each, and NMS comes before boxes are clipped to the image, with an IoU of 0.6.
+
+    Args:
+        weights: Weights of the whole detector.
+        progress: Whether to show a progress bar while weights are downloaded.
+        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
+        categories: Their names instead, the background's first.
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
+        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        size: Side, or (height, width), of the input.
+        norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
+        default_boxes: Other default boxes than the original's; for six feature maps.
+        **kwargs: Passed to `SSD`, which rejects what it does not know.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     model = ssd300_mobilenet_v2(weights_backbone=None)
+        >>> model.default_boxes.shape
+        torch.Size([1917, 4])
+    """
+    weights, weights_backbone, categories = settle_weights(
+        SSD300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
+    )
+    size = settle_size(size)
+    pretrained = weights is not None or weights_backbone is not None
+    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
+    backbone = MobileNetV2(
+        extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
+        plain_extras=True,
+        in_chans=in_chans,
+        norm_layer=norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03),
+        conv_layer=Conv2dSame,
+    )
+    backbone.freeze(trainable)
+    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_BOX_SHAPES, clip="none")
+    kwargs = settle_keywords(
+        kwargs,
+        weights,
+        in_chans,
+        head=partial(SSDHead, kernel_size=1),
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
         antialias=True,

@@ -36,7 +36,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # Whatever PyTorch raises on a file that is something else.
-        raise ValueError(f"{file} is no checkpoint of a training: {error}") from error
+        raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo, or it is damaged.") from error
     if not isinstance(state, dict) or not {"settings", "progress", "model", "optimizer"} <= state.keys():
         raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo.")
     return state

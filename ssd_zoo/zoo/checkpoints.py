@@ -48,8 +48,8 @@ def load_checkpoint(
 
     Args:
         path_or_state_dict: A file of `torch.save` (nothing but tensors and plain values is unpickled), a `.safetensors`
-            file, a frozen TensorFlow graph (`.pb`), a TensorFlow.js model (`model.json` or its folder), or tensors by
-            name. Training checkpoints are unwrapped.
+            file, a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a TensorFlow.js model
+            (`model.json` or its folder), or tensors by name. Training checkpoints are unwrapped.
         origin: The project that the file is from, one of `amdegroot`, `lufficc`, `mmdet`, `nvidia`, `qfgaohao`,
             `tensorflow`, `torchvision` and `ultraface`; by default the one that its names tell of.
         categories: Names of the classes, background first; by default those of the origin's own models of as many
@@ -72,7 +72,7 @@ def load_checkpoint(
     converter = ORIGINS[recognise(state, origin)]
     table = choose(state, converter.TABLES)
     names = key_names(state, table)
-    state = {name: tensor.float() if tensor.dtype.itemsize == 2 else tensor for name, tensor in state.items()}
+    state = {name: tensor.float() if _is_narrow(tensor) else tensor for name, tensor in state.items()}
 
     # Shapes come first: nothing is computed with tensors before they are known to fit.
     shapes = converter.convert({name: tensor.to("meta") for name, tensor in state.items()})
@@ -135,6 +135,10 @@ def _unknown(state: Mapping[str, Tensor], converter: ModuleType) -> list[str]:
     matched = match_names(state, choose(state, converter.TABLES))
     unknown = [name for name, ours in matched.items() if ours is None]
     return unknown if any((ours or "").startswith("head.") for ours in matched.values()) else list(state)
+
+
+def _is_narrow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < 4
 
 
 def _build(

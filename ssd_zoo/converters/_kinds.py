@@ -1,0 +1,80 @@
+"""What files are that hold no checkpoint, in words of our own.
+
+Messages of PyTorch advise to read such files anyway, or to file issues with it, so they are not passed on.
+"""
+
+import re
+import zipfile
+from pathlib import Path
+
+__all__ = ["explain_refusal", "name_other_kind"]
+
+_HEAD = 512
+_OTHER_KINDS = [
+    (rb"\Z", "is empty"),
+    (rb"version https://git-lfs", "is a Git LFS pointer, not the file that it stands for: git lfs pull fetches that"),
+    (rb"(?i)\s*<(!doctype|html|head|body|\?xml)", "is a web page, not a checkpoint: its download went wrong"),
+    (rb"\x1f\x8b", "is compressed by gzip: unpack it first"),
+    (
+        rb"(?s).{257}ustar",
+        "is a tar archive: unpack it first; if an early PyTorch wrote it, save its state dict by torch.save again",
+    ),
+    (rb"[\t\n\r -~]{16,}\Z", "is a text file, not a checkpoint"),
+]
+_DAMAGED = "is damaged, or not what torch.save writes"
+
+
+def name_other_kind(file: Path) -> str | None:
+    """Name what a file is if no checkpoint of any format begins like it.
+
+    Returns:
+        The rest of a sentence that begins with the file's name, or None.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    return next((told for pattern, told in _OTHER_KINDS if re.match(pattern, head)), None)
+
+
+def explain_refusal(file: Path, error: Exception) -> str:
+    """Explain why `torch.load` refused a file.
+
+    Args:
+        file: The file.
+        error: What it raised.
+
+    Returns:
+        The rest of a sentence that begins with the file's name.
+    """
+    needed = re.search(r"GLOBAL (\S{1,200})", str(error))
+    if needed is not None:
+        return (
+            f"holds more than tensors and plain values, {needed[1]!r} among it. To unpickle that could run any "
+            "code, so the file is not read. Who trusts it can save its tensors alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE), with 'model' where they lie "
+            "there; of a whole model .state_dict()"
+        )
+    with file.open("rb") as stream:
+        head = stream.read(4)
+    if head == b"PK\x03\x04":
+        return _explain_zip(file)
+    # torch.save itself pickles by protocol 2.
+    if re.match(rb"\x80[\x03-\x05]", head):
+        return "is a pickle, but not one of torch.save: save its tensors by that or by safetensors"
+    return _DAMAGED
+
+
+def _explain_zip(file: Path) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    # Damaged directories fail in many ways.
+    except Exception:
+        return "is cut off or damaged: a zip archive without a readable directory at its end"
+    if "constants.pkl" in names:
+        return (
+            "is a TorchScript archive, a program with its weights, which is not run. Who trusts it can save its "
+            "tensors alone: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+        )
+    if "data.pkl" not in names:
+        return "is a zip archive, but not one of torch.save: if a checkpoint lies in it, unpack it first"
+    return _DAMAGED
