@@ -25,8 +25,8 @@ def model(file):
 
 @pytest.fixture(scope="module")
 def images(test_data):
-    """Four photographs, `(4, 3, 300, 300)`, uint8."""
-    files = sorted((test_data / "coco128/images").glob("*.jpg"))[:4]
+    """Eight photographs, `(8, 3, 300, 300)`, uint8."""
+    files = sorted((test_data / "coco128/images").glob("*.jpg"))[:8]
     arrays = [np.array(Image.open(file).convert("RGB").resize((300, 300))) for file in files]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
@@ -78,8 +78,8 @@ def test_raw_output(model, images, interpreter):
     for i, image in enumerate(images):
         offsets, logits = run(interpreter, image)
         torch.testing.assert_close(raw["cls_logits"][i].sigmoid(), logits.sigmoid(), rtol=0, atol=1e-5)
-        # Reached are 7e-5, of offsets up to 80; the same in double precision is 2e-5 from ours.
-        torch.testing.assert_close(raw["bbox_regression"][i], offsets[:, [1, 0, 3, 2]], rtol=0, atol=1e-4)
+        # Of offsets up to 80. On the first four the same in double precision is 2e-5 from ours, 7e-5 from theirs.
+        torch.testing.assert_close(raw["bbox_regression"][i], offsets[:, [1, 0, 3, 2]], rtol=2e-6, atol=1e-4)
     assert raw["cls_logits"][..., 1:].sigmoid().max() > 0.4
 
 
