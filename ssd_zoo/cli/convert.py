@@ -19,7 +19,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE",
-                        help=".pth, .safetensors, .pb (a frozen graph), .tflite, or TensorFlow.js's model.json")  # fmt: skip
+                        help=".pth, .safetensors, .pb (frozen graph), .tflite, TensorFlow.js's model.json")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
                         help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
