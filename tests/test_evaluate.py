@@ -321,6 +321,17 @@ def test_crowds_are_no_objects():
     assert score_records(records, ["background", "a"]).per_class["a"]["objects"] == 1
 
 
+@pytest.mark.parametrize("found", [(), [((0, 0, 50, 50), 1, 0.9)]])
+def test_difficult_objects_count_neither_way(found):
+    from ssd_zoo.training.coco_ap import score_records
+
+    easy = (60, 0, 90, 30)
+    records = [record([((0, 0, 50, 50), 1), (easy, 1)], *found, (easy, 1, 0.8), difficult=[True, False])]
+    scores = score_records(records, ["background", "a"])
+    assert scores.metrics["AP"] == 1
+    assert scores.per_class["a"]["objects"] == 1
+
+
 A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (0, 40, 10, 50)
 
 

@@ -59,6 +59,8 @@ def score_records(
 ) -> CocoScores:
     """Score detections by COCO's rules.
 
+    Difficult objects (Pascal VOC) count as crowds: missing them costs nothing, nor does finding them.
+
     Args:
         records: One an image.
         categories: Names of the classes, background first.
@@ -74,7 +76,7 @@ def score_records(
             box_convert(record.boxes, "xyxy", "xywh").tolist(),
             record.labels.tolist(),
             record.area.tolist(),
-            record.iscrowd.int().tolist(),
+            (record.iscrowd | record.difficult).int().tolist(),
             strict=True,
         )
     ]
