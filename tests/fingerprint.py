@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python tests/fingerprint.py > before.txt
 
-One line a builder and variant, and the hash of them all at the end. A hash covers the names and shapes of tensors, the
-modules as they print themselves, the settings of `SSD`, the default boxes, what trains, and the saved config. The script
-uses public names only, so that it runs before and after modules move.
+One line a builder and variant, and the hash of them all at the end. A hash covers the names and shapes of tensors,
+the printed modules, the settings of `SSD`, the default boxes, what trains, and the saved config. The script uses public
+names only, so that it runs before and after modules move.
 """
 
 import hashlib
