@@ -34,7 +34,7 @@ ROOMS = (
     ("deploy", _BELOW_TASKS),
     ("cli", (*_BELOW_TASKS, "training", "video", "deploy")),
 )
-# Files of these rooms stand alone, but for the named ones: what all builders share, and what has clips of images' models.
+# Files of these rooms stand alone, but for what all builders share and what makes models of clips from those of images.
 FAMILIES = ("models", "converters")
 SHARED, ON_FAMILIES = "options", "models/clips.py"
 # Packages and the only files or folders that may import them.
