@@ -33,7 +33,7 @@ DATA = Path(os.environ.get("SSD_ZOO_TEST_DATA", Path(__file__).parents[2] / "sha
 def build(variables: Path | None = None) -> SSD:
     """Builds the detector with the package's weights, or with the original's variables."""
     if variables is None:
-        return ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+        return ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
     model = ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2)
     model.load_state_dict(tensorflow.convert(load_file(variables)))
     return model.eval()

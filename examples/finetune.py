@@ -57,7 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="folder of BCCD, in Pascal VOC's layout")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2")
-    parser.add_argument("--weights", default="PERSON_V1", help="none to start from the backbone's")
+    parser.add_argument("--weights", default="COCO_TF_V1", help="none to start from the backbone's")
     parser.add_argument("--weights-backbone", help="such as DEFAULT (default: none)")
     parser.add_argument("--torchvision", action="store_true", help="build torchvision's model of that name")
     parser.add_argument("--augmentation", default="ssdlite")

@@ -8,6 +8,7 @@ DATA is anything that `open_dataset` takes. Only annotations are read; the JSON 
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -34,8 +35,7 @@ def main() -> None:
         in_pixels = "  ".join(f"{w * min(model.size):.0f}×{h * min(model.size):.0f}" for w, h in shapes)
         print(f"  map {k}: {in_pixels}")
     if args.output is not None:
-        boxes = fit.default_boxes
-        args.output.write_text(json.dumps({"shapes": boxes.shapes, "steps": boxes.steps, "clip": boxes.clip}))
+        args.output.write_text(json.dumps(asdict(fit.default_boxes)))
 
 
 if __name__ == "__main__":

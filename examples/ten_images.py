@@ -24,7 +24,7 @@ def main():
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2")
-    parser.add_argument("--weights", default="PERSON_V1")
+    parser.add_argument("--weights", default="COCO_TF_V1")
     parser.add_argument("--train-split", default="train")
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--numbers", type=int, nargs="*", default=[5, 10, 20, 50], help="besides all")

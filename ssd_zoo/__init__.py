@@ -4,6 +4,7 @@ from ssd_zoo import data, models
 from ssd_zoo._version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.calibration import restore_norms
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import LoadReport, load_report
 from ssd_zoo.models._registry import *
@@ -34,6 +35,7 @@ __all__ = [
     "load_checkpoint",
     "load_report",
     "push_to_hub",
+    "restore_norms",
     "save_pretrained",
 ]
 for _file in (

@@ -1,6 +1,6 @@
 """Prints a hash of what each builder builds, so that a change of the code can be shown to change no model.
 
-    PYTHONPATH=. python tests/fingerprint.py > before.txt
+    PYTHONPATH=. python tests/fingerprint.py [PATTERN ...] > before.txt
 
 One line a builder and variant, and the hash of them all at the end. A hash covers the names and shapes of tensors,
 the printed modules, the settings of `SSD`, the default boxes, what trains, and the saved config. The script uses public
@@ -10,6 +10,7 @@ names only, so that it runs before and after modules move.
 import hashlib
 import inspect
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -136,7 +137,7 @@ def digest(value: object) -> str:
 
 def main() -> None:
     total = []
-    for name in ssd_zoo.list_models():
+    for name in ssd_zoo.list_models(sys.argv[1:] or None):
         lines = [(f"{name}: signature", digest(signature_names(name)))]
         for variant, arguments in variants(name):
             found = describe(name, arguments)

@@ -41,6 +41,13 @@ def test_steps_place_the_centres():
     assert_close(boxes, [[-0.5, -0.5, 3.5, 3.5], [2.5, -0.5, 6.5, 3.5]])
 
 
+def test_offsets_place_the_first_centre():
+    generator = DefaultBoxGenerator(shapes=[[(0.5, 0.5)]], steps=[3], offsets=[(1, 0)])
+    assert_close(generator([(1, 2)], (8, 8)), [[-1, -2, 3, 2], [2, -2, 6, 2]])
+    even = DefaultBoxGenerator(shapes=[[(0.5, 0.5)]], offsets=[(0, 2)])
+    assert_close(even([(1, 2)], (8, 8)), [[-2, 0, 2, 4], [2, 0, 6, 4]])
+
+
 def test_squares_stay_square_on_an_oblong_input():
     [box] = DefaultBoxGenerator(shapes=[[(0.5, 0.5)]])([(1, 1)], (8, 16))
     assert box.tolist() == [6, 2, 10, 6]
@@ -66,6 +73,7 @@ def test_clips(clip, expected):
         ({"aspect_ratios": [[2]]}, "Give either"),
         ({"aspect_ratios": [[2]], "scales": [0.2, 0.4], "shapes": [[(1, 1)]]}, "instead of"),
         ({"shapes": [[(1, 1)]], "steps": [1, 2]}, "one entry a feature map"),
+        ({"shapes": [[(1, 1)]], "offsets": [(1, 2)] * 2}, "offsets must have one entry a feature map"),
         ({"shapes": [[(1, 1)]], "clip": True}, "'sizes', 'all' or 'none'"),
     ],
 )

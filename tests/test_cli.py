@@ -132,7 +132,7 @@ def test_results_for_coco(detect, folder, photo):
     assert {row["image_id"] for row in rows} == {1, 2}
     assert next(row["file_name"] for row in rows if row["image_id"] == 2) == str(Path("images/sub/b c.png"))
 
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", score_thresh=0.3).eval()
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.3).eval()
     with torch.inference_mode():
         [expected] = model([read_image(photo)])
     first = [row for row in rows if row["image_id"] == 1]
@@ -293,7 +293,7 @@ def test_picture_that_cannot_be_written(detect, folder):
         (["images", "--device", "nonsense"], "Device 'nonsense' can't be used"),
         (["images", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
         (["images", "--device", "meta"], "Device 'meta' can't be used"),
-        (["images", "--weights", "PERSON_V9"], "it has 'PERSON_V1'"),
+        (["images", "--weights", "COCO_TF_V9"], "it has 'COCO_TF_V1'"),
         (["images", "--model", "yolo"], "Known are: ssd256_vgg16d, "),
         (["images", "--model", "empty"], "empty has no config.json"),
         (["images", "--score-thresh", "1.5"], "must be a number from 0 to 1, got '1.5'"),
@@ -322,9 +322,9 @@ def test_arguments_without_sense(detect, folder, args, message):
 
 
 def test_saved_model(detect, photo, tmp_path):
-    saved = ssd_zoo.save_pretrained(ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1"), tmp_path / "best")
+    saved = ssd_zoo.save_pretrained(ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1"), tmp_path / "best")
     assert detect(photo, "--model", saved) == detect(photo)
-    code, _, err = detect(photo, "--model", saved, "--weights", "PERSON_V1")
+    code, _, err = detect(photo, "--model", saved, "--weights", "COCO_TF_V1")
     assert code == 2
     assert f"{saved} is a saved model and has its weights" in err
 
@@ -359,7 +359,7 @@ def test_list(ssd_zoo_command):
         assert text in lines[vgg]
     for text in ("COCO_V1", "AP 25.1 on COCO-val2017 (published)", "BSD-3-Clause"):
         assert text in lines[vgg + 1]
-    assert any("PERSON_V1" in line and "AP 19.6" in line and "(measured)" in line for line in lines)
+    assert any("COCO_TF_V1" in line and "AP 33.6" in line and "(measured)" in line for line in lines)
 
 
 def test_list_by_patterns(ssd_zoo_command):

@@ -62,12 +62,22 @@ def test_categories_and_size(convert, faces, tmp_path):
     assert "(nothing, mask)" in out
 
 
+@pytest.mark.parametrize("names", ["mask", "background,mask"])
+def test_background_may_be_left_out(convert, faces, tmp_path, names):
+    code, out, _ = convert(faces, "--output", tmp_path / "a", "--categories", names)
+    assert code == 0
+    assert "2 classes (background, mask)" in out
+    assert ssd_zoo.from_pretrained(tmp_path / "a").categories == ["background", "mask"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--origin", "lufficc"], "not of the origin 'lufficc'"),
         (["--origin", "caffe"], "invalid choice: 'caffe'"),
-        (["--categories", "face"], "2 classes, background counted, but there are 1 categories"),
+        (["--categories", "bg"], "2 classes, background counted, but there are 1 categories"),
+        (["--categories", "face,mask,hat"], "2 classes, background counted, but there are 3 categories"),
+        (["--categories", "person,dog"], "first of the categories is the background, got 'person'"),
         (["--size", "wide"], "must be a side or HEIGHTxWIDTH, such as 480x640, got 'wide'"),
     ],
 )

@@ -79,7 +79,7 @@ def test_another_size_than_labelled(tmp_path):
 
 
 def test_objects_out_of_reach(tmp_path):
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1")
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
     dataset = open_dataset(make_coco(tmp_path))
     boxes = []
     for entry in dataset.images:

@@ -1,6 +1,7 @@
 """Scores of detections, against the official COCO code's and against cases worked by hand from the rules."""
 
 import json
+from itertools import cycle
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
+from ssd_zoo.models._weights import COCO80_CATEGORIES
 from ssd_zoo.training import evaluate, evaluate_results, plot_confusion, plot_precision_recall
 from ssd_zoo.training.confusion import confusion_matrix
 from ssd_zoo.training.records import label_map, make_record
@@ -184,14 +186,105 @@ def test_models_classes_are_found_by_name(tmp_path):
     plot_precision_recall(evaluation, tmp_path / "curve.png")
     plot_confusion(evaluation, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").stat().st_size > 1000
-    with pytest.raises(ValueError, match="knows none of the data set's classes"):
-        evaluate(Oracle(found, ["background", "bird"]), dataset)
+    assert (evaluation.model_lacks, evaluation.data_lacks) == ([], ["bird"])
+    assert "1 class of the model is not in the data (bird)" in str(evaluation)
+    with pytest.raises(ValueError, match="none of the data set's classes: it has bird; the data set has cat, dog"):
+        evaluate(Oracle(found, ["background", "bird"]), dataset, all_classes=True)
+
+
+@pytest.mark.parametrize(("all_classes", "average", "effect"), [(False, 1, "left out of the averages"),
+                                                                (True, 1 / 2, "counted as AP 0")])  # fmt: skip
+def test_classes_that_the_model_lacks(tmp_path, all_classes, average, effect):
+    dataset = open_dataset(make_coco(tmp_path))
+    # One cat, found; two dogs, whose name the model does not have.
+    cats = [detections(*((thing.box, 1, 0.9) for thing in p.things if thing.label == 1)) for p in PICTURES]
+    evaluation = evaluate(Oracle(cats, ["background", "Cat"]), dataset, all_classes=all_classes)
+    for name in ("AP", "AP50", "AR100", "VOC_AP50", "VOC_AP50_11"):
+        assert evaluation.metrics[name] == average
+    assert (evaluation.model_lacks, evaluation.data_lacks) == (["dog"], [])
+    assert list(evaluation.per_class) == (["cat", "dog"] if all_classes else ["cat"])
+    assert f"1 class of the data is not in the model (dog), {effect}" in str(evaluation)
+    evaluation.write_json(tmp_path / "ap.json")
+    written = json.loads((tmp_path / "ap.json").read_text())
+    assert (written["model_lacks"], written["data_lacks"], written["AP"]) == (["dog"], [], average)
+    # Objects of the class that is left out are still objects that were not found.
+    assert evaluation.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [2, 0, 0]]
+    plot_precision_recall(evaluation, tmp_path / "curve.png")
+    plot_confusion(evaluation, tmp_path / "confusion.png")
+
+
+def test_what_has_no_objects_says_so(tmp_path):
+    dataset = open_dataset(make_coco(tmp_path, pictures=PICTURES[2:]))  # One dog.
+    evaluation = evaluate(Oracle([detections()], ["background", "cat"]), dataset)
+    assert evaluation.metrics["AP"] == evaluation.metrics["VOC_AP50"] == -1
+    assert evaluation.per_class == {}
+    assert "  AP           no objects\n" in str(evaluation)
+    assert "-1" not in str(evaluation)
+
+
+def test_voc_by_a_model_of_coco(test_data):
+    dataset = open_dataset(test_data / "voc_sample")
+    dataset = torch.utils.data.Subset(dataset, range(20))
+    voc, coco = dataset.dataset.categories, list(COCO80_CATEGORIES)
+    theirs = {"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle", "sofa": "couch",
+              "pottedplant": "potted plant", "tvmonitor": "tv"}  # fmt: skip
+    labels = [coco.index(theirs.get(name, name)) if name in theirs or name in coco else 0 for name in voc]
+    found = [
+        detections(
+            *zip(target["boxes"].tolist(), [labels[i] for i in target["labels"]], cycle([0.9]), strict=False),
+            ((0, 0, 9, 9), coco.index("zebra"), 0.99),
+        )
+        for _, target in dataset
+    ]
+    evaluation = evaluate(Oracle(found, coco), dataset, categories=voc)
+    assert evaluation.metrics["AP"] == evaluation.metrics["VOC_AP50"] == 1
+    assert set(evaluation.per_class) <= set(voc)
+    assert evaluation.model_lacks == []
+    assert len(evaluation.data_lacks) == 60
+    line = (
+        "60 classes of the model are not in the data (truck, traffic light, fire hydrant, stop sign, parking meter, …)"
+    )
+    assert str(evaluation).splitlines()[1] == line
+
+
+@pytest.mark.parametrize("ids", [{"cat": 3, "dog": 9}, {"cat": 9, "dog": 1}])
+def test_results_count_by_the_names_of_their_classes(tmp_path, ids):
+    file = make_coco(tmp_path)
+    names = {3: "Cat", 9: "dog"}
+    rows = [
+        {
+            **row,
+            "score": 0.9,
+            "category": names[row["category_id"]],
+            "category_id": ids[names[row["category_id"]].lower()],
+        }
+        for row in json.loads(file.read_text())["annotations"]
+    ]
+    rows.append({**rows[0], "category": "bird", "category_id": 3, "score": 0.99})
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    evaluation = evaluate_results(file, tmp_path / "results.json")
+    assert evaluation.metrics["AP"] == 1
+    assert evaluation.data_lacks == ["bird"]
+    (tmp_path / "results.json").write_text(json.dumps(rows[-1:]))
+    with pytest.raises(ValueError, match="names none of the annotations' classes: it has bird; the annotations have"):
+        evaluate_results(file, tmp_path / "results.json")
+
+
+def test_results_without_a_class_count_it(tmp_path):
+    file = make_coco(tmp_path)
+    rows = [{**row, "score": 0.9, "category": "cat"} for row in json.loads(file.read_text())["annotations"][:1]]
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    evaluation = evaluate_results(file, tmp_path / "results.json")
+    assert evaluation.metrics["AP"] == 1 / 2  # One cat, found; two dogs, not found.
+    assert evaluation.per_class["dog"]["AP"] == 0
+    assert evaluation.model_lacks == ["dog"]
+    assert "1 class of the data is not in the results (dog), counted as AP 0" in str(evaluation)
 
 
 @pytest.mark.parametrize(
     ("of_model", "of_data", "expected"),
     [
-        ("a A", "a A", [0, 1, 2]),
+        ("a A b", "b a A", [0, 2, 3, 1]),
         ("A a", "a A", [0, 2, 1]),
         ("a A", "a", [0, 1, 0]),
         ("A b", "a A", [0, 2, 0]),
@@ -201,6 +294,7 @@ def test_models_classes_are_found_by_name(tmp_path):
 def test_case_is_folded_only_where_no_name_is_the_same(of_model, of_data, expected):
     labels = label_map(["__background__", *of_model.split()], ["background", *of_data.split()])
     assert labels.tolist() == expected
+    assert label_map(["__background__", "a", "N/A"], ["background", "a", "N/A"]) is None
 
 
 def test_any_data_set_and_torchvisions_models():
@@ -263,7 +357,7 @@ def test_confusion_by_hand():
 def test_losses_do_not_depend_on_batches(tmp_path):
     dataset = open_dataset(make_coco(tmp_path))
     torch.manual_seed(0)
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=dataset.categories)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=64, categories=dataset.categories)
     losses = [evaluate(model, dataset, batch_size=size, losses=True).losses for size in (1, 3)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     model.eval()
@@ -290,7 +384,7 @@ def test_arguments_that_make_no_sense(arguments, message, capsys):
 def test_command_runs_a_saved_model(tmp_path, capsys):
     make_coco(tmp_path)
     dataset = open_dataset(tmp_path)
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=dataset.categories)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=64, categories=dataset.categories)
     ssd_zoo.save_pretrained(model, tmp_path / "model")
     arguments = ["evaluate", str(tmp_path), "--model", str(tmp_path / "model"), "--json", str(tmp_path / "ap.json")]
     assert main(arguments) == 0
@@ -300,7 +394,7 @@ def test_command_runs_a_saved_model(tmp_path, capsys):
 
 
 def saved_model(folder):
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=64, categories=["background", "cat", "dog"])
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=64, categories=["background", "cat", "dog"])
     return ssd_zoo.save_pretrained(model, folder / "model")
 
 
@@ -323,8 +417,24 @@ def test_categories_where_the_data_has_no_names(tmp_path, capsys):
     arguments = ["evaluate", str(tmp_path), "--model", str(saved_model(tmp_path))]
     assert main(arguments) == 2
     assert "needs the names of its classes" in capsys.readouterr().err
-    assert main([*arguments, "--categories", "cat, dog"]) == 0
-    assert "dog  AP" in capsys.readouterr().out
+    for names in ("cat, dog", "background, cat, dog"):
+        assert main([*arguments, "--categories", names]) == 0
+        assert "dog  AP" in capsys.readouterr().out
+
+
+def test_command_counts_all_classes(tmp_path, capsys):
+    make_coco(tmp_path)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, size=64, categories=["background", "cat", "tree"])
+    arguments = ["evaluate", str(tmp_path), "--model", str(ssd_zoo.save_pretrained(model, tmp_path / "model"))]
+    others = "; 1 class of the model is not in the data (tree)"
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert f"1 class of the data is not in the model (dog), left out of the averages{others}" in printed
+    assert "2 objects" not in printed
+    assert main([*arguments, "--all-classes"]) == 0
+    printed = capsys.readouterr().out
+    assert f"1 class of the data is not in the model (dog), counted as AP 0{others}" in printed
+    assert "dog  AP 0.0000  AP50 0.0000  2 objects" in printed
 
 
 def test_weights_that_there_are_not(tmp_path, capsys):

@@ -21,6 +21,7 @@ from ssd_zoo.training import evaluate, fit
 from ssd_zoo.training.balance import count_positives
 from ssd_zoo.training.batches import Place, Plan, SeededSamples, make_loader
 from ssd_zoo.training.checkpoints import write_checkpoint
+from ssd_zoo.training.logs import describe_row
 from ssd_zoo.training.optimizers import make_optimizer, make_schedule, synchronise_norms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -253,9 +254,12 @@ def test_data_without_names_or_objects(tmp_path):
     settings = {"epochs": 1, "batch_size": 4, "tensorboard": False, "progress": False, "device": "cpu"}
     result = fit(build(), Subset(train_data, range(8)), output=tmp_path / "a", validation=nothing, **settings)
     assert result.best == -1
+    assert "AP" not in describe_row(result.history[-1], 1)
     assert (tmp_path / "a/best/model.safetensors").exists()
+    assert "Validation data" not in (tmp_path / "a/best/README.md").read_text()
     fit(build(), Subset(train_data, range(8)), output=tmp_path / "b", validation=Subset(val_data, [0, 1]), **settings)
     assert (tmp_path / "b/best/model.safetensors").exists()
+    assert "Validation data" in (tmp_path / "b/best/README.md").read_text()
 
 
 def test_boxes_of_another_format_are_an_error_before_they_are_pinned(tmp_path):

@@ -1,5 +1,7 @@
 """SSD on a feature pyramid: levels, default boxes, what is shared, parameters counted by hand."""
 
+import json
+
 import pytest
 import torch
 import torchvision
@@ -9,6 +11,7 @@ import ssd_zoo
 from ssd_zoo.backbones.fpn import FeaturePyramid, MobileNetV2FPN, ResNet50FPN
 from ssd_zoo.converters import torchvision as converter
 from ssd_zoo.detector.feature_maps import feature_map_shapes
+from ssd_zoo.detector.layers import MaxPool2dSame
 from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
 from ssd_zoo.models._load import fit_state
 
@@ -77,6 +80,38 @@ def test_default_boxes_by_hand():
     torch.testing.assert_close(boxes[-6], torch.tensor([576 - 256.0, 576 - 256, 576 + 256, 576 + 256]))
 
 
+def test_centres_by_hand():
+    # A level's stride is 2 to its power. Where it divides a side, the first centre lies half a stride from the edge.
+    with torch.device("meta"):
+        model = build("ssdlite320_mobilenet_v2_fpn", size=(320, 384))
+    assert model.default_box_generator.steps == (8, 16, 32, 64, 128)
+    assert model.default_box_generator.offsets == ((4, 4), (8, 8), (16, 16), (32, 32), (64, 0))
+    centres = model.default_boxes[-54::6].unflatten(1, (2, 2)).mean(1)
+    expected = torch.tensor([[x, y] for y in (0.0, 128, 256) for x in (64.0, 192, 320)])
+    torch.testing.assert_close(centres, expected, rtol=0, atol=1e-4)
+
+
+def test_another_size_has_its_own_centres(tmp_path):
+    model = build("ssdlite320_mobilenet_v2_fpn", num_classes=2, size=128)
+    folder = ssd_zoo.save_pretrained(model, tmp_path)
+    assert ssd_zoo.from_pretrained(folder).default_box_generator == model.default_box_generator
+    other = ssd_zoo.from_pretrained(folder, size=192).default_box_generator
+    assert other.offsets[-1] == (0, 0)
+    assert other.shapes == model.default_box_generator.shapes
+
+
+def test_models_saved_before_offsets_keep_their_boxes(tmp_path):
+    grid = {"steps": None, "offsets": None, "clip": "none"}
+    boxes = ssd_zoo.DefaultBoxGenerator(shapes=[[(0.5, 0.5)] * 6] * 5, **grid)
+    folder = ssd_zoo.save_pretrained(
+        build("ssdlite320_mobilenet_v2_fpn", num_classes=2, size=64, default_boxes=boxes), tmp_path
+    )
+    config = json.loads((folder / "config.json").read_text())
+    del config["default_boxes"]["offsets"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert ssd_zoo.from_pretrained(folder).default_box_generator == boxes
+
+
 def test_convolutions_are_shared_and_norms_are_not():
     head = SharedHead([8, 8, 8], [6, 6, 6], 4, num_convs=2)
     names = [name for name, _ in head.cls_logits.named_parameters()]
@@ -124,10 +159,18 @@ def test_pyramid_by_hand():
         fine = torch.tensor([[1.0, 2, 3], [0, 1, 0], [0, 0, 9]]).view(1, 1, 3, 3)
         coarse = torch.tensor([[1.0, 2], [3, 4]]).view(1, 1, 2, 2)
         maps = pyramid([fine, coarse])
-    # Nearest on an odd side: cells 0 and 1 of three lie in the first of two. ReLU6 cuts 13 to 6.
+    # Nearest on an odd side: cells 0 and 1 of three lie in the first of two. ReLU6 cuts 13 to 6. A coarser map of an
+    # even side is padded at its end alone, so that the kernel's middle lies on the second row and column.
     assert maps[0].squeeze().tolist() == [[2, 3, 5], [1, 2, 2], [3, 3, 6]]
     assert maps[1].squeeze().tolist() == [[1, 2], [3, 4]]
-    assert [features.squeeze().tolist() for features in maps[2:]] == [1, 1]
+    assert [features.squeeze().tolist() for features in maps[2:]] == [4, 4]
+
+
+def test_max_pooling_by_hand():
+    pool = MaxPool2dSame(3, stride=2)
+    # Of an even side the windows start at the edge, and the last one goes over it by a cell; of an odd one both do.
+    assert pool(torch.arange(-16.0, 0).view(1, 1, 4, 4)).squeeze().tolist() == [[-6, -5], [-2, -1]]
+    assert pool(torch.arange(-9.0, 0).view(1, 1, 3, 3)).squeeze().tolist() == [[-5, -4], [-2, -1]]
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
@@ -171,7 +214,8 @@ def test_backbones_are_torchvisions(backbone, classifier, taps):
     missing, unexpected = ours.load_state_dict(converter.convert(theirs.state_dict()), strict=False)
     assert {name.partition(".")[0] for name in missing} == {"pyramid"}
     assert not unexpected
-    batch = torch.rand(1, 3, 64, 64)
+    # On odd sides "SAME" padding is torchvision's.
+    batch = torch.rand(1, 3, 65, 65)
     given = []
     ours.pyramid.register_forward_pre_hook(lambda _, args: given.extend(args[0]))
     with torch.no_grad():

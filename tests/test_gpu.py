@@ -40,7 +40,7 @@ def build(name, **kwargs):
 
 
 def detector():
-    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
 
 
 def images_of(sizes=SIZES):
@@ -350,7 +350,7 @@ def test_command_takes_the_gpu(photo, tmp_path, capsys):
     results = {}
     for device in ("cuda", "cpu"):
         file = tmp_path / f"{device}.json"
-        command = ["detect", str(photo), "--model", "ssdlite300_mobilenet_v2", "--weights", "PERSON_V1"]
+        command = ["detect", str(photo), "--model", "ssdlite300_mobilenet_v2", "--weights", "COCO_TF_V1"]
         command += ["--json", str(file), *([] if device == "cuda" else ["--device", "cpu"])]
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -159,7 +159,7 @@ def test_two_processes_at_once(hub, start, tmp_path):
 
 def test_push_and_load_again(hub, run, files):
     push = (
-        "model = ssd_zoo.ssdlite300_mobilenet_v2(weights='PERSON_V1')\n"
+        "model = ssd_zoo.ssdlite300_mobilenet_v2(weights='COCO_TF_V1')\n"
         "print(ssd_zoo.push_to_hub(model, 'owner/person', token='{token}'{more}))"
     )
     url = run(push.format(token=hub.token, more=", licence='MIT', private=True"))
@@ -170,7 +170,7 @@ def test_push_and_load_again(hub, run, files):
     assert b'from_pretrained("owner/person"' in kept.files("main")["README.md"]
     check = (
         "import torch\n"
-        "expected = ssd_zoo.ssdlite300_mobilenet_v2(weights='PERSON_V1').state_dict()\n"
+        "expected = ssd_zoo.ssdlite300_mobilenet_v2(weights='COCO_TF_V1').state_dict()\n"
         "found = ssd_zoo.from_pretrained('owner/person').state_dict()\n"
         "print(all(torch.equal(expected[name], found[name]) for name in expected))"
     )

@@ -1,4 +1,4 @@
-"""Weights in models that differ from them, with the person detector that ships."""
+"""Weights in models that differ from them, with the detector of COCO that ships."""
 
 import logging
 
@@ -7,40 +7,41 @@ import torch
 
 import ssd_zoo
 from ssd_zoo.models._load import fit_state
+from ssd_zoo.models._weights import COCO80_CATEGORIES, VOC_CATEGORIES
 
 LOGITS = "head.cls_logits.0.1"
 
 
 @pytest.fixture(scope="module")
-def person():
-    return ssd_zoo.SSDLite300_MobileNet_V2_Weights.PERSON_V1.get_state_dict()
+def coco():
+    return ssd_zoo.SSDLite300_MobileNet_V2_Weights.COCO_TF_V1.get_state_dict()
 
 
 def build(**kwargs):
-    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", **kwargs)
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", **kwargs)
 
 
 def rows(state, classes):
     return state[f"{LOGITS}.weight"].unflatten(0, (-1, classes))
 
 
-def test_same_classes_load_everything_in_silence(person, caplog):
+def test_same_classes_load_everything_in_silence(coco, caplog):
     report = ssd_zoo.load_report(build())
     assert set(report.tensors.values()) == {"loaded"}
-    assert report.tensors.keys() == person.keys()
+    assert report.tensors.keys() == coco.keys()
     assert not caplog.records
 
 
-def test_classes_are_copied_by_name(person, caplog):
+def test_classes_are_copied_by_name(coco, caplog):
     with caplog.at_level(logging.WARNING, "ssd_zoo"):
-        model = build(categories=["background", "dog", "Person", "robot"])
-    ours, theirs = rows(model.state_dict(), 4), rows(person, 2)
+        model = build(categories=["background", "crack", "Person", "robot"])
+    ours, theirs = rows(model.state_dict(), 4), rows(coco, 91)
     assert torch.equal(ours[:, 0], theirs[:, 0])
     assert torch.equal(ours[:, 2], theirs[:, 1])
     assert not torch.equal(ours[:, 1], theirs[:, 1])
     assert ours[:, 3].abs().max() < 1
     bias = model.state_dict()[f"{LOGITS}.bias"].unflatten(0, (-1, 4))
-    assert torch.equal(bias[:, [0, 2]], person[f"{LOGITS}.bias"].unflatten(0, (-1, 2)))
+    assert torch.equal(bias[:, [0, 2]], coco[f"{LOGITS}.bias"].unflatten(0, (-1, 91))[:, [0, 1]])
     assert (bias[:, [1, 3]] == 0).all()
     report = ssd_zoo.load_report(model)
     assert report.classes == ("background", "Person")
@@ -53,29 +54,85 @@ def test_classes_are_copied_by_name(person, caplog):
     assert "\n" not in record.message
 
 
+def fresh(categories):
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, size=64, categories=categories)
+
+
+def test_all_classes_of_voc_are_copied_from_coco():
+    source, model = fresh(COCO80_CATEGORIES), fresh(VOC_CATEGORIES)
+    report = fit_state(model, source.state_dict(), COCO80_CATEGORIES, source="COCO")
+    theirs = {"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle", "sofa": "couch",
+              "pottedplant": "potted plant", "tvmonitor": "tv"}  # fmt: skip
+    wanted = [COCO80_CATEGORIES.index(theirs.get(name, name)) for name in VOC_CATEGORIES]
+    assert torch.equal(rows(model.state_dict(), 21), rows(source.state_dict(), 81)[:, wanted])
+    assert report.classes == tuple(VOC_CATEGORIES)
+    assert report.synonyms == theirs
+    assert f"copied by class name ({VOC_CATEGORIES[0]}, aeroplane from airplane, bicycle, bird, " in str(report)
+    assert "new" not in str(report)
+
+
+def test_another_name_of_the_background_changes_nothing():
+    source, model = fresh(["background", "a", "N/A"]), fresh(["__background__", "a", "N/A"])
+    report = fit_state(model, source.state_dict(), source.categories, source="weights")
+    assert set(report.tensors.values()) == {"loaded"}
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", None])
+@pytest.mark.parametrize("categories", [["person", "dog"], ["Person", "dog"], ["sofa", "dog"], ["crack", "background"]])
+def test_a_class_is_no_background(weights, categories):
+    with pytest.raises(ValueError, match=f"first of the categories is the background, got '{categories[0]}'"):
+        ssd_zoo.ssdlite300_mobilenet_v2(weights=weights, weights_backbone=None, categories=categories)
+
+
+def test_a_class_of_the_weights_is_no_background():
+    with pytest.raises(ValueError, match="got 'rbc'"):
+        ssd_zoo.ssdlite300_mobilenet_v2(weights="BCCD_V1", categories=["rbc", "WBC"])
+
+
+@pytest.mark.parametrize("name", ["background", "__background__", "BG"])
+def test_names_of_the_background(name, caplog):
+    assert fresh([name, "person"]).categories == [name, "person"]
+    assert not caplog.records
+
+
+def test_a_first_category_that_may_be_a_class_is_told(caplog):
+    assert fresh(["crack", "hole"]).categories == ["crack", "hole"]
+    [record] = caplog.records
+    assert "first category, 'crack', is the background" in record.message
+
+
+def test_saved_models_open_whatever_their_background_is_called(tmp_path, caplog):
+    model = fresh(["nothing", "helmet"])
+    caplog.clear()
+    folder = ssd_zoo.save_pretrained(model, tmp_path / "model")
+    assert ssd_zoo.from_pretrained(folder).categories == ["nothing", "helmet"]
+    assert ssd_zoo.from_pretrained(folder, categories=["nothing", "robot"]).categories == ["nothing", "robot"]
+    assert not any("is the background" in record.message for record in caplog.records)
+
+
 def test_the_copied_class_detects_as_before(photo):
     image = ssd_zoo.data.read_image(photo)
-    model = build(categories=["background", "dog", "person"], score_thresh=0.5).eval()
+    model = build(categories=["background", "crack", "person"], score_thresh=0.5).eval()
     before = build(score_thresh=0.5).eval()
     with torch.no_grad():
         [found], [expected] = model([image]), before([image])
-    person = found["labels"] == 2
-    torch.testing.assert_close(found["boxes"][person], expected["boxes"])
+    assert expected["labels"].tolist() == [1]
+    torch.testing.assert_close(found["boxes"][found["labels"] == 2], expected["boxes"])
 
 
-def test_num_classes_alone_starts_the_class_head_fresh(person):
+def test_num_classes_alone_starts_the_class_head_fresh(coco):
     model = build(num_classes=4)
     report = ssd_zoo.load_report(model)
     new = [name for name, what in report.tensors.items() if what == "new"]
     assert new == [f"head.cls_logits.{i}.1.{kind}" for i in range(6) for kind in ("weight", "bias")]
     assert model.state_dict()[f"{LOGITS}.weight"].abs().max() < 1
-    assert torch.equal(model.state_dict()["head.cls_logits.0.0.conv.weight"], person["head.cls_logits.0.0.conv.weight"])
+    assert torch.equal(model.state_dict()["head.cls_logits.0.0.conv.weight"], coco["head.cls_logits.0.0.conv.weight"])
     assert "new in head.cls_logits" in str(report)
 
 
 def test_num_classes_of_the_weights_keeps_everything():
-    model = build(num_classes=2)
-    assert model.categories == ["background", "person"]
+    model = build(num_classes=91)
+    assert model.categories[:2] == ["__background__", "person"]
     assert set(ssd_zoo.load_report(model).tensors.values()) == {"loaded"}
 
 
@@ -91,7 +148,7 @@ def test_weights_bring_their_size_and_default_boxes():
     assert model.default_box_generator.shapes[0][0] == (36 / 480, 35 / 480)
     assert set(ssd_zoo.load_report(model).tensors.values()) == {"loaded"}
     assert ssd_zoo.ssdlite300_mobilenet_v2(weights="BCCD_V1", size=300).size == (300, 300)
-    assert ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").size == (300, 300)
+    assert ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").size == (300, 300)
     assert ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="BCCD_V1").size == (480, 640)
 
 
@@ -129,13 +186,13 @@ def test_other_norms_keep_the_convolutions():
     model([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[4.0, 4, 30, 30]]), "labels": torch.tensor([1])}])
 
 
-def test_weights_of_another_model_are_refused(person):
+def test_weights_of_another_model_are_refused(coco):
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for wrong in (
-        {name: tensor for name, tensor in person.items() if name != "backbone.stem.conv.weight"},
-        {**person, "backbone.stem.conv.weight": torch.zeros(32, 5, 3, 3)},
-        {**person, "backbone.blocks.99.weight": torch.zeros(1)},
+        {name: tensor for name, tensor in coco.items() if name != "backbone.stem.conv.weight"},
+        {**coco, "backbone.stem.conv.weight": torch.zeros(32, 5, 3, 3)},
+        {**coco, "backbone.blocks.99.weight": torch.zeros(1)},
         {},
     ):
         with pytest.raises(

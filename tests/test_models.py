@@ -203,7 +203,8 @@ def test_other_sizes(name):
     assert len(oblong.default_boxes) == sum(n * c for n, c in zip(per_location, cells, strict=True))
     assert len(oblong.default_boxes) > len(square.default_boxes)
     centres = (oblong.default_boxes[:, :2] + oblong.default_boxes[:, 2:]) / 2
-    assert (centres > 0).all()
+    # Those of feature pyramids may lie on the edge.
+    assert (centres > -1e-4).all()
     assert (centres < torch.tensor([oblong.size[1], oblong.size[0]])).all()
 
 

@@ -63,7 +63,7 @@ def test_every_norm_after_a_convolution_goes(name, kwargs, left):
 
 @torch.no_grad()
 def test_a_real_detector_detects_the_same(test_data, caplog):
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
     images = [read_image(file) for file in find_images([test_data / "coco128"])[:8]]
     with caplog.at_level(logging.INFO, logger="ssd_zoo"):
         fast = optimize(model, compile=False, images=images)

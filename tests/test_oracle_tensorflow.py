@@ -63,7 +63,7 @@ def test_detections(float32_model, oracle, images):
 
 @torch.no_grad()
 def test_shipped_weights_are_the_same_in_half_precision(float32_model, images):
-    shipped = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    shipped = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
     assert {p.dtype for p in shipped.parameters()} == {torch.float32}
     for name, tensor in float32_model.state_dict().items():
         if tensor.is_floating_point():

@@ -120,7 +120,7 @@ def unpadded(fixed):
 @pytest.fixture(scope="module")
 def photographs(test_data):
     """A detector's default boxes and raw output for photographs, and what torchvision makes of them."""
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1").eval()
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
     files = find_images([test_data / "coco128"])[:32]
     with torch.no_grad():
         raw = model.forward_raw(model.prepare([read_image(file) for file in files]))

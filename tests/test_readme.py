@@ -12,6 +12,7 @@ import torch
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
+from ssd_zoo.zoo.table import result_columns
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -108,14 +109,11 @@ def model_rows(name: str) -> list[str]:
     for entry in ssd_zoo.get_model_weights(name):
         start = _start(name, **{key: value for key, value in entry.settings.items() if key == "size"})[0]
         shipped = ", ships" if entry.url.startswith("package:") else ""
-        results = "; ".join(_result(data, dict(figures)) for data, figures in entry.meta["metrics"].items())
-        rows.append(
-            f"{start} `{entry.name}`{shipped} | {entry.meta['num_params'] / 1e6:.1f} M | {results} |".replace(
-                "|  |", "| |"
-            )
-        )
+        results = " | ".join(result_columns(entry.meta["metrics"]))
+        row = f"{start} `{entry.name}`{shipped} | {entry.meta['num_params'] / 1e6:.1f} M | {results} |"
+        rows.append(re.sub(r"\| +(?=\|)", "| ", row))
     start, num_params = _start(name)
-    return rows or [f"{start} none | {num_params / 1e6:.1f} M | |"]
+    return rows or [f"{start} none | {num_params / 1e6:.1f} M | | | |"]
 
 
 def _start(name: str, **size: Any) -> tuple[str, int]:
@@ -124,8 +122,3 @@ def _start(name: str, **size: Any) -> tuple[str, int]:
     height, width = model.size
     num_params = sum(parameter.numel() for parameter in model.parameters())
     return f"| `{name}` | {height} × {width} | {len(model.default_boxes)} |", num_params
-
-
-def _result(data: str, figures: dict[str, float | str]) -> str:
-    source = figures.pop("source")
-    return f"{', '.join(f'{key} {value}' for key, value in figures.items())} on {data}, {source}"

@@ -134,7 +134,7 @@ def _first(folder):
 def test_card_tells_what_is_known_and_its_code_runs(tmp_path, photo, monkeypatch, capsys):
     from huggingface_hub import ModelCard
 
-    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1")
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
     monkeypatch.chdir(tmp_path)
     metrics = {"COCO128, person": {"AP": 19.6, "AP50": 38.6, "source": "measured"}}
     ssd_zoo.save_pretrained(model, "person", licence="MIT", trained_on="COCO", metrics=metrics, notes="Of 2018.")

@@ -342,12 +342,12 @@ def test_state_of_a_2d_model_loads(temporal):
 
 
 def test_weights_are_inflated_and_reported():
-    image = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", score_thresh=0.5).eval()
-    video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="PERSON_V1", temporal="2plus1d", score_thresh=0.5).eval()
+    image = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5).eval()
+    video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", temporal="2plus1d", score_thresh=0.5).eval()
     report = ssd_zoo.load_report(video).tensors
     assert report["backbone.stem.conv.weight"] == "loaded"
     assert report["backbone.blocks.8.project.conv.temporal.weight"] == "new"
-    video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="PERSON_V1", score_thresh=0.5).eval()
+    video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", score_thresh=0.5).eval()
     assert ssd_zoo.load_report(video).tensors["backbone.blocks.8.depthwise.conv.weight"] == "inflated"
     frame = ssd_zoo.data.read_image("examples/astronaut.jpg")
     with torch.no_grad():
@@ -370,7 +370,7 @@ def test_optimized(model):
 
 def test_freezing_reaches_kernels_in_time():
     frozen = ssd_zoo.ssdlite300_mobilenet_v2_3d(
-        weights="PERSON_V1", trainable_backbone_layers=1, temporal_stages=(4, 5), temporal="depthwise"
+        weights="COCO_TF_V1", trainable_backbone_layers=1, temporal_stages=(4, 5), temporal="depthwise"
     )
     assert not frozen.backbone.blocks[8].depthwise.conv.temporal.weight.requires_grad
     assert frozen.backbone.blocks[14].depthwise.conv.temporal.weight.requires_grad

@@ -94,8 +94,8 @@ def test_shipped_files_have_the_sizes_that_their_entries_say(entry):
 def test_command_lists_them_all(capsys):
     assert main(["list", "--weights"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "| PERSON_V1 " in lines[2]
-    assert "6.4 MB, ships" in lines[2]
+    assert "| COCO_TF_V1 " in lines[2]
+    assert "9.4 MB, ships" in lines[2]
     assert "| BCCD_V1 " in lines[3]
     assert len(lines) == 2 + len(list_weights())
     assert len({len(line) for line in lines}) == 1

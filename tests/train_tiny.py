@@ -23,7 +23,7 @@ warnings.simplefilter("error")
 
 def build(size=64):
     torch.manual_seed(0)
-    return ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1", size=size, categories=CATEGORIES)
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=size, categories=CATEGORIES)
 
 
 def data(folder):

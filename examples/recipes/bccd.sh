@@ -8,7 +8,7 @@
 set -eu
 data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
-  --model ssdlite300_mobilenet_v2 --weights PERSON_V1 --size 480x640 --fit-default-boxes \
+  --model ssdlite300_mobilenet_v2 --weights COCO_TF_V1 --size 480x640 --fit-default-boxes \
   --on-invalid drop --cache --augmentation ssdlite --flip-vertically \
   --epochs 25 --batch-size 8 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
   --ema-decay 0.998 --evaluate-every 5 --trained-on BCCD --licence MIT

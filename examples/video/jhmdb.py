@@ -29,7 +29,7 @@ METRICS = ("frame-mAP@.5", "video-mAP@.2", "video-mAP@.5")
 
 def build(variant: str, categories: list[str], size: int) -> ssd_zoo.SSD:
     """Builds a model from the person detector's weights."""
-    settings: dict[str, Any] = {"weights": "PERSON_V1", "categories": categories, "size": size, "score_thresh": 0.01}
+    settings: dict[str, Any] = {"weights": "COCO_TF_V1", "categories": categories, "size": size, "score_thresh": 0.01}
     settings["score_function"] = "softmax"  # An action is one of them.
     if variant == "2-D":
         return ssd_zoo.ssdlite300_mobilenet_v2(**settings)

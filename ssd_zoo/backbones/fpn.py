@@ -1,4 +1,4 @@
-"""Feature pyramids on ResNet-50 and MobileNetV2, levels 3 to 7, as the TensorFlow Object Detection API builds them.
+"""Feature pyramids on ResNet-50 and MobileNetV2, levels 3 to 7, after the TensorFlow Object Detection API.
 
 Lin et al., "Feature Pyramid Networks for Object Detection". https://arxiv.org/abs/1612.03144
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
 from ssd_zoo.detector.convolution import FastConv2d
-from ssd_zoo.detector.layers import RELU6, BatchNorm2d, NormLayer
+from ssd_zoo.detector.layers import RELU6, BatchNorm2d, Conv2dSame, MaxPool2dSame, NormLayer
 from ssd_zoo.detector.shared_head import SeparableConv2d
 
 __all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
@@ -23,7 +23,8 @@ class FeaturePyramid(nn.Module):
     """Maps of one width: from a backbone's, enriched from the top down, and two coarser ones.
 
     A level's map is a 1 × 1 projection of the backbone's; all but the top one then get the next level's finished map
-    added, enlarged by repetition, and go through a 3 × 3 convolution. The coarser maps follow from the top one.
+    added, enlarged by repetition, and go through a 3 × 3 convolution. The coarser maps follow from the top one, by
+    convolutions of stride 2 with "SAME" padding.
 
     Args:
         in_channels: Channels of the backbone's maps, from fine to coarse, each half as large as the one before.
@@ -41,11 +42,12 @@ class FeaturePyramid(nn.Module):
         norm_layer: NormLayer = BatchNorm2d,
     ) -> None:
         super().__init__()
-        conv_layer = SeparableConv2d if separable else FastConv2d
-        layer = partial(_conv3x3, channels, conv_layer=conv_layer, norm_layer=norm_layer)
+        smoothing = SeparableConv2d if separable else FastConv2d
+        halving = partial(SeparableConv2d, depthwise_layer=Conv2dSame) if separable else Conv2dSame
+        layer = partial(_conv3x3, channels, norm_layer=norm_layer)
         self.projections = nn.ModuleList(nn.Conv2d(given, channels, 1) for given in in_channels)
-        self.smoothings = nn.ModuleList(layer() for _ in in_channels[:-1])
-        self.coarser = nn.ModuleList(layer(stride=2) for _ in range(2))
+        self.smoothings = nn.ModuleList(layer(conv_layer=smoothing) for _ in in_channels[:-1])
+        self.coarser = nn.ModuleList(layer(stride=2, conv_layer=halving) for _ in range(2))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.03)
@@ -73,6 +75,9 @@ def _conv3x3(
 class ResNet50FPN(nn.Module):
     """ResNet-50 under torchvision's names, and a feature pyramid on conv3, conv4 and conv5.
 
+    It is torchvision's network, but for the max pooling, whose padding is TensorFlow's "SAME". In TensorFlow's own the
+    stride is in a block's first convolution, where torchvision's is in the second, and activations are ReLU6.
+
     He et al., "Deep Residual Learning for Image Recognition", table 1. https://arxiv.org/abs/1512.03385
 
     Args:
@@ -92,7 +97,7 @@ class ResNet50FPN(nn.Module):
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.bn1 = resnet.bn1
         self.relu = resnet.relu
-        self.maxpool = resnet.maxpool
+        self.maxpool = MaxPool2dSame(3, stride=2)
         self.layer1 = resnet.layer1
         self.layer2 = resnet.layer2
         self.layer3 = resnet.layer3
@@ -116,7 +121,7 @@ class ResNet50FPN(nn.Module):
 
 
 class MobileNetV2FPN(nn.Module):
-    """MobileNetV2, and a feature pyramid of separable convolutions on its maps of 32, 96 and 1280 channels.
+    """MobileNetV2 with "SAME" padding, and a pyramid of separable convolutions on maps of 32, 96 and 1280 channels.
 
     Args:
         channels: Channels of the pyramid's maps.
@@ -130,7 +135,7 @@ class MobileNetV2FPN(nn.Module):
 
     def __init__(self, channels: int, *, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
         super().__init__()
-        mobilenet = MobileNetV2(extras=[], in_chans=in_chans, norm_layer=norm_layer)
+        mobilenet = MobileNetV2(extras=[], in_chans=in_chans, norm_layer=norm_layer, conv_layer=Conv2dSame)
         self.stem = mobilenet.stem
         self.blocks = mobilenet.blocks
         self.last = mobilenet.last

@@ -1,4 +1,4 @@
-"""ResNet as NVIDIA's SSD uses it.
+"""ResNet up to conv4, after NVIDIA's SSD.
 
 He et al., "Deep Residual Learning for Image Recognition", table 1. https://arxiv.org/abs/1512.03385
 """

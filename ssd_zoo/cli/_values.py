@@ -2,8 +2,11 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 
-__all__ = ["count", "fraction", "number", "positive", "positive_size"]
+from ssd_zoo.detector.class_names import is_background
+
+__all__ = ["count", "fraction", "name_list", "number", "positive", "positive_size", "with_background"]
 
 
 def count(text: str) -> int:
@@ -19,6 +22,16 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
     return value
+
+
+def name_list(text: str) -> list[str]:
+    """Read names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def with_background(categories: Sequence[str]) -> list[str]:
+    """Put the background before the names of classes, unless it is there."""
+    return list(categories) if categories and is_background(categories[0]) else ["background", *categories]
 
 
 def number(text: str) -> float:

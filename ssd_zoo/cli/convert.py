@@ -6,7 +6,10 @@ The folder's model detects what the original detects: `ssd_zoo.from_pretrained(D
 import argparse
 from pathlib import Path
 
+from ssd_zoo.cli._values import name_list, with_background
 from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.data.images import find_images, read_image
+from ssd_zoo.detector.calibration import restore_norms
 from ssd_zoo.zoo.checkpoints import ORIGINS, load_checkpoint, recognise
 from ssd_zoo.zoo.saving import save_pretrained
 
@@ -15,12 +18,16 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
-    parser.add_argument("file", type=Path, metavar="FILE", help=".pth, .pt, .safetensors, or a frozen graph, .pb")
+    parser.add_argument("file", type=Path, metavar="FILE",
+                        help=".pth, .safetensors, a frozen graph (.pb), or TensorFlow.js's model.json")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
                         help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes, background first, or a file of one a line")  # fmt: skip
+                        help="names of the classes (background optional), or a file with one a line")  # fmt: skip
+    parser.add_argument("--images", nargs="+", metavar="DIR",
+                        help="images that restore norms which the source has folded away, 64 to 128 of them: "
+                             "only then the model can be trained")  # fmt: skip
     parser.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH",
                         help="size of the input, where it is not the origin's usual one")  # fmt: skip
 
@@ -29,8 +36,12 @@ def run(args: argparse.Namespace) -> int:
     """Converts and says what came out."""
     state = read_checkpoint(args.file)
     origin = recognise(state, args.origin)
-    categories = None if args.categories is None else _categories(args.categories)
-    model = load_checkpoint(state, origin, categories=categories, size=args.size)
+    model = load_checkpoint(state, origin, size=args.size)
+    if args.categories is not None:
+        categories = _categories(args.categories, len(model.categories))
+        model = load_checkpoint(state, origin, categories=categories, size=args.size)
+    images = find_images(args.images or [])
+    restored = restore_norms(model, map(read_image, images)) if images else 0
     save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {origin}.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size
@@ -40,13 +51,17 @@ def run(args: argparse.Namespace) -> int:
         f"({', '.join(model.categories[:3])}{', …' if len(model.categories) > 3 else ''}), "
         f"{parameters / 1e6:.1f} M parameters, in {args.output}"
     )
+    if images:
+        print(f"norms that the source has folded away: {restored}, restored by {len(images)} images")
     return 0
 
 
-def _categories(text: str) -> list[str]:
+def _categories(text: str, num_classes: int) -> list[str]:
+    """Read the names of `num_classes` classes, or of one less: the background may be left out."""
     file = Path(text)
-    names = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
-    return [name.strip() for name in names if name.strip()]
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
+    names = [line.strip() for line in lines if line.strip()]
+    return with_background(names) if len(names) == num_classes - 1 else names
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""Measures a model, or a file of results, on labelled images.
+"""Measure a model, or a file of results, on labelled images.
+
+Classes are matched by name: COCO's "airplane" is VOC's "aeroplane". The averages are over the classes that model and
+data both have, and one line tells the others.
 
 A model is one of ours or of torchvision's detectors by name, or a folder that was saved. With --annotations and
 --results nothing is detected: a file of results is scored against a file of annotations, both in COCO's formats.
@@ -14,7 +17,7 @@ import torch
 
 from ssd_zoo.cli._models import load_model, pick_device
 from ssd_zoo.cli._output import check_targets
-from ssd_zoo.cli._values import count, positive
+from ssd_zoo.cli._values import count, name_list, positive, with_background
 from ssd_zoo.data import inspect_dataset, open_dataset, usable
 
 if TYPE_CHECKING:
@@ -27,9 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the subcommand's arguments."""
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder or file of labelled images")
     parser.add_argument("--split", metavar="NAME", help="which part of it (default: the only one)")
-    parser.add_argument("--categories", metavar="NAME,NAME", help="names of the classes, where the data has none")
+    parser.add_argument("--categories", metavar="NAME,NAME",
+                        help="names of the classes (background optional), where the data has none")  # fmt: skip
     parser.add_argument("--model", metavar="NAME", help="a model's name or a saved model")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
+    parser.add_argument("--all-classes", action="store_true",
+                        help="count classes that the model lacks as AP 0 (default: leave them out)")  # fmt: skip
     parser.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
                         help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=8, help="images at once (default: %(default)s)")
@@ -76,7 +82,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     if args.model is None:
         raise ValueError("--model is missing: a model's name or a saved model.")
     device = _device(args.device)
-    given = ["background", *(name.strip() for name in args.categories.split(","))] if args.categories else None
+    given = with_background(name_list(args.categories)) if args.categories else None
     dataset = open_dataset(args.data, args.split, categories=given)
     # Only a whole image tells whether it is cut off. Where that is an error, reading it for the detector will say so.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
@@ -91,6 +97,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
             batch_size=args.batch_size,
             num_workers=args.workers,
             progress=not args.quiet,
+            all_classes=args.all_classes,
         )
 
 

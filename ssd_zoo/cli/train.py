@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 
 from ssd_zoo.cli._models import build_model
-from ssd_zoo.cli._values import count, fraction, number, positive, positive_size
+from ssd_zoo.cli._values import count, fraction, name_list, number, positive, positive_size, with_background
 from ssd_zoo.data import DetectionDataset, fit_default_boxes, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.presets import Augmentation
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("data", type=Path, metavar="DATA", help="folder or file of labelled images")
     data.add_argument("--train-split", metavar="NAME", help="split to train on (default: train, or the only one)")
     data.add_argument("--val-split", metavar="NAME", help="split to measure AP on (default: val or valid)")
-    data.add_argument("--categories", metavar="NAME,NAME", help="names of the classes, where the data has none")
+    data.add_argument("--categories", metavar="NAME,NAME",
+                      help="names of the classes (background optional), where the data has none")  # fmt: skip
     data.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
                       help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
     data.add_argument("--cache", action="store_true", help="keep all images in memory")
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.data} has the split {val_split} alone; trained and measured on the same images, AP says nothing. "
             "Name the splits by --train-split and --val-split if that is meant."
         )
-    given = ["background", *(name.strip() for name in args.categories.split(","))] if args.categories else None
+    given = with_background(name_list(args.categories)) if args.categories else None
     train = open_dataset(args.data, train_split, categories=given)
     torch.manual_seed(args.seed)
     model = _build(args, train.categories)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.converters._protobuf import read_constants
 from ssd_zoo.converters._tables import unwrap
+from ssd_zoo.converters._tfjs import read_tfjs
 
 __all__ = ["check_finite", "check_state", "read_checkpoint"]
 
@@ -21,8 +22,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint, under the names that they have there.
 
     Args:
-        path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), or else what `torch.save` wrote: a state dict,
-            or a training checkpoint that holds one.
+        path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), a TensorFlow.js model (its `model.json` or
+            folder), or else what `torch.save` wrote: a state dict, or a training checkpoint that holds one.
 
     Returns:
         Tensors on the CPU; of a graph all its numeric constants.
@@ -32,6 +33,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
     """
     file = Path(path)
+    if file.suffix == ".json" or (file / "model.json").is_file():
+        return read_tfjs(file)
     if file.is_dir():
         raise IsADirectoryError(
             f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."

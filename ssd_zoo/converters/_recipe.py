@@ -64,7 +64,7 @@ def count_head(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     """
     rows = {}
     for name, tensor in sorted(tensors.items()):
-        if name.startswith("head.") and name.endswith(".bias") and "norm" not in name and "conv." not in name:
+        if name.startswith("head.") and name.endswith(".bias") and "norm" not in name:
             _, branch, index, *_ = name.split(".")
             rows[branch, int(index)] = math.prod(tensor.shape[:1])
     maps = [index for branch, index in rows if branch == "cls_logits"]

@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ssd_zoo.converters._folded import fill_folded_norms
 from ssd_zoo.converters._recipe import Checkpoint, Recipe, boxes_per_cell
 from ssd_zoo.converters._tables import Tables, choose, rename
+from ssd_zoo.converters._tensorflow_fpn import FPNLITE, FPNLITE_MARK, rename_fpnlite
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.models._weights import COCO_CATEGORIES
 
@@ -20,6 +22,10 @@ _LEAVES = {
     "BatchNorm/beta": "norm.bias",
     "BatchNorm/moving_mean": "norm.running_mean",
     "BatchNorm/moving_variance": "norm.running_var",
+    # What TensorFlow.js leaves of a norm: a kernel with the gain in it or a gain, and an offset.
+    "Conv2D/merged_input": "conv.weight",
+    "BatchNorm/batchnorm/mul": "norm.weight",
+    "BatchNorm/batchnorm/sub": "norm.bias",
 }
 _EXTRACTOR = "FeatureExtractor/MobilenetV2"
 _MOBILENET_V2 = [
@@ -65,11 +71,12 @@ _SSD_MOBILENET_V1 = [
 _NO_VARIABLE = (rf"(?!.*/({'|'.join([*_LEAVES, 'biases'])})$).*", "")
 TABLES: Tables = [
     (f"{_EXTRACTOR_V1}/Conv2d_0/weights", [*_SSD_MOBILENET_V1, _NO_VARIABLE]),
+    (FPNLITE_MARK, FPNLITE),
     (None, [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
 ]
 
 # The last layers of the box predictors: their rows are boxes × coordinates.
-_BOX_ROWS = r"head\.bbox_regression\.\d(\.1)?\.(weight|bias)"
+_BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,12 +92,15 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: If a variable is of another model.
     """
     table = choose(state, TABLES)
-    renamed = rename({name: _as_torch(name, tensor) for name, tensor in state.items()}, table)
+    if table is FPNLITE:
+        renamed = rename_fpnlite(state)
+    else:
+        renamed = rename({name: _as_torch(name, tensor) for name, tensor in state.items()}, table)
     for name, tensor in renamed.items():
         if re.fullmatch(_BOX_ROWS, name):
             rows = 4 * boxes_per_cell(renamed, name)
             renamed[name] = tensor.view(rows // 4, 4, *tensor.shape[1:])[:, [1, 0, 3, 2]].flatten(0, 1)
-    return renamed
+    return fill_folded_norms(renamed, eps=0.001)
 
 
 def describe(checkpoint: Checkpoint) -> Recipe:
@@ -105,24 +115,27 @@ def describe(checkpoint: Checkpoint) -> Recipe:
         value = constants.number(pattern)
         if value is not None:
             arguments[argument] = value if argument != "detections_per_img" else int(value)
-    scale, offset = constants.number(r"Preprocessor/mul/x"), constants.number(r"Preprocessor/sub/y")
+    scale, offset = constants.number(r"(.*/)?Preprocessor/mul/x"), constants.number(r"(.*/)?Preprocessor/sub/y")
     if scale and offset is not None:
         # pixel · scale - offset, of pixels from 0 to 255.
         arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
-    size = constants.vector(r"Preprocessor/.*ResizeImage/(stack|resize/size|size)")
+    size = constants.vector(r"(.*/)?Preprocessor/.*ResizeImage/(stack|resize/size|size)")
     if size is not None and len(size) == 2 and checkpoint.size is None:
         arguments["size"] = tuple(int(side) for side in size)
     shapes = _box_shapes(constants)
     if shapes:
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
     builder = "ssd300_mobilenet_v1" if checkpoint.table is TABLES[0][1] else "ssdlite300_mobilenet_v2"
+    if checkpoint.table is FPNLITE:
+        side = 640 if arguments.get("size") == (640, 640) else 320
+        builder = f"ssdlite{side}_mobilenet_v2_fpn"
     return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES})
 
 
 _SETTINGS = {
-    "score_thresh": r"Postprocessor/.*non_max_suppression(_1)?/score_threshold",
-    "nms_thresh": r"Postprocessor/.*non_max_suppression(_1)?/iou_threshold",
-    "detections_per_img": r"Postprocessor/.*PadOrClipBoxList/Select/t",
+    "score_thresh": r"(.*/)?Postprocessor/.*non_max_suppression(_1|_with_scores)?/score_threshold",
+    "nms_thresh": r"(.*/)?Postprocessor/.*non_max_suppression(_1|_with_scores)?/iou_threshold",
+    "detections_per_img": r"(.*/)?Postprocessor/.*PadOrClipBoxList/Select/t",
 }
 
 
@@ -162,8 +175,8 @@ def _box_shapes(constants: _Constants) -> list[list[tuple[float, float]]]:
 
 
 def _as_torch(name: str, tensor: Tensor) -> Tensor:
-    if name.endswith("weights") and tensor.ndim != 4:
+    if not name.endswith(("weights", "/merged_input")):
+        return tensor
+    if tensor.ndim != 4:
         raise ValueError(f"Variable {name!r} has shape {tuple(tensor.shape)}; kernels have four dimensions.")
-    if name.endswith("/depthwise_weights"):
-        return tensor.permute(2, 3, 0, 1).contiguous()
-    return tensor.permute(3, 2, 0, 1).contiguous() if name.endswith("/weights") else tensor
+    return tensor.permute((2, 3, 0, 1) if name.endswith("/depthwise_weights") else (3, 2, 0, 1)).contiguous()

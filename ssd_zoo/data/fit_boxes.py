@@ -69,7 +69,7 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
         ValueError: If the data set has no objects.
 
     Example:
-        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="PERSON_V1")
+        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
         >>> objects = torch.tensor([[10.0, 10, 40, 90], [100, 50, 130, 130], [200, 200, 230, 280]])
         >>> fit = fit_default_boxes([(torch.zeros(3, 300, 300), {"boxes": objects})], model)
         >>> fit.objects, fit.unreached_after <= fit.unreached_before
@@ -91,7 +91,7 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
         _cluster(sizes[of_map == k], len(old)).div(min(model.size)).tolist() if (of_map == k).sum() >= len(old) else old
         for k, old in enumerate(before.shapes)
     ]
-    after = DefaultBoxGenerator(shapes=shapes, steps=before.steps, clip=before.clip)
+    after = DefaultBoxGenerator(shapes=shapes, steps=before.steps, offsets=before.offsets, clip=before.clip)
     iou_before, iou_after = (_best_iou(objects, make(map_sizes, model.size)) for make in (before, after))
     return DefaultBoxFit(
         default_boxes=after,

@@ -22,8 +22,8 @@ class DetectionPresetTrain:
 
     Args:
         kind: `"ssd"`, all that the paper has: photometric distortion, zooming out onto a canvas of the mean colour,
-            cropping to a least IoU, flipping (section 2.2 and 3.6); `"ssdlite"`, cropping and flipping, as torchvision
-            trained SSDLite; `"light"`, flipping and a little jitter of colour and scale; `"none"`.
+            cropping to a least IoU, flipping (section 2.2 and 3.6); `"ssdlite"`, cropping and flipping, after
+            torchvision's training of SSDLite; `"light"`, flipping and a little jitter of colour and scale; `"none"`.
         mean: Colour of the canvas, between 0 and 1.
         size: (height, width) to resize to, which the model would do else; then batches are small and quick to move.
         antialias: Whether to average the pixels that fall together then, as the model does or does not.

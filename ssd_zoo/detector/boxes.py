@@ -88,6 +88,8 @@ class DefaultBoxGenerator:
             shorter side, in the order in which the head predicts them.
         steps: Per feature map, the distance of neighbouring boxes in input pixels. By default the boxes of a map
             divide the input evenly.
+        offsets: Per feature map, (x, y) of the first centre in input pixels. By default it lies half a step from
+            the left and the upper edge.
         clip: What is clamped to the input: `"sizes"` (width and height, as torchvision does), `"all"` (the centres
             too, as lufficc/SSD does) or `"none"` (Caffe's COCO models, TensorFlow).
 
@@ -104,6 +106,7 @@ class DefaultBoxGenerator:
 
     shapes: Shapes
     steps: tuple[float, ...] | None
+    offsets: tuple[tuple[float, float], ...] | None
     clip: Literal["sizes", "all", "none"]
 
     def __init__(
@@ -113,6 +116,7 @@ class DefaultBoxGenerator:
         *,
         shapes: Sequence[Sequence[Sequence[float]]] | None = None,
         steps: Sequence[float] | None = None,
+        offsets: Sequence[Sequence[float]] | None = None,
         clip: Literal["sizes", "all", "none"] = "sizes",
     ) -> None:
         if shapes is None:
@@ -121,13 +125,16 @@ class DefaultBoxGenerator:
             shapes = box_shapes(aspect_ratios, scales)
         elif aspect_ratios is not None or scales is not None:
             raise ValueError("shapes stands instead of aspect_ratios and scales; give one or the other.")
-        if steps is not None and len(steps) != len(shapes):
-            raise ValueError(f"steps must have one entry a feature map ({len(shapes)}), got {len(steps)}.")
+        for name, entries in (("steps", steps), ("offsets", offsets)):
+            if entries is not None and len(entries) != len(shapes):
+                raise ValueError(f"{name} must have one entry a feature map ({len(shapes)}), got {len(entries)}.")
         if clip not in ("sizes", "all", "none"):
             raise ValueError(f"clip must be 'sizes', 'all' or 'none', got {clip!r}.")
         frozen = tuple(tuple((float(width), float(height)) for width, height in of_map) for of_map in shapes)
         object.__setattr__(self, "shapes", frozen)
         object.__setattr__(self, "steps", None if steps is None else tuple(steps))
+        first = None if offsets is None else tuple((float(x), float(y)) for x, y in offsets)
+        object.__setattr__(self, "offsets", first)
         object.__setattr__(self, "clip", clip)
 
     @property
@@ -157,12 +164,9 @@ class DefaultBoxGenerator:
         shorter = torch.tensor([min(size) / width, min(size) / height], dtype=torch.float32, device=cpu)
         boxes = []
         for k, (rows, columns) in enumerate(map_sizes):
-            y = (torch.arange(rows, dtype=torch.float32, device=cpu) + 0.5) / (
-                height / self.steps[k] if self.steps else rows
-            )
-            x = (torch.arange(columns, dtype=torch.float32, device=cpu) + 0.5) / (
-                width / self.steps[k] if self.steps else columns
-            )
+            step = self.steps[k] if self.steps else None
+            first_x, first_y = self.offsets[k] if self.offsets else (None, None)
+            y, x = _centres(rows, height, step, first_y), _centres(columns, width, step, first_x)
             sizes = torch.tensor(self.shapes[k], dtype=torch.float32, device=cpu) * shorter
             if self.clip != "none":
                 sizes = sizes.clamp(0, 1)
@@ -173,6 +177,13 @@ class DefaultBoxGenerator:
             corners = torch.cat([(centres - 0.5 * sizes) * in_pixels, (centres + 0.5 * sizes) * in_pixels], dim=-1)
             boxes.append(corners.reshape(-1, 4))
         return torch.cat(boxes)
+
+
+def _centres(cells: int, side: int, step: float | None, first: float | None) -> Tensor:
+    """Return the centres of a row of cells `(cells,)`, as fractions of the input's side."""
+    cells_a_side = side / step if step else cells
+    before = 0.5 if first is None else first * cells_a_side / side
+    return (torch.arange(cells, dtype=torch.float32, device="cpu") + before) / cells_a_side
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,8 +145,8 @@ def _conv1x1(in_channels: int, out_channels: int) -> nn.Module:
 class SSDSeparableHead(_Head):
     """SSDLite's head without norms: a depthwise 3 × 3 convolution, a ReLU, then a pointwise one.
 
-    The last map has one convolution alone, as in qfgaohao's SSDLite on MobileNetV1 and the face detectors that come
-    from it.
+    The last map has one convolution alone, as in the face detectors of Ultra-Light-Face and after qfgaohao's SSDLite on
+    MobileNetV1.
 
     Args:
         in_channels: Channels of each feature map.

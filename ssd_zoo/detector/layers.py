@@ -1,5 +1,6 @@
 """The few layers that heads and backbones share."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
@@ -8,7 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RELU", "RELU6", "BatchNorm2d", "Conv2dSame", "ConvNormAct", "L2Norm", "NormLayer", "init_conv", "pad_same"]
+__all__ = [
+    "RELU",
+    "RELU6",
+    "BatchNorm2d",
+    "Conv2dSame",
+    "ConvNormAct",
+    "L2Norm",
+    "MaxPool2dSame",
+    "NormLayer",
+    "folded_norms",
+    "init_conv",
+    "pad_same",
+]
 
 NormLayer = Callable[[int], nn.Module]
 RELU, RELU6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
@@ -39,6 +52,22 @@ def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return weight * scale.view(-1, 1, 1, 1), torch.addcmul(norm.bias, mean, scale, value=-1)
+
+
+def folded_norms(model: nn.Module) -> list[str]:
+    """List the norms whose statistics were folded away.
+
+    Returns:
+        Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
+    """
+    return [name for name, module in model.named_modules() if _is_folded(module)]
+
+
+def _is_folded(module: nn.Module) -> bool:
+    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.running_mean.is_meta:
+        return False
+    variance = cast(Tensor, module.running_var)
+    return not module.running_mean.any() and bool((variance == variance.new_tensor(1 - module.eps)).all())
 
 
 class ConvNormAct(nn.Sequential):
@@ -112,11 +141,36 @@ class Conv2dSame(nn.Conv2d):
         return F.conv2d(padded, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-def pad_same(input: Tensor, kernel_size: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+class MaxPool2dSame(nn.Module):
+    """Max pooling with TensorFlow's "SAME" padding; see `pad_same`.
+
+    Args:
+        kernel_size: Side of the windows.
+        stride: Distance of neighbouring windows.
+    """
+
+    def __init__(self, kernel_size: int, *, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = (kernel_size, kernel_size), (stride, stride)
+
+    def forward(self, input: Tensor) -> Tensor:
+        padded, padding = pad_same(input, self.kernel_size, self.stride, value=-math.inf)
+        return F.max_pool2d(padded, self.kernel_size, self.stride, padding)
+
+
+def pad_same(
+    input: Tensor, kernel_size: Sequence[int], stride: Sequence[int], *, value: float = 0.0
+) -> tuple[Tensor, tuple[int, int]]:
     """Pads as TensorFlow does for a convolution whose output has the input's size over the stride, rounded up.
 
     Where the padding is odd, the extra row and column stand at the bottom and right: on even sizes a 3 × 3 kernel of
     stride 2 is padded by 0 before and 1 after.
+
+    Args:
+        input: `(N, channels, H, W)`.
+        kernel_size: (height, width) of the kernel.
+        stride: (down, across).
+        value: What the padding holds.
 
     Returns:
         The input, padded if that is so anywhere, and the padding that is left to the convolution.
@@ -128,7 +182,7 @@ def pad_same(input: Tensor, kernel_size: Sequence[int], stride: Sequence[int]) -
     down, across = totals
     if down % 2 == across % 2 == 0:
         return input, (down // 2, across // 2)
-    return F.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2)), (0, 0)
+    return F.pad(input, (across // 2, across - across // 2, down // 2, down - down // 2), value=value), (0, 0)
 
 
 class L2Norm(nn.Module):

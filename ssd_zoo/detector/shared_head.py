@@ -130,6 +130,7 @@ class SeparableConv2d(nn.Sequential):
         stride: Stride of the depthwise convolution.
         padding: Padding of the depthwise convolution.
         bias: Whether the 1 × 1 convolution has a bias.
+        depthwise_layer: The depthwise convolution's class.
     """
 
     def __init__(
@@ -141,9 +142,10 @@ class SeparableConv2d(nn.Sequential):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
+        depthwise_layer: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(
+        self.depthwise = depthwise_layer(
             in_channels, in_channels, kernel_size, stride, padding, groups=in_channels, bias=False
         )
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)

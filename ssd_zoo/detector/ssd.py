@@ -1,5 +1,6 @@
 """SSD: the glue between images, backbone, head, loss and detections."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -14,6 +15,7 @@ from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
+from ssd_zoo.detector.layers import folded_norms
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
@@ -158,6 +160,16 @@ class SSD(nn.Module):
         for name, value in constants.items():
             setattr(self, name, value.to(getattr(self, name).device))
         return self
+
+    def train(self, mode: bool = True) -> "SSD":
+        """Set training or evaluation mode; warn of norms that were folded away, which would not train."""
+        if mode and (folded := folded_norms(self)):
+            warnings.warn(
+                f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
+                "change what it gives. ssd_zoo.restore_norms(model, images) restores them.",
+                stacklevel=2,
+            )
+        return super().train(mode)
 
     # What it calls is compiled all the same, so that sizes of images make no difference.
     @partial(_not_compiled, recursive=False)

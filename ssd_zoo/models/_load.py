@@ -2,8 +2,9 @@
 
 The rules where a model differs from its weights:
 
-* other categories: the last layers of the class head get the rows of the names that the weights know, the background's
-  included; if they know none, these layers start fresh;
+* other categories: the last layers of the class head get the rows of the classes that the weights know, the
+  background's included; if they know none, these layers start fresh. Classes are matched by name, with COCO's and VOC's
+  synonyms;
 * other channels: the first convolution is summed to one channel, or goes round its three (red, green, blue, red, …),
   scaled so that its output keeps its size;
 * other default boxes, sizes or norms: tensors of the head, of extra layers and of norms that have no counterpart start
@@ -15,7 +16,7 @@ Whatever else does not fit is an error: then the weights belong to another model
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.temporal import CausalConv3d
+from ssd_zoo.detector.class_names import list_names, match_classes
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._weights import Weights, WeightsEnum
 
@@ -50,19 +52,22 @@ class LoadReport:
         tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"`, `"inflated"` or `"new"`.
         classes: The categories that were copied by name.
         unused: Tensors of the weights that the model has no place for.
+        synonyms: What the weights call those of `classes` that they call otherwise.
     """
 
     source: str
     tensors: dict[str, str]
     classes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Gives one line: how many tensors of each kind, and which parts are new."""
+        """Return one line: how many tensors of each kind, and which parts are new."""
         counts = Counter(self.tensors.values())
         text = ", ".join(f"{count} {what}" for what, count in counts.items())
         if self.classes:
-            text += f" ({', '.join(self.classes)})"
+            classes = [f"{name} from {self.synonyms[name]}" if name in self.synonyms else name for name in self.classes]
+            text += f" ({list_names(classes, 21)})"
         new = sorted({".".join(name.split(".")[:2]) for name, what in self.tensors.items() if what == "new"})
         return f"{self.source}: of {len(self.tensors)} tensors {text}" + (f"; new in {', '.join(new)}" if new else "")
 
@@ -153,7 +158,7 @@ def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str]
         ValueError: If they belong to another model.
     """
     own = model.state_dict()
-    other_classes = categories is not None and list(categories) != model.categories
+    other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
     class_layers = _class_layers(model) if other_classes else set()
     classes = _shared_classes(model.categories, categories or ())
     fitted: dict[str, Tensor] = {}
@@ -179,14 +184,15 @@ def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str]
             f"among them {', '.join(strange[:3])}."
         )
     model.load_state_dict(fitted)
-    copied = tuple(model.categories[i] for i in classes) if "copied by class name" in tensors.values() else ()
-    return LoadReport(source, tensors, copied, tuple(unused))
+    copied = classes if "copied by class name" in tensors.values() else {}
+    names = [(model.categories[label], (categories or ())[other]) for label, other in copied.items()]
+    synonyms = {name: other for name, other in names[1:] if name.casefold() != other.casefold()}
+    return LoadReport(source, tensors, tuple(name for name, _ in names), tuple(unused), synonyms)
 
 
 def _shared_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
-    """Maps categories to the known ones of the same name; background to background if there is any other."""
-    index = {name.strip().lower(): i for i, name in enumerate(known) if i > 0}
-    shared = {i: index[name.strip().lower()] for i, name in enumerate(categories) if name.strip().lower() in index}
+    """Map labels to those of the same classes in the weights; background to background if there is any other."""
+    shared = match_classes(categories, known)
     return {0: 0, **shared} if shared else {}
 
 

@@ -94,13 +94,14 @@ def _is_address(weights: Any, builder: Callable[..., SSD]) -> bool:
 def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
     """Completes what was asked for by what was saved.
 
-    Literal steps of default boxes hold for one size of the input, so another size drops them.
+    Literal steps and offsets of default boxes hold for one size of the input, so another size has the builder's.
     """
     arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
     weights = saved.weights
     asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}
     if "size" in asked and settle_size(asked["size"]) != saved.arguments["size"]:
-        default_boxes = {**weights.settings["default_boxes"], "steps": None}
+        saved_boxes = weights.settings["default_boxes"]
+        default_boxes = {name: value for name, value in saved_boxes.items() if name not in ("steps", "offsets")}
         weights = dataclasses.replace(weights, settings={**weights.settings, "default_boxes": default_boxes})
     return {**arguments, **asked, "weights": weights}
 

@@ -1,8 +1,9 @@
 """What every builder does before and after its own recipe: settle what it was asked for, and finish the detector."""
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from statistics import fmean
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.class_names import is_background, match_classes
 from ssd_zoo.detector.layers import NormLayer
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._load import load, load_backbone
@@ -18,6 +20,8 @@ from ssd_zoo.models._weights import COCO_CATEGORIES, WeightsEnum
 from ssd_zoo.models.options import DEFAULTS, Options, Settings
 
 __all__ = ["Settled", "finish", "settle", "settle_size"]
+
+_log = logging.getLogger("ssd_zoo")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ class Settled:
         if "shapes" not in of_weights:
             return DefaultBoxGenerator(**{**recipe, **of_weights})
         of_recipe = DefaultBoxGenerator(**recipe)
-        return DefaultBoxGenerator(**of_weights) if len(of_weights["shapes"]) == len(of_recipe.shapes) else of_recipe
+        if len(of_weights["shapes"]) != len(of_recipe.shapes):
+            return of_recipe
+        return replace(of_recipe, **of_weights)
 
 
 def settle(
@@ -112,7 +118,7 @@ def settle(
 
     Raises:
         TypeError: If weights are of another builder.
-        ValueError: If weights are unknown, or options contradict each other.
+        ValueError: If weights are unknown, options contradict each other, or a class stands in the background's place.
     """
     complete: Options = {**DEFAULTS, **options}
     if complete["in_chans"] < 1:
@@ -166,12 +172,31 @@ def _settle_categories(
             raise ValueError(
                 f"num_classes={num_classes}, but there are {len(categories)} categories (background counted)."
             )
+        _check_background(categories, known)
         return list(categories)
     if num_classes is None or (weights is not None and num_classes == len(known)):
         return list(known)
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background, so it is at least 2, got {num_classes}.")
     return ["background", *(f"class {i}" for i in range(1, num_classes))]
+
+
+def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse categories that begin with a class, and warn where the first name may be one.
+
+    Args:
+        categories: The names asked for.
+        known: Those of the weights; what they begin with is a background.
+    """
+    first = categories[0] if categories else "background"
+    if is_background(first) or first == known[0]:
+        return
+    is_class = any(match_classes(["background", first], names) for names in (known, COCO_CATEGORIES))
+    if is_class or any(map(is_background, categories)):
+        raise ValueError(
+            f"The first of the categories is the background, got {first!r}: write categories=['background', …]."
+        )
+    _log.warning("The first category, %r, is the background. If it is a class, put 'background' before it.", first)
 
 
 def settle_size(

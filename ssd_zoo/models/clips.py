@@ -91,7 +91,7 @@ def ssdlite300_mobilenet_v2_3d(
         frames: See `ssd300_vgg16d_3d`.
 
     Example:
-        >>> model = ssdlite300_mobilenet_v2_3d(weights="PERSON_V1").eval()
+        >>> model = ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1").eval()
         >>> clip = ssd_zoo.data.read_image("examples/astronaut.jpg").repeat(3, 1, 1, 1)
         >>> [detections] = model([clip])
         >>> detections["frame_index"][detections["scores"] > 0.8].tolist()

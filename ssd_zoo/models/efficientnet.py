@@ -1,4 +1,4 @@
-"""SSD on EfficientNet-B3, as lufficc/SSD has it.
+"""SSD on EfficientNet-B3, after lufficc/SSD.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks".
 https://arxiv.org/abs/1905.11946
@@ -41,7 +41,9 @@ def ssd300_efficientnet_b3(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build lufficc's SSD300: 300 × 300 input, maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
+    """Build SSD300 on EfficientNet-B3, after lufficc's.
+
+    Its maps have 38 19 10 5 3 1 cells a side and 8732 default boxes.
 
     Example:
         >>> with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""SSD on a feature pyramid with a shared head, as in TensorFlow's model zoo: RetinaNet's kin.
+"""SSD on a feature pyramid with a shared head, after TensorFlow's model zoo: RetinaNet's kin.
 
 Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.02002
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
@@ -6,6 +6,7 @@ https://github.com/tensorflow/models/tree/master/research/object_detection/confi
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torchvision
 from torch import nn
@@ -58,10 +59,20 @@ def ssd640_resnet50_fpn(
     weights_backbone: ResNet50FPN_Weights | str | None = ResNet50FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD on ResNet-50's pyramid: 640 × 640 input, maps of 80 40 20 10 5 cells a side, 51150 default boxes.
+    """Build SSD on ResNet-50's feature pyramid for 640 × 640 input, after TensorFlow's.
 
-    Towers of four convolutions predict classes and boxes of all maps; classes are scored by a sigmoid each and train
-    by focal loss.
+    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Towers of four convolutions predict classes and
+    boxes of all maps; classes are scored by a sigmoid each and train by focal loss.
+
+    Padding, default boxes, thresholds and head follow the source and the configuration of TensorFlow's
+    `ssd_resnet50_v1_fpn_640x640`; no test holds them to its output. ResNet is torchvision's, so that its weights fit:
+    blocks have their stride in the 3 × 3 convolution, activations are ReLUs, and pixels are divided by ImageNet's
+    deviation. TensorFlow's has the stride in the first 1 × 1 convolution, ReLU6, norms with an epsilon of 0.001, and
+    subtracts the mean alone.
+
+    Args:
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
 
     Example:
         >>> with torch.device("meta"):
@@ -89,9 +100,15 @@ def ssdlite320_mobilenet_v2_fpn(
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build FPNLite: 320 × 320 input, maps of 40 20 10 5 3 cells a side, 12804 default boxes.
+    """Build FPNLite on MobileNetV2 for 320 × 320 input, as TensorFlow's.
 
-    It is `ssd640_resnet50_fpn` on MobileNetV2 with separable convolutions and one tower for classes and boxes.
+    Its maps have 40 20 10 5 3 cells a side and 12804 default boxes. One tower of four separable convolutions predicts
+    classes and boxes of all maps; classes are scored by a sigmoid each and train by focal loss. Convolutions are padded
+    as TensorFlow pads. The coarsest map's stride, 128, does not divide 320, so its first centre lies on the edge.
+
+    Args:
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
 
     Example:
         >>> model = ssdlite320_mobilenet_v2_fpn(weights_backbone=None, num_classes=21).eval()
@@ -109,9 +126,10 @@ def ssdlite640_mobilenet_v2_fpn(
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build FPNLite for 640 × 640 input: maps of 80 40 20 10 5 cells a side, 51150 default boxes.
+    """Build FPNLite on MobileNetV2 for 640 × 640 input, as TensorFlow's.
 
-    See `ssdlite320_mobilenet_v2_fpn`.
+    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Network and arguments are those of
+    `ssdlite320_mobilenet_v2_fpn`.
     """
     return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=640))
 
@@ -136,7 +154,7 @@ def _finish(
     return finish(
         asked,
         backbone,
-        asked.default_boxes(shapes=_octaves(asked.size), clip="none"),
+        asked.default_boxes(**_multiscale_boxes(asked.size)),
         head=head,
         image_mean=image_mean,
         image_std=image_std,
@@ -145,21 +163,32 @@ def _finish(
         score_thresh=1e-8,
         nms_thresh=0.6,
         detections_per_img=100,
-        topk_candidates=100,
+        topk_candidates=None,
         clip_before_nms=False,
     )
 
 
-def _octaves(size: tuple[int, int]) -> list[list[tuple[float, float]]]:
-    """Gives the shapes of TensorFlow's `multiscale_anchor_generator`: boxes of 4 strides a side at levels 3 to 7.
+def _multiscale_boxes(size: tuple[int, int]) -> dict[str, Any]:
+    """Return the default boxes of TensorFlow's `multiscale_anchor_generator` at levels 3 to 7.
 
-    Each comes in three aspect ratios, and half an octave larger.
+    Boxes are 4 strides a side and half an octave larger, each in three aspect ratios. Along each axis the first centre
+    lies half a stride from the edge where the stride divides the side, and on the edge where it does not.
+
+    Args:
+        size: (height, width) of the input.
+
+    Returns:
+        Keywords of `DefaultBoxGenerator`.
     """
-    return [
-        [
-            (4 * stride * octave * ratio**0.5 / min(size), 4 * stride * octave / ratio**0.5 / min(size))
-            for ratio in (1.0, 2.0, 0.5)
-            for octave in (1.0, 2**0.5)
-        ]
-        for stride in (8, 16, 32, 64, 128)
-    ]
+    height, width = size
+    strides = (8, 16, 32, 64, 128)
+    sides = [[4 * stride * octave / min(size) for octave in (1.0, 2**0.5)] for stride in strides]
+    return {
+        "shapes": [
+            [(side * ratio**0.5, side / ratio**0.5) for ratio in (1.0, 2.0, 0.5) for side in of_level]
+            for of_level in sides
+        ],
+        "steps": strides,
+        "offsets": [tuple(0 if side % stride else stride / 2 for side in (width, height)) for stride in strides],
+        "clip": "none",
+    }

@@ -32,11 +32,11 @@ def ssd300_mobilenet_v1(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build the SSD of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
+    """Build SSD on MobileNetV1 for 300 × 300 input, after TensorFlow's.
 
-    The feature maps have 19 10 5 3 2 1 cells a side, the head's convolutions are 1 × 1. Convolutions are padded as
-    TensorFlow pads, classes are scored by a sigmoid each, and NMS comes before boxes are clipped to the image, with an
-    IoU of 0.6.
+    It follows the source of the TensorFlow Object Detection API, and has 1917 default boxes. The feature
+    maps have 19 10 5 3 2 1 cells a side, the head's convolutions are 1 × 1. Convolutions are padded as TensorFlow pads,
+    classes are scored by a sigmoid each, and NMS comes before boxes are clipped to the image, with an IoU of 0.6.
 
     Example:
         >>> with torch.device("meta"):
@@ -77,9 +77,10 @@ def ssd300_mobilenet_v1_qfgaohao(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build qfgaohao's SSD: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+    """Build SSD on MobileNetV1 for 300 × 300 input, after qfgaohao's.
 
-    Activations are ReLUs, and the extra layers have no norms.
+    Its maps have 19 10 5 3 2 1 cells a side and 3000 default boxes. Activations are ReLUs, and the extra layers have no
+    norms.
 
     Example:
         >>> with torch.device("meta"):
@@ -105,9 +106,10 @@ def ssdlite300_mobilenet_v1_qfgaohao(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build qfgaohao's SSDLite: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+    """Build SSDLite on MobileNetV1 for 300 × 300 input, after qfgaohao's.
 
-    Activations are ReLUs; the extra layers and the head are of separable convolutions without norms.
+    Its maps have 19 10 5 3 2 1 cells a side and 3000 default boxes. Activations are ReLUs; the extra layers and the
+    head are of separable convolutions without norms.
 
     Example:
         >>> with torch.device("meta"):

@@ -140,9 +140,10 @@ def ssdlite320_mobilenet_v3_large_lufficc(
     weights_backbone: MobileNetV3_Large_Weights | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build SSDLite on MobileNetV3-Large for 320 × 320 input, after lufficc's.
 
-    The extra layers are blocks of MobileNetV3, and the last map's head is a 1 × 1 convolution.
+    Its maps have 20 10 5 3 2 1 cells a side and 3234 default boxes. The extra layers are blocks of MobileNetV3, and the
+    last map's head is a 1 × 1 convolution.
 
     Args:
         weights_backbone: Weights of the backbone alone; not used where `weights` is given. torchvision's are of blocks

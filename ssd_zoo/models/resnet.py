@@ -1,4 +1,6 @@
-"""SSD on ResNet, as NVIDIA's DeepLearningExamples and MLPerf have it.
+"""SSD on ResNet, after NVIDIA's DeepLearningExamples and MLPerf.
+
+The one on ResNet-50 is held to the output of NVIDIA's own, the others to the names and shapes of their checkpoints.
 
 https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD
 """
@@ -118,7 +120,7 @@ def ssd300_resnet34(
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build NVIDIA's SSD300 on ResNet-34; see `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-34, after NVIDIA's; see `ssd300_resnet50`."""
     return _ssd300(34, settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300))
 
 
@@ -129,7 +131,7 @@ def ssd300_resnet18(
     weights_backbone: ResNet18_Weights | str | None = ResNet18_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build NVIDIA's SSD300 on ResNet-18; see `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-18, after NVIDIA's; see `ssd300_resnet50`."""
     return _ssd300(18, settle(WeightsEnum, weights, ResNet18_Weights, weights_backbone, options, size=300))
 
 
@@ -140,7 +142,10 @@ def ssd300_resnet34_mlperf(
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build MLPerf's SSD300 on ResNet-34, without norms in extra layers; see `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-34, after MLPerf's; see `ssd300_resnet50`.
+
+    Its extra layers have no norms.
+    """
     asked = settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300)
     return _ssd300(34, asked, norm_extras=False)
 
@@ -152,7 +157,7 @@ def ssd300_resnet101(
     weights_backbone: ResNet101_Weights | str | None = ResNet101_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build NVIDIA's SSD300 on ResNet-101; see `ssd300_resnet50`."""
+    """Build SSD300 on ResNet-101, after NVIDIA's; see `ssd300_resnet50`."""
     return _ssd300(101, settle(WeightsEnum, weights, ResNet101_Weights, weights_backbone, options, size=300))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from torchvision.ops import box_convert
 
 from ssd_zoo.data.coco import read_coco_json
+from ssd_zoo.detector.class_names import list_names, match_classes
 from ssd_zoo.training.records import Record
 
 __all__ = ["COCO_METRICS", "CocoScores", "score_records", "score_results"]
@@ -41,9 +42,9 @@ class CocoScores:
 
     Attributes:
         metrics: The twelve numbers by name; -1 where there are no such objects, as COCO has it.
-        per_class: AP, AP50, AP75 and the number of objects of each class that occurs.
+        per_class: AP, AP50, AP75 and the number of objects of each class that is counted and occurs.
         precision: `(10, 101, K)`, over the IoU thresholds .5 to .95, the recalls 0 to 1, and the classes; -1 where
-            there are no objects.
+            there are no objects or the class is not counted.
         classes: Names of the K classes.
     """
 
@@ -53,12 +54,15 @@ class CocoScores:
     classes: list[str]
 
 
-def score_records(records: Sequence[Record], categories: Sequence[str]) -> CocoScores:
-    """Scores detections by COCO's rules.
+def score_records(
+    records: Sequence[Record], categories: Sequence[str], counted: Collection[int] | None = None
+) -> CocoScores:
+    """Score detections by COCO's rules.
 
     Args:
         records: One an image.
         categories: Names of the classes, background first.
+        counted: Labels of the classes that the averages are over; all by default.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
@@ -85,15 +89,20 @@ def score_records(records: Sequence[Record], categories: Sequence[str]) -> CocoS
         )
     ]
     names = {label: name for label, name in enumerate(categories) if label > 0}
-    return _score(range(len(records)), names, truth, found)
+    return _score(range(len(records)), names, truth, found, counted)
 
 
-def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoScores, int]:
-    """Scores a file of results against a file of annotations, both in COCO's formats, and counts the images.
+def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoScores, int, list[str], list[str]]:
+    """Score a file of results against a file of annotations, both in COCO's formats.
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.
-        results: JSON list of `image_id`, `category_id`, `bbox` and `score`.
+        results: JSON list of `image_id`, `category_id`, `bbox` and `score`; where a row has a text `category`, it
+            counts, and not the id.
+
+    Returns:
+        The scores, the number of images, the annotations' classes that results with names lack, and the classes that
+        the annotations lack.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
@@ -106,8 +115,39 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     names = _distinct(content["categories"], "name", (str,), f"{annotations}: categories")
     known = {"image_id": dict.fromkeys(image_ids), "category_id": dict.fromkeys(category_ids)}
     truth = [_true(entry, known, f"{annotations}: annotations[{i}]") for i, entry in enumerate(content["annotations"])]
-    found = [_found(entry, known, f"{results}: [{i}]") for i, entry in enumerate(_read_results(Path(results)))]
-    return _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found), len(image_ids)
+    rows = _read_results(Path(results))
+    ids = _ids_by_name(rows, dict(zip(names, category_ids, strict=True)), results)
+    found: list[dict[str, Any]] = []
+    lacking: dict[str, None] = {}
+    for i, entry in enumerate(rows):
+        name = _class_name(entry)
+        if name is None or name in ids:
+            entry = entry if name is None else {**entry, "category_id": ids[name]}
+            found.append(_found(entry, known, f"{results}: [{i}]"))
+        else:
+            lacking[name] = None
+    scores = _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found)
+    present = {row["category_id"] for row in found}
+    missing = [name for name, i in zip(names, category_ids, strict=True) if ids and i not in present]
+    return scores, len(image_ids), missing, list(lacking)
+
+
+def _class_name(entry: Any) -> str | None:
+    name = entry.get("category") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _ids_by_name(rows: Sequence[Any], ids: Mapping[str, int], results: str | Path) -> dict[str, int]:
+    """Map the names of classes in results to the ids of the annotations' categories, given by name."""
+    theirs = list(dict.fromkeys(name for name in map(_class_name, rows) if name is not None))
+    matched = match_classes(["", *theirs], ["", *ids])
+    if theirs and not matched:
+        raise ValueError(
+            f"{results} names none of the annotations' classes: it has {list_names(theirs, 20)}; the annotations have "
+            f"{list_names(list(ids), 20)}."
+        )
+    known = list(ids.values())
+    return {theirs[label - 1]: known[other - 1] for label, other in matched.items()}
 
 
 def _read_results(file: Path) -> list[Any]:
@@ -189,6 +229,7 @@ def _score(
     names: Mapping[int, str],
     truth: Sequence[dict[str, Any]],
     found: Sequence[dict[str, Any]],
+    counted: Collection[int] | None = None,
 ) -> CocoScores:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
@@ -205,6 +246,9 @@ def _score(
         judge = COCOeval_faster(coco, results, "bbox")
         judge.evaluate()
         judge.accumulate()
+        # COCO's averages skip what is -1.
+        left_out = [k for k, i in enumerate(judge.params.catIds) if counted is not None and i not in counted]
+        judge.eval["precision"][:, :, left_out] = judge.eval["recall"][:, left_out] = -1
         judge.summarize()
     # All areas, at most 100 detections.
     precision = judge.eval["precision"][:, :, :, 0, -1]
@@ -218,7 +262,7 @@ def _score(
             "objects": counts[k],
         }
         for k, name in enumerate(classes)
-        if counts[k]
+        if counts[k] and k not in left_out
     }
     metrics = {name: float(value) for name, value in zip(COCO_METRICS, judge.stats, strict=True)}
     return CocoScores(metrics, per_class, precision, classes)

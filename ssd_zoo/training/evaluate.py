@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ssd_zoo.data.presets import collate
+from ssd_zoo.detector.class_names import list_names
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.balance import count_positives, part_weights
-from ssd_zoo.training.coco_ap import CocoScores, score_records, score_results
+from ssd_zoo.training.coco_ap import score_records, score_results
 from ssd_zoo.training.confusion import confusion_matrix
 from ssd_zoo.training.processes import all_gather, process
 from ssd_zoo.training.records import Record, label_map, make_record
@@ -34,14 +35,20 @@ class Evaluation:
         metrics: COCO's twelve numbers, between 0 and 1, or -1 where there are no such objects; where detections were
             judged by VOC's rules too, `VOC_AP50`, the mean over classes of the area under the curve, and
             `VOC_AP50_11`, of eleven points.
-        per_class: `AP`, `AP50`, `AP75` and the number of `objects` of each class that occurs.
+        per_class: `AP`, `AP50`, `AP75` and the number of `objects` of each class that is counted and occurs, by the
+            data set's names.
         images: Number of images.
-        precision: `(10, 101, K)`, COCO's precision over IoU thresholds, recalls and classes.
-        classes: Names of the K classes.
+        precision: `(10, 101, K)`, COCO's precision over IoU thresholds, recalls and classes; -1 for classes without
+            objects and for classes that are not counted.
+        classes: Names of the K classes of the data set.
         confusion: `(C, C)`, objects by their class (rows) and what was found there (columns), background first; see
             `confusion_matrix`. None for a file of results.
         records: One an image, what was found and what is true.
         losses: `validation_loss` and its parts, if they were asked for.
+        model_lacks: Classes of the data set that the model does not have, or a file of results does not name.
+        data_lacks: Classes of the model, or of a file of results, that the data set does not have. What was found of
+            them is left out.
+        all_classes: Whether the averages count the classes that the model lacks.
     """
 
     metrics: dict[str, float]
@@ -52,21 +59,38 @@ class Evaluation:
     confusion: Tensor | None
     records: list[Record]
     losses: dict[str, float] = field(default_factory=dict)
+    model_lacks: list[str] = field(default_factory=list)
+    data_lacks: list[str] = field(default_factory=list)
+    all_classes: bool = False
 
     def __str__(self) -> str:
-        """Gives a table for readers."""
+        """Return a table for readers."""
         lines = [f"{self.images} images"]
-        lines += [f"  {name:12} {value:.4f}" for name, value in self.metrics.items()]
+        if self.model_lacks or self.data_lacks:
+            lines.append(self._classes_apart())
+        lines += [f"  {name:12} {_figure(value)}" for name, value in self.metrics.items()]
         width = max(map(len, self.per_class), default=0)
         lines += [
-            f"  {name:{width}}  AP {row['AP']:.4f}  AP50 {row['AP50']:.4f}  {row['objects']:.0f} objects"
+            f"  {name:{width}}  AP {_figure(row['AP'])}  AP50 {_figure(row['AP50'])}  {row['objects']:.0f} objects"
             for name, row in self.per_class.items()
         ]
         return "\n".join(lines)
 
+    def _classes_apart(self) -> str:
+        """Return one line about the classes that only one side has."""
+        parts = []
+        source = "results" if self.confusion is None else "model"
+        if self.model_lacks:
+            effect = "counted as AP 0" if self.all_classes else "left out of the averages"
+            parts.append(f"{_absent(self.model_lacks, 'data', source)}, {effect}")
+        if self.data_lacks:
+            parts.append(_absent(self.data_lacks, source, "data"))
+        return "; ".join(parts)
+
     def write_json(self, file: str | Path) -> None:
-        """Writes the metrics, and those of the classes under `per_class`."""
-        content = {**self.metrics, "images": self.images, "per_class": self.per_class}
+        """Write the metrics, the classes that one side lacks, and under `per_class` the metrics of each class."""
+        lacking = {"model_lacks": self.model_lacks, "data_lacks": self.data_lacks}
+        content = {**self.metrics, "images": self.images, **lacking, "per_class": self.per_class}
         Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -80,23 +104,25 @@ def evaluate(
     num_workers: int = 0,
     progress: bool = False,
     losses: bool = False,
+    all_classes: bool = False,
 ) -> Evaluation:
-    """Runs a detector over a data set and measures it.
+    """Run a detector over a data set and measure it.
 
-    The model's thresholds count as they are. Where several processes run (`torchrun`, `accelerate launch`), each takes
-    its share of the images, and all get the same result.
+    Classes are matched by name, with COCO's and VOC's synonyms (see `match_classes`). Averages are over the classes
+    that both have. The model's thresholds count as they are. Where several processes run (`torchrun`,
+    `accelerate launch`), each takes its share of the images, and all get the same result.
 
     Args:
         model: Any detector with torchvision's API, on the device where it shall run.
         dataset: From `open_dataset`, or any other that gives images, uint8 or between 0 and 1, and torchvision's
             targets. Without augmentation.
         categories: Names of the data set's classes, background first; by default its own.
-        model_categories: Names of the model's classes, which are those of the data set by name; by default its own, or
-            else the data set's.
+        model_categories: Names of the model's classes, background first; by default its own, or else the data set's.
         batch_size: Images at once.
         num_workers: Processes that read images.
         progress: Whether to show a progress bar on stderr.
         losses: Whether to compute the losses too, which an `SSD` with the data set's own classes can.
+        all_classes: Whether classes of the data set that the model lacks count too, as AP 0.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
@@ -110,29 +136,56 @@ def evaluate(
     categories = categories or getattr(dataset, "categories", None)
     if categories is None:
         raise ValueError("The data set does not tell its classes; pass categories=['background', …].")
-    labels = label_map(model_categories or getattr(model, "categories", None), categories)
+    of_model = model_categories or getattr(model, "categories", None) or categories
+    labels = label_map(of_model, categories)
     if losses and (labels is not None or not isinstance(model, SSD)):
         raise ValueError("losses=True needs an SSD whose categories are the data set's.")
     records, validation = _detect(model, dataset, labels, batch_size, num_workers, progress, losses)
-    evaluation = _evaluation(score_records(records, categories), records, categories)
-    evaluation.losses = validation
+    shared = range(len(categories)) if labels is None else set(labels.tolist())
+    evaluation = _evaluation(records, categories, range(len(categories)) if all_classes else shared)
+    evaluation.losses, evaluation.all_classes = validation, all_classes
+    if labels is not None:
+        evaluation.model_lacks = _names(categories, [i for i in range(len(categories)) if i not in shared])
+        evaluation.data_lacks = _names(of_model, [i for i, label in enumerate(labels) if label == 0])
     return evaluation
 
 
 def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation:
-    """Scores a file of results against a file of annotations, both in COCO's formats, by COCO's rules alone.
+    """Score a file of results against a file of annotations, both in COCO's formats, by COCO's rules alone.
+
+    Results that name their class under `category`, as those of `ssd-zoo detect`, are matched by that name, as in
+    `evaluate`; others by `category_id`. The averages are over all classes of the annotations: a file of results does
+    not tell which classes its model knows.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
-        ValueError: If a file can't be understood, or has boxes of images or categories that the annotations do not
-            have.
+        ValueError: If a file can't be understood, or has boxes of images or category ids that the annotations do not
+            have, or names classes of which the annotations have none.
     """
-    scores, images = score_results(annotations, results)
-    return Evaluation(scores.metrics, scores.per_class, images, scores.precision, scores.classes, None, [])
+    scores, images, *lacking = score_results(annotations, results)
+    evaluation = Evaluation(scores.metrics, scores.per_class, images, scores.precision, scores.classes, None, [])
+    evaluation.model_lacks, evaluation.data_lacks = lacking
+    evaluation.all_classes = True
+    return evaluation
 
 
-def _evaluation(scores: CocoScores, records: list[Record], categories: Sequence[str]) -> Evaluation:
-    of_voc = voc_scores(records, categories)
+def _names(categories: Sequence[str], labels: Sequence[int]) -> list[str]:
+    """Return the names of labels, without the background's and those of unused ids."""
+    return [categories[label] for label in labels if label > 0 and categories[label] != "N/A"]
+
+
+def _absent(names: Sequence[str], owner: str, other: str) -> str:
+    classes, are = ("class", "is") if len(names) == 1 else ("classes", "are")
+    return f"{len(names)} {classes} of the {owner} {are} not in the {other} ({list_names(names)})"
+
+
+def _figure(value: float) -> str:
+    return "no objects" if value == -1 else f"{value:.4f}"
+
+
+def _evaluation(records: list[Record], categories: Sequence[str], counted: Collection[int]) -> Evaluation:
+    scores = score_records(records, categories, counted)
+    of_voc = {name: row for name, row in voc_scores(records, categories).items() if name in scores.per_class}
     metrics = dict(scores.metrics)
     for key, column in (("VOC_AP50", 0), ("VOC_AP50_11", 1)):
         values = [row[column] for row in of_voc.values()]

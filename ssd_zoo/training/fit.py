@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
+from ssd_zoo.detector.layers import folded_norms
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.batches import Plan, SeededSamples
 from ssd_zoo.training.checkpoints import check_same, read_checkpoint
@@ -160,7 +161,7 @@ def fit(
     Example:
         >>> from ssd_zoo.data import open_dataset
         >>> train, val = open_dataset("cells", "train"), open_dataset("cells", "val")  # doctest: +SKIP
-        >>> model = ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights="PERSON_V1", categories=train.categories)
+        >>> model = ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights="COCO_TF_V1", categories=train.categories)
         ... # doctest: +SKIP
         >>> fit(model, train, validation=val, output="runs/cells").best  # doctest: +SKIP
         0.57
@@ -257,6 +258,11 @@ def fit(
 def _check(model: Any, dataset: Any, validation: Any, batch_norm: str, evaluate_every: int) -> None:
     if not isinstance(model, SSD):
         raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
+    if folded := folded_norms(model):
+        raise ValueError(
+            f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "
+            "it, restore them by ssd_zoo.restore_norms(model, images) or ssd-zoo convert --images DIR."
+        )
     if batch_norm not in get_args(BatchNormMode):
         raise ValueError(
             f"batch_norm must be one of {', '.join(map(repr, get_args(BatchNormMode)))}, got {batch_norm!r}."

@@ -26,7 +26,7 @@ def write_table(history: Sequence[Row], file: Path) -> None:
 def describe_row(row: Row, epochs: int) -> str:
     """Gives an epoch in one line."""
     figures = [f"{name} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
-    figures += [f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "AP75") if name in row]
+    figures += [f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "AP75") if row.get(name, -1) >= 0]
     return "  ".join([f"epoch {row['epoch']}/{epochs}", *figures, f"{row['images_per_second']:.1f} images/s"])
 
 

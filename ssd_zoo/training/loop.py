@@ -202,7 +202,7 @@ class Trainer:
     def _save(self, evaluation: Evaluation | None, better: bool) -> None:
         history = self.progress.history
         card = dict(self.meta)
-        if evaluation is not None:
+        if evaluation is not None and evaluation.metrics["AP"] >= 0:  # -1 without objects
             name = f"{self.meta['trained_on']}, validation" if self.meta["trained_on"] else "Validation data"
             figures = {key: round(evaluation.metrics[key], 4) for key in ("AP", "AP50", "AP75")}
             card["metrics"] = {name: {**figures, "source": "measured"}}

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd_zoo.detector.class_names import list_names, match_classes
+
 __all__ = ["Record", "label_map", "make_record"]
 
 
@@ -72,33 +74,25 @@ def _number(image_id: Any) -> Any:
     return image_id.item() if isinstance(image_id, Tensor) else image_id
 
 
-def label_map(of_model: Sequence[str] | None, of_data: Sequence[str]) -> Tensor | None:
-    """Says which label of the data set each label of a model is, by name.
-
-    Case and blanks around a name count only where the same name, as it is written, is on both sides.
+def label_map(of_model: Sequence[str], of_data: Sequence[str]) -> Tensor | None:
+    """Map a model's labels to the data set's by the names of the classes; see `match_classes`.
 
     Args:
-        of_model: The model's categories, background first; None if nothing is known about them.
+        of_model: The model's categories, background first.
         of_data: The data set's.
 
     Returns:
-        `(C,)`, 0 for classes that the data set does not know; None where both are the same.
+        `(C,)`, 0 for classes that the data set lacks; None where both lists are the same.
 
     Raises:
         ValueError: If they share no class.
     """
-    if of_model is None or list(of_model) == list(of_data):
+    if list(of_model[1:]) == list(of_data[1:]):
         return None
-    exact = {name: label for label, name in enumerate(of_data) if label > 0}
-    alike = {_fold(name): label for name, label in exact.items() if name not in of_model[1:]}
-    labels = [0, *(exact.get(name) or alike.get(_fold(name), 0) for name in of_model[1:])]
-    if not any(labels):
+    matched = match_classes(of_model, of_data)
+    if not matched:
         raise ValueError(
-            f"The model knows none of the data set's classes: it has {', '.join(of_model[1:6])}, the data set "
-            f"{', '.join(of_data[1:6])}."
+            f"The model knows none of the data set's classes: it has {list_names(of_model[1:], 20)}; the data set has "
+            f"{list_names(of_data[1:], 20)}."
         )
-    return torch.tensor(labels)
-
-
-def _fold(name: str) -> str:
-    return name.strip().lower()
+    return torch.tensor([matched.get(label, 0) for label in range(len(of_model))])

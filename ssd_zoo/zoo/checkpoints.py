@@ -1,5 +1,6 @@
 """Checkpoints of other projects into models that detect what the originals detect."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -11,6 +12,7 @@ from ssd_zoo.converters import amdegroot, lufficc, mmdet, nvidia, qfgaohao, tens
 from ssd_zoo.converters._files import check_finite, check_state, read_checkpoint
 from ssd_zoo.converters._recipe import Checkpoint, Recipe, count_head
 from ssd_zoo.converters._tables import choose, key_names, match_names
+from ssd_zoo.detector.layers import folded_norms
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._registry import get_model
 from ssd_zoo.models._settle import settle_size
@@ -29,6 +31,8 @@ ORIGINS: dict[str, ModuleType] = {
 }
 """Converters by the names of the projects whose files they know."""
 
+_log = logging.getLogger("ssd_zoo")
+
 
 def load_checkpoint(
     path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
@@ -44,7 +48,8 @@ def load_checkpoint(
 
     Args:
         path_or_state_dict: A file of `torch.save` (nothing but tensors and plain values is unpickled), a `.safetensors`
-            file, a frozen TensorFlow graph (`.pb`), or tensors by name. Training checkpoints are unwrapped.
+            file, a frozen TensorFlow graph (`.pb`), a TensorFlow.js model (`model.json` or its folder), or tensors by
+            name. Training checkpoints are unwrapped.
         origin: The project that the file is from, one of `amdegroot`, `lufficc`, `mmdet`, `nvidia`, `qfgaohao`,
             `tensorflow`, `torchvision` and `ultraface`; by default the one that its names tell of.
         categories: Names of the classes, background first; by default those of the origin's own models of as many
@@ -76,6 +81,12 @@ def load_checkpoint(
     _check_shapes(model, shapes, {ours: theirs for theirs, ours in names.items()})
     check_finite({name: state[name] for name in names})
     model.load_state_dict(converter.convert(state))
+    if folded := folded_norms(model):
+        _log.warning(
+            "The source has %d norms folded into convolutions. The model detects as it does. Before you train it, "
+            "restore them by ssd_zoo.restore_norms(model, images), or by ssd-zoo convert --images DIR.",
+            len(folded),
+        )
     return model.eval()
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def describe(model: SSD) -> dict[str, Any]:
         "arguments": {name: _encode(name, value) for name, value in own.items()} | {"size": list(model.size)},
         "categories": model.categories,
         "settings": {name: value for name in _SETTINGS if (value := _setting(model, name)) is not None},
-        "default_boxes": {"shapes": boxes.shapes, "steps": boxes.steps, "clip": boxes.clip},
+        "default_boxes": asdict(boxes),
     }
 
 
@@ -156,6 +157,7 @@ def _settle(config: Mapping[str, Any], file: Path) -> SavedModel:
         url=str(file),
         transforms=detection_transforms,
         meta={**config.get("meta", {}), "categories": categories, "builder": config["builder"]},
-        settings={**settings, "default_boxes": config["default_boxes"]},
+        # Models that were saved before there were offsets have none.
+        settings={**settings, "default_boxes": {"offsets": None, **config["default_boxes"]}},
     )
     return SavedModel(config["builder"], arguments, weights)

@@ -1,13 +1,16 @@
 """The table of all weights, for the command line and the documentation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ssd_zoo.models._registry import get_model_weights, list_models
 from ssd_zoo.models._weights import WeightsEnum
 
-__all__ = ["list_weights", "weights_table"]
+__all__ = ["RESULTS", "list_weights", "result_columns", "weights_table"]
 
-_HEADER = ("Weights", "Builder", "Results", "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
+RESULTS = ("COCO val2017", "COCO minival", "Other results")
+"""Headings of the columns of results. A minival is another part of COCO, and easier."""
+_HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
@@ -47,7 +50,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
     return (
         entry.name,
         name,
-        "; ".join(_result(data, figures) for data, figures in meta["metrics"].items()) or "not known",
+        *result_columns(meta["metrics"]),
         str(len(meta["categories"])),
         f"{meta['num_params'] / 1e6:.2f} M",
         f"{meta['macs'] / 1e9:.2f} G",
@@ -57,6 +60,16 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
     )
 
 
-def _result(data: str, figures: dict[str, float | str]) -> str:
-    values = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "source")
-    return f"{values} on {data}, {figures['source']}"
+def result_columns(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Return the figures of a weights entry as the cells of three columns, `RESULTS`.
+
+    Args:
+        metrics: Per data set its figures, and under `"source"` who measured them.
+    """
+    cells: list[list[str]] = [[], [], []]
+    for data, figures in metrics.items():
+        values = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "source")
+        column = 0 if data == "COCO-val2017" else 1 if data.startswith("COCO-minival") else 2
+        cells[column].append(f"{values}{f' on {data}' if column == 2 else ''}, {figures['source']}")
+    val2017, minival, others = ("; ".join(cell) for cell in cells)
+    return val2017, minival, others

@@ -1,0 +1,90 @@
+"""Norms that a source has folded away, restored: the same output in evaluation, and statistics to train with."""
+
+import pytest
+import torch
+from torch import nn
+
+import ssd_zoo
+from ssd_zoo.detector.layers import folded_norms
+
+
+def build(norms=()):
+    """A detector of which some norms are folded, into no kernels: so they have random gains and offsets."""
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=3, size=96).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    for name in norms:
+        module = model.get_submodule(name)
+        module.running_mean.zero_()
+        module.running_var.fill_(1 - module.eps)
+        module.weight.data.uniform_(0.5, 1.5)
+        module.bias.data.normal_()
+    return model
+
+
+IMAGES = [torch.rand(3, 80 + 8 * i, 96, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+SOME = ["backbone.stem.norm", "backbone.blocks.3.project.norm", "head.cls_logits.1.0.norm"]
+
+
+def test_they_are_found():
+    assert folded_norms(build(SOME)) == SOME
+    assert folded_norms(build()) == []
+    fresh = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=3, size=96)
+    assert folded_norms(fresh) == [], "a variance of 1 is a fresh norm's"
+
+
+@torch.no_grad()
+def test_they_are_restored():
+    model = build(SOME)
+    others = {name: tensor.clone() for name, tensor in model.state_dict().items() if not name.startswith(tuple(SOME))}
+    batch = model.prepare(IMAGES)
+    expected = model.forward_raw(batch)
+    inputs = model.backbone.stem.conv(batch)
+    assert ssd_zoo.restore_norms(model, iter(IMAGES), batch_size=2) == 3
+    assert folded_norms(model) == []
+    for key, value in model.forward_raw(batch).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5)
+    # By hand: the first norm's input is the first convolution's output.
+    norm = model.backbone.stem.norm
+    torch.testing.assert_close(norm.running_mean, inputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(norm.running_var, inputs.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in others.items())
+    assert ssd_zoo.restore_norms(model, IMAGES) == 0
+
+
+@torch.no_grad()
+def test_training_mode_then_gives_what_evaluation_gives():
+    torch.manual_seed(0)
+    model = build()
+    every = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    model = build(every)
+    images = [torch.rand(3, 96, 96) for _ in range(32)]
+    ssd_zoo.restore_norms(model, images)
+    batch = model.prepare(images)
+    expected = model.backbone(batch)
+    for actual, value in zip(model.train().backbone(batch), expected, strict=True):
+        torch.testing.assert_close(actual, value, rtol=0, atol=0.02 * value.std().item())
+
+
+def test_too_few_images_change_nothing():
+    model = build(SOME)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for images in ([], IMAGES[:1]):
+        with pytest.raises(ValueError, match=f"at least 2 images, got {len(images)}"):
+            ssd_zoo.restore_norms(model, images)
+    with pytest.raises(TypeError, match="not a tensor"):
+        ssd_zoo.restore_norms(model, [IMAGES[0], "photo.jpg"])
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_mode_is_kept():
+    model = build(SOME)
+    with pytest.warns(UserWarning, match="3 norms of this model were folded away, 'backbone.stem.norm' among them"):
+        model.train()
+    ssd_zoo.restore_norms(model, IMAGES)
+    assert model.training
+    assert model.train() is model
