@@ -34,9 +34,9 @@ ROOMS = (
     ("deploy", _BELOW_TASKS),
     ("cli", (*_BELOW_TASKS, "training", "video", "deploy")),
 )
-# Files of these rooms stand alone; what they share lies in modules with a leading underscore. But what a family has for
-# clips, `vgg_3d`, builds on what it has for images, `vgg`.
+# Files of these rooms stand alone, but for what all builders share and what makes models of clips from those of images.
 FAMILIES = ("models", "converters")
+SHARED, ON_FAMILIES = "options", "models/clips.py"
 # Packages and the only files or folders that may import them.
 HOMES = (("timm", ("backbones/timm.py", "training/")), ("huggingface_hub", ("zoo/",)))
 PRIVATE_TORCHVISION = "models/_registry.py"
@@ -125,9 +125,8 @@ def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
     elif target[0] != room:
         if target[0] not in rooms[room]:
             yield f"{room} may import only {', '.join(rooms[room]) or 'no other room'}"
-    elif room in FAMILIES and module != "__init__" and not module.startswith("_"):
-        siblings = {Path(name).stem for name in FILES if name.startswith(f"{room}/")}
-        siblings -= {module, module.removesuffix("_3d")}
+    elif room in FAMILIES and module != "__init__" and not module.startswith("_") and file != ON_FAMILIES:
+        siblings = {Path(name).stem for name in FILES if name.startswith(f"{room}/")} - {module, SHARED}
         if any(part in siblings and not part.startswith("_") for part in target[1:2]):
             yield f"files of {room} stand alone"
 
@@ -150,7 +149,6 @@ def test_imports(file):
         ("models/vgg.py", "from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights", "stand alone"),
         ("models/vgg.py", "from ssd_zoo.models import mobilenet_v2", "stand alone"),
         ("models/vgg.py", "from . import mobilenet_v2", "stand alone"),
-        ("models/vgg_3d.py", "from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights", "stand alone"),
         ("models/vgg.py", "from __future__ import annotations", "live annotations"),
         ("models/vgg.py", "from torchvision.models._api import register_model", "private modules"),
         ("models/vgg.py", "def f():\n    from torchvision.models import _utils", "private modules"),
@@ -175,8 +173,8 @@ def test_offender_is_caught(file, source, reason):
     ("file", "source"),
     [
         ("models/vgg.py", "from ssd_zoo.models import _weights\nfrom ssd_zoo.models._registry import register_model"),
-        ("models/__init__.py", "from ssd_zoo.models import vgg"),
-        ("models/vgg_3d.py", "from ssd_zoo.models.vgg import VGG16D_Weights, ssd300_vgg16d"),
+        ("models/vgg.py", "from ssd_zoo.models.options import Options"),
+        ("models/clips.py", "from ssd_zoo.models.vgg import VGG16D_Weights, ssd300_vgg16d"),
         ("models/_registry.py", "from torchvision.models._api import register_model"),
         ("backbones/timm.py", "import timm"),
         ("zoo/hub.py", "from huggingface_hub import HfApi\nfrom ssd_zoo.models import vgg"),
@@ -200,12 +198,12 @@ def test_import_leaves_heavy_packages_out():
     assert result.stdout.split() == []
 
 
-def test_public_names_exist_in_order():
+def test_public_names_exist_once():
     names = ssd_zoo.__all__
     missing = [name for name in names if not hasattr(ssd_zoo, name)]
     assert not missing
-    # Constants, classes, functions.
-    assert names == sorted(set(names), key=lambda name: (not name.isupper(), name.islower(), name))
+    assert len(names) == len(set(names))
+    assert set(ssd_zoo.list_models()) <= set(names)
 
 
 @pytest.mark.parametrize("name", MODULES)

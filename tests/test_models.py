@@ -3,6 +3,7 @@
 import copy
 import inspect
 import io
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
 from ssd_zoo.detector.feature_maps import feature_map_shapes
+from ssd_zoo.models.options import Options
 
 NAMES = ssd_zoo.list_models()
 IMAGES = [
@@ -232,14 +234,13 @@ def test_categories_name_the_classes(name):
 
 
 def test_signature_is_closed(name):
-    with pytest.raises(TypeError, match="score_tresh"), torch.device("meta"):
+    with pytest.raises(TypeError, match=rf"{name}\(\) .*score_tresh"), torch.device("meta"):
         build(name, score_tresh=0.5)
-    parameters = inspect.signature(ssd_zoo.get_model_builder(name)).parameters
-    wanted = {"weights", "progress", "num_classes", "categories", "weights_backbone", "trainable_backbone_layers"}
-    assert wanted | {"in_chans", "size", "default_boxes"} <= parameters.keys()
-    assert all(
-        parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in parameters.keys() - {"kwargs", "backbone"}
-    )
+    builder = ssd_zoo.get_model_builder(name)
+    parameters = inspect.signature(builder).parameters
+    assert {"weights", "weights_backbone"} | get_type_hints(Options).keys() <= parameters.keys()
+    assert all(parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in parameters.keys() - {"backbone"})
+    assert all(f"\n    {key}: " in inspect.getdoc(builder) for key in parameters)
 
 
 def test_thresholds_are_settings(name):

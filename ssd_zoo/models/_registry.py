@@ -14,6 +14,7 @@ import torchvision
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models._settle import settle_size
 from ssd_zoo.models._weights import SavedModel, WeightsEnum, open_saved
+from ssd_zoo.models.options import describe_options, expand_options
 
 try:
     from torchvision.models._api import register_model as _register_in_torchvision
@@ -32,8 +33,9 @@ Builder = TypeVar("Builder", bound=Callable[..., SSD])
 def register_model(builder: Builder) -> Builder:
     """Registers a builder under its name, and in torchvision's registry too, where that still exists.
 
-    What the builder is called with is kept as the model's `recipe`, so that it can be saved. And its `weights` may be
-    those of a saved model: then whatever is not asked for otherwise is as it was saved.
+    Its signature and docstring show each of the `Options`, and what it is called with is kept as the model's
+    `recipe`, so that it can be saved. And its `weights` may be those of a saved model: then whatever is not asked for
+    otherwise is as it was saved.
 
     Raises:
         ValueError: If the name is taken.
@@ -41,11 +43,16 @@ def register_model(builder: Builder) -> Builder:
     name = builder.__name__
     if name in _BUILDERS:
         raise ValueError(f"A model named {name!r} is already registered.")
-    signature = inspect.signature(builder)
+    declared = inspect.signature(builder)
+    signature = expand_options(declared)
 
     @functools.wraps(builder)
     def build(*args: Any, **kwargs: Any) -> SSD:
-        asked = _by_name(signature, signature.bind(*args, **kwargs))
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None
+        asked = _by_name(signature, bound)
         weights: Any = asked.get("weights")
         if _is_address(weights, builder):
             weights = open_saved(weights)
@@ -54,9 +61,13 @@ def register_model(builder: Builder) -> Builder:
         model = builder(**asked)
         complete = signature.bind(**asked)
         complete.apply_defaults()
-        model.recipe = name, {k: v for k, v in _by_name(signature, complete).items() if k not in _OF_THE_CALL}
+        arguments = _by_name(signature, complete)
+        model.recipe = name, {k: v for k, v in arguments.items() if k not in _OF_THE_CALL and v is not ...}
         return model
 
+    if signature is not declared:
+        build.__signature__ = signature  # type: ignore[attr-defined]
+        build.__doc__ = describe_options(builder.__doc__ or "", signature)
     _BUILDERS[name] = build
     if _register_in_torchvision is not None and name not in torchvision.models.list_models():
         _register_in_torchvision(name)(build)
@@ -141,7 +152,7 @@ def get_model(name: str, **config: Any) -> SSD:
 
 
 def get_model_weights(name: str | Callable[..., SSD]) -> type[WeightsEnum]:
-    """Gives the enum of a model's weights.
+    """Return the enum of a model's weights: `WeightsEnum` itself, which is empty, if none are published.
 
     Args:
         name: The model's name or its builder.

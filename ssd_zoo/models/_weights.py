@@ -116,7 +116,7 @@ Self = TypeVar("Self", bound="WeightsEnum")
 
 
 class WeightsEnum(torchvision.models.WeightsEnum):
-    """The weights that a builder offers; members are `Weights`."""
+    """The weights that a builder offers; members are `Weights`. The enum itself stands for builders that have none."""
 
     @classmethod
     def verify(cls: type[Self], obj: Any) -> Self | None:
@@ -128,7 +128,7 @@ class WeightsEnum(torchvision.models.WeightsEnum):
             ValueError: If a name is unknown.
             TypeError: If it is something else.
         """
-        if obj is None or isinstance(obj, (cls, Weights)):
+        if obj is None or type(obj) is cls or isinstance(obj, Weights):
             return cast("Self | None", obj)
         if isinstance(obj, str):
             name = obj.removeprefix(f"{cls.__name__}.")

@@ -4,35 +4,27 @@ Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torchvision
+from torch import nn
+from typing_extensions import Unpack
 
 from ssd_zoo.backbones.fpn import MobileNetV2FPN, ResNet50FPN
-from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
+from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.shared_head import SharedHead
-from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import load, load_backbone
+from ssd_zoo.detector.ssd import SSD, Head
 from ssd_zoo.models._origins import timm_weights, torchvision_weights
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import (
-    settle_default_boxes,
-    settle_keywords,
-    settle_size,
-    settle_trainable_layers,
-    settle_weights,
-)
+from ssd_zoo.models._settle import Settled, finish, settle
 from ssd_zoo.models._weights import WeightsEnum
+from ssd_zoo.models.options import Options
 
 __all__ = [
     "MobileNetV2FPN_Weights",
     "ResNet50FPN_Weights",
-    "SSD640_ResNet50_FPN_Weights",
-    "SSDLite320_MobileNet_V2_FPN_Weights",
-    "SSDLite640_MobileNet_V2_FPN_Weights",
     "ssd640_resnet50_fpn",
     "ssdlite320_mobilenet_v2_fpn",
     "ssdlite640_mobilenet_v2_fpn",
@@ -60,32 +52,12 @@ class MobileNetV2FPN_Weights(WeightsEnum):
     DEFAULT = IMAGENET1K_V2
 
 
-class SSD640_ResNet50_FPN_Weights(WeightsEnum):
-    """Weights of `ssd640_resnet50_fpn`: TensorFlow's have not been converted."""
-
-
-class SSDLite320_MobileNet_V2_FPN_Weights(WeightsEnum):
-    """Weights of `ssdlite320_mobilenet_v2_fpn`: TensorFlow's have not been converted."""
-
-
-class SSDLite640_MobileNet_V2_FPN_Weights(WeightsEnum):
-    """Weights of `ssdlite640_mobilenet_v2_fpn`: TensorFlow's have not been converted."""
-
-
 @register_model
 def ssd640_resnet50_fpn(
     *,
-    weights: SSD640_ResNet50_FPN_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: ResNet50FPN_Weights | str | None = ResNet50FPN_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 640,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
     """Build SSD on ResNet-50's feature pyramid for 640 × 640 input, after TensorFlow's.
 
@@ -99,22 +71,8 @@ def ssd640_resnet50_fpn(
     subtracts the mean alone.
 
     Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of ResNet's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
         size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
             first centre lies half its stride from the edge if the stride divides the side, else on the edge.
-        norm_layer: Called with the number of channels; by default batch norm.
-        default_boxes: Other default boxes than the original's; as many feature maps of them, and as many boxes on each.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other.
 
     Example:
         >>> with torch.device("meta"):
@@ -122,44 +80,25 @@ def ssd640_resnet50_fpn(
         >>> model.default_boxes.shape
         torch.Size([51150, 4])
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSD640_ResNet50_FPN_Weights, weights, ResNet50FPN_Weights, weights_backbone, num_classes, categories
-    )
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = norm_layer or BatchNorm2d
-    backbone = ResNet50FPN(256, in_chans=in_chans, norm_layer=norm_layer)
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, **_multiscale_boxes(size))
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
+    asked = settle(WeightsEnum, weights, ResNet50FPN_Weights, weights_backbone, options, size=640)
+    norm_layer = asked.norm_layer or BatchNorm2d
+    backbone = ResNet50FPN(256, in_chans=asked.in_chans, norm_layer=norm_layer)
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    return _finish(
+        asked,
+        backbone,
         head=partial(SharedHead, norm_layer=norm_layer),
         image_mean=(0.485, 0.456, 0.406),
         image_std=(0.229, 0.224, 0.225),
-        **_TENSORFLOW,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)
 
 
 @register_model
 def ssdlite320_mobilenet_v2_fpn(
     *,
-    weights: SSDLite320_MobileNet_V2_FPN_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 320,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
     """Build FPNLite on MobileNetV2 for 320 × 320 input, as TensorFlow's.
 
@@ -168,22 +107,8 @@ def ssdlite320_mobilenet_v2_fpn(
     as TensorFlow pads. The coarsest map's stride, 128, does not divide 320, so its first centre lies on the edge.
 
     Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
         size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
             first centre lies half its stride from the edge if the stride divides the side, else on the edge.
-        norm_layer: Called with the number of channels; by default batch norm with an epsilon of 0.001, as TensorFlow's.
-        default_boxes: Other default boxes than the original's; as many feature maps of them, and as many boxes on each.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other.
 
     Example:
         >>> model = ssdlite320_mobilenet_v2_fpn(weights_backbone=None, num_classes=21).eval()
@@ -191,104 +116,56 @@ def ssdlite320_mobilenet_v2_fpn(
         >>> sorted(detections)
         ['boxes', 'labels', 'scores']
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite320_MobileNet_V2_FPN_Weights, weights, MobileNetV2FPN_Weights, weights_backbone, num_classes, categories
-    )
-    return _fpnlite(
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=320))
 
 
 @register_model
 def ssdlite640_mobilenet_v2_fpn(
     *,
-    weights: SSDLite640_MobileNet_V2_FPN_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 640,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
     """Build FPNLite on MobileNetV2 for 640 × 640 input, as TensorFlow's.
 
     Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Network and arguments are those of
     `ssdlite320_mobilenet_v2_fpn`.
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite640_MobileNet_V2_FPN_Weights, weights, MobileNetV2FPN_Weights, weights_backbone, num_classes, categories
-    )
-    return _fpnlite(
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=640))
 
 
-def _fpnlite(
-    *,
-    weights: WeightsEnum | None,
-    progress: bool,
-    categories: Sequence[str],
-    weights_backbone: WeightsEnum | None,
-    trainable_backbone_layers: int | None,
-    in_chans: int,
-    size: int | tuple[int, int],
-    norm_layer: NormLayer | None,
-    default_boxes: DefaultBoxGenerator | None,
-    kwargs: Mapping[str, Any],
-) -> SSD:
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
-    backbone = MobileNetV2FPN(128, in_chans=in_chans, norm_layer=norm_layer)
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, **_multiscale_boxes(size))
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
+def _fpnlite(asked: Settled) -> SSD:
+    norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
+    backbone = MobileNetV2FPN(128, in_chans=asked.in_chans, norm_layer=norm_layer)
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    return _finish(
+        asked,
+        backbone,
         head=partial(SharedHead, separable=True, one_tower=True, norm_layer=norm_layer),
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
-        **_TENSORFLOW,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)
 
 
-# What the configurations of all three share.
-_TENSORFLOW: Mapping[str, Any] = {
-    "classification_loss": "focal",
-    "score_function": "sigmoid",
-    "score_thresh": 1e-8,
-    "nms_thresh": 0.6,
-    "detections_per_img": 100,
-    "topk_candidates": None,
-    "clip_before_nms": False,
-}
+def _finish(
+    asked: Settled, backbone: nn.Module, *, head: Head, image_mean: Sequence[float], image_std: Sequence[float]
+) -> SSD:
+    """Finish a detector with what TensorFlow's configurations share."""
+    return finish(
+        asked,
+        backbone,
+        asked.default_boxes(**_multiscale_boxes(asked.size)),
+        head=head,
+        image_mean=image_mean,
+        image_std=image_std,
+        classification_loss="focal",
+        score_function="sigmoid",
+        score_thresh=1e-8,
+        nms_thresh=0.6,
+        detections_per_img=100,
+        topk_candidates=None,
+        clip_before_nms=False,
+    )
 
 
 def _multiscale_boxes(size: tuple[int, int]) -> dict[str, Any]:

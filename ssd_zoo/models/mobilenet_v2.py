@@ -1,4 +1,4 @@
-"""SSDLite and SSD on MobileNetV2.
+"""SSD and SSDLite on MobileNetV2.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", section 6.2.
 https://arxiv.org/abs/1801.04381
@@ -6,29 +6,21 @@ https://arxiv.org/abs/1801.04381
 The projects that published weights made four networks of it. Those of TensorFlow and MMDetection have activations after
 their extra layers and depthwise heads throughout; those of qfgaohao and lufficc have neither. The map at stride 16 is
 the expansion of a block for TensorFlow and qfgaohao, the output of a block for MMDetection and lufficc.
-
-TensorFlow's SSD on MobileNetV2 has plain 3 × 3 extra layers and a head of 1 × 1 convolutions.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
+
+import torchvision
+from typing_extensions import Unpack
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
-from ssd_zoo.detector.boxes import DefaultBoxGenerator, tf_box_shapes
+from ssd_zoo.detector.boxes import tf_box_shapes
 from ssd_zoo.detector.heads import SSDHead, SSDLiteHead
-from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, NormLayer
+from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import load, load_backbone
-from ssd_zoo.models._origins import lufficc_weights, mmdet_weights, timm_weights
+from ssd_zoo.models._origins import lufficc_weights, mmdet_weights, timm_weights, torchvision_weights
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import (
-    settle_default_boxes,
-    settle_keywords,
-    settle_size,
-    settle_trainable_layers,
-    settle_weights,
-)
+from ssd_zoo.models._settle import finish, settle
 from ssd_zoo.models._weights import (
     COCO80_CATEGORIES,
     COCO_CATEGORIES,
@@ -37,11 +29,10 @@ from ssd_zoo.models._weights import (
     WeightsEnum,
     detection_transforms,
 )
+from ssd_zoo.models.options import Options, Settings
 
 __all__ = [
     "MobileNetV2_Weights",
-    "SSD300_MobileNet_V2_Weights",
-    "SSDLite300_MobileNet_V2_QFGaohao_Weights",
     "SSDLite300_MobileNet_V2_Weights",
     "SSDLite320_MobileNet_V2_Lufficc_Weights",
     "SSDLite320_MobileNet_V2_Weights",
@@ -61,6 +52,19 @@ _BCCD_PIXELS = [
 ]
 _BCCD_SHAPES = [*([(w / 480, h / 480) for w, h in of_map] for of_map in _BCCD_PIXELS), *_BOX_SHAPES[3:]]
 
+# What the configurations of TensorFlow's SSD and SSDLite share.
+_TENSORFLOW: Settings = {
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+    "antialias": True,
+    "score_function": "sigmoid",
+    "score_thresh": 1e-8,
+    "nms_thresh": 0.6,
+    "detections_per_img": 100,
+    "topk_candidates": None,
+    "clip_before_nms": False,
+}
+
 
 class MobileNetV2_Weights(WeightsEnum):
     """Weights of MobileNetV2's convolutions."""
@@ -71,16 +75,7 @@ class MobileNetV2_Weights(WeightsEnum):
         num_params=2223872,
         licence="Apache-2.0",
     )
-    IMAGENET1K_V2 = Weights(
-        url="https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth",
-        transforms=detection_transforms,
-        layout="torchvision",
-        meta={
-            "num_params": 2223872,
-            "licence": "BSD-3-Clause",
-            "origin": "torchvision, MobileNet_V2_Weights.IMAGENET1K_V2",
-        },
-    )
+    IMAGENET1K_V2 = torchvision_weights(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V2, num_params=2223872)
     DEFAULT = IMAGENET1K_V2
 
 
@@ -124,10 +119,6 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
     DEFAULT = COCO_TF_V1
 
 
-class SSD300_MobileNet_V2_Weights(WeightsEnum):
-    """Weights of `ssd300_mobilenet_v2`: none has a public address that this package can read."""
-
-
 class SSDLite320_MobileNet_V2_Weights(WeightsEnum):
     """Weights of `ssdlite320_mobilenet_v2`."""
 
@@ -159,124 +150,48 @@ class SSDLite320_MobileNet_V2_Lufficc_Weights(WeightsEnum):
     DEFAULT = VOC0712_LUFFICC_V1
 
 
-class SSDLite300_MobileNet_V2_QFGaohao_Weights(WeightsEnum):
-    """Weights of `ssdlite300_mobilenet_v2_qfgaohao`: none has a public address."""
-
-
 @register_model
 def ssdlite300_mobilenet_v2(
     *,
     weights: SSDLite300_MobileNet_V2_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] | None = None,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds the SSDLite of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
+    """Build the SSDLite of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
 
     Convolutions are padded as TensorFlow pads, classes are scored by a sigmoid each, and NMS comes before boxes are
     clipped to the image, with an IoU of 0.6.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input; by default the weights', or 300.
-        norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
-        default_boxes: Other default boxes than the original's; for six feature maps.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other.
 
     Example:
         >>> model = ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
         >>> model.categories[1:4]
         ['person', 'bicycle', 'car']
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
-    )
-    size = settle_size(size, weights, default=300)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
+    asked = settle(SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
+    norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2(
         extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
-        in_chans=in_chans,
+        in_chans=asked.in_chans,
         norm_layer=norm_layer,
         conv_layer=Conv2dSame,
     )
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_BOX_SHAPES, clip="none")
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
-        head=partial(SSDLiteHead, norm_layer=norm_layer),
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-        antialias=True,
-        score_function="sigmoid",
-        score_thresh=1e-8,
-        nms_thresh=0.6,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
-    )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
+    head = partial(SSDLiteHead, norm_layer=norm_layer)
+    return finish(asked, backbone, default_boxes, head=head, **_TENSORFLOW)
 
 
 @register_model
 def ssd300_mobilenet_v2(
     *,
-    weights: SSD300_MobileNet_V2_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
     """Build the SSD of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
 
-    The network is that of `ssd_mobilenet_v2_coco`. The feature maps have 19 10 5 3 2 1 cells a side, extra layers have
-    plain 3 × 3 convolutions, the head's are 1 × 1. Convolutions are padded as TensorFlow pads, classes are scored by a
-    sigmoid each, and NMS comes before boxes are clipped to the image, with an IoU of 0.6.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
-        norm_layer: Called with the number of channels; by default batch norm with TensorFlow's settings.
-        default_boxes: Other default boxes than the original's; for six feature maps.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+    The network is that of `ssd_mobilenet_v2_coco`. It differs from `ssdlite300_mobilenet_v2` by plain 3 × 3 convolutions
+    in the extra layers and 1 × 1 convolutions in the head.
 
     Example:
         >>> with torch.device("meta"):
@@ -284,76 +199,29 @@ def ssd300_mobilenet_v2(
         >>> model.default_boxes.shape
         torch.Size([1917, 4])
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSD300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
-    )
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
+    asked = settle(WeightsEnum, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
     backbone = MobileNetV2(
         extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
         plain_extras=True,
-        in_chans=in_chans,
-        norm_layer=norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03),
+        in_chans=asked.in_chans,
+        norm_layer=asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03),
         conv_layer=Conv2dSame,
     )
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(default_boxes, weights, shapes=_BOX_SHAPES, clip="none")
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
-        head=partial(SSDHead, kernel_size=1),
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-        antialias=True,
-        score_function="sigmoid",
-        score_thresh=1e-8,
-        nms_thresh=0.6,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
-    )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
+    return finish(asked, backbone, default_boxes, head=partial(SSDHead, kernel_size=1), **_TENSORFLOW)
 
 
 @register_model
 def ssdlite320_mobilenet_v2(
     *,
     weights: SSDLite320_MobileNet_V2_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 320,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds MMDetection's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build MMDetection's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
 
     The network is TensorFlow's, but for the map at stride 16, which is the output of a block.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
-        norm_layer: Called with the number of channels; by default batch norm with eps 0.001.
-        default_boxes: Other default boxes than the original's; for six feature maps.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
 
     Example:
         >>> with torch.device("meta"):
@@ -361,33 +229,26 @@ def ssdlite320_mobilenet_v2(
         >>> model.default_boxes.shape
         torch.Size([3234, 4])
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite320_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
-    )
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
+    asked = settle(SSDLite320_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=320)
+    norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2(
         extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
         tap="output",
-        in_chans=in_chans,
+        in_chans=asked.in_chans,
         norm_layer=norm_layer,
     )
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(
-        default_boxes,
-        weights,
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    default_boxes = asked.default_boxes(
         aspect_ratios=[[2, 3]] * 6,
         scales=[side / 320 for side in (48, 100, 150, 202, 253, 304, 320)],
-        # 107 is no third of 320.
-        steps=[16, 32, 64, 107, 160, 320] if size == (320, 320) else None,
+        # The original writes 107 for 320 / 3.
+        steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
         clip="none",
     )
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
+    return finish(
+        asked,
+        backbone,
+        default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer),
         image_mean=(0.485, 0.456, 0.406),
         image_std=(0.229, 0.224, 0.225),
@@ -396,47 +257,19 @@ def ssdlite320_mobilenet_v2(
         detections_per_img=200,
         topk_candidates=None,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)
 
 
 @register_model
 def ssdlite320_mobilenet_v2_lufficc(
     *,
     weights: SSDLite320_MobileNet_V2_Lufficc_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 320,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
 
     The extra layers are blocks of MobileNetV2, without an activation at the end, and the last map's head is a 1 × 1
     convolution.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
-        norm_layer: Called with the number of channels; by default batch norm.
-        default_boxes: Other default boxes than the original's; for six feature maps.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
 
     Example:
         >>> with torch.device("meta"):
@@ -444,34 +277,29 @@ def ssdlite320_mobilenet_v2_lufficc(
         >>> model.default_boxes.shape
         torch.Size([3234, 4])
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite320_MobileNet_V2_Lufficc_Weights, weights, MobileNetV2_Weights, weights_backbone, num_classes, categories
+    asked = settle(
+        SSDLite320_MobileNet_V2_Lufficc_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=320
     )
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = norm_layer or BatchNorm2d
+    norm_layer = asked.norm_layer or BatchNorm2d
     backbone = MobileNetV2(
         extras=[(256, 512), (128, 256), (128, 256), (64, 64)],
         tap="output",
         linear_extras=True,
-        in_chans=in_chans,
+        in_chans=asked.in_chans,
         norm_layer=norm_layer,
     )
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(
-        default_boxes,
-        weights,
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    default_boxes = asked.default_boxes(
         aspect_ratios=[[2, 3]] * 6,
         scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
-        # 107 is no third of 320.
-        steps=[16, 32, 64, 107, 160, 320] if size == (320, 320) else None,
+        # The original writes 107 for 320 / 3.
+        steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
         clip="all",
     )
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
+    return finish(
+        asked,
+        backbone,
+        default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
         image_mean=(123 / 255, 117 / 255, 104 / 255),
         image_std=(1 / 255, 1 / 255, 1 / 255),
@@ -481,47 +309,19 @@ def ssdlite320_mobilenet_v2_lufficc(
         topk_candidates=None,
         clip_before_nms=False,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)
 
 
 @register_model
 def ssdlite300_mobilenet_v2_qfgaohao(
     *,
-    weights: SSDLite300_MobileNet_V2_QFGaohao_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds qfgaohao's SSDLite: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+    """Build qfgaohao's SSDLite: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
 
     The extra layers are blocks of MobileNetV2, without an activation at the end, and the last map's head is a 1 × 1
     convolution.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of MobileNetV2's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
-        norm_layer: Called with the number of channels; by default batch norm.
-        default_boxes: Other default boxes than the original's; for six feature maps.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
 
     Example:
         >>> with torch.device("meta"):
@@ -529,37 +329,25 @@ def ssdlite300_mobilenet_v2_qfgaohao(
         >>> model.default_boxes.shape
         torch.Size([3000, 4])
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite300_MobileNet_V2_QFGaohao_Weights,
-        weights,
-        MobileNetV2_Weights,
-        weights_backbone,
-        num_classes,
-        categories,
-    )
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    norm_layer = norm_layer or BatchNorm2d
+    asked = settle(WeightsEnum, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
+    norm_layer = asked.norm_layer or BatchNorm2d
     backbone = MobileNetV2(
         extras=[(256, 512), (128, 256), (128, 256), (64, 64)],
         linear_extras=True,
-        in_chans=in_chans,
+        in_chans=asked.in_chans,
         norm_layer=norm_layer,
     )
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(
-        default_boxes,
-        weights,
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    default_boxes = asked.default_boxes(
         aspect_ratios=[[2, 3]] * 6,
         scales=[side / 300 for side in (60, 105, 150, 195, 240, 285, 330)],
-        steps=[16, 32, 64, 100, 150, 300] if size == (300, 300) else None,
+        steps=[16, 32, 64, 100, 150, 300] if asked.size == (300, 300) else None,
         clip="all",
     )
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
+    return finish(
+        asked,
+        backbone,
+        default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
         image_mean=(127 / 255, 127 / 255, 127 / 255),
         image_std=(128 / 255, 128 / 255, 128 / 255),
@@ -570,6 +358,3 @@ def ssdlite300_mobilenet_v2_qfgaohao(
         detections_per_img=200 * 20,
         clip_before_nms=False,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)

@@ -5,36 +5,23 @@ The one on ResNet-50 is held to the output of NVIDIA's own, the others to the na
 https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torchvision
+from typing_extensions import Unpack
 
 from ssd_zoo.backbones.resnet import ResNetConv4
-from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
+from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import load, load_backbone
 from ssd_zoo.models._origins import timm_weights, torchvision_weights
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import (
-    settle_default_boxes,
-    settle_keywords,
-    settle_size,
-    settle_trainable_layers,
-    settle_weights,
-)
+from ssd_zoo.models._settle import Settled, finish, settle
 from ssd_zoo.models._weights import COCO80_CATEGORIES, Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models.options import Options
 
 __all__ = [
     "ResNet101_Weights",
     "ResNet18_Weights",
     "ResNet34_Weights",
     "ResNet50_Weights",
-    "SSD300_ResNet101_Weights",
-    "SSD300_ResNet18_Weights",
-    "SSD300_ResNet34_MLPerf_Weights",
-    "SSD300_ResNet34_Weights",
     "SSD300_ResNet50_Weights",
     "ssd300_resnet101",
     "ssd300_resnet18",
@@ -82,18 +69,6 @@ class ResNet101_Weights(WeightsEnum):
     DEFAULT = TV_IN1K
 
 
-class SSD300_ResNet18_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet18`: none have a public address."""
-
-
-class SSD300_ResNet34_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet34`: none have a public address."""
-
-
-class SSD300_ResNet34_MLPerf_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet34_mlperf`: none have a public address."""
-
-
 class SSD300_ResNet50_Weights(WeightsEnum):
     """Weights of `ssd300_resnet50`."""
 
@@ -116,47 +91,17 @@ class SSD300_ResNet50_Weights(WeightsEnum):
     DEFAULT = COCO_NVIDIA_V1
 
 
-class SSD300_ResNet101_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet101`: none have a public address."""
-
-
 @register_model
 def ssd300_resnet50(
     *,
     weights: SSD300_ResNet50_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
     weights_backbone: ResNet50_Weights | str | None = ResNet50_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds NVIDIA's SSD300 on ResNet-50: 300 × 300 input, maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
+    """Build NVIDIA's SSD300 on ResNet-50: 300 × 300 input, maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
 
     conv4 keeps the stride 8 of conv3 and is the first feature map; conv5 is left out. Scores, NMS and resizing are
-    those of NVIDIA's evaluation.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of ResNet's 4 stages, conv1 to conv4, train, counted from the last; by
-            default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input. NVIDIA's sizes of maps and boxes are for 300.
-        norm_layer: Called with the number of channels; by default batch norm.
-        default_boxes: Other default boxes than those of the weights or NVIDIA; as many feature maps of them.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+    those of NVIDIA's evaluation. ResNet has 4 stages here, conv1 to conv4.
 
     Example:
         >>> model = ssd300_resnet50(weights_backbone=None, num_classes=21).eval()
@@ -164,182 +109,59 @@ def ssd300_resnet50(
         >>> sorted(detections)
         ['boxes', 'labels', 'scores']
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSD300_ResNet50_Weights, weights, ResNet50_Weights, weights_backbone, num_classes, categories
-    )
-    return _ssd300(
-        50,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    asked = settle(SSD300_ResNet50_Weights, weights, ResNet50_Weights, weights_backbone, options, size=300)
+    return _ssd300(50, asked)
 
 
 @register_model
 def ssd300_resnet34(
     *,
-    weights: SSD300_ResNet34_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-34, after NVIDIA's. The arguments are those of `ssd300_resnet50`."""
-    weights, weights_backbone, categories = settle_weights(
-        SSD300_ResNet34_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
-    )
-    return _ssd300(
-        34,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    """Build SSD300 on ResNet-34, after NVIDIA's; see `ssd300_resnet50`."""
+    return _ssd300(34, settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300))
 
 
 @register_model
 def ssd300_resnet18(
     *,
-    weights: SSD300_ResNet18_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: ResNet18_Weights | str | None = ResNet18_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-18, after NVIDIA's. The arguments are those of `ssd300_resnet50`."""
-    weights, weights_backbone, categories = settle_weights(
-        SSD300_ResNet18_Weights, weights, ResNet18_Weights, weights_backbone, num_classes, categories
-    )
-    return _ssd300(
-        18,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    """Build SSD300 on ResNet-18, after NVIDIA's; see `ssd300_resnet50`."""
+    return _ssd300(18, settle(WeightsEnum, weights, ResNet18_Weights, weights_backbone, options, size=300))
 
 
 @register_model
 def ssd300_resnet34_mlperf(
     *,
-    weights: SSD300_ResNet34_MLPerf_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-34, after MLPerf's.
+    """Build SSD300 on ResNet-34, after MLPerf's; see `ssd300_resnet50`.
 
-    Its extra layers have no norms. The arguments are those of `ssd300_resnet50`.
+    Its extra layers have no norms.
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSD300_ResNet34_MLPerf_Weights, weights, ResNet34_Weights, weights_backbone, num_classes, categories
-    )
-    return _ssd300(
-        34,
-        norm_extras=False,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    asked = settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300)
+    return _ssd300(34, asked, norm_extras=False)
 
 
 @register_model
 def ssd300_resnet101(
     *,
-    weights: SSD300_ResNet101_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
+    weights: WeightsEnum | str | None = None,
     weights_backbone: ResNet101_Weights | str | None = ResNet101_Weights.DEFAULT,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = 300,
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-101, after NVIDIA's. The arguments are those of `ssd300_resnet50`."""
-    weights, weights_backbone, categories = settle_weights(
-        SSD300_ResNet101_Weights, weights, ResNet101_Weights, weights_backbone, num_classes, categories
-    )
-    return _ssd300(
-        101,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    """Build SSD300 on ResNet-101, after NVIDIA's; see `ssd300_resnet50`."""
+    return _ssd300(101, settle(WeightsEnum, weights, ResNet101_Weights, weights_backbone, options, size=300))
 
 
-def _ssd300(
-    depth: int,
-    *,
-    weights: WeightsEnum | None,
-    progress: bool,
-    categories: Sequence[str],
-    weights_backbone: WeightsEnum | None,
-    trainable_backbone_layers: int | None,
-    in_chans: int,
-    size: int | tuple[int, int],
-    norm_layer: NormLayer | None,
-    default_boxes: DefaultBoxGenerator | None,
-    kwargs: Mapping[str, Any],
-    norm_extras: bool = True,
-) -> SSD:
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=4, most=4)
+def _ssd300(depth: int, asked: Settled, *, norm_extras: bool = True) -> SSD:
     backbone = ResNetConv4(
         depth,
         extras=[
@@ -350,22 +172,20 @@ def _ssd300(
             (128, 128 if depth == 18 else 256, 1, 0),
         ],
         norm_extras=norm_extras,
-        in_chans=in_chans,
-        norm_layer=norm_layer or BatchNorm2d,
+        in_chans=asked.in_chans,
+        norm_layer=asked.norm_layer or BatchNorm2d,
     )
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(
-        default_boxes,
-        weights,
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    default_boxes = asked.default_boxes(
         aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
         scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
-        steps=[8, 16, 32, 64, 100, 300] if size == (300, 300) else None,
+        steps=[8, 16, 32, 64, 100, 300] if asked.size == (300, 300) else None,
         clip="all",
     )
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
+    return finish(
+        asked,
+        backbone,
+        default_boxes,
         image_mean=(0.485, 0.456, 0.406),
         image_std=(0.229, 0.224, 0.225),
         antialias=True,
@@ -374,6 +194,3 @@ def _ssd300(
         topk_candidates=200,
         clip_before_nms=False,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)

@@ -3,30 +3,22 @@
 https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB
 """
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+
+from typing_extensions import Unpack
 
 from ssd_zoo.backbones.ultraface import UltraFaceNet
-from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.heads import SSDSeparableHead
-from ssd_zoo.detector.layers import BatchNorm2d, NormLayer
+from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import load, load_backbone
 from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import (
-    settle_default_boxes,
-    settle_keywords,
-    settle_size,
-    settle_trainable_layers,
-    settle_weights,
-)
+from ssd_zoo.models._settle import Settled, finish, settle
 from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.models.options import Options
 
 __all__ = [
     "SSDLite320_UltraFace_RFB_Weights",
     "SSDLite320_UltraFace_Slim_Weights",
-    "UltraFace_Weights",
     "ssdlite320_ultraface_rfb",
     "ssdlite320_ultraface_slim",
 ]
@@ -54,10 +46,6 @@ def _published(file: str, *, sha256: str, num_params: int, macs: float, file_siz
             "metrics": {},
         },
     )
-
-
-class UltraFace_Weights(WeightsEnum):
-    """Weights of the backbones alone: there are none."""
 
 
 class SSDLite320_UltraFace_RFB_Weights(WeightsEnum):
@@ -90,37 +78,12 @@ class SSDLite320_UltraFace_Slim_Weights(WeightsEnum):
 def ssdlite320_ultraface_rfb(
     *,
     weights: SSDLite320_UltraFace_RFB_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
-    weights_backbone: UltraFace_Weights | str | None = None,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = (240, 320),
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    weights_backbone: WeightsEnum | str | None = None,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds the face detector with a receptive field block: 240 × 320 input (height, width), 4420 default boxes.
+    """Build the face detector with a receptive field block: 240 × 320 input (height, width), 4420 default boxes.
 
     Other sizes, such as (480, 640), have the same weights' shapes and the same default boxes in pixels, more of them.
-
-    Args:
-        weights: Weights of the whole detector.
-        progress: Whether to show a progress bar while weights are downloaded.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Their names instead, the background's first.
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: How many of the backbone's 5 stages train, counted from the last; by default all.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        size: Side, or (height, width), of the input.
-        norm_layer: Called with the number of channels; by default batch norm.
-        default_boxes: Other default boxes than the original's; for four feature maps.
-        **kwargs: Passed to `SSD`, which rejects what it does not know.
-
-    Raises:
-        TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
 
     Example:
         >>> with torch.device("meta"):
@@ -128,87 +91,33 @@ def ssdlite320_ultraface_rfb(
         >>> model.default_boxes.shape
         torch.Size([4420, 4])
     """
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite320_UltraFace_RFB_Weights, weights, UltraFace_Weights, weights_backbone, num_classes, categories
-    )
-    return _ultraface(
-        rfb=True,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    asked = settle(SSDLite320_UltraFace_RFB_Weights, weights, WeightsEnum, weights_backbone, options, size=(240, 320))
+    return _ultraface(asked, rfb=True)
 
 
 @register_model
 def ssdlite320_ultraface_slim(
     *,
     weights: SSDLite320_UltraFace_Slim_Weights | str | None = None,
-    progress: bool = True,
-    num_classes: int | None = None,
-    categories: Sequence[str] | None = None,
-    weights_backbone: UltraFace_Weights | str | None = None,
-    trainable_backbone_layers: int | None = None,
-    in_chans: int = 3,
-    size: int | tuple[int, int] = (240, 320),
-    norm_layer: NormLayer | None = None,
-    default_boxes: DefaultBoxGenerator | None = None,
-    **kwargs: Any,
+    weights_backbone: WeightsEnum | str | None = None,
+    **options: Unpack[Options],
 ) -> SSD:
-    """Builds the slim face detector. The arguments are those of `ssdlite320_ultraface_rfb`."""
-    weights, weights_backbone, categories = settle_weights(
-        SSDLite320_UltraFace_Slim_Weights, weights, UltraFace_Weights, weights_backbone, num_classes, categories
-    )
-    return _ultraface(
-        rfb=False,
-        weights=weights,
-        progress=progress,
-        categories=categories,
-        weights_backbone=weights_backbone,
-        trainable_backbone_layers=trainable_backbone_layers,
-        in_chans=in_chans,
-        size=size,
-        norm_layer=norm_layer,
-        default_boxes=default_boxes,
-        kwargs=kwargs,
-    )
+    """Build the slim face detector; see `ssdlite320_ultraface_rfb`."""
+    asked = settle(SSDLite320_UltraFace_Slim_Weights, weights, WeightsEnum, weights_backbone, options, size=(240, 320))
+    return _ultraface(asked, rfb=False)
 
 
-def _ultraface(
-    *,
-    rfb: bool,
-    weights: WeightsEnum | None,
-    progress: bool,
-    categories: Sequence[str],
-    weights_backbone: WeightsEnum | None,
-    trainable_backbone_layers: int | None,
-    in_chans: int,
-    size: int | tuple[int, int],
-    norm_layer: NormLayer | None,
-    default_boxes: DefaultBoxGenerator | None,
-    kwargs: Mapping[str, Any],
-) -> SSD:
-    size = settle_size(size)
-    pretrained = weights is not None or weights_backbone is not None
-    trainable = settle_trainable_layers(trainable_backbone_layers, pretrained=pretrained, default=5, most=5)
-    backbone = UltraFaceNet(rfb=rfb, in_chans=in_chans, norm_layer=norm_layer or BatchNorm2d)
-    backbone.freeze(trainable)
-    default_boxes = settle_default_boxes(
+def _ultraface(asked: Settled, *, rfb: bool) -> SSD:
+    backbone = UltraFaceNet(rfb=rfb, in_chans=asked.in_chans, norm_layer=asked.norm_layer or BatchNorm2d)
+    backbone.freeze(asked.trainable(backbone.num_stages))
+    shorter = min(asked.size)
+    default_boxes = asked.default_boxes(
+        shapes=[[(side / shorter, side / shorter) for side in of_map] for of_map in _SIDES], clip="all"
+    )
+    return finish(
+        asked,
+        backbone,
         default_boxes,
-        weights,
-        shapes=[[(side / min(size), side / min(size)) for side in of_map] for of_map in _SIDES],
-        clip="all",
-    )
-    kwargs = settle_keywords(
-        kwargs,
-        weights,
-        in_chans,
         head=partial(SSDSeparableHead, last_kernel_size=3),
         image_mean=(127 / 255, 127 / 255, 127 / 255),
         image_std=(128 / 255, 128 / 255, 128 / 255),
@@ -217,6 +126,3 @@ def _ultraface(
         topk_candidates=200,
         clip_before_nms=False,
     )
-    model = SSD(backbone, default_boxes, size, categories, in_chans=in_chans, **kwargs)
-    load_backbone(model, weights_backbone, progress=progress)
-    return load(model, weights, progress=progress)

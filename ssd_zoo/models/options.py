@@ -1,0 +1,118 @@
+"""The keywords that all builders share: typed, documented and given their defaults once."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Literal, TypedDict, get_args, get_type_hints
+
+from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.layers import NormLayer
+from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName
+from ssd_zoo.detector.ssd import SSD, Head
+
+__all__ = ["DEFAULTS", "Options", "Settings", "describe_options", "expand_options"]
+
+
+class Settings(TypedDict, total=False):
+    """Keywords of `SSD`, which documents them. Weights and builders have their own defaults."""
+
+    head: Head
+    image_mean: Sequence[float]
+    image_std: Sequence[float]
+    antialias: bool
+    score_function: Literal["softmax", "sigmoid"]
+    score_thresh: float
+    nms_thresh: float
+    detections_per_img: int
+    topk_candidates: int | None
+    clip_before_nms: bool
+    iou_thresh: float
+    classification_loss: ClassificationLossName | ClassificationLoss
+    box_loss: BoxLossName | BoxLoss
+    positive_fraction: float
+    min_negatives: int
+    on_invalid_boxes: Literal["raise", "drop"]
+
+
+class Options(Settings, total=False):
+    """Keywords of every builder. Each also names its `weights` and `weights_backbone`.
+
+    Args:
+        weights: Weights of the whole detector: an entry, its name, or the address of a saved model.
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given.
+        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
+        categories: Names of the classes instead, the background's first.
+        size: Side, or (height, width), of the input; by default the weights', or the one in the builder's name.
+        in_chans: Channels of an image; pretrained first convolutions are adapted.
+        trainable_backbone_layers: Number of the backbone's stages that train, counted from the last; by default all.
+        norm_layer: Called with the number of channels; by default the norm of the original.
+        default_boxes: Other default boxes than those of the weights or the original; as many feature maps of them.
+        progress: Whether to show a progress bar while weights are downloaded.
+
+    Raises:
+        TypeError: If a keyword is unknown.
+        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+    """
+
+    num_classes: int | None
+    categories: Sequence[str] | None
+    size: int | tuple[int, int] | None
+    in_chans: int
+    trainable_backbone_layers: int | None
+    norm_layer: NormLayer | None
+    default_boxes: DefaultBoxGenerator | None
+    progress: bool
+
+
+DEFAULTS: Options = {
+    "num_classes": None,
+    "categories": None,
+    "size": None,
+    "in_chans": 3,
+    "trainable_backbone_layers": None,
+    "norm_layer": None,
+    "default_boxes": None,
+    "progress": True,
+}
+
+
+def expand_options(signature: inspect.Signature) -> inspect.Signature:
+    """Return a builder's signature with each option in the place of `**options: Unpack[Options]`.
+
+    Settings of `SSD` have the default `...`, which stands for the weights' or the builder's own. A signature without
+    `Options` is returned as it is.
+    """
+    own = {name: item for name, item in signature.parameters.items() if Options not in get_args(item.annotation)}
+    if len(own) == len(signature.parameters):
+        return signature
+    annotations, defaults = get_type_hints(Options), {**DEFAULTS, **dict.fromkeys(get_type_hints(Settings), ...)}
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotations[name])
+        for name, default in defaults.items()
+    ]
+    return signature.replace(parameters=[*own.values(), *options])
+
+
+def describe_options(docstring: str, signature: inspect.Signature) -> str:
+    """Complete a builder's docstring by the arguments of its expanded signature and what they raise.
+
+    What the builder says of an argument itself has precedence.
+    """
+    own, shared, of_ssd = (_sections(text) for text in (docstring, Options.__doc__ or "", SSD.__doc__ or ""))
+    entries = {**_entries(of_ssd["Args"]), **_entries(shared["Args"]), **_entries(own.pop("Args", ""))}
+    summary = own.pop("")
+    sections = {"Args": "".join(entries[name] for name in signature.parameters), "Raises": shared["Raises"], **own}
+    return "\n\n".join([summary.rstrip(), *(f"{title}:\n{text.rstrip()}" for title, text in sections.items())]) + "\n"
+
+
+def _sections(docstring: str) -> dict[str, str]:
+    """Split a docstring at its titles; what stands before the first has none."""
+    text, *rest = re.split(r"^(\w+):\n", inspect.cleandoc(docstring), flags=re.MULTILINE)
+    return {"": text, **dict(zip(rest[::2], rest[1::2], strict=True))}
+
+
+def _entries(section: str) -> dict[str, str]:
+    """Map each argument of a section to its lines."""
+    found = re.finditer(r"^ {4}(\w+): .*\n?(?: {5,}.*\n?)*", section, flags=re.MULTILINE)
+    return {match[1]: f"{match[0].rstrip()}\n" for match in found}
