@@ -178,7 +178,7 @@ def ssdlite300_mobilenet_v2(
     backbone.freeze(asked.trainable(backbone.num_stages))
     default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
     head = partial(SSDLiteHead, norm_layer=norm_layer)
-    return finish(asked, backbone, default_boxes, head=head, **_TENSORFLOW)
+    return finish(asked, backbone, default_boxes, **_TENSORFLOW | {"head": head})
 
 
 @register_model
@@ -190,8 +190,8 @@ def ssd300_mobilenet_v2(
 ) -> SSD:
     """Build the SSD of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
 
-    The network is that of `ssd_mobilenet_v2_coco`. It differs from `ssdlite300_mobilenet_v2` by plain 3 × 3 convolutions
-    in the extra layers and 1 × 1 convolutions in the head.
+    The network is that of `ssd_mobilenet_v2_coco`. In the place of separable convolutions, `ssdlite300_mobilenet_v2`'s
+    extra layers have plain 3 × 3 ones here and its head 1 × 1 ones.
 
     Example:
         >>> with torch.device("meta"):
@@ -209,7 +209,8 @@ def ssd300_mobilenet_v2(
     )
     backbone.freeze(asked.trainable(backbone.num_stages))
     default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
-    return finish(asked, backbone, default_boxes, head=partial(SSDHead, kernel_size=1), **_TENSORFLOW)
+    head = partial(SSDHead, kernel_size=1)
+    return finish(asked, backbone, default_boxes, **_TENSORFLOW | {"head": head})
 
 
 @register_model
