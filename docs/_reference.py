@@ -12,12 +12,14 @@ import ssd_zoo
 
 ROOMS = {
     "models": "Builders and registry",
-    "zoo": "Saving, sharing and checkpoints",
+    "saved": "Saving, sharing and checkpoints",
+    "weights": "Weights",
     "data": "Data",
     "training": "Fine-tuning and evaluation",
     "video": "Video",
     "deploy": "Deployment",
     "detector": "The detector's arithmetic",
+    "layers": "Layers",
     "backbones": "Backbones",
 }
 
@@ -44,7 +46,7 @@ def _names_of_files(package: ModuleType) -> list[str]:
     names = []
     for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         public = getattr(importlib.import_module(info.name), "__all__", [])
-        if "._" in info.name or (package is ssd_zoo.models and not set(public) <= set(ssd_zoo.__all__)):
+        if package in (ssd_zoo.models, ssd_zoo.weights):
             # These also hold what only builders need.
             names += [f"{info.name}.{name}" for name in public if name in ssd_zoo.__all__]
         elif public:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ssd_zoo.zoo.table import weights_table
+from ssd_zoo.models.table import weights_table
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:

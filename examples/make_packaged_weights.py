@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from ssd_zoo import from_pretrained, load_checkpoint, restore_norms
 from ssd_zoo.data import find_images, read_image
 
-PACKAGED = Path(__file__).parents[1] / "ssd_zoo/zoo/packaged"
+PACKAGED = Path(__file__).parents[1] / "ssd_zoo/weights/packaged"
 
 
 def main():

@@ -1,26 +1,26 @@
 """The SSD family for torchvision."""
 
-from ssd_zoo import data, models
+from ssd_zoo import data, models, weights
 from ssd_zoo._version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.calibration import restore_norms
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import LoadReport, load_report
-from ssd_zoo.models._registry import *
-from ssd_zoo.models._weights import Weights, WeightsEnum
 from ssd_zoo.models.any_timm import *
 from ssd_zoo.models.clips import *
 from ssd_zoo.models.efficientnet import *
 from ssd_zoo.models.fpn import *
+from ssd_zoo.models.load import LoadReport, load_report
 from ssd_zoo.models.mobilenet_v1 import *
 from ssd_zoo.models.mobilenet_v2 import *
 from ssd_zoo.models.mobilenet_v3 import *
+from ssd_zoo.models.registry import *
 from ssd_zoo.models.resnet import *
 from ssd_zoo.models.ultraface import *
 from ssd_zoo.models.vgg import *
-from ssd_zoo.zoo.checkpoints import load_checkpoint
-from ssd_zoo.zoo.saving import from_pretrained, push_to_hub, save_pretrained
+from ssd_zoo.saved.checkpoints import load_checkpoint
+from ssd_zoo.saved.pretrained import from_pretrained, push_to_hub, save_pretrained
+from ssd_zoo.weights.entries import Weights, WeightsEnum
+from ssd_zoo.weights.folded_norms import restore_norms
 
 __all__ = [
     "SSD",
@@ -39,7 +39,7 @@ __all__ = [
     "save_pretrained",
 ]
 for _file in (
-    models._registry,
+    models.registry,
     models.any_timm,
     models.clips,
     models.efficientnet,

@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from ssd_zoo import SSD, WeightsEnum
-from ssd_zoo.converters._tables import unwrap
-from ssd_zoo.zoo.loading import _LAYOUTS
+from ssd_zoo.weights.converters import LAYOUTS
+from ssd_zoo.weights.tables import unwrap
 
 Raw = dict[str, Tensor]
 
@@ -174,6 +174,6 @@ def stand_in_for_downloads(patch: pytest.MonkeyPatch, read: Callable[[str], Any]
     """Lets weights entries convert what `read` gives for their addresses instead of a download."""
 
     def get_state_dict(weights: WeightsEnum, progress: bool = True) -> dict[str, Tensor]:
-        return _LAYOUTS[weights.value.layout].convert(unwrap(read(weights.value.url)))
+        return LAYOUTS[weights.value.layout].convert(unwrap(read(weights.value.url)))
 
     patch.setattr(WeightsEnum, "get_state_dict", get_state_dict)

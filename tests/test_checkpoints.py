@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import ssd_zoo
-from ssd_zoo.converters._files import read_checkpoint
-from ssd_zoo.converters._protobuf import read_constants
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
+from ssd_zoo.weights.formats.frozen_graph import read_constants
 
 
 @pytest.fixture(scope="module")

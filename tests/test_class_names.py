@@ -2,8 +2,7 @@
 
 import pytest
 
-from ssd_zoo.detector.class_names import is_background, list_names, match_classes
-from ssd_zoo.models._weights import COCO_CATEGORIES, VOC_CATEGORIES
+from ssd_zoo.weights.categories import COCO_CATEGORIES, VOC_CATEGORIES, is_background, list_names, match_classes
 
 
 def match(names, known):

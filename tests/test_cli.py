@@ -17,7 +17,7 @@ from ssd_zoo.cli._output import category_ids
 from ssd_zoo.cli.detect import _class_indices, _only
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
-from ssd_zoo.models._weights import COCO_CATEGORIES
+from ssd_zoo.weights.categories import COCO_CATEGORIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -109,6 +109,6 @@ def test_page_knows_every_option(convert):
 
 def test_page_lists_every_origin():
     page = (Path(__file__).parents[1] / "docs/checkpoints.md").read_text()
-    from ssd_zoo.zoo.checkpoints import ORIGINS
+    from ssd_zoo.weights.converters import ORIGINS
 
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == sorted(ORIGINS)

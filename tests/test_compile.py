@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
-from ssd_zoo.detector.layers import ConvNormAct
+from ssd_zoo.layers.basic import ConvNormAct
 
 
 class Backbone(nn.Module):

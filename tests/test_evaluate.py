@@ -13,11 +13,11 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
-from ssd_zoo.models._weights import COCO80_CATEGORIES
 from ssd_zoo.training import evaluate, evaluate_results, plot_confusion, plot_precision_recall
-from ssd_zoo.training.confusion import confusion_matrix
-from ssd_zoo.training.records import label_map, make_record
-from ssd_zoo.training.voc_ap import voc_scores
+from ssd_zoo.training.metrics.confusion import confusion_matrix
+from ssd_zoo.training.metrics.records import label_map, make_record
+from ssd_zoo.training.metrics.voc import voc_scores
+from ssd_zoo.weights.categories import COCO80_CATEGORIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -315,7 +315,7 @@ def test_crowds_are_no_objects():
     box = (0, 0, 50, 50)
     records = [record([(box, 1), ((60, 0, 90, 30), 1)], ((5, 5, 20, 20), 1, 0.9), ((60, 0, 90, 30), 1, 0.8),
                       iscrowd=[True, False])]  # fmt: skip
-    from ssd_zoo.training.coco_ap import score_records
+    from ssd_zoo.training.metrics.coco import score_records
 
     assert score_records(records, ["background", "a"]).metrics["AP"] == 1
     assert score_records(records, ["background", "a"]).per_class["a"]["objects"] == 1
@@ -323,7 +323,7 @@ def test_crowds_are_no_objects():
 
 @pytest.mark.parametrize("found", [(), [((0, 0, 50, 50), 1, 0.9)]])
 def test_difficult_objects_count_neither_way(found):
-    from ssd_zoo.training.coco_ap import score_records
+    from ssd_zoo.training.metrics.coco import score_records
 
     easy = (60, 0, 90, 30)
     records = [record([((0, 0, 50, 50), 1), (easy, 1)], *found, (easy, 1, 0.8), difficult=[True, False])]
@@ -352,7 +352,7 @@ def test_voc_takes_no_second_best_object():
     # half. COCO's rules give it that one.
     records = [record([(A, 1), (near, 1)], (A, 1, 0.9), (A, 1, 0.8))]
     assert voc_scores(records, ["background", "a"])["a"][0] == pytest.approx(1 / 2)
-    from ssd_zoo.training.coco_ap import score_records
+    from ssd_zoo.training.metrics.coco import score_records
 
     assert score_records(records, ["background", "a"]).per_class["a"]["AP50"] == 1
 

@@ -20,9 +20,9 @@ from ssd_zoo.data import open_dataset
 from ssd_zoo.training import evaluate, fit
 from ssd_zoo.training.balance import count_positives
 from ssd_zoo.training.batches import Place, Plan, SeededSamples, make_loader
-from ssd_zoo.training.checkpoints import write_checkpoint
 from ssd_zoo.training.logs import describe_row
 from ssd_zoo.training.optimizers import make_optimizer, make_schedule, synchronise_norms
+from ssd_zoo.training.run_state import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import ssd_zoo
-from ssd_zoo.detector.layers import folded_norms
+from ssd_zoo.layers.basic import folded_norms
 
 
 def build(norms=()):

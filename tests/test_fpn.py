@@ -9,11 +9,11 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import ssd_zoo
 from ssd_zoo.backbones.fpn import FeaturePyramid, MobileNetV2FPN, ResNet50FPN
-from ssd_zoo.converters import torchvision as converter
 from ssd_zoo.detector.feature_maps import feature_map_shapes
-from ssd_zoo.detector.layers import MaxPool2dSame
 from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
-from ssd_zoo.models._load import fit_state
+from ssd_zoo.layers.basic import MaxPool2dSame
+from ssd_zoo.models.load import fit_state
+from ssd_zoo.weights.converters import torchvision as converter
 
 NAMES = ["ssd640_resnet50_fpn", "ssdlite320_mobilenet_v2_fpn", "ssdlite640_mobilenet_v2_fpn"]
 
@@ -211,7 +211,7 @@ def test_backbones_are_torchvisions(backbone, classifier, taps):
     torch.manual_seed(0)
     theirs = classifier(weights=None).eval()
     ours = backbone(8).eval()
-    missing, unexpected = ours.load_state_dict(converter.convert(theirs.state_dict()), strict=False)
+    missing, unexpected = ours.load_state_dict(converter.ORIGIN.convert(theirs.state_dict()), strict=False)
     assert {name.partition(".")[0] for name in missing} == {"pyramid"}
     assert not unexpected
     # On odd sides "SAME" padding is torchvision's.

@@ -15,9 +15,9 @@ import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.deploy import compare_detections, optimize
-from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
-from ssd_zoo.detector.postprocess_fixed import try_few_candidates
-from ssd_zoo.detector.thresholds import Thresholds
+from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess.fixed import try_few_candidates
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.video import split_frames
 
 pytestmark = [

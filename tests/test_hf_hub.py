@@ -188,7 +188,7 @@ def test_only_the_needed_part_of_a_file_is_downloaded(hub, run, tmp_path):
     classifier = {f"{name}.weight": torch.rand(2000, 1000) for name in ("a_first", "head", "pre_logits")}
     hub.repos["timm/vgg"] = Repo()
     hub.repos["timm/vgg"].commit({FILE: save({**features, **classifier})})
-    fetch = "from ssd_zoo.zoo.hub import fetch_tensors; print(fetch_tensors('timm/vgg', ('{}',), progress=False))"
+    fetch = "from ssd_zoo.weights.hub import fetch_tensors; print(fetch_tensors('timm/vgg', ('{}',), progress=False))"
     kept = load_file(run(fetch.format("features.")))
     assert kept.keys() == features.keys()
     assert all(torch.equal(kept[name], features[name]) for name in features)
@@ -226,7 +226,7 @@ def test_backbones_come_from_timm_in_part(hub, run):
 
 def test_a_pinned_hash_is_checked_and_the_wrong_file_not_kept(hub, run, tmp_path):
     code = (
-        "from ssd_zoo.zoo import read_weights\n"
+        "from ssd_zoo.weights.read import read_weights\n"
         "entry = ssd_zoo.Weights('hf-hub:owner/cats', None, {}, sha256='12345678')\n"
         "read_weights(entry)"
     )

@@ -18,28 +18,26 @@ PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
 FILES = sorted(file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py"))
 MODULES = [info.name for info in pkgutil.walk_packages(ssd_zoo.__path__, "ssd_zoo.") if "__main__" not in info.name]
 
-_WEIGHTS = ("detector", "backbones", "models", "converters", "zoo")
-_BELOW_TASKS = (*_WEIGHTS, "data")
+_MODELS = ("layers", "detector", "backbones", "weights", "models")
+_TASKS = (*_MODELS, "saved", "data")
 
 # Each room and the rooms that it may import.
 ROOMS = (
-    ("detector", ()),
-    ("backbones", ("detector",)),
-    ("models", ("detector", "backbones")),
-    ("converters", ("detector", "backbones", "models")),
-    ("zoo", ("detector", "backbones", "models", "converters")),
-    ("data", ("detector",)),
-    ("training", _BELOW_TASKS),
-    ("video", _BELOW_TASKS),
-    ("deploy", _BELOW_TASKS),
-    ("cli", (*_BELOW_TASKS, "training", "video", "deploy")),
+    *((room, _MODELS[:i]) for i, room in enumerate(_MODELS)),
+    ("saved", _MODELS),
+    ("data", _MODELS),
+    ("video", _TASKS),
+    ("training", _TASKS),
+    ("deploy", _TASKS),
+    ("cli", (*_TASKS, "training", "video", "deploy")),
 )
-# Files of these rooms stand alone, but for what all builders share and what makes models of clips from those of images.
-FAMILIES = ("models", "converters")
-SHARED, ON_FAMILIES = "options", "models/clips.py"
+# Files of these folders stand alone, but for what all of them share, and for what makes models of clips from those of
+# images.
+FAMILIES = {"models": {"options", "registry", "settle", "load", "table"}, "weights/converters": set()}
+ON_FAMILIES = ("models/clips.py", "weights/converters/__init__.py")
 # Packages and the only files or folders that may import them.
-HOMES = (("timm", ("backbones/timm.py", "training/")), ("huggingface_hub", ("zoo/",)))
-PRIVATE_TORCHVISION = "models/_registry.py"
+HOMES = (("timm", ("backbones/timm.py", "training/")), ("huggingface_hub", ("weights/", "saved/")))
+PRIVATE_TORCHVISION = "models/registry.py"
 # Packages that `import ssd_zoo` must do without.
 OPTIONAL = (
     "accelerate",
@@ -52,6 +50,7 @@ OPTIONAL = (
     "pycocotools",
     "supervision",
     "tensorboard",
+    "tflite",
     "torchcodec",
     "trackers",
 )
@@ -115,7 +114,7 @@ def _reasons(file: str, entry: Import) -> Iterator[str]:
 def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
     if file in ("__init__.py", "__main__.py") or target[:1] == ["_version"]:
         return
-    room, module = Path(file).parts[0], Path(file).stem
+    room = Path(file).parts[0]
     rooms = dict(ROOMS)
     if room not in rooms:
         yield f"{room} is not among the rooms"
@@ -125,10 +124,15 @@ def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
     elif target[0] != room:
         if target[0] not in rooms[room]:
             yield f"{room} may import only {', '.join(rooms[room]) or 'no other room'}"
-    elif room in FAMILIES and module != "__init__" and not module.startswith("_") and file != ON_FAMILIES:
-        siblings = {Path(name).stem for name in FILES if name.startswith(f"{room}/")} - {module, SHARED}
-        if any(part in siblings and not part.startswith("_") for part in target[1:2]):
-            yield f"files of {room} stand alone"
+        if any(part.startswith("_") for part in target):
+            yield "files with an underscore are their room's own"
+    elif file not in ON_FAMILIES:
+        folder, module = Path(file).parent.as_posix(), Path(file).stem
+        siblings = {Path(name).stem for name in FILES if Path(name).parent.as_posix() == folder}
+        alone = folder in FAMILIES and module not in FAMILIES[folder] and not module.startswith("_")
+        inner = target[len(Path(folder).parts) :][:1] if "/".join(target).startswith(folder) else []
+        if alone and any(part in siblings - FAMILIES[folder] and not part.startswith("_") for part in inner):
+            yield f"files of {folder} stand alone"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -140,10 +144,11 @@ def test_imports(file):
 @pytest.mark.parametrize(
     ("file", "source", "reason"),
     [
-        ("detector/ssd.py", "from ssd_zoo.models.vgg import ssd300_vgg16d", "may import only no other room"),
-        ("detector/ssd.py", "def f():\n    from ssd_zoo import zoo", "may import only no other room"),
-        ("backbones/vgg.py", "from ..models import vgg", "may import only detector"),
-        ("models/vgg.py", "import ssd_zoo.zoo.loading", "may import only detector, backbones"),
+        ("layers/basic.py", "from ssd_zoo.detector.ssd import SSD", "may import only no other room"),
+        ("detector/ssd.py", "from ssd_zoo.models.vgg import ssd300_vgg16d", "may import only layers"),
+        ("detector/ssd.py", "def f():\n    from ssd_zoo import saved", "may import only layers"),
+        ("backbones/vgg.py", "from ..models import vgg", "may import only layers, detector"),
+        ("models/vgg.py", "import ssd_zoo.saved.pretrained", "may import only layers, detector, backbones"),
         ("models/vgg.py", "from ssd_zoo import SSD", "only cli may import from the package's top"),
         ("models/vgg.py", "import ssd_zoo", "only cli may import from the package's top"),
         ("models/vgg.py", "from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights", "stand alone"),
@@ -152,13 +157,15 @@ def test_imports(file):
         ("models/vgg.py", "from __future__ import annotations", "live annotations"),
         ("models/vgg.py", "from torchvision.models._api import register_model", "private modules"),
         ("models/vgg.py", "def f():\n    from torchvision.models import _utils", "private modules"),
-        ("converters/tensorflow.py", "from ssd_zoo.converters.torchvision import convert", "stand alone"),
-        ("data/images.py", "from ssd_zoo.converters import torchvision", "may import only detector"),
+        ("weights/converters/tensorflow.py", "from ssd_zoo.weights.converters import torchvision", "stand alone"),
+        ("weights/read.py", "from ssd_zoo.models.registry import get_model", "may import only layers"),
+        ("saved/card.py", "from ssd_zoo.weights.converters._mobilenet import conv_norm", "their room's own"),
+        ("data/images.py", "from ssd_zoo.saved import load_checkpoint", "may import only layers"),
         ("training/fit.py", "from ssd_zoo.video import tubes", "may import only"),
         ("video/tubes.py", "from ssd_zoo.cli.main import main", "may import only"),
         ("elsewhere/new.py", "from ssd_zoo.detector import ssd", "not among the rooms"),
         ("models/vgg.py", "import timm", "only backbones/timm.py"),
-        ("data/images.py", "def f():\n    from huggingface_hub import HfApi", "only zoo/"),
+        ("data/images.py", "def f():\n    from huggingface_hub import HfApi", "only weights/"),
         ("deploy/onnx.py", "import onnx", "optional"),
         ("deploy/onnx.py", "try:\n    import onnx.helper\nexcept ImportError:\n    pass", "optional"),
         ("deploy/onnx.py", "class A:\n    import onnx", "optional"),
@@ -172,15 +179,19 @@ def test_offender_is_caught(file, source, reason):
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("models/vgg.py", "from ssd_zoo.models import _weights\nfrom ssd_zoo.models._registry import register_model"),
+        (
+            "models/vgg.py",
+            "from ssd_zoo.weights.entries import Weights\nfrom ssd_zoo.models.registry import register_model",
+        ),
         ("models/vgg.py", "from ssd_zoo.models.options import Options"),
         ("models/clips.py", "from ssd_zoo.models.vgg import VGG16D_Weights, ssd300_vgg16d"),
-        ("models/_registry.py", "from torchvision.models._api import register_model"),
+        ("models/registry.py", "from torchvision.models._api import register_model"),
         ("backbones/timm.py", "import timm"),
-        ("zoo/hub.py", "from huggingface_hub import HfApi\nfrom ssd_zoo.models import vgg"),
+        ("weights/hub.py", "from huggingface_hub import HfApi\nfrom ssd_zoo.backbones import vgg"),
+        ("weights/converters/tensorflow.py", "from ssd_zoo.weights.converters._mobilenet import conv_norm"),
         ("deploy/onnx.py", "def f():\n    import onnx\n    from ssd_zoo.deploy import export"),
         ("deploy/onnx.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx"),
-        ("training/fit.py", "from ssd_zoo.data import read_image\nfrom ssd_zoo.zoo import read_weights"),
+        ("training/fit.py", "from ssd_zoo.data import read_image\nfrom ssd_zoo.saved import load_checkpoint"),
         ("cli/main.py", "import ssd_zoo\nfrom ssd_zoo.training import fit"),
     ],
 )

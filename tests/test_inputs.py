@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import tv_tensors
 
 from ssd_zoo import SSD, DefaultBoxGenerator
-from ssd_zoo.detector.deferred import DeferredChecks
+from ssd_zoo.detector.checks import DeferredChecks
 
 
 class Backbone(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import ssd_zoo
-from ssd_zoo.models._load import fit_state
-from ssd_zoo.models._weights import COCO80_CATEGORIES, VOC_CATEGORIES
+from ssd_zoo.models.load import fit_state
+from ssd_zoo.weights.categories import COCO80_CATEGORIES, VOC_CATEGORIES
 
 LOGITS = "head.cls_logits.0.1"
 

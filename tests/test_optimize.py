@@ -12,7 +12,7 @@ from torch._inductor.utils import run_and_get_code
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, fuse_norms, optimize
-from ssd_zoo.detector.layers import ConvNormAct, L2Norm
+from ssd_zoo.layers.basic import ConvNormAct, L2Norm
 
 IMAGES = [torch.rand(3, 90, 120, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import ssd_zoo
-from ssd_zoo.converters._tensorflow_fpn import _split_levels
 from ssd_zoo.detector.boxes import decode_boxes
+from ssd_zoo.weights.converters._tensorflow_fpn import _split_kernels
 
 CATEGORIES = ["background", "open", "closed", "pinch", "point", "face", "pointtip", "pinchtip"]
 
@@ -101,7 +101,7 @@ def test_levels_come_apart():
     # Two channels out, three in; three levels. The second channel is dead.
     shared = torch.tensor([[1.0, 2, 2], [0, 0, 0]]).view(2, 3, 1, 1)
     gains = torch.tensor([1.0, -2, 3])
-    kernel, found = _split_levels(shared * gains.view(3, 1, 1, 1, 1))
+    kernel, found = _split_kernels(shared * gains.view(3, 1, 1, 1, 1))
     # The mean square of the gains is 14 / 3.
     torch.testing.assert_close(found[:, 0], gains / (14 / 3) ** 0.5)
     torch.testing.assert_close(kernel, shared * (14 / 3) ** 0.5)

@@ -10,7 +10,7 @@ from PIL import Image
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
-from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.ops import clip_boxes_to_image
 
 import ssd_zoo
-from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 
 # Each origin's file as its project writes it, or as it might come.
 FILES = {

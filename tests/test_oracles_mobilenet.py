@@ -10,7 +10,7 @@ import torch
 from oracles import fill, load_oracle, stand_in_for_downloads
 
 import ssd_zoo
-from ssd_zoo.converters import lufficc, qfgaohao, tensorflow
+from ssd_zoo.weights.converters import lufficc, qfgaohao, tensorflow
 
 
 def from_entry(builder, entry):
@@ -187,7 +187,7 @@ def test_mobilenet_v1_from_tensorflow():
     shapes = variables_of_mobilenet_v1()
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     state["BoxPredictor_0/BoxEncodingPredictor/biases"] = torch.arange(12.0)
-    converted = tensorflow.convert(state)
+    converted = tensorflow.ORIGIN.convert(state)
     with torch.device("meta"):
         own = ssd_zoo.ssd300_mobilenet_v1().state_dict()
     own = {name: tensor.shape for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
@@ -291,12 +291,12 @@ def names_of_mobilenet_v3_lufficc():
 # `default_rng(0).standard_normal` times the scale.
 GOLDEN = {
     "ssd300_mobilenet_v1_qfgaohao": (
-        (qfgaohao.convert, names_of_mobilenet_v1_qfgaohao, 1),
+        (qfgaohao.ORIGIN.convert, names_of_mobilenet_v1_qfgaohao, 1),
         [0.91113, 1.29199, 1.1756, 0.97014, 0.60193, 0.1873],
         [0.88752, 1.1975, 1.28007, 1.10774, 0.63556, 0.16419],
     ),
     "ssdlite320_mobilenet_v3_large_lufficc": (
-        (lufficc.convert, names_of_mobilenet_v3_lufficc, 60),
+        (lufficc.ORIGIN.convert, names_of_mobilenet_v3_lufficc, 60),
         [6.02835, 4.70612, 6.01936, 6.11456, 6.13354, 173.51997],
         [6.24217, 4.97414, 6.23549, 5.09931, 5.33796, 152.81513],
     ),
@@ -319,7 +319,10 @@ def test_golden(builder):
 
 
 def test_foreign_tensors_are_refused():
-    for convert, name in ((qfgaohao.convert, "base_net.99.conv.0.weight"), (tensorflow.convert, "Logits/weights")):
+    for convert, name in (
+        (qfgaohao.ORIGIN.convert, "base_net.99.conv.0.weight"),
+        (tensorflow.ORIGIN.convert, "Logits/weights"),
+    ):
         with pytest.raises(ValueError, match=f"Unexpected tensor '{name}'"):
             convert({name: torch.zeros(1, 1, 1, 1)})
 

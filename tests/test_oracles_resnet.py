@@ -8,8 +8,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 import ssd_zoo
 from ssd_zoo.backbones.resnet import ResNetConv4
-from ssd_zoo.converters import nvidia
-from ssd_zoo.converters._tables import unwrap
+from ssd_zoo.weights.converters import nvidia
+from ssd_zoo.weights.tables import unwrap
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_other_depths_convert_by_the_same_table(depth):
         name = name.replace("backbone.extras.", "additional_blocks.").replace("head.cls_logits", "conf")
         if not name.startswith("backbone."):
             state[name.replace("head.bbox_regression", "loc")] = tensor
-    converted = nvidia.convert(state)
+    converted = nvidia.ORIGIN.convert(state)
     ours = model.state_dict()
     assert converted.keys() == ours.keys()
     assert all(converted[name].shape == tensor.shape for name, tensor in ours.items())
@@ -60,7 +60,7 @@ def test_heads_are_reordered_from_column_first_to_shape_first():
         "conf.0.bias": torch.tensor([0, 1, 10, 11, 20, 21]),
         "loc.0.bias": torch.tensor([0, 1, 10, 11, 20, 21, 30, 31]),
     }
-    converted = nvidia.convert(state)
+    converted = nvidia.ORIGIN.convert(state)
     assert converted["head.cls_logits.0.bias"].tolist() == [0, 10, 20, 1, 11, 21]
     assert converted["head.bbox_regression.0.bias"].tolist() == [0, 10, 20, 30, 1, 11, 21, 31]
 

@@ -6,7 +6,7 @@ from oracles import load_oracle, stand_in_for_downloads
 
 import ssd_zoo
 from ssd_zoo import DefaultBoxGenerator, SSD300_VGG16D_Weights, SSD512_VGG16D_Weights
-from ssd_zoo.converters import amdegroot, lufficc, mmdet
+from ssd_zoo.weights.converters import amdegroot, lufficc, mmdet
 
 # Pixels, from the originals' configurations.
 VOC300 = [30, 60, 111, 162, 213, 264, 315]
@@ -148,7 +148,7 @@ def test_settings_of_weights_follow_channels_and_size(monkeypatch):
     assert model.default_boxes[0, 2] - model.default_boxes[0, 0] == pytest.approx(60)
 
 
-@pytest.mark.parametrize("convert", [amdegroot.convert, lufficc.convert, mmdet.convert])
+@pytest.mark.parametrize("convert", [amdegroot.ORIGIN.convert, lufficc.ORIGIN.convert, mmdet.ORIGIN.convert])
 def test_converters_refuse_what_they_do_not_know(convert):
     with pytest.raises(ValueError, match="Unexpected tensor 'fc"):
         convert({"fc.weight": torch.zeros(1)})

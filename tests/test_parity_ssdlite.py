@@ -10,7 +10,7 @@ from oracles import fill, stand_in_for_downloads
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
-from ssd_zoo.converters import torchvision as from_torchvision
+from ssd_zoo.weights.converters import torchvision as from_torchvision
 
 IMAGES = [
     torch.rand(3, 320, 320, generator=torch.Generator().manual_seed(0)),
@@ -60,7 +60,7 @@ def pair(request):
     theirs = build_theirs(reduced_tail=request.param)
     theirs.load_state_dict(filled(theirs))
     ours = build_ours(reduced_tail=request.param)
-    ours.load_state_dict(from_torchvision.convert(theirs.state_dict()))
+    ours.load_state_dict(from_torchvision.ORIGIN.convert(theirs.state_dict()))
     return ours, theirs
 
 
@@ -101,7 +101,7 @@ def test_losses_and_statistics(pair):
     losses = ours(images, TARGETS)
     for key, value in theirs(images, TARGETS).items():
         torch.testing.assert_close(losses[key], value, rtol=1e-5, atol=0)
-    statistics = from_torchvision.convert(theirs.state_dict())
+    statistics = from_torchvision.ORIGIN.convert(theirs.state_dict())
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(tensor, statistics[name], rtol=1e-4, atol=1e-5)
 
@@ -114,7 +114,7 @@ def test_gradients(pair):
         for module in model.modules():
             module.train(not isinstance(module, torch.nn.BatchNorm2d))
         sum(model([image.double() for image in IMAGES], TARGETS).values()).backward()
-    gradients = from_torchvision.convert({name: parameter.grad for name, parameter in theirs.named_parameters()})
+    gradients = from_torchvision.ORIGIN.convert({name: parameter.grad for name, parameter in theirs.named_parameters()})
     for name, parameter in ours.named_parameters():
         scale = gradients[name].abs().max().item()
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-5 * scale)
@@ -127,14 +127,14 @@ def test_trainable_layers(layers, reduced_tail):
         ours = build_ours(reduced_tail=reduced_tail, trainable_backbone_layers=layers)
         theirs = build_theirs(reduced_tail=reduced_tail, trainable_backbone_layers=layers)
     trainable = {name: torch.tensor(p.requires_grad) for name, p in theirs.named_parameters()}
-    expected = {name: bool(flag) for name, flag in from_torchvision.convert(trainable).items()}
+    expected = {name: bool(flag) for name, flag in from_torchvision.ORIGIN.convert(trainable).items()}
     assert {name: p.requires_grad for name, p in ours.named_parameters()} == expected
 
 
 @pytest.mark.parametrize("reduced_tail", [True, False])
 def test_weights(reduced_tail):
     ours = build_ours(reduced_tail=reduced_tail)
-    state = from_torchvision.convert(build_theirs(reduced_tail=reduced_tail).state_dict())
+    state = from_torchvision.ORIGIN.convert(build_theirs(reduced_tail=reduced_tail).state_dict())
     for name, what in ssd_zoo.load_report(ours).tensors.items():
         assert what == ("loaded" if reduced_tail or not name.startswith(("head.", "backbone.extras.")) else "new")
         assert what == "new" or torch.equal(ours.state_dict()[name], state[name])

@@ -10,7 +10,7 @@ from oracles import stand_in_for_downloads
 from torchvision.models.detection.ssd import _vgg_extractor
 
 import ssd_zoo
-from ssd_zoo.converters import torchvision as from_torchvision
+from ssd_zoo.weights.converters import torchvision as from_torchvision
 
 IMAGES = [
     torch.rand(3, 300, 300, generator=torch.Generator().manual_seed(0)),
@@ -35,7 +35,7 @@ def pair(request):
         # Pixels up to 255 through random kernels would saturate the scores, and equal scores have no order.
         theirs.backbone.features[0].weight /= 100
     ours = ssd_zoo.ssd300_vgg16d(weights_backbone=None, num_classes=request.param)
-    ours.load_state_dict(from_torchvision.convert(theirs.state_dict()))
+    ours.load_state_dict(from_torchvision.ORIGIN.convert(theirs.state_dict()))
     return ours, theirs
 
 
@@ -81,7 +81,7 @@ def test_losses_and_gradients(pair):
     for model, values in ((ours, losses), (theirs, expected)):
         model.zero_grad()
         sum(values.values()).backward()
-    gradients = from_torchvision.convert({name: parameter.grad for name, parameter in theirs.named_parameters()})
+    gradients = from_torchvision.ORIGIN.convert({name: parameter.grad for name, parameter in theirs.named_parameters()})
     for name, parameter in ours.named_parameters():
         scale = gradients[name].abs().max().item()
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-4 * scale)
@@ -95,7 +95,7 @@ def test_trainable_layers(layers):
         theirs.backbone = _vgg_extractor(torchvision.models.vgg16(weights=None), False, layers)
     ours.backbone.freeze(layers)
     trainable = {name: torch.tensor(p.requires_grad) for name, p in theirs.named_parameters()}
-    expected = {name: bool(flag) for name, flag in from_torchvision.convert(trainable).items()}
+    expected = {name: bool(flag) for name, flag in from_torchvision.ORIGIN.convert(trainable).items()}
     assert {name: p.requires_grad for name, p in ours.named_parameters()} == expected
 
 

@@ -7,14 +7,15 @@ from torchvision.models.detection import ssd as torchvision_ssd
 
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
-from ssd_zoo.detector import postprocess, postprocess_cpu
-from ssd_zoo.detector import suppress as suppress_module
 from ssd_zoo.detector.boxes import DefaultBoxGenerator, decode_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
-from ssd_zoo.detector.postprocess_cpu import decode_arrays, suppress_arrays
-from ssd_zoo.detector.postprocess_fixed import postprocess_fixed, try_few_candidates
-from ssd_zoo.detector.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
-from ssd_zoo.detector.thresholds import Thresholds
+from ssd_zoo.detector.postprocess import cpu as postprocess_cpu
+from ssd_zoo.detector.postprocess import dispatch as postprocess
+from ssd_zoo.detector.postprocess import suppress as suppress_module
+from ssd_zoo.detector.postprocess.cpu import decode_arrays, suppress_arrays
+from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
+from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 SIZE = (300, 300)
 DEFAULT_BOXES = DefaultBoxGenerator([[2], [2, 3], [2, 3]], [0.1, 0.3, 0.6, 0.9])([(20, 20), (10, 10), (5, 5)], SIZE)

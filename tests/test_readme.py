@@ -12,7 +12,7 @@ import torch
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
-from ssd_zoo.zoo.table import result_columns
+from ssd_zoo.models.table import result_columns
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ssd_zoo
-from ssd_zoo.zoo.files import write_safetensors
+from ssd_zoo.weights.files import write_safetensors
 
 DETECTIONS = ("boxes", "labels", "scores")
 
@@ -156,6 +156,14 @@ def test_card_tells_what_is_known_and_its_code_runs(tmp_path, photo, monkeypatch
     (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.startswith("person 0.62 [")
+
+
+def test_classes_that_have_moved_since_are_found(tmp_path):
+    saved = ssd_zoo.save_pretrained(small(norm_layer=ssd_zoo.layers.basic.BatchNorm2d), tmp_path)
+    text = (saved / "config.json").read_text()
+    assert '"ssd_zoo.layers.basic.BatchNorm2d"' in text
+    (saved / "config.json").write_text(text.replace("ssd_zoo.layers.basic", "ssd_zoo.detector.layers"))
+    assert ssd_zoo.from_pretrained(saved).recipe[1]["norm_layer"].func is ssd_zoo.layers.basic.BatchNorm2d
 
 
 def test_a_card_that_is_there_stays_until_there_is_news(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 
 
 def write(folder, weights, shards, **content):

@@ -10,7 +10,7 @@ import tflite
 import torch
 from tflite_file import computed, constant, model
 
-from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 
 FLOAT = np.float32
 

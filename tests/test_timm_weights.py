@@ -8,8 +8,8 @@ import torch
 from oracles import fill
 
 import ssd_zoo
-from ssd_zoo.converters.timm import convert
-from ssd_zoo.detector.layers import BatchNorm2d
+from ssd_zoo.layers.basic import BatchNorm2d
+from ssd_zoo.weights.converters.timm import ORIGIN
 
 BUILDERS = {
     "vgg16": ssd_zoo.ssd300_vgg16d,
@@ -45,7 +45,7 @@ def pair(request):
     )
     build = BUILDERS[request.param]
     ours = build(num_classes=2, **({} if "v3" in request.param else {"weights_backbone": None})).backbone
-    missing, unexpected = ours.load_state_dict(convert(theirs.state_dict()), strict=False)
+    missing, unexpected = ours.load_state_dict(ORIGIN.convert(theirs.state_dict()), strict=False)
     assert all(name.startswith(NEW) for name in [*missing, *unexpected])
     return request.param, ours.eval(), theirs.eval()
 
@@ -81,4 +81,4 @@ def test_feature_maps(pair):
 
 def test_foreign_tensors_are_refused():
     with pytest.raises(ValueError, match=r"Unexpected tensor 'blocks\.7\.0"):
-        convert({"blocks.7.0.conv_pw.weight": torch.zeros(1)})
+        ORIGIN.convert({"blocks.7.0.conv_pw.weight": torch.zeros(1)})

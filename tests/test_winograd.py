@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssd_zoo.detector.convolution import FastConv2d, conv2d, winograd_pays
-from ssd_zoo.detector.winograd import transform_kernel, winograd_conv2d, winograd_kernel_gradient
+from ssd_zoo.layers.convolution import FastConv2d, conv2d, winograd_pays
+from ssd_zoo.layers.winograd import transform_kernel, winograd_conv2d, winograd_kernel_gradient
 
 
 def case(n, channels, out, height, width):

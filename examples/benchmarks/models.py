@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 import ssd_zoo
-from ssd_zoo.converters import torchvision as from_torchvision
+from ssd_zoo.weights.converters import torchvision as from_torchvision
 
 # Ours, torchvision's, and what makes ours the network that torchvision's is.
 PAIRS = {
@@ -29,7 +29,7 @@ def build(name: str) -> tuple[ssd_zoo.SSD, nn.Module]:
     theirs = torchvision_builder(weights=None, weights_backbone=None)
     _tell_boxes_apart(theirs)
     ours = ssd_zoo.get_model(name, weights=None, weights_backbone=None, **kwargs)
-    ours.load_state_dict(from_torchvision.convert(theirs.state_dict()))
+    ours.load_state_dict(from_torchvision.ORIGIN.convert(theirs.state_dict()))
     return ours.to(device()), theirs.to(device())
 
 

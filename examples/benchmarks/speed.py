@@ -16,8 +16,8 @@ from torchvision.models.detection import ssd as torchvision_ssd
 
 import ssd_zoo
 from ssd_zoo.deploy import compare_detections, optimize
-from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
-from ssd_zoo.detector.thresholds import Thresholds
+from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.backbones.temporal import Past
 from ssd_zoo.backbones.video import VideoBackbone, run_in_time
-from ssd_zoo.detector.layers import ConvNormAct
+from ssd_zoo.layers.basic import ConvNormAct
 
 SIZE, DIGIT, FRAMES = 64, 16, 8
 VARIANTS = ("2-D", "2-D, wide", "3d", "2plus1d", "depthwise", "shift")

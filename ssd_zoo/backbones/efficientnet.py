@@ -10,7 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.layers.basic import BatchNorm2d, Conv2dSame, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["EfficientNetB3", "MBConv"]
 

@@ -12,9 +12,9 @@ import torchvision
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
-from ssd_zoo.detector.convolution import FastConv2d
-from ssd_zoo.detector.layers import RELU6, BatchNorm2d, Conv2dSame, MaxPool2dSame, NormLayer
 from ssd_zoo.detector.shared_head import SeparableConv2d
+from ssd_zoo.layers.basic import RELU6, BatchNorm2d, Conv2dSame, MaxPool2dSame, NormLayer
+from ssd_zoo.layers.convolution import FastConv2d
 
 __all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import RELU6, BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.layers.basic import RELU6, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["MobileNetV1"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import RELU6, BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.layers.basic import RELU6, BatchNorm2d, ConvNormAct, NormLayer
 
 __all__ = ["InvertedResidual", "MobileNetV2"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from ssd_zoo.detector.layers import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["InvertedResidual", "MobileNetV3"]
 

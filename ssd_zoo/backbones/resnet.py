@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from ssd_zoo.detector.layers import BatchNorm2d, NormLayer, init_conv
+from ssd_zoo.layers.basic import BatchNorm2d, NormLayer, init_conv
 
 __all__ = ["Extra", "ResNetConv4"]
 

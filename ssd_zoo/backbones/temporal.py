@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import convolve
-from ssd_zoo.detector.layers import Conv2dSame, init_conv, pad_same
+from ssd_zoo.layers.basic import Conv2dSame, init_conv, pad_same
+from ssd_zoo.layers.convolution import convolve
 
 __all__ = [
     "CausalConv3d",

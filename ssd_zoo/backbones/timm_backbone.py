@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.timm import TimmMaps, create_timm
-from ssd_zoo.detector.layers import RELU, BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer
 
 __all__ = ["TimmBackbone"]
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.layers import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["ReceptiveFieldBlock", "UltraFaceNet"]
 

@@ -9,8 +9,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import FastConv2d
-from ssd_zoo.detector.layers import NormLayer, init_conv
+from ssd_zoo.layers.basic import NormLayer, init_conv
+from ssd_zoo.layers.convolution import FastConv2d
 
 __all__ = ["VGG16D", "Extra"]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import ssd_zoo
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._registry import get_model, get_model_weights, list_models, propose
+from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
 
 __all__ = ["build_model", "load_model", "pick_device"]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssd_zoo.data import image_endings
-from ssd_zoo.models._weights import COCO_CATEGORIES
+from ssd_zoo.weights.categories import COCO_CATEGORIES
 
 __all__ = [
     "category_ids",

@@ -4,9 +4,10 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from ssd_zoo.detector.class_names import is_background
+from ssd_zoo.detector.sizes import read_size
+from ssd_zoo.weights.categories import is_background
 
-__all__ = ["count", "fraction", "name_list", "number", "positive", "positive_size", "with_background"]
+__all__ = ["count", "fraction", "name_list", "number", "positive", "size", "with_background"]
 
 
 def count(text: str) -> int:
@@ -60,9 +61,9 @@ def positive(text: str) -> int:
     return value
 
 
-def positive_size(text: str) -> int | tuple[int, int]:
-    """Reads a side, or height and width as HxW."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"must be a number or HEIGHTxWIDTH, got {text!r}")
-    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+def size(text: str) -> tuple[int, int]:
+    """Read the size of an input; see `read_size`."""
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

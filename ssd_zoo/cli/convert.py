@@ -6,12 +6,12 @@ The folder's model detects what the original detects: `ssd_zoo.from_pretrained(D
 import argparse
 from pathlib import Path
 
-from ssd_zoo.cli._values import name_list, with_background
-from ssd_zoo.converters._files import read_checkpoint
+from ssd_zoo.cli._values import name_list, size, with_background
 from ssd_zoo.data.images import find_images, read_image
-from ssd_zoo.detector.calibration import restore_norms
-from ssd_zoo.zoo.checkpoints import ORIGINS, load_checkpoint, recognise
-from ssd_zoo.zoo.saving import save_pretrained
+from ssd_zoo.saved.checkpoints import open_checkpoint
+from ssd_zoo.saved.pretrained import save_pretrained
+from ssd_zoo.weights.converters import ORIGINS
+from ssd_zoo.weights.folded_norms import restore_norms
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,26 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", metavar="DIR",
                         help="images that restore norms which the source has folded away, 64 to 128 of them: "
                              "only then the model can be trained")  # fmt: skip
-    parser.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH",
+    parser.add_argument("--size", type=size, metavar="HEIGHTxWIDTH",
                         help="size of the input, where it is not the origin's usual one")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts and says what came out."""
-    state = read_checkpoint(args.file)
-    origin = recognise(state, args.origin)
-    model = load_checkpoint(state, origin, size=args.size)
-    if args.categories is not None:
-        categories = _categories(args.categories, len(model.categories))
-        model = load_checkpoint(state, origin, categories=categories, size=args.size)
+    """Convert, and print what came out."""
+    checkpoint = open_checkpoint(args.file, args.origin)
+    categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
+    model = checkpoint.build(categories=categories, size=args.size)
     images = find_images(args.images or [])
     restored = restore_norms(model, map(read_image, images)) if images else 0
-    save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {origin}.")
+    save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {checkpoint.origin}.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size
     builder, _ = model.recipe or ("", {})
     print(
-        f"{args.file}: {origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
+        f"{args.file}: {checkpoint.origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
         f"({', '.join(model.categories[:3])}{', …' if len(model.categories) > 3 else ''}), "
         f"{parameters / 1e6:.1f} M parameters, in {args.output}"
     )
@@ -62,10 +59,3 @@ def _categories(text: str, num_classes: int) -> list[str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
     names = [line.strip() for line in lines if line.strip()]
     return with_background(names) if len(names) == num_classes - 1 else names
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().replace("×", "x").split("x")
-    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f"must be a side or HEIGHTxWIDTH, such as 480x640, got {text!r}")
-    return int(sides[0]), int(sides[-1])

@@ -27,7 +27,7 @@ from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import draw_detections, find_images, read_image
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._registry import get_model_weights, propose
+from ssd_zoo.models.registry import get_model_weights, propose
 
 __all__ = ["add_arguments", "run"]
 

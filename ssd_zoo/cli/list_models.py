@@ -4,8 +4,8 @@ import argparse
 
 import torch
 
-from ssd_zoo.models._registry import get_model, get_model_weights, list_models
-from ssd_zoo.zoo.table import weights_table
+from ssd_zoo.models.registry import get_model, get_model_weights, list_models
+from ssd_zoo.models.table import weights_table
 
 __all__ = ["add_arguments", "run"]
 

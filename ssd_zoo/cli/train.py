@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 
 from ssd_zoo.cli._models import build_model
-from ssd_zoo.cli._values import count, fraction, name_list, number, positive, positive_size, with_background
+from ssd_zoo.cli._values import count, fraction, name_list, number, positive, size, with_background
 from ssd_zoo.data import DetectionDataset, fit_default_boxes, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.presets import Augmentation
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="weights to start from: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
-    model.add_argument("--size", type=positive_size, metavar="S|HxW", help="input size (default: the model's)")
+    model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: the model's)")
     model.add_argument("--fit-default-boxes", action="store_true", help="choose default boxes for the data")
     model.add_argument("--classification-loss", choices=get_args(ClassificationLossName), help="(default: the model's)")
     model.add_argument("--box-loss", choices=get_args(BoxLossName), help="(default: the model's)")

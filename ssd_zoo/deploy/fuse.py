@@ -10,8 +10,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.layers.basic import BatchNorm2d
 
 __all__ = ["fuse_norms"]
 

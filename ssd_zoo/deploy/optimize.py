@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.deploy.compare import compare_detections
 from ssd_zoo.deploy.fuse import fuse_norms
-from ssd_zoo.deploy.winograd import keep_kernels
+from ssd_zoo.deploy.kept_kernels import keep_kernels
 from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["optimize"]

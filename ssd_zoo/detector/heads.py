@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import FastConv2d
-from ssd_zoo.detector.layers import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.layers.basic import BatchNorm2d, ConvNormAct, NormLayer, init_conv
+from ssd_zoo.layers.convolution import FastConv2d
 
 __all__ = ["SSDHead", "SSDLiteHead", "SSDSeparableHead", "as_rows"]
 

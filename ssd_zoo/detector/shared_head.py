@@ -11,9 +11,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssd_zoo.detector.convolution import FastConv2d
 from ssd_zoo.detector.heads import as_rows
-from ssd_zoo.detector.layers import BatchNorm2d, NormLayer, init_conv
+from ssd_zoo.layers.basic import BatchNorm2d, NormLayer, init_conv
+from ssd_zoo.layers.convolution import FastConv2d
 
 __all__ = ["SeparableConv2d", "SharedHead"]
 

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.checks import DeferredChecks
 from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips, join_frames, targets_of_frames
-from ssd_zoo.detector.deferred import DeferredChecks
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
-from ssd_zoo.detector.layers import folded_norms
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.postprocess import postprocess_detections, score_boxes
-from ssd_zoo.detector.postprocess_fixed import postprocess_fixed, try_few_candidates
+from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
-from ssd_zoo.detector.thresholds import Thresholds
+from ssd_zoo.layers.basic import folded_norms
 
 __all__ = ["SSD"]
 

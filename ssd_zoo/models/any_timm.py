@@ -11,13 +11,13 @@ from typing_extensions import Unpack
 from ssd_zoo.backbones.timm import TimmMaps, find_timm_maps
 from ssd_zoo.backbones.timm_backbone import TimmBackbone
 from ssd_zoo.detector.heads import SSDLiteHead
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import note_loaded
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import finish, settle
-from ssd_zoo.models._weights import WeightsEnum
+from ssd_zoo.layers.basic import BatchNorm2d
+from ssd_zoo.models.load import note_loaded
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import finish, settle
+from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["ssd_timm", "ssdlite_timm"]
 

@@ -11,8 +11,7 @@ from typing_extensions import Unpack
 from ssd_zoo.backbones.temporal import Inflate, Temporal
 from ssd_zoo.backbones.video import Frames, VideoMobileNet, VideoVGG16D
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._load import load, note_inflated, split_clip_weights
-from ssd_zoo.models._registry import register_model
+from ssd_zoo.models.load import load, note_inflated, split_clip_weights
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
 from ssd_zoo.models.mobilenet_v3 import (
     MobileNetV3_Large_Weights,
@@ -20,6 +19,7 @@ from ssd_zoo.models.mobilenet_v3 import (
     ssdlite320_mobilenet_v3_large,
 )
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights, ssd300_vgg16d
 
 __all__ = ["ssd300_vgg16d_3d", "ssdlite300_mobilenet_v2_3d", "ssdlite320_mobilenet_v3_large_3d"]

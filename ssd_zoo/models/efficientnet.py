@@ -9,13 +9,14 @@ from functools import partial
 from typing_extensions import Unpack
 
 from ssd_zoo.backbones.efficientnet import EfficientNetB3
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._origins import lufficc_weights
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import finish, settle
-from ssd_zoo.models._weights import VOC_CATEGORIES, WeightsEnum
+from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import finish, settle
+from ssd_zoo.weights.categories import VOC_CATEGORIES
+from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.published import lufficc_weights
 
 __all__ = ["SSD300_EfficientNet_B3_Weights", "ssd300_efficientnet_b3"]
 

@@ -13,14 +13,14 @@ from torch import nn
 from typing_extensions import Unpack
 
 from ssd_zoo.backbones.fpn import MobileNetV2FPN, ResNet50FPN
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.shared_head import SharedHead
 from ssd_zoo.detector.ssd import SSD, Head
-from ssd_zoo.models._origins import timm_weights, torchvision_weights
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import Settled, finish, settle
-from ssd_zoo.models._weights import WeightsEnum
+from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import Settled, finish, settle
+from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.published import timm_weights, torchvision_weights
 
 __all__ = [
     "MobileNetV2FPN_Weights",

@@ -11,12 +11,12 @@ from typing_extensions import Unpack
 from ssd_zoo.backbones.mobilenet_v1 import MobileNetV1
 from ssd_zoo.detector.boxes import tf_box_shapes
 from ssd_zoo.detector.heads import SSDHead, SSDSeparableHead
-from ssd_zoo.detector.layers import RELU, BatchNorm2d, Conv2dSame
 from ssd_zoo.detector.ssd import SSD, Head
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import Settled, finish, settle
-from ssd_zoo.models._weights import WeightsEnum
+from ssd_zoo.layers.basic import RELU, BatchNorm2d, Conv2dSame
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import Settled, finish, settle
+from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = [
     "ssd300_mobilenet_v1",

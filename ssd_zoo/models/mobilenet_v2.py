@@ -16,20 +16,14 @@ from typing_extensions import Unpack
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
 from ssd_zoo.detector.boxes import tf_box_shapes
 from ssd_zoo.detector.heads import SSDHead, SSDLiteHead
-from ssd_zoo.detector.layers import BatchNorm2d, Conv2dSame
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._origins import lufficc_weights, mmdet_weights, timm_weights, torchvision_weights
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import finish, settle
-from ssd_zoo.models._weights import (
-    COCO80_CATEGORIES,
-    COCO_CATEGORIES,
-    VOC_CATEGORIES,
-    Weights,
-    WeightsEnum,
-    detection_transforms,
-)
+from ssd_zoo.layers.basic import BatchNorm2d, Conv2dSame
 from ssd_zoo.models.options import Options, Settings
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import finish, settle
+from ssd_zoo.weights.categories import COCO80_CATEGORIES, COCO_CATEGORIES, VOC_CATEGORIES
+from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.weights.published import lufficc_weights, mmdet_weights, timm_weights, torchvision_weights
 
 __all__ = [
     "MobileNetV2_Weights",

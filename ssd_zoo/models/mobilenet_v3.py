@@ -10,13 +10,14 @@ from typing_extensions import Unpack
 
 from ssd_zoo.backbones.mobilenet_v3 import MobileNetV3
 from ssd_zoo.detector.heads import SSDLiteHead
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._origins import lufficc_weights, torchvision_weights
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import finish, settle
-from ssd_zoo.models._weights import COCO_CATEGORIES, VOC_CATEGORIES, Weights, WeightsEnum, detection_transforms
+from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import finish, settle
+from ssd_zoo.weights.categories import COCO_CATEGORIES, VOC_CATEGORIES
+from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.weights.published import lufficc_weights, torchvision_weights
 
 __all__ = [
     "MobileNetV3_Large_Weights",

@@ -7,9 +7,9 @@ from typing import Literal, TypedDict, get_args, get_type_hints
 
 from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.layers import NormLayer
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName
 from ssd_zoo.detector.ssd import SSD, Head
+from ssd_zoo.layers.basic import NormLayer
 
 __all__ = ["DEFAULTS", "Options", "Settings", "describe_options", "expand_options"]
 

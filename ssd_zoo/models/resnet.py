@@ -9,13 +9,14 @@ import torchvision
 from typing_extensions import Unpack
 
 from ssd_zoo.backbones.resnet import ResNetConv4
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._origins import timm_weights, torchvision_weights
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import Settled, finish, settle
-from ssd_zoo.models._weights import COCO80_CATEGORIES, Weights, WeightsEnum, detection_transforms
+from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import Settled, finish, settle
+from ssd_zoo.weights.categories import COCO80_CATEGORIES
+from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.weights.published import timm_weights, torchvision_weights
 
 __all__ = [
     "ResNet101_Weights",

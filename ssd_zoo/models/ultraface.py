@@ -9,12 +9,12 @@ from typing_extensions import Unpack
 
 from ssd_zoo.backbones.ultraface import UltraFaceNet
 from ssd_zoo.detector.heads import SSDSeparableHead
-from ssd_zoo.detector.layers import BatchNorm2d
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import Settled, finish, settle
-from ssd_zoo.models._weights import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import Settled, finish, settle
+from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 
 __all__ = [
     "SSDLite320_UltraFace_RFB_Weights",

@@ -10,20 +10,14 @@ from typing_extensions import Unpack
 
 from ssd_zoo.backbones.vgg import VGG16D
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
-from ssd_zoo.detector.layers import L2Norm
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models._origins import lufficc_weights, mmdet_weights, timm_weights
-from ssd_zoo.models._registry import register_model
-from ssd_zoo.models._settle import Settled, finish, settle
-from ssd_zoo.models._weights import (
-    COCO80_CATEGORIES,
-    COCO_CATEGORIES,
-    VOC_CATEGORIES,
-    Weights,
-    WeightsEnum,
-    detection_transforms,
-)
+from ssd_zoo.layers.basic import L2Norm
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.registry import register_model
+from ssd_zoo.models.settle import Settled, finish, settle
+from ssd_zoo.weights.categories import COCO80_CATEGORIES, COCO_CATEGORIES, VOC_CATEGORIES
+from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
+from ssd_zoo.weights.published import lufficc_weights, mmdet_weights, timm_weights
 
 __all__ = [
     "SSD300_VGG16D_Weights",

@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ssd_zoo.data.presets import collate
-from ssd_zoo.detector.class_names import list_names
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.balance import count_positives, part_weights
-from ssd_zoo.training.coco_ap import score_records, score_results
-from ssd_zoo.training.confusion import confusion_matrix
+from ssd_zoo.training.metrics.coco import score_records, score_results
+from ssd_zoo.training.metrics.confusion import confusion_matrix
+from ssd_zoo.training.metrics.records import Record, label_map, make_record
+from ssd_zoo.training.metrics.voc import voc_scores
 from ssd_zoo.training.processes import all_gather, process
-from ssd_zoo.training.records import Record, label_map, make_record
-from ssd_zoo.training.voc_ap import voc_scores
+from ssd_zoo.weights.categories import list_names
 
 __all__ = ["Evaluation", "evaluate", "evaluate_results"]
 

@@ -11,10 +11,9 @@ import torch
 from torch.utils.data import Dataset
 
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
-from ssd_zoo.detector.layers import folded_norms
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.layers.basic import folded_norms
 from ssd_zoo.training.batches import Plan, SeededSamples
-from ssd_zoo.training.checkpoints import check_same, read_checkpoint
 from ssd_zoo.training.logs import TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
@@ -27,7 +26,8 @@ from ssd_zoo.training.optimizers import (
     synchronise_norms,
 )
 from ssd_zoo.training.processes import all_gather, process
-from ssd_zoo.zoo.config import describe
+from ssd_zoo.training.run_state import check_same, read_checkpoint
+from ssd_zoo.weights.config import describe
 
 __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
 

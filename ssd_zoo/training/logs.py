@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssd_zoo.zoo.files import write_file
+from ssd_zoo.weights.files import write_file
 
 __all__ = ["TensorBoard", "describe_row", "plot_curves", "write_table"]
 

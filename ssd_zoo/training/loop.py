@@ -15,15 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.training.balance import count_positives, part_weights
 from ssd_zoo.training.batches import Plan, SeededSamples, derive_seed, make_loader
-from ssd_zoo.training.checkpoints import write_checkpoint
 from ssd_zoo.training.evaluate import Evaluation, evaluate
 from ssd_zoo.training.logs import TensorBoard, describe_row, plot_curves, write_table
 from ssd_zoo.training.optimizers import freeze_norms
 from ssd_zoo.training.plots import draw_records
+from ssd_zoo.training.run_state import write_checkpoint
 from ssd_zoo.training.stop import StopRequest
-from ssd_zoo.zoo.saving import save_pretrained
 
 __all__ = ["Progress", "Trainer"]
 

@@ -1,8 +1,15 @@
 """Streams, tubes and their metrics."""
 
 from ssd_zoo.detector.clips import split_frames
-from ssd_zoo.video.metrics import bootstrap_difference, frame_map, match_frames, match_tubes, mean_ap, video_map
 from ssd_zoo.video.streams import detect_stream, export_step, reset_streams
+from ssd_zoo.video.tube_scores import (
+    bootstrap_difference,
+    frame_map,
+    match_frames,
+    match_tubes,
+    mean_ap,
+    video_map,
+)
 from ssd_zoo.video.tubes import link_tubes, tube_iou, tubes_of_target
 
 __all__ = [

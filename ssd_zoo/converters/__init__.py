@@ -1,1 +1,0 @@
-"""Weights of other projects under our names; one file an origin."""

@@ -1,0 +1,61 @@
+"""Convolutions whose kernels are transformed once, for Winograd's algorithm."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.layers.convolution import FastConv2d, conv2d, winograd_pays
+from ssd_zoo.layers.winograd import transform_kernel, winograd_conv2d
+
+__all__ = ["keep_kernels"]
+
+
+def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
+    """Lets convolutions that Winograd's algorithm makes faster keep their transformed kernels, in place.
+
+    They take four times the memory of the kernels, beside them, and do not follow them when they change.
+
+    Args:
+        model: A detector for inference.
+        batch: What `forward_raw` takes; what is faster depends on the sizes of maps.
+        in_graphs: Whether compilers shall call the algorithm too, as the operation `ssd_zoo::conv2d`.
+
+    Returns:
+        How many convolutions keep them.
+    """
+    chosen: dict[nn.Module, _KeptKernel] = {}
+
+    def choose(module: Any, args: tuple[Tensor]) -> None:
+        if winograd_pays(module, args[0], module.weight, kept=True):
+            chosen[module] = _KeptKernel(module, in_graphs)
+
+    convs = [module for module in model.modules() if type(module) in (nn.Conv2d, FastConv2d)]
+    hooks = [module.register_forward_pre_hook(choose) for module in convs]
+    with torch.no_grad():
+        model.forward_raw(batch)
+    for hook in hooks:
+        hook.remove()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if child in chosen:
+                setattr(module, name, chosen[child])
+    return len(chosen)
+
+
+class _KeptKernel(nn.Module):
+    transformed: Tensor
+
+    def __init__(self, conv: nn.Conv2d, in_graphs: bool) -> None:
+        super().__init__()
+        self.conv, self.in_graphs = conv, in_graphs
+        self.register_buffer("transformed", transform_kernel(conv.weight.detach()), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        conv: Any = self.conv
+        if self.in_graphs and torch.compiler.is_compiling():
+            return conv2d(input, conv.weight, conv.bias, conv.padding[0], 1, self.transformed)
+        if winograd_pays(conv, input, conv.weight, kept=True):
+            return winograd_conv2d(input, conv.weight, conv.bias, conv.padding[0], self.transformed)
+        return conv(input)

@@ -1,0 +1,1 @@
+"""From raw output to detections: scores, thresholds, NMS."""

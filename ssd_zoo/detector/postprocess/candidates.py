@@ -1,0 +1,55 @@
+"""The best candidates of a batch, in tensors."""
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.detector.boxes import decode_boxes
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
+
+__all__ = ["best_candidates", "is_eligible"]
+
+
+def best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds the best (box, class) pairs of each image.
+
+    They lie within the `take` boxes whose best class scores highest, so all others are left out before anything is
+    sorted.
+
+    Args:
+        scored: From `score_boxes`.
+        default_boxes: `(D, 4)`, xyxy in input pixels.
+        take: How many.
+
+    Returns:
+        Scores `(N, take)` in falling order, labels `(N, take)` and boxes `(N, take, 4)`, xyxy in input pixels. A score
+        that is NaN counts as -1.
+    """
+    scores, offsets = scored["class_scores"], scored["bbox_regression"]
+    num_foreground = scores.shape[-1]
+    rows = scored["best"].nan_to_num(-1).topk(min(take, scores.shape[1]), dim=1, sorted=False).indices
+    image = torch.arange(scores.shape[0], device=scores.device).unsqueeze(1)
+    scores, pairs = scores[image, rows].flatten(1).nan_to_num(-1).topk(take, dim=1)
+    rows = rows.gather(1, pairs // num_foreground)
+    offsets = offsets.gather(1, rows.unsqueeze(-1).expand(-1, -1, 4))
+    return scores, pairs % num_foreground + 1, decode_boxes(offsets, default_boxes[rows])
+
+
+def is_eligible(scores: Tensor, labels: Tensor, thresholds: Thresholds) -> Tensor:
+    """Tells which candidates are above the threshold and among the `topk_candidates` best of their class.
+
+    Args:
+        scores: `(N, K)`, in falling order.
+        labels: `(N, K)`.
+        thresholds: Which of them are detections.
+
+    Returns:
+        `(N, K)`.
+    """
+    eligible, of_class = scores > thresholds.score_thresh, thresholds.topk_candidates
+    if of_class is None or of_class >= labels.shape[1]:
+        return eligible
+    by_class = labels.argsort(dim=1, stable=True)
+    grouped = labels.gather(1, by_class)
+    position = torch.arange(labels.shape[1], device=labels.device)
+    rank = torch.zeros_like(labels).scatter(1, by_class, position - torch.searchsorted(grouped, grouped))
+    return eligible & (rank < of_class)

@@ -1,0 +1,113 @@
+"""Post-processing in tensors of fixed shapes."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
+
+from ssd_zoo.detector.postprocess.candidates import best_candidates, is_eligible
+from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
+
+__all__ = ["FEW_ROUNDS", "MOST_CANDIDATES", "MOST_PAIRS", "few_candidates", "postprocess_fixed", "try_few_candidates"]
+
+# Rounds of NMS over a few candidates.
+FEW_ROUNDS = 16
+# Pairs of candidates, of a batch, that are compared at once; they take some thirty bytes each.
+MOST_PAIRS = 2**26
+# With more candidates of an image than these, it is faster not to compare all pairs.
+MOST_CANDIDATES = 4096
+
+
+def try_few_candidates(
+    scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
+) -> dict[str, Tensor]:
+    """Goes on from scores as far as a graph can, without a look at values, which suffices for most images.
+
+    Args:
+        scored: From `score_boxes`.
+        default_boxes: `(D, 4)`, xyxy in input pixels.
+        size: (height, width) of the input.
+        thresholds: Which of them are detections.
+
+    Returns:
+        What was scored, and `postprocess_fixed` of a few candidates unless these were many pairs.
+    """
+    take = few_candidates(thresholds)
+    if take > MOST_CANDIDATES or len(scored["best"]) * take**2 > MOST_PAIRS:
+        return scored
+    return {**scored, **postprocess_fixed(scored, default_boxes, size, thresholds, candidates=take, rounds=FEW_ROUNDS)}
+
+
+def few_candidates(thresholds: Thresholds) -> int:
+    """Says how many candidates mostly suffice."""
+    return 2 * thresholds.detections_per_img
+
+
+def postprocess_fixed(
+    scored: dict[str, Tensor],
+    default_boxes: Tensor,
+    size: tuple[int, int],
+    thresholds: Thresholds,
+    *,
+    candidates: int = 1000,
+    rounds: int | None = 24,
+) -> dict[str, Tensor]:
+    """Does what `postprocess_detections` does in tensors of fixed shapes, which compilers and exporters need.
+
+    In rounds, NMS is written in matrix products, so no runtime has to know it.
+
+    Args:
+        scored: From `score_boxes`.
+        default_boxes: `(D, 4)`, xyxy in input pixels.
+        size: (height, width) of the input.
+        thresholds: Which are detections; of an image K, `detections_per_img` or all pairs where these are fewer.
+        candidates: How many of the best (box, class) pairs of an image NMS looks at.
+        rounds: Of NMS, see `suppress_in_rounds`; it mostly takes up to ten. None for torchvision's kernel.
+
+    Returns:
+        `boxes (N, K, 4)`, `scores (N, K)`, `labels (N, K)`, padded with zeros; `count (N,)`, how many are detections;
+        and `exact (N,)`, False where more candidates or rounds might have given others.
+    """
+    available, most = scored["class_scores"][0].numel(), thresholds.detections_per_img
+    take = min(max(candidates, most), available)
+    scores, labels, boxes = best_candidates(scored, default_boxes, take)
+    clipped = clip_boxes_to_image(boxes, size)
+    eligible = is_eligible(scores, labels, thresholds)
+    compared = clipped if thresholds.clip_before_nms else boxes
+    if rounds is None:
+        kept = _suppress_batch(compared, labels, eligible, thresholds.nms_thresh)
+        exact = torch.ones_like(kept[:, 0])
+    else:
+        overlaps = overlaps_of_class(compared, labels, thresholds.nms_thresh)
+        kept, exact = suppress_in_rounds(overlaps, eligible, rounds)
+    if take < available:
+        # Enough, or none left that may be one.
+        decided = (kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh)
+        of_classes = (thresholds.topk_candidates or available) * scored["class_scores"].shape[-1]
+        if of_classes <= take:
+            decided = decided | (eligible.sum(1) >= of_classes)
+        exact = exact & decided
+
+    kept = kept & (kept.cumsum(1) <= most)
+    if not thresholds.clip_before_nms:
+        kept = kept & (clipped[..., 2:] > clipped[..., :2]).all(-1)
+    # The kept ones first, each in its place: their scores fall, and all others have less than any score.
+    index = torch.where(kept, scores, -1.0).topk(min(most, take), dim=1).indices
+    valid = kept.gather(1, index)
+    padding = ~valid
+    return {
+        "boxes": clipped.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)).masked_fill(padding.unsqueeze(-1), 0),
+        "scores": scores.gather(1, index).masked_fill(padding, 0),
+        "labels": labels.gather(1, index).masked_fill(padding, 0),
+        "count": valid.sum(1),
+        "exact": exact,
+    }
+
+
+def _suppress_batch(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
+    """Does greedy NMS of a batch by the kernel; gives `(N, K)`, True for what is kept."""
+    images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    # A box without area suppresses nothing.
+    boxes = boxes.masked_fill(~eligible.unsqueeze(-1), 0)
+    index = suppress_by_kernel(boxes.flatten(0, 1), (labels * len(boxes) + images).flatten(), nms_thresh)
+    return torch.zeros_like(eligible).flatten().index_fill(0, index, True).view_as(eligible) & eligible

@@ -1,0 +1,33 @@
+"""Sizes of inputs: the side of a square, or (height, width)."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["parse_size", "read_size"]
+
+_TEXT = re.compile(r"(\d+)(?:[x×](\d+))?", re.IGNORECASE)
+
+
+def parse_size(size: Any) -> tuple[int, int]:
+    """Return (height, width) of a size.
+
+    Raises:
+        ValueError: If it is neither a positive int nor two of them.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"size must be a positive int or (height, width), got {size!r}.")
+    return sides[0], sides[1]
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Read a size that is written as "300", "480x640" or "480×640".
+
+    Raises:
+        ValueError: If it is written otherwise, or a side is 0.
+    """
+    match = _TEXT.fullmatch(text.strip())
+    if match is None or not all(int(side) for side in match.groups() if side):
+        raise ValueError(f"must be a side or HEIGHTxWIDTH, such as 480x640, got {text!r}")
+    return int(match[1]), int(match[2] or match[1])

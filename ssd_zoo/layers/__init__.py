@@ -1,0 +1,1 @@
+"""Convolutions and norms that know nothing of detectors."""

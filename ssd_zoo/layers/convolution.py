@@ -1,0 +1,170 @@
+"""3 × 3 convolutions by what is faster than torch's on a CPU, in inference and in training."""
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssd_zoo.layers.winograd import count_tiles, winograd_conv2d, winograd_kernel_gradient
+
+__all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
+
+# Measured: from where gradients are faster than torch's, and from where those of kernels are by Winograd's algorithm.
+_LEAST_CHANNELS, _LEAST_TILES = 64, 64
+
+# torch 2.6 does not tell.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+class FastConv2d(nn.Conv2d):
+    """`nn.Conv2d`, faster for kernels of 3 × 3 and many channels in float32 on a CPU.
+
+    There it takes Winograd's algorithm where that pays, and in training gradients of kernels are matrix products. Its
+    result and its gradients differ by about as much as float32 rounds. Compilers see a plain convolution where no
+    gradients are recorded, and exporters see one everywhere.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != "zeros":
+            return super()._conv_forward(input, weight, bias)
+        return convolve(self, input, weight, bias)
+
+
+class Convolution(Protocol):
+    """What layers have that convolve: the settings of `nn.Conv2d`."""
+
+    stride: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: Any
+
+
+def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Does what `FastConv2d` does, for layers that have a Conv2d's settings and other kernels.
+
+    Args:
+        conv: The layer. Its padding is by zeros.
+        batch: `(N, channels in, H, W)`.
+        weight: `(channels out, channels in / groups, height, width)`.
+        bias: `(channels out,)`, or None.
+
+    Returns:
+        `(N, channels out, H', W')`.
+    """
+    if torch.is_grad_enabled():
+        if not _is_exporting() and _suits(conv, batch, weight):
+            return conv2d(batch, weight, bias, conv.padding[0], conv.dilation[0])
+    elif winograd_pays(conv, batch, weight):
+        return winograd_conv2d(batch, weight, bias, conv.padding[0])
+    return F.conv2d(batch, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: bool = False) -> bool:
+    """Tells whether a convolution may be computed by Winograd's algorithm, here and now, and is faster then.
+
+    Args:
+        conv: The convolution.
+        batch: Its input, `(N, channels in, H, W)`.
+        weight: Its kernel, `(channels out, channels in, height, width)`.
+        kept: Whether the kernel is transformed already; it pays sooner then.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return _suits(conv, batch, weight) and conv.dilation == (1, 1) and _is_large(batch, weight, kept)
+
+
+def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
+    return (
+        type(batch) is Tensor
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not torch.is_autocast_enabled("cpu")
+        and batch.device.type == "cpu"
+        and batch.dtype == weight.dtype == torch.float32
+        and batch.dim() == 4
+        and (weight.shape[2:], conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
+        and conv.dilation[0] == conv.dilation[1]
+        and conv.padding in ((0, 0), conv.dilation)
+        and conv.padding_mode == "zeros"
+        and min(weight.shape[:2]) >= _LEAST_CHANNELS
+    )
+
+
+def _is_large(batch: Tensor, weight: Tensor, kept: bool = False) -> bool:
+    """Measured: where channels are few, moving tiles costs more than products, and where tiles are, kernels do."""
+    out, channels = weight.shape[:2]
+    products_per_number = out * channels / (out + channels)
+    return products_per_number >= 40 and count_tiles(batch) * products_per_number >= (2048 if kept else 4096)
+
+
+@torch.library.custom_op("ssd_zoo::conv2d", mutates_args=(), device_types="cpu")
+def conv2d(
+    batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, dilation: int, transformed: Tensor | None = None
+) -> Tensor:
+    """A convolution of 3 × 3, by Winograd's algorithm where that is faster, with gradients, as one step for compilers.
+
+    torch's own gradients of kernels take up to twice as long, and more in `torch.channels_last`.
+    """
+    if transformed is not None or (dilation == 1 and _is_large(batch, weight)):
+        return winograd_conv2d(batch, weight, bias, padding, transformed)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(batch, weight, bias, padding=padding, dilation=dilation)
+
+
+@torch.library.custom_op("ssd_zoo::conv2d_kernel_gradient", mutates_args=(), device_types="cpu")
+def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:
+    if dilation == 1 and count_tiles(batch) >= _LEAST_TILES:
+        return winograd_kernel_gradient(batch, gradient, padding)
+    # One matrix product for each place in the kernel.
+    images, gradients = batch.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    kernel = batch.new_zeros(gradient.shape[1], 3, 3, batch.shape[1])
+    for y in range(3):
+        from_rows, to_rows = _overlap(batch.shape[2], gradient.shape[2], y * dilation - padding)
+        for x in range(3):
+            from_columns, to_columns = _overlap(batch.shape[3], gradient.shape[3], x * dilation - padding)
+            seen = images[:, from_rows, from_columns].flatten(0, 2)
+            torch.mm(gradients[:, to_rows, to_columns].flatten(0, 2).T, seen, out=kernel[:, y, x])
+    return kernel.permute(0, 3, 1, 2)
+
+
+def _overlap(inputs: int, outputs: int, offset: int) -> tuple[slice, slice]:
+    """Says which inputs, so far after their outputs, there are, and of which outputs."""
+    start = max(0, -offset)
+    end = max(start, min(outputs, inputs - offset))
+    return slice(start + offset, end + offset), slice(start, end)
+
+
+@conv2d.register_fake
+def _(batch: Tensor, weight: Tensor, bias: Any, padding: int, dilation: int, transformed: Any = None) -> Tensor:  # noqa: ARG001
+    height, width = (side + 2 * (padding - dilation) for side in batch.shape[2:])
+    shape = len(batch), len(weight), height, width
+    return torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
+
+
+@_kernel_gradient.register_fake
+def _(batch: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:  # noqa: ARG001
+    return batch.new_empty(gradient.shape[1], 3, 3, batch.shape[1]).permute(0, 3, 1, 2)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    batch, weight, _, ctx.padding, ctx.dilation, _ = inputs
+    ctx.save_for_backward(batch, weight)
+
+
+def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    batch, weight = ctx.saved_tensors
+    of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
+    # The gradient of the input is a convolution too, with the kernel turned round.
+    turned = weight.flip(2, 3).transpose(0, 1)
+    return (
+        conv2d(gradient, turned, None, 2 * ctx.dilation - ctx.padding, ctx.dilation) if of_batch else None,
+        _kernel_gradient(batch, gradient, ctx.padding, ctx.dilation) if of_weight else None,
+        gradient.sum((0, 2, 3)) if of_bias else None,
+        None,
+        None,
+        None,
+    )
+
+
+conv2d.register_autograd(_go_back, setup_context=_remember)

@@ -1,0 +1,240 @@
+"""Tensors into models: what fits is loaded, what differs is fitted, and a report says which.
+
+The rules where a model differs from its weights:
+
+* other categories: the last layers of the class head get the rows of the classes that the weights know, the
+  background's included; if they know none, these layers start fresh. Classes are matched by name, with COCO's and VOC's
+  synonyms;
+* other channels: the first convolution is summed to one channel, or goes round its three (red, green, blue, red, …),
+  scaled so that its output keeps its size;
+* other default boxes, sizes or norms: tensors of the head, of extra layers and of norms that have no counterpart start
+  fresh.
+
+Whatever else does not fit is an error: then the weights belong to another model.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ssd_zoo.backbones.temporal import CausalConv3d
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.categories import list_names, match_classes
+from ssd_zoo.weights.entries import Weights, WeightsEnum
+
+__all__ = [
+    "LoadReport",
+    "fit_state",
+    "load",
+    "load_backbone",
+    "load_report",
+    "note_inflated",
+    "note_loaded",
+    "split_clip_weights",
+]
+
+_log = logging.getLogger("ssd_zoo")
+_reports: WeakKeyDictionary[SSD, "LoadReport"] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of each tensor of a model.
+
+    Attributes:
+        source: The weights that were loaded.
+        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"`, `"inflated"` or `"new"`.
+        classes: The categories that were copied by name.
+        unused: Tensors of the weights that the model has no place for.
+        synonyms: What the weights call those of `classes` that they call otherwise.
+    """
+
+    source: str
+    tensors: dict[str, str]
+    classes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return one line: how many tensors of each kind, and which parts are new."""
+        counts = Counter(self.tensors.values())
+        text = ", ".join(f"{count} {what}" for what, count in counts.items())
+        if self.classes:
+            classes = [f"{name} from {self.synonyms[name]}" if name in self.synonyms else name for name in self.classes]
+            text += f" ({list_names(classes, 21)})"
+        new = sorted({".".join(name.split(".")[:2]) for name, what in self.tensors.items() if what == "new"})
+        return f"{self.source}: of {len(self.tensors)} tensors {text}" + (f"; new in {', '.join(new)}" if new else "")
+
+
+def load_report(model: SSD) -> LoadReport:
+    """Tells what the builder loaded into a model.
+
+    Raises:
+        ValueError: If it loaded nothing.
+    """
+    if model not in _reports:
+        raise ValueError("No builder loaded weights into this model; all its tensors started fresh.")
+    return _reports[model]
+
+
+def load(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> SSD:
+    """Loads a detector's weights, fits what differs, and logs one line if anything did.
+
+    Raises:
+        ValueError: If the weights belong to another model.
+    """
+    if weights is not None and weights.url:
+        state = weights.get_state_dict(progress=progress)
+        report = fit_state(model, state, weights.meta["categories"], source=str(weights))
+        _reports[model] = report
+        if set(report.tensors.values()) != {"loaded"}:
+            _log.warning("%s", report)
+    return model
+
+
+def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> None:
+    """Loads a classifier's weights into a detector's backbone; extra layers and head stay as they are.
+
+    Raises:
+        ValueError: If the weights belong to another backbone.
+    """
+    if weights is not None:
+        state = {f"backbone.{name}": tensor for name, tensor in weights.get_state_dict(progress=progress).items()}
+        _reports[model] = fit_state(model, state, None, source=str(weights))
+
+
+def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
+    """Reports a part of a model that was built with its weights in it.
+
+    Args:
+        model: The detector.
+        prefix: What the names of that part's tensors begin with.
+        source: What the report calls the weights.
+    """
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
+    _reports[model] = LoadReport(source, tensors)
+
+
+def split_clip_weights(weights: Any) -> tuple[Any, Any]:
+    """Gives what to load into the 2-D model that is to be inflated, and what after that.
+
+    A saved model for clips has tensors for the latter alone, but its settings are for the former.
+    """
+    if isinstance(weights, Weights) and str(weights.meta.get("builder")).endswith("_3d"):
+        return Weights("", weights.transforms, weights.meta, settings=weights.settings), weights
+    return weights, None
+
+
+def note_inflated(model: SSD) -> None:
+    """Reports that the backbone became one for clips after its weights were loaded."""
+    if model in _reports:
+        known = _reports[model].tensors
+        inflated = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, CausalConv3d)}
+        tensors = {
+            name: "inflated" if name in inflated and known.get(name) == "loaded" else known.get(name, "new")
+            for name in model.state_dict()
+            if not name.endswith("num_batches_tracked")
+        }
+        _reports[model] = replace(_reports[model], tensors=tensors)
+
+
+def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str) -> LoadReport:
+    """Loads tensors into a model by the rules above.
+
+    Args:
+        model: The detector to fill.
+        state: Tensors by our names.
+        categories: The categories that the class head of `state` has, background first; None for a backbone's tensors.
+        source: What the report calls them.
+
+    Raises:
+        ValueError: If they belong to another model.
+    """
+    own = model.state_dict()
+    other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
+    class_layers = _class_layers(model) if other_classes else set()
+    classes = _shared_classes(model.categories, categories or ())
+    fitted: dict[str, Tensor] = {}
+    tensors: dict[str, str] = {}
+    for name, tensor in own.items():
+        given, what = state.get(name), "loaded"
+        if given is not None and name.rpartition(".")[0] in class_layers:
+            given = _fit_classes(given, tensor, classes, len(categories or ()), len(model.categories))
+            what = "copied by class name"
+        elif given is not None and given.shape != tensor.shape:
+            given, what = _fit_channels(given, tensor), "adapted to channels"
+        fitted[name] = tensor if given is None else given
+        if not name.endswith("num_batches_tracked"):
+            tensors[name] = "new" if given is None else what
+
+    unused = [name for name in state if name not in own]
+    may_differ = _tensors_that_may_differ(model)
+    strange = [name for name, what in tensors.items() if what == "new" and not may_differ(name)]
+    strange += [name for name in unused if not may_differ(name)]
+    if strange:
+        raise ValueError(
+            f"{source} does not fit this model: {len(strange)} tensors of other names or shapes, "
+            f"among them {', '.join(strange[:3])}."
+        )
+    model.load_state_dict(fitted)
+    copied = classes if "copied by class name" in tensors.values() else {}
+    names = [(model.categories[label], (categories or ())[other]) for label, other in copied.items()]
+    synonyms = {name: other for name, other in names[1:] if name.casefold() != other.casefold()}
+    return LoadReport(source, tensors, tuple(name for name, _ in names), tuple(unused), synonyms)
+
+
+def _shared_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
+    """Map labels to those of the same classes in the weights; background to background if there is any other."""
+    shared = match_classes(categories, known)
+    return {0: 0, **shared} if shared else {}
+
+
+def _class_layers(model: SSD) -> set[str]:
+    """Names the layers whose output channels are boxes × classes: the last convolutions of the class predictors."""
+    layers = set()
+    for i, predictor in enumerate(model.head.get_submodule("cls_logits").children()):
+        *_, last = (name for name, module in predictor.named_modules() if isinstance(module, nn.Conv2d))
+        layers.add(f"head.cls_logits.{i}.{last}".rstrip("."))
+    return layers
+
+
+def _fit_classes(
+    given: Tensor, tensor: Tensor, classes: Mapping[int, int], num_known: int, num_classes: int
+) -> Tensor | None:
+    if not classes or len(given) % num_known:
+        return None
+    # (boxes * classes, ...) -> (boxes, classes, ...)
+    source, fitted = given.unflatten(0, (-1, num_known)), tensor.clone().unflatten(0, (-1, num_classes))
+    if source.shape[:1] + source.shape[2:] != fitted.shape[:1] + fitted.shape[2:]:
+        return None
+    fitted[:, list(classes)] = source[:, list(classes.values())].to(fitted)
+    return fitted.flatten(0, 1)
+
+
+def _fit_channels(given: Tensor, tensor: Tensor) -> Tensor | None:
+    in_chans = tensor.shape[1] if tensor.ndim > 1 else 0
+    if given.ndim != 4 or given.shape[1] != 3 or tensor.shape != (given.shape[0], in_chans, *given.shape[2:]):
+        return None
+    if in_chans == 1:
+        return given.sum(1, keepdim=True)
+    return given[:, torch.arange(in_chans) % 3] * (3 / in_chans)
+
+
+def _tensors_that_may_differ(model: SSD) -> Callable[[str], bool]:
+    new_layers: tuple[str, ...] = getattr(model.backbone, "new_layers", ())
+    prefixes = ("head.", *(f"backbone.{name}." for name in new_layers))
+    norms = tuple(f"{name}." for name, module in model.named_modules() if _may_be_norm(name, module))
+    return lambda name: name.startswith(prefixes + norms)
+
+
+def _may_be_norm(name: str, module: nn.Module) -> bool:
+    if name.rpartition(".")[2] == "norm":
+        return True
+    return not any(module.children()) and not isinstance(module, (nn.Conv2d, nn.Linear))

@@ -1,0 +1,75 @@
+"""The table of all weights, for the command line and the documentation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ssd_zoo.models.registry import get_model_weights, list_models
+from ssd_zoo.weights.entries import WeightsEnum
+
+__all__ = ["RESULTS", "list_weights", "result_columns", "weights_table"]
+
+RESULTS = ("COCO val2017", "COCO minival", "Other results")
+"""Headings of the columns of results. A minival is another part of COCO, and easier."""
+_HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
+
+
+def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
+    """Lists the weights of all detectors, each with its builder's name; those that ship in the package come first.
+
+    Args:
+        include: Shell-style patterns of builders' names.
+    """
+    builders: dict[WeightsEnum, str] = {}
+    for name in list_models(include):
+        for entry in get_model_weights(name).__members__.values():
+            # Models for clips take the weights of those for images, whose names come first.
+            builders.setdefault(entry, name)
+    return sorted(
+        ((name, entry) for entry, name in builders.items()), key=lambda row: not row[1].url.startswith("package:")
+    )
+
+
+def weights_table(include: Iterable[str] | str | None = None) -> str:
+    """Gives the table of weights in Markdown, its columns aligned.
+
+    Args:
+        include: Shell-style patterns of builders' names.
+    """
+    rows = [_HEADER, *(_row(name, entry) for name, entry in list_weights(include))]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
+    lines = [_line(row, widths) for row in rows]
+    return "\n".join([lines[0], _line(["-" * width for width in widths], widths), *lines[1:]])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+
+def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
+    meta = entry.meta
+    return (
+        entry.name,
+        name,
+        *result_columns(meta["metrics"]),
+        str(len(meta["categories"])),
+        f"{meta['num_params'] / 1e6:.2f} M",
+        f"{meta['macs'] / 1e9:.2f} G",
+        f"{meta['file_size'] / 1e6:.1f} MB" + (", ships" if entry.url.startswith("package:") else ""),
+        meta["licence"],
+        meta["origin"].partition(", ")[0].removeprefix("https://"),
+    )
+
+
+def result_columns(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Return the figures of a weights entry as the cells of three columns, `RESULTS`.
+
+    Args:
+        metrics: Per data set its figures, and under `"source"` who measured them.
+    """
+    cells: list[list[str]] = [[], [], []]
+    for data, figures in metrics.items():
+        values = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "source")
+        column = 0 if data == "COCO-val2017" else 1 if data.startswith("COCO-minival") else 2
+        cells[column].append(f"{values}{f' on {data}' if column == 2 else ''}, {figures['source']}")
+    val2017, minival, others = ("; ".join(cell) for cell in cells)
+    return val2017, minival, others

@@ -1,0 +1,206 @@
+"""Checkpoints of other projects into models that detect what the originals detect."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ssd_zoo.detector.sizes import parse_size
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.models.registry import get_model
+from ssd_zoo.weights.converters import ORIGINS
+from ssd_zoo.weights.formats.checkpoint import check_finite, check_state, read_checkpoint
+from ssd_zoo.weights.origin import Checkpoint, count_head
+from ssd_zoo.weights.tables import Match
+
+__all__ = ["OpenedCheckpoint", "load_checkpoint", "open_checkpoint"]
+
+_log = logging.getLogger("ssd_zoo")
+
+
+def load_checkpoint(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    origin: str | None = None,
+    *,
+    categories: Sequence[str] | None = None,
+    size: int | tuple[int, int] | None = None,
+) -> SSD:
+    """Make a model of another project's checkpoint.
+
+    It has the builder, the number of classes, the normalisation, the default boxes, the order of classes and the
+    thresholds that the file and its origin ask for, so that it detects what the original detects.
+
+    Args:
+        path_or_state_dict: A file of `torch.save` (nothing but tensors and plain values is unpickled), a `.safetensors`
+            file, a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a TensorFlow.js model
+            (`model.json` or its folder), or tensors by name. Training checkpoints are unwrapped.
+        origin: The project that the file is from, one of `amdegroot`, `lufficc`, `mmdet`, `nvidia`, `qfgaohao`,
+            `tensorflow`, `torchvision` and `ultraface`; by default the one that its names tell of.
+        categories: Names of the classes, background first; by default those of the origin's own models of as many
+            classes, or else "class 1" and so on.
+        size: Side, or (height, width), of the input, where the file is for another than the origin's usual one: the
+            tensors do not tell it.
+
+    Returns:
+        The model, on the CPU, in evaluation mode.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, would have to be unpickled, or is of no known origin; if tensors are
+            missing, unexpected, of a wrong shape, or not finite; if `categories` are not as many as the classes.
+    """
+    return open_checkpoint(path_or_state_dict, origin).build(categories=categories, size=size)
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A checkpoint whose origin is known.
+
+    Attributes:
+        origin: The project that it is from, one of `ORIGINS`.
+        match: What the origin's key table makes of its names.
+        state: Its tensors, by the names in the file.
+        shapes: The same, converted; of them only the shapes are there.
+    """
+
+    origin: str
+    match: Match
+    state: Mapping[str, Tensor]
+    shapes: Mapping[str, Tensor]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background counted."""
+        return count_head(self.shapes)[1]
+
+    def build(self, *, categories: Sequence[str] | None = None, size: int | tuple[int, int] | None = None) -> SSD:
+        """Build the model that detects what the original detects; see `load_checkpoint`."""
+        origin, theirs = ORIGINS[self.origin], self.match.kept()
+        # Shapes come first: nothing is computed with tensors before they are known to fit.
+        model = self._build(categories, None if size is None else parse_size(size))
+        _check_shapes(model, self.shapes, theirs)
+        check_finite({name: self.state[name] for name in theirs.values()})
+        model.load_state_dict(origin.convert(self.state, self.match))
+        if folded := folded_norms(model):
+            _log.warning(
+                "The source has %d norms folded into convolutions. The model detects as it does. Before you train it, "
+                "restore them by ssd_zoo.restore_norms(model, images), or by ssd-zoo convert --images DIR.",
+                len(folded),
+            )
+        return model.eval()
+
+    def _build(self, categories: Sequence[str] | None, size: tuple[int, int] | None) -> SSD:
+        describe = ORIGINS[self.origin].describe
+        recipe = describe(Checkpoint(self.state, self.shapes, self.match.table, size))
+        if categories is None:
+            categories = recipe.known.get(self.num_classes)
+        elif len(categories) != self.num_classes:
+            raise ValueError(
+                f"The file has {self.num_classes} classes, background counted, but there are {len(categories)} "
+                "categories; the background's name comes first."
+            )
+        names = {"num_classes": self.num_classes} if categories is None else {"categories": list(categories)}
+        of_size = {} if size is None else {"size": size}
+        return get_model(recipe.builder, weights_backbone=None, **{**recipe.arguments, **of_size, **names})
+
+
+def open_checkpoint(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], origin: str | None = None
+) -> OpenedCheckpoint:
+    """Read a checkpoint and recognise its origin.
+
+    Args:
+        path_or_state_dict: See `load_checkpoint`.
+        origin: See `load_checkpoint`.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, would have to be unpickled, or is of no known origin.
+    """
+    if isinstance(path_or_state_dict, (str, os.PathLike)):
+        state = read_checkpoint(path_or_state_dict)
+    else:
+        state = check_state(path_or_state_dict)
+    name, match = _recognise(state, origin)
+    state = {name: tensor.float() if _is_narrow(tensor) else tensor for name, tensor in state.items()}
+    shapes = ORIGINS[name].convert({name: tensor.to("meta") for name, tensor in state.items()}, match)
+    return OpenedCheckpoint(name, match, state, shapes)
+
+
+def _recognise(state: Mapping[str, Tensor], origin: str | None) -> tuple[str, Match]:
+    """Find the origin of a state dict, and match its names.
+
+    Args:
+        state: Tensors by their names.
+        origin: Where they are said to be from, to make sure of it.
+
+    Raises:
+        ValueError: If it is not the given one, or, without one given, if there are none or several.
+    """
+    if origin is not None and origin not in ORIGINS:
+        raise ValueError(f"Unknown origin {origin!r}; known are {', '.join(ORIGINS)}.")
+    matches = {name: ORIGINS[name].match(state) for name in ([origin] if origin else ORIGINS)}
+    unknown = {name: match.unknown for name, match in matches.items()}
+    fitting = [name for name, of_origin in unknown.items() if not of_origin]
+    if len(fitting) == 1:
+        return fitting[0], matches[fitting[0]]
+    if fitting:
+        raise ValueError(f"The tensors' names fit several origins, {', '.join(fitting)}: give one as origin.")
+    if origin is None and any(name.startswith("head.cls_logits.") for name in state):
+        raise ValueError(
+            "These names are ssd_zoo's own. A saved model loads by ssd_zoo.from_pretrained, a bare state dict by the "
+            "model's load_state_dict."
+        )
+    nearest = min(unknown, key=lambda name: len(unknown[name]))
+    examples = ", ".join(map(repr, unknown[nearest][:3]))
+    if origin is not None:
+        raise ValueError(
+            f"The file is not of the origin {origin!r}, or not of a detector that it is known for: "
+            f"{len(unknown[origin])} of {len(state)} names are unknown there, among them {examples}."
+        )
+    raise ValueError(
+        f"The file is of no known origin: its tensors' names fit none of {', '.join(ORIGINS)}. "
+        + (
+            f"Nearest is {nearest}, which does not know {examples}."
+            if len(unknown[nearest]) < len(state)
+            else f"They begin with {examples}."
+        )
+    )
+
+
+def _is_narrow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < 4
+
+
+def _check_shapes(model: SSD, tensors: Mapping[str, Tensor], theirs: Mapping[str, str]) -> None:
+    """Check that a model gets exactly the tensors that it has.
+
+    Args:
+        model: The model.
+        tensors: What it is to get.
+        theirs: The names that these have in the file.
+
+    Raises:
+        ValueError: Naming the tensors that are missing, unexpected, or of a wrong shape.
+    """
+    own = model.state_dict()
+    # Files from before PyTorch 0.4.1, and TensorFlow's, do not count batches.
+    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    unexpected = [theirs.get(name, name) for name in tensors if name not in own]
+    for what, names in (
+        ("lacks tensors of this model", missing),
+        ("holds tensors that it has no place for", unexpected),
+    ):
+        if names:
+            listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            raise ValueError(f"The file {what}: {len(names)} of them, {listed}.")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"Tensor {theirs.get(name, name)!r} ({name!r} here) must have shape {tuple(own[name].shape)}, "
+                f"got {tuple(tensor.shape)}."
+            )

@@ -1,0 +1,190 @@
+"""A model as a folder: `config.json`, `model.safetensors` and `README.md`, the model card.
+
+The config also stands in the header of the safetensors file, so that this file alone is the whole model, and so that a
+save that was cut off between two files leaves the old model or the new one.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import get_model_builder
+from ssd_zoo.saved.card import make_card
+from ssd_zoo.weights.config import describe
+from ssd_zoo.weights.files import write_file, write_safetensors
+from ssd_zoo.weights.formats.checkpoint import check_finite
+from ssd_zoo.weights.hub import upload_folder
+from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL, open_saved
+
+__all__ = ["from_pretrained", "push_to_hub", "save_pretrained"]
+
+CARD = "README.md"
+_REPO = re.compile(r"(hf-hub:)?[\w.-]+/[\w.-]+(@\S+)?")
+_log = logging.getLogger("ssd_zoo")
+
+
+def save_pretrained(
+    model: SSD,
+    folder: str | os.PathLike[str],
+    *,
+    licence: str | None = None,
+    trained_on: str | None = None,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    notes: str | None = None,
+) -> Path:
+    """Saves a model as a folder that `from_pretrained`, any builder's `weights` and the Hub take.
+
+    Each file is written whole or not at all. A model card that is there already is kept, unless there is something new
+    to say in it.
+
+    Args:
+        model: The model, made by a registered builder.
+        folder: Where to; made if it is not there.
+        licence: The weights' licence, by its SPDX name.
+        trained_on: Name of the training data, for the card.
+        metrics: Per data set its figures, and under `"source"` who measured them: `"published"` or `"measured"`.
+        notes: What else the card should say, in Markdown.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If no registered builder made the model, or it holds numbers that are not finite.
+        OSError: If the folder can't be written.
+    """
+    card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
+    return _save(model, Path(folder), address=str(folder), **card)
+
+
+def _save(model: SSD, folder: Path, *, address: str, metrics: Any, notes: Any, **meta: Any) -> Path:
+    meta["metrics"] = {data: dict(figures) for data, figures in (metrics or {}).items()}
+    state = _state(model)
+    check_finite(state)
+    config = {**describe(model), "meta": meta, "weights_id": _digest(state)}
+    # One line a key: default boxes are many numbers.
+    text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
+    write_safetensors(folder / MODEL, state, {"ssd_zoo": text})
+    write_file(folder / CONFIG, text.encode())
+    if any(meta.values()) or notes or not (folder / CARD).exists():
+        write_file(folder / CARD, make_card(model, address, **meta, notes=notes).encode())
+    return folder
+
+
+def _state(model: SSD) -> dict[str, Tensor]:
+    # Modules with two places in a model have their tensors twice; a safetensors file holds no tensor twice.
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in model.state_dict().items():
+        state[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return state
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in state.values():
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def from_pretrained(
+    folder_or_repo: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    num_classes: int | None = None,
+    categories: Sequence[str] | None = None,
+    **overrides: Any,
+) -> SSD:
+    """Builds a saved model again: same outputs, bit for bit, unless something is overridden.
+
+    Args:
+        folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`.
+        revision: Branch, tag or commit of the repository; by default its main branch.
+        num_classes: Another number of classes, background counted; the class head starts fresh.
+        categories: Other categories, background first; the class head keeps those that it knows by name.
+        **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
+
+    Raises:
+        FileNotFoundError: If there is no such folder, repository or revision.
+        ConnectionError: If the Hub can't be reached and the model is not in its cache.
+        PermissionError: If the repository asks for a token, or for another one.
+        TypeError: If a keyword is unknown.
+        ValueError: If what lies there was not saved by ssd_zoo, or can't be used.
+    """
+    address = os.fspath(folder_or_repo)
+    local = os.path.exists(address) or address.endswith(".safetensors") or not _REPO.fullmatch(address)
+    if not local and not address.startswith(HUB):
+        address = HUB + address
+    if revision is not None:
+        if not address.startswith(HUB):
+            raise ValueError(f"revision={revision!r}, but {address} is a folder; only the Hub has revisions.")
+        address = f"{address}@{revision}"
+    saved = open_saved(address)
+    try:
+        build = get_model_builder(saved.builder)
+    except ValueError as error:
+        raise ValueError(f"The config of {address} can't be used: {error}") from error
+    return build(weights=saved, num_classes=num_classes, categories=categories, **overrides)
+
+
+def push_to_hub(
+    model: SSD,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Add a detector",
+    create_pr: bool = False,
+    licence: str | None = None,
+    trained_on: str | None = None,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    notes: str | None = None,
+) -> str:
+    """Saves a model to a repository on the Hugging Face Hub, which is made if it is not there.
+
+    A model card that the repository has is kept, unless there is something new to say in it.
+
+    Args:
+        model: The model, made by a registered builder.
+        repo_id: `"owner/name"`.
+        revision: The branch; by default the main one.
+        private: Whether a new repository is private.
+        token: The Hub's token; by default the one that is logged in, or `HF_TOKEN`.
+        commit_message: The commit's message.
+        create_pr: Whether to open a pull request instead.
+        licence: See `save_pretrained`.
+        trained_on: See `save_pretrained`.
+        metrics: See `save_pretrained`.
+        notes: See `save_pretrained`.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ConnectionError: If the Hub can't be reached.
+        PermissionError: If the token does not allow it.
+        ValueError: If the model can't be saved, or `repo_id` is no name of a repository.
+    """
+    card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
+    with tempfile.TemporaryDirectory() as temporary:
+        return upload_folder(
+            _save(model, Path(temporary), address=repo_id, **card),
+            repo_id,
+            revision=revision,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            keep=() if any(card.values()) else (CARD,),
+        )

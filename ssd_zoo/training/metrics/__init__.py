@@ -1,0 +1,1 @@
+"""What detections are scored by: COCO's AP, Pascal VOC's, confusion."""

@@ -1,0 +1,98 @@
+"""What an evaluation goes by: the truth about each image, and what was found in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.weights.categories import list_names, match_classes
+
+__all__ = ["Record", "label_map", "make_record"]
+
+
+@dataclass
+class Record:
+    """One image's truth and detections, on the CPU, labels by the data set's categories.
+
+    Attributes:
+        image_id: What the data set calls the image, or its index.
+        boxes: Objects `(G, 4)`, xyxy.
+        labels: `(G,)`, int64.
+        area: `(G,)`, in square pixels.
+        iscrowd: `(G,)`, bool.
+        difficult: `(G,)`, bool.
+        found_boxes: Detections `(n, 4)`, xyxy.
+        found_labels: `(n,)`, int64.
+        scores: `(n,)`.
+    """
+
+    image_id: Any
+    boxes: Tensor
+    labels: Tensor
+    area: Tensor
+    iscrowd: Tensor
+    difficult: Tensor
+    found_boxes: Tensor
+    found_labels: Tensor
+    scores: Tensor
+
+
+def make_record(
+    target: Mapping[str, Any], found: Mapping[str, Tensor], labels: Tensor | None, default_id: int
+) -> Record:
+    """Puts a target and detections together.
+
+    Args:
+        target: `boxes` and `labels`; `image_id`, `area`, `iscrowd` and `difficult` where there are any.
+        found: What a detector gave.
+        labels: From `label_map`, or None where the detector's labels are the data set's.
+        default_id: The image's id if the target has none.
+    """
+    boxes = target["boxes"].as_subclass(Tensor).double().cpu().reshape(-1, 4)
+    none = torch.zeros(len(boxes), dtype=torch.bool)
+    found_labels = found["labels"].cpu().long()
+    keep = torch.ones_like(found_labels, dtype=torch.bool)
+    if labels is not None:
+        found_labels = labels[found_labels]
+        keep = found_labels > 0
+    return Record(
+        image_id=_number(target.get("image_id", default_id)),
+        boxes=boxes,
+        labels=target["labels"].as_subclass(Tensor).long().cpu(),
+        area=(target["area"].double().cpu() if "area" in target else (boxes[:, 2:] - boxes[:, :2]).prod(1)),
+        iscrowd=target["iscrowd"].bool().cpu() if "iscrowd" in target else none,
+        difficult=target["difficult"].bool().cpu() if "difficult" in target else none,
+        found_boxes=found["boxes"].double().cpu()[keep],
+        found_labels=found_labels[keep],
+        scores=found["scores"].double().cpu()[keep],
+    )
+
+
+def _number(image_id: Any) -> Any:
+    return image_id.item() if isinstance(image_id, Tensor) else image_id
+
+
+def label_map(of_model: Sequence[str], of_data: Sequence[str]) -> Tensor | None:
+    """Map a model's labels to the data set's by the names of the classes; see `match_classes`.
+
+    Args:
+        of_model: The model's categories, background first.
+        of_data: The data set's.
+
+    Returns:
+        `(C,)`, 0 for classes that the data set lacks; None where both lists are the same.
+
+    Raises:
+        ValueError: If they share no class.
+    """
+    if list(of_model[1:]) == list(of_data[1:]):
+        return None
+    matched = match_classes(of_model, of_data)
+    if not matched:
+        raise ValueError(
+            f"The model knows none of the data set's classes: it has {list_names(of_model[1:], 20)}; the data set has "
+            f"{list_names(of_data[1:], 20)}."
+        )
+    return torch.tensor([matched.get(label, 0) for label in range(len(of_model))])

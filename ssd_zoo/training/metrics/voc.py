@@ -1,0 +1,86 @@
+"""Pascal VOC's average precision, by the rules of its development kit (`VOCevaldet.m`).
+
+A detection counts as right where it overlaps an object of its class by at least half, unless a better detection found
+that object before; one that overlaps a difficult object most is neither right nor wrong. faster-coco-eval knows COCO's
+rules only, in which a detection may take its second best object.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ssd_zoo.training.metrics.records import Record
+
+__all__ = ["area_under", "eleven_points", "precision_recall", "voc_scores"]
+
+
+def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh: float = 0.5) -> dict[str, list[float]]:
+    """Gives the average precisions of each class that has objects.
+
+    Args:
+        records: One an image.
+        categories: Names of the classes, background first.
+        iou_thresh: Least overlap of a right detection.
+
+    Returns:
+        Per class the area under its curve, as VOC counts since 2010, and the mean of eleven points, as until 2009.
+    """
+    scores = {}
+    for label, name in enumerate(categories):
+        curve = precision_recall(records, label, iou_thresh) if label else None
+        if curve is not None:
+            scores[name] = [area_under(*curve), eleven_points(*curve)]
+    return scores
+
+
+def precision_recall(records: Sequence[Record], label: int, iou_thresh: float = 0.5) -> tuple[Tensor, Tensor] | None:
+    """Gives precision and recall, each `(n,)`, after every detection of a class in falling order of score.
+
+    Difficult objects are not counted, nor are crowds. The result is None if there are no others.
+    """
+    num_objects, scores, verdicts = 0, [], []
+    for record in records:
+        of_class = record.labels == label
+        ignored = (record.difficult | record.iscrowd)[of_class]
+        num_objects += int((~ignored).sum())
+        found = record.found_labels == label
+        order = record.scores[found].argsort(descending=True, stable=True)
+        scores.append(record.scores[found][order])
+        verdicts.append(_judge(record.found_boxes[found][order], record.boxes[of_class], ignored, iou_thresh))
+    if num_objects == 0:
+        return None
+    order = torch.cat(scores).argsort(descending=True, stable=True)
+    verdict = torch.cat(verdicts)[order]
+    right, wrong = (verdict == 1).cumsum(0), (verdict == -1).cumsum(0)
+    return right / (right + wrong).clamp(min=1), right / num_objects
+
+
+def _judge(boxes: Tensor, objects: Tensor, ignored: Tensor, iou_thresh: float) -> Tensor:
+    """Gives for detections `(n, 4)`, the best first, 1 if right, -1 if wrong, 0 if not to be counted."""
+    verdict = torch.full((len(boxes),), -1)
+    if len(objects) == 0 or len(boxes) == 0:
+        return verdict
+    best, which = box_iou(boxes, objects).max(1)
+    taken = torch.zeros(len(objects), dtype=torch.bool)
+    for i, k in enumerate(which.tolist()):
+        if best[i] >= iou_thresh:
+            verdict[i] = 0 if ignored[k] else -1 if taken[k] else 1
+            taken[k] = True
+    return verdict
+
+
+def area_under(precision: Tensor, recall: Tensor) -> float:
+    """Gives the area under the curve, its precision made to fall with recall."""
+    precision, recall = precision.double(), recall.double()
+    envelope = torch.cat([precision, precision.new_zeros(1)]).flip(0).cummax(0).values.flip(0)[:-1]
+    steps = recall.diff(prepend=recall.new_zeros(1))
+    return float((steps * envelope).sum())
+
+
+def eleven_points(precision: Tensor, recall: Tensor) -> float:
+    """Gives the mean of the best precisions at recalls of at least 0, .1, …, 1."""
+    # Counted in tenths, as a sum of .1 falls short of what it stands for.
+    at_least = [precision[recall * 10 >= point - 1e-6] for point in range(11)]
+    return sum(float(values.max()) if len(values) else 0.0 for values in at_least) / 11

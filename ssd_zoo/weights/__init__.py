@@ -1,0 +1,1 @@
+"""Trained weights: what there is, and how it is read."""

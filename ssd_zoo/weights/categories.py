@@ -1,0 +1,97 @@
+"""Names of classes: COCO's and Pascal VOC's, and which names in two lists mean the same class.
+
+Data sets write one class in several ways: COCO says "airplane" and "dining table", Pascal VOC "aeroplane" and
+"diningtable". Evaluation and fine-tuning compare names by `match_classes` alone.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+import torchvision
+
+__all__ = [
+    "COCO80_CATEGORIES",
+    "COCO_CATEGORIES",
+    "VOC_CATEGORIES",
+    "is_background",
+    "list_names",
+    "match_classes",
+]
+
+COCO_CATEGORIES: list[str] = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1.meta["categories"]
+"""The 91 names of COCO's category ids, background first; ten of the ids are unused ("N/A")."""
+
+COCO80_CATEGORIES: list[str] = [name for name in COCO_CATEGORIES if name != "N/A"]
+"""The background and the 80 names that COCO uses, in the order of their ids."""
+
+VOC_CATEGORIES: list[str] = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
+"""The background and the 20 names of Pascal VOC, in VOC's own order."""
+
+# Pascal VOC's names that COCO writes otherwise, and two common spellings.
+_SYNONYMS = {
+    "aeroplane": "airplane",
+    "cellphone": "cell phone",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tv monitor": "tv",
+    "tvmonitor": "tv",
+}
+
+
+def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
+    """Map labels to the labels of the same class in another list.
+
+    Names are compared three times: as written, then without regard to case, space, hyphens and underscores, then with
+    the synonyms of COCO and Pascal VOC. An earlier match holds. Where one name fits several others, none of them is
+    matched: two categories of one list are never merged. "N/A", COCO's name of unused ids, matches nothing.
+
+    Args:
+        categories: Names of classes, background first.
+        known: The names in the other list, background first.
+
+    Returns:
+        Labels of `known` by labels of `categories`, without the background's.
+
+    Example:
+        >>> match_classes(["background", "Sofa", "robot", "dining_table"], ["background", "dining table", "couch"])
+        {1: 2, 3: 1}
+    """
+    matched: dict[int, int] = {}
+    for spelling in (str, _fold, _canonical):
+        left, right = _by_name(categories, spelling, matched), _by_name(known, spelling, matched.values())
+        for name in left.keys() & right.keys():
+            if len(left[name]) == len(right[name]) == 1:
+                matched[left[name][0]] = right[name][0]
+    return dict(sorted(matched.items()))
+
+
+def is_background(name: str) -> bool:
+    """Return whether a name is one of the background's: "background", "__background__" or "bg", in any case."""
+    return name.strip(" _").casefold() in ("background", "bg")
+
+
+def list_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, separated by commas, and an ellipsis for the others."""
+    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
+
+
+def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collection[int]) -> dict[str, list[int]]:
+    """Group the labels that are not matched yet by their names in a spelling."""
+    labels = defaultdict(list)
+    for label, name in enumerate(names):
+        if label > 0 and label not in done and name.strip().casefold() != "n/a":
+            labels[spelling(name)].append(label)
+    return labels
+
+
+def _fold(name: str) -> str:
+    # Only between letters or digits: "-5" is not "5".
+    return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", name.strip().casefold())
+
+
+def _canonical(name: str) -> str:
+    folded = _fold(name)
+    return _SYNONYMS.get(folded, folded)

@@ -1,0 +1,65 @@
+"""What the key tables of several origins' MobileNets have in common."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ssd_zoo.weights.tables import Table
+
+__all__ = ["conv_norm", "fold_biases", "mobilenet_v2"]
+
+
+def conv_norm(conv: str, norm: str, ours: str) -> Table:
+    """Gives the rows of a convolution and its norm.
+
+    Args:
+        conv: Pattern of the convolution's name.
+        norm: Pattern of the norm's name.
+        ours: The name of our `ConvNormAct`; it may refer to groups of both patterns.
+    """
+    return [
+        (rf"{conv}\.(?P<leaf>weight|bias)", rf"{ours}.conv.\g<leaf>"),
+        (rf"{norm}\.(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)", rf"{ours}.norm.\g<leaf>"),
+    ]
+
+
+def mobilenet_v2(theirs: str = "", ours: str = "") -> Table:
+    """Gives the rows of torchvision's MobileNetV2, which lufficc/SSD has taken over.
+
+    Args:
+        theirs: Pattern that comes before their names.
+        ours: What comes before ours.
+    """
+    layers = [
+        (r"features\.0", r"\.0", r"\.1", "stem"),
+        (r"features\.1\.conv", r"\.0\.0", r"\.0\.1", "blocks.0.depthwise"),
+        (r"features\.1\.conv", r"\.1", r"\.2", "blocks.0.project"),
+        (r"features\.18", r"\.0", r"\.1", "last"),
+    ]
+    for i in range(2, 18):
+        layers += [
+            (rf"features\.{i}\.conv", r"\.0\.0", r"\.0\.1", f"blocks.{i - 1}.expand"),
+            (rf"features\.{i}\.conv", r"\.1\.0", r"\.1\.1", f"blocks.{i - 1}.depthwise"),
+            (rf"features\.{i}\.conv", r"\.2", r"\.3", f"blocks.{i - 1}.project"),
+        ]
+    return [
+        row
+        for layer, conv, norm, name in layers
+        for row in conv_norm(theirs + layer + conv, theirs + layer + norm, ours + name)
+    ]
+
+
+def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Takes the biases of convolutions before norms into the norms' running means: there they have the same effect.
+
+    Our convolutions before norms have none, since a norm takes off whatever they add.
+
+    Args:
+        state: Tensors by our names.
+    """
+    folded = dict(state)
+    for name in state:
+        mean = name.removesuffix("conv.bias") + "norm.running_mean"
+        if name.endswith("conv.bias") and mean in state and state[mean].shape == state[name].shape:
+            folded[mean] = state[mean] - folded.pop(name)
+    return folded

@@ -1,0 +1,111 @@
+"""Names of the TensorFlow Object Detection API's FPNLite in TensorFlow.js files, which have their norms folded away."""
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.weights.tables import Table
+
+__all__ = ["FPNLITE", "FPNLITE_MARK", "split_levels"]
+
+_EXTRACTOR = "StatefulPartitionedCall/ssd_mobile_net_v2fpn_keras_feature_extractor"
+_PREDICTOR = "StatefulPartitionedCall/WeightSharedConvolutionalBoxPredictor"
+_PYRAMID = f"{_EXTRACTOR}/FeatureMaps/top_down"
+_LEVELS = 5
+
+# A layer is called once a level, and each call has copies of its tensors.
+_CALLS = [(level, f"_{level}" if level else "") for level in range(_LEVELS)]
+_LATER_CALL = r"(_\d)"
+
+
+def _norm_convs(theirs: str, ours: str) -> Table:
+    return [(f"{theirs}_weights", f"{ours}.conv.weight"), (f"{theirs}_bn_offset", f"{ours}.norm.bias")]
+
+
+def _separable(theirs: str, ours: str) -> Table:
+    return [
+        (f"{theirs}_depthwise_conv/separable_conv2d/ReadVariableOp", f"{ours}.conv.depthwise.weight"),
+        (f"{theirs}_depthwise_conv/separable_conv2d_weights", f"{ours}.conv.pointwise.weight"),
+        (f"{theirs}_depthwise_conv/separable_conv2d_bn_offset", f"{ours}.norm.bias"),
+    ]
+
+
+def _predictor(theirs: str, ours: str) -> Table:
+    return [
+        (f"{_PREDICTOR}/{theirs}/separable_conv2d/ReadVariableOp", f"head.{ours}.0.conv.depthwise.weight"),
+        (f"{_PREDICTOR}/{theirs}/separable_conv2d/ReadVariableOp_1", f"head.{ours}.0.conv.pointwise.weight"),
+        (f"{_PREDICTOR}/{theirs}/BiasAdd/ReadVariableOp", f"head.{ours}.0.conv.pointwise.bias"),
+        (rf"{_PREDICTOR}/{theirs}/(separable_conv2d|BiasAdd){_LATER_CALL}/ReadVariableOp(_1)?", ""),
+    ]
+
+
+_CONV = rf"{_PREDICTOR}/PredictionTower/conv2d_(\d)/separable_conv2d"
+FPNLITE_MARK = f"{_EXTRACTOR}/model/Conv1/Conv2D_weights"
+FPNLITE: Table = [
+    *_norm_convs(f"{_EXTRACTOR}/model/Conv1/Conv2D", "backbone.stem"),
+    *_norm_convs(rf"{_EXTRACTOR}/model/expanded_conv_(depthwise|project)/\w+?", r"backbone.blocks.0.\1"),
+    *_norm_convs(rf"{_EXTRACTOR}/model/block_(\d+)_(expand|depthwise|project)/\w+?", r"backbone.blocks.\1.\2"),
+    *_norm_convs(f"{_EXTRACTOR}/model/Conv_1/Conv2D", "backbone.last"),
+    *(
+        (f"{_PYRAMID}/projection_{i + 1}/{operation}/ReadVariableOp", f"backbone.pyramid.projections.{i}.{leaf}")
+        for i in range(3)
+        for operation, leaf in (("Conv2D", "weight"), ("BiasAdd", "bias"))
+    ),
+    *(
+        row
+        for i in range(2)
+        for row in (
+            *_separable(f"{_PYRAMID}/smoothing_{i + 1}", f"backbone.pyramid.smoothings.{i}"),
+            *_separable(f"{_EXTRACTOR}/bottom_up_Conv2d_{i + 20}", f"backbone.pyramid.coarser.{i}"),
+        )
+    ),
+    (f"{_CONV}/ReadVariableOp", r"head.tower.convs.\1.depthwise.weight"),
+    (f"{_CONV}{_LATER_CALL}/ReadVariableOp", ""),
+    *((f"{_CONV}{call}_weights", rf"head.tower.convs.\1.pointwise.weight/{level}") for level, call in _CALLS),
+    *((f"{_CONV}{call}_bn_offset", rf"head.tower.norms.{level}.\1.bias") for level, call in _CALLS),
+    *_predictor("WeightSharedConvolutionalClassHead/ClassPredictor", "cls_logits"),
+    *_predictor("WeightSharedConvolutionalBoxHead/BoxPredictor", "bbox_regression"),
+    # The graph's other constants: shapes, thresholds, default boxes.
+    (rf"(?!{_EXTRACTOR}/|{_PREDICTOR}/).*|.*/shape", ""),
+]
+
+
+def split_levels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Split the kernels that each level of FPNLite has of its own into shared kernels and norms.
+
+    Args:
+        tensors: Tensors by the names of `FPNLITE`; of another model, which are returned as they are.
+
+    Raises:
+        ValueError: If a level is missing, or has a kernel of another shape.
+    """
+    shared = dict.fromkeys(name.partition("/")[0] for name in tensors if "/" in name)
+    for name in shared:
+        levels = [f"{name}/{level}" for level in range(_LEVELS)]
+        kernels = [tensors.pop(level) for level in levels if level in tensors]
+        if len(kernels) < _LEVELS or len({kernel.shape for kernel in kernels}) > 1:
+            raise ValueError(f"The file must have {name!r} for each of {_LEVELS} levels, all of the same shape.")
+        tensors[name], gains = _split_kernels(torch.stack(kernels))
+        conv = name.split(".")[3]
+        tensors.update({f"head.tower.norms.{level}.{conv}.weight": gains[level] for level in range(_LEVELS)})
+    return tensors
+
+
+def _split_kernels(kernels: Tensor) -> tuple[Tensor, Tensor]:
+    """Split the kernels of all levels into a shared one and gains.
+
+    A level's kernel is the shared one times the gain of the level's norm in each output channel: a matrix of rank 1,
+    whose factors a singular value decomposition gives. Where kernels were quantised, it gives the nearest such matrix.
+
+    Args:
+        kernels: `(levels, channels out, channels in, height, width)`.
+
+    Returns:
+        The shared kernel `(channels out, channels in, height, width)`, and gains `(levels, channels out)`, whose
+        mean square in a channel is 1 and whose sum is not negative.
+    """
+    of_channels = kernels.transpose(0, 1).flatten(2).double()
+    left, singular, right = torch.linalg.svd(of_channels, full_matrices=False)
+    scale = len(kernels) ** 0.5 * torch.where(left[..., 0].sum(1) < 0, -1.0, 1.0)
+    gains = left[..., 0].T * scale
+    shared = right[:, 0] * (singular[:, 0] / scale).unsqueeze(1)
+    return shared.to(kernels.dtype).reshape(kernels.shape[1:]), gains.to(kernels.dtype)

@@ -1,0 +1,65 @@
+"""Weights of timm's classifiers, for backbones of the same names here.
+
+VGG-16, ResNets and MobileNetV2 compute the same here and there. timm's MobileNetV3 has an eps of 1e-5 in its norms,
+torchvision's 1e-3, which `ssdlite320_mobilenet_v3_large` takes over: with timm's weights pass
+`norm_layer=partial(BatchNorm2d, eps=1e-5)` for the same numbers.
+"""
+
+from collections.abc import Sequence
+
+from ssd_zoo.weights.converters._mobilenet import conv_norm
+from ssd_zoo.weights.origin import Origin
+from ssd_zoo.weights.tables import Table, Tables
+
+__all__ = ["ORIGIN"]
+
+# The linear layers belong to the classifier.
+_VGG16 = [(r"features\.(\d+)\.(weight|bias)", r"features.\1.\2"), (r"(pre_logits|head)\..*", "")]
+_RESNET = [(r"((conv1|bn1|layer\d)\..*)", r"\1"), (r"fc\..*", "")]
+
+
+def _blocks(stages: Sequence[int]) -> Table:
+    """Gives the rows of the blocks, which are counted within stages there and throughout here.
+
+    Args:
+        stages: The number of blocks of each stage.
+    """
+    # The first block does not expand, and names its convolutions otherwise.
+    layers = [
+        (r"blocks\.0\.0", "conv_dw", "bn1", "blocks.0.depthwise"),
+        (r"blocks\.0\.0", "conv_pw", "bn2", "blocks.0.project"),
+    ]
+    squeezes = []
+    places = [(stage, i) for stage, blocks in enumerate(stages) for i in range(blocks)]
+    for ours, (stage, i) in enumerate(places[1:], start=1):
+        theirs = rf"blocks\.{stage}\.{i}"
+        layers += [
+            (theirs, "conv_pw", "bn1", f"blocks.{ours}.expand"),
+            (theirs, "conv_dw", "bn2", f"blocks.{ours}.depthwise"),
+            (theirs, "conv_pwl", "bn3", f"blocks.{ours}.project"),
+        ]
+        squeezes += [
+            (rf"{theirs}\.se\.conv_reduce\.(weight|bias)", rf"blocks.{ours}.squeeze.fc1.\1"),
+            (rf"{theirs}\.se\.conv_expand\.(weight|bias)", rf"blocks.{ours}.squeeze.fc2.\1"),
+        ]
+    rows = [
+        row for block, conv, norm, ours in layers for row in conv_norm(rf"{block}\.{conv}", rf"{block}\.{norm}", ours)
+    ]
+    return [*conv_norm("conv_stem", "bn1", "stem"), *rows, *squeezes]
+
+
+_MOBILENET_V2 = [*_blocks([1, 2, 3, 4, 3, 3, 1]), *conv_norm("conv_head", "bn2", "last"), (r"classifier\..*", "")]
+_MOBILENET_V3 = [
+    *_blocks([1, 2, 3, 4, 2, 3]),
+    *conv_norm(r"blocks\.6\.0\.conv", r"blocks\.6\.0\.bn1", "last"),
+    (r"(conv_head|classifier)\..*", ""),
+]
+_TABLES: Tables = [
+    ("features.0.weight", _VGG16),
+    ("layer1.0.conv1.weight", _RESNET),
+    ("blocks.6.0.conv.weight", _MOBILENET_V3),
+    (None, _MOBILENET_V2),
+]
+
+
+ORIGIN = Origin(_TABLES)

@@ -1,0 +1,1 @@
+"""Tensors by name out of files of other projects; one file a format."""

@@ -1,0 +1,118 @@
+"""Checkpoint files into tensors by name, without running anything that a file holds."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssd_zoo.weights.formats.frozen_graph import read_constants
+from ssd_zoo.weights.formats.kinds import explain_refusal, name_other_kind
+from ssd_zoo.weights.formats.tfjs import read_tfjs
+from ssd_zoo.weights.formats.tflite import read_tflite
+from ssd_zoo.weights.tables import unwrap
+
+__all__ = ["check_finite", "check_state", "read_checkpoint"]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Reads the tensors of a checkpoint, under the names that they have there.
+
+    Args:
+        path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a
+            TensorFlow.js model (its `model.json` or folder), or else what `torch.save` wrote: a state dict, or a
+            training checkpoint that holds one.
+
+    Returns:
+        Tensors on the CPU; of a graph all its numeric constants.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
+    """
+    file = Path(path)
+    if file.suffix == ".json" or (file / "model.json").is_file():
+        return read_tfjs(file)
+    if file.is_dir():
+        raise IsADirectoryError(
+            f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."
+        )
+    # What is missing or not readable says so itself.
+    other = name_other_kind(file)
+    if other is not None:
+        raise ValueError(f"{file} {other}.")
+    if file.suffix == ".pb":
+        return read_constants(file)
+    if file.suffix == ".tflite":
+        return read_tflite(file)
+    if file.suffix == ".safetensors":
+        return check_state(_read_safetensors(file), source=str(file))
+    return check_state(_read_pickle(file), source=str(file))
+
+
+def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str, Tensor]:
+    """Takes the tensors out of a checkpoint and makes sure that they are tensors.
+
+    Args:
+        checkpoint: A state dict, or a training checkpoint that holds one.
+        source: What messages call it.
+
+    Raises:
+        ValueError: If it holds no state dict.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{source} is of type {type(checkpoint).__name__}, not a state dict of tensors by name.")
+    state = unwrap(checkpoint)
+    if not state:
+        raise ValueError(f"{source} holds no tensors.")
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"{source} holds {name!r} of type {type(tensor).__name__}, but a state dict holds tensors only; "
+                "a training checkpoint has it under 'model', 'state_dict' or 'ema'."
+            )
+        dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+        if not dense or tensor.is_complex():
+            raise ValueError(
+                f"{source} holds {name!r}, a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; only dense "
+                "ones of real numbers load."
+            )
+    return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Makes sure that no tensor holds NaN or infinity.
+
+    Raises:
+        ValueError: Naming the first tensor that does.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            bad = (~tensor.isfinite()).sum().item()
+            raise ValueError(
+                f"Tensor {name!r} holds {bad} numbers of {tensor.numel()} that are NaN or infinite: "
+                "the training has diverged, or the file is damaged."
+            )
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is no whole safetensors file: {error}.") from error
+
+
+def _read_pickle(file: Path) -> Any:
+    try:
+        # PyTorch warns of what it reads; what is refused of it is refused by `check_state`.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    # Damaged files fail in many ways, wherever the damage lies.
+    except Exception as error:
+        raise ValueError(f"{file} {explain_refusal(file, error)}.") from error

@@ -1,0 +1,214 @@
+"""The Hugging Face Hub, through its own client: fetching models, fetching parts of files, uploading."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssd_zoo.weights.files import LARGEST_HEADER, home, replacing
+
+__all__ = ["fetch_model", "fetch_tensors", "upload_folder"]
+
+_CHUNK = 8 * 2**20
+# What the client reads beyond what it is asked for: as much as holds a header.
+_AHEAD = 2**16
+_TRIES = 3
+_TRANSPORTS = ("requests", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
+
+
+def fetch_model(repo: str, files: Sequence[str]) -> Path:
+    """Downloads files of one commit, or finds them in the Hub's cache.
+
+    Args:
+        repo: `owner/name@revision`; the revision is the main branch if it is left out. Files of a full commit hash
+            that are in the cache need no request.
+        files: Their names.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        FileNotFoundError: If there is no such repository, revision or file.
+        ConnectionError: If the Hub can't be reached and the files are not in the cache.
+        PermissionError: If the repository asks for a token, or for another one.
+    """
+    from huggingface_hub import hf_hub_download
+
+    name, _, revision = repo.partition("@")
+
+    def fetch() -> Path:
+        first, *others = files
+        folder = Path(hf_hub_download(name, first, revision=revision or None)).parent
+        for file in others:
+            # The branch may have moved on since; all files are of the first one's commit.
+            hf_hub_download(name, file, revision=folder.name)
+        return folder
+
+    with _explained(name, revision):
+        for _ in range(_TRIES - 1):
+            try:
+                return fetch()
+            except Exception as error:
+                if not _broke_off(error):
+                    raise
+        return fetch()
+
+
+def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True) -> Path:
+    """Downloads those tensors of a repository's `model.safetensors` with certain names, and only those.
+
+    Args:
+        repo: `owner/name@revision`.
+        prefixes: What the names begin with.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        A safetensors file of these tensors in `SSD_ZOO_HOME`, which is made once.
+
+    Raises:
+        FileNotFoundError: If there is no such repository, revision or file.
+        ConnectionError: If the Hub can't be reached and the file has not been made yet.
+        PermissionError: If the repository asks for a token, or for another one.
+        ValueError: If the file is no safetensors file, or has no such tensors.
+    """
+    name, _, revision = repo.partition("@")
+    key = hashlib.sha256(f"{repo} {prefixes}".encode()).hexdigest()[:8]
+    kept = home() / f"{name.replace('/', '--')}-{key}.safetensors"
+    if not kept.exists():
+        from huggingface_hub import HfFileSystem
+
+        with (
+            _explained(name, revision),
+            HfFileSystem(skip_instance_cache=True).open(
+                f"{name}/model.safetensors", revision=revision or None, block_size=_AHEAD
+            ) as source,
+        ):
+            _copy_tensors(source, kept, prefixes, what=name, progress=progress)
+    return kept
+
+
+def _copy_tensors(source: Any, kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:
+    """Copies tensors from one safetensors file into another, by the format that its README describes.
+
+    Eight bytes tell the length of a JSON header; the header tells where each tensor's bytes lie behind it.
+    """
+    from tqdm import tqdm
+
+    length = int.from_bytes(source.read(8), "little")
+    if length > min(LARGEST_HEADER, source.size - 8):
+        raise ValueError(f"model.safetensors of {what} is no safetensors file: its header has {length} bytes.")
+    header = json.loads(source.read(length))
+    wanted = {name: entry for name, entry in header.items() if name.startswith(prefixes) and name != "__metadata__"}
+    if not wanted:
+        raise ValueError(f"{what} has no tensors {', '.join(prefixes)}; it has {', '.join(list(header)[:5])}, …")
+    moved, end = {}, 0
+    for name, entry in wanted.items():
+        start, stop = entry["data_offsets"]
+        moved[name] = {**entry, "data_offsets": [end, end + stop - start]}
+        end += stop - start
+    text = json.dumps(moved).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(kept) as target, tqdm(total=end, unit="B", unit_scale=True, desc=what, disable=not progress) as bar:
+        target.write(len(text).to_bytes(8, "little") + text)
+        for entry in wanted.values():
+            start, stop = entry["data_offsets"]
+            source.seek(8 + length + start)
+            while stop > start:
+                chunk = source.read(min(_CHUNK, stop - start))
+                if not chunk:
+                    raise ValueError(f"model.safetensors of {what} is cut off.")
+                target.write(chunk)
+                start += len(chunk)
+                bar.update(len(chunk))
+
+
+def upload_folder(
+    folder: Path,
+    repo: str,
+    *,
+    revision: str | None,
+    private: bool | None,
+    token: str | None,
+    commit_message: str,
+    create_pr: bool,
+    keep: Sequence[str],
+) -> str:
+    """Uploads a folder's files in one commit to a repository, which is made if it is not there.
+
+    Args:
+        folder: The folder.
+        repo: `owner/name`.
+        revision: The branch; by default the main one.
+        private: Whether a new repository is private.
+        token: The Hub's token.
+        commit_message: The commit's message.
+        create_pr: Whether to open a pull request instead.
+        keep: Files that are not replaced where the repository has them.
+
+    Returns:
+        Address of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    with _explained(repo, revision):
+        api = HfApi(token=token)
+        api.create_repo(repo, private=private, exist_ok=True)
+        if revision is not None and not create_pr:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        kept = [file for file in keep if api.file_exists(repo, file, revision=revision)]
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            ignore_patterns=kept,
+        )
+        return commit.commit_url
+
+
+@contextlib.contextmanager
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
+    """Turns the client's errors into Python's own, with a way out."""
+    from huggingface_hub import errors
+
+    login = "Log in by `hf auth login`, or set HF_TOKEN."
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ValueError(f"{repo!r} is no name of a repository, which is 'owner/name': {_line(error)}") from error
+    except errors.GatedRepoError as error:
+        raise PermissionError(f"{repo} is gated: ask for access on its page on the Hub. {login}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"The Hub has no repository {repo}, or it is private. {login}") from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repo} has no revision {revision!r}.") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise ConnectionError(
+            f"{repo} is not in the Hub's cache, and the Hub can't be reached: {_line(error.__cause__ or error)} "
+            "Fetch it once with a network, or give the path of a folder."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise FileNotFoundError(f"{repo} was not saved by ssd_zoo: {_line(error)}") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            raise PermissionError(f"The Hub refuses the token for {repo}: {_line(error)} {login}") from error
+        raise ConnectionError(f"The Hub failed on {repo}: {_line(error)}") from error
+    except Exception as error:
+        if _broke_off(error):
+            raise ConnectionError(
+                f"The connection to the Hub broke off at {repo}: {_line(error)} Try again."
+            ) from error
+        raise
+
+
+def _broke_off(error: Exception) -> bool:
+    # The client's transport is requests or httpx, by its version, and their errors share no base.
+    return type(error).__module__.partition(".")[0] in _TRANSPORTS
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

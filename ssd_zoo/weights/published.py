@@ -1,0 +1,147 @@
+"""Entries of the weights that projects have published: where they lie, and the origin's settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torchvision
+
+from ssd_zoo.weights.entries import Weights, detection_transforms
+from ssd_zoo.weights.settings import LUFFICC, MMDET
+
+__all__ = [
+    "lufficc_weights",
+    "mmdet_weights",
+    "timm_weights",
+    "torchvision_weights",
+]
+
+_RELEASES = "https://github.com/lufficc/SSD/releases/download/1.2"
+_OPENMMLAB = "https://download.openmmlab.com/mmdetection/v2.0/ssd"
+
+
+def lufficc_weights(
+    file: str,
+    categories: Sequence[str],
+    *,
+    num_params: int,
+    macs: float,
+    file_size: float,
+    metrics: Mapping[str, Mapping[str, Any]],
+    config: str | None = None,
+    default_boxes: Mapping[str, Any] | None = None,
+) -> Weights:
+    """Makes the entry of one file of lufficc/SSD's release 1.2.
+
+    Args:
+        file: Its name, without the suffix.
+        categories: Names of the classes, background first.
+        num_params: Number of parameters.
+        macs: Multiply–adds of one image.
+        file_size: Bytes of the safetensors file that is kept.
+        metrics: Per data set its published figures.
+        config: Name of the configuration, where it is not the file's.
+        default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
+    """
+    return Weights(
+        url=f"{_RELEASES}/{file}.pth",
+        transforms=detection_transforms,
+        layout="lufficc",
+        settings=_with_boxes(LUFFICC, default_boxes),
+        meta={
+            "num_params": num_params,
+            "macs": macs,
+            "file_size": file_size,
+            "categories": list(categories),
+            "licence": "MIT",
+            "origin": "https://github.com/lufficc/SSD",
+            "recipe": f"https://github.com/lufficc/SSD/blob/master/configs/{config or file}.yaml",
+            "metrics": {data: {**figures, "source": "published"} for data, figures in metrics.items()},
+        },
+    )
+
+
+def mmdet_weights(
+    file: str,
+    categories: Sequence[str],
+    *,
+    config: str,
+    num_params: int,
+    macs: float,
+    file_size: float,
+    metrics: Mapping[str, Mapping[str, Any]],
+    default_boxes: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Weights:
+    """Makes the entry of one file of MMDetection's model zoo.
+
+    Args:
+        file: Its path among the SSDs.
+        categories: Names of the classes, background first.
+        config: Name of the configuration.
+        num_params: Number of parameters.
+        macs: Multiply–adds of one image.
+        file_size: Bytes of the safetensors file that is kept.
+        metrics: Per data set its published figures.
+        default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
+        **settings: Keywords of `SSD` that differ from those of mmdet's SSD300.
+    """
+    return Weights(
+        url=f"{_OPENMMLAB}/{file}",
+        transforms=detection_transforms,
+        layout="mmdet",
+        settings={**_with_boxes(MMDET, default_boxes), **settings},
+        meta={
+            "num_params": num_params,
+            "macs": macs,
+            "file_size": file_size,
+            "categories": list(categories),
+            "licence": "Apache-2.0",
+            "origin": "https://github.com/open-mmlab/mmdetection",
+            "recipe": f"https://github.com/open-mmlab/mmdetection/blob/v3.3.0/configs/ssd/{config}.py",
+            "metrics": {data: {**figures, "source": "published"} for data, figures in metrics.items()},
+        },
+    )
+
+
+def _with_boxes(settings: Mapping[str, Any], default_boxes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**settings, "default_boxes": {**settings["default_boxes"], **(default_boxes or {})}}
+
+
+def timm_weights(name: str, *prefixes: str, num_params: int, licence: str = "BSD-3-Clause", **settings: Any) -> Weights:
+    """Makes the entry of a classifier that timm keeps on the Hub, of which a backbone needs a part.
+
+    Args:
+        name: timm's name, with the weights' tag.
+        *prefixes: What the names of the needed tensors begin with.
+        num_params: Number of their parameters.
+        licence: Their licence.
+        **settings: Keywords of `SSD` that differ from the builder's.
+    """
+    return Weights(
+        url=f"hf-hub:timm/{name}",
+        transforms=detection_transforms,
+        layout="timm",
+        prefixes=prefixes,
+        settings=settings,
+        meta={"num_params": num_params, "licence": licence, "origin": f"timm, {name}"},
+    )
+
+
+def torchvision_weights(theirs: torchvision.models.WeightsEnum, *, num_params: int) -> Weights:
+    """Makes the entry of one of torchvision's classifiers.
+
+    Args:
+        theirs: torchvision's own entry.
+        num_params: Number of the backbone's parameters.
+    """
+    return Weights(
+        url=theirs.url,
+        transforms=detection_transforms,
+        layout="torchvision",
+        meta={
+            "num_params": num_params,
+            "licence": "BSD-3-Clause",
+            "origin": f"torchvision, {theirs}",
+            "recipe": theirs.meta["recipe"],
+        },
+    )

@@ -1,0 +1,127 @@
+"""Reading the weights that enums and saved models name.
+
+A checkpoint of another origin is downloaded, checked and converted once; what is kept is a safetensors file of our own
+names.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.weights.converters import LAYOUTS
+from ssd_zoo.weights.files import home, read_safetensors, write_safetensors
+from ssd_zoo.weights.formats.checkpoint import check_finite, read_checkpoint
+from ssd_zoo.weights.hub import fetch_model, fetch_tensors
+
+if TYPE_CHECKING:
+    from ssd_zoo.weights.entries import Weights
+
+__all__ = ["read_weights"]
+
+# Rises with every change of a converter, so that what an older one made is made anew.
+_CONVERSION = "1"
+
+
+def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]:
+    """Reads a weights entry, from the package, a file, the Hub or by download, and gives its tensors our names.
+
+    Args:
+        weights: The entry.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        Tensors by name, in float32 where they are stored in half precision.
+
+    Raises:
+        ConnectionError: If the file can't be downloaded; the message says where to put it by hand.
+        ValueError: If the file is damaged or is not the one that the entry names, if its tensors are not of the
+            origin that the entry names, or if a number in them is not finite.
+    """
+    scheme, _, rest = weights.url.partition(":")
+    if scheme in ("http", "https", "file"):
+        return read_safetensors(_converted(weights, progress))
+    if scheme == "package":
+        with resources.as_file(resources.files("ssd_zoo.weights") / "packaged" / rest) as path:
+            state = read_safetensors(path)
+    elif scheme == "hf-hub" and weights.prefixes:
+        state = read_safetensors(fetch_tensors(rest, weights.prefixes, progress=progress))
+    elif scheme == "hf-hub":
+        path = fetch_model(rest, ("model.safetensors",)) / "model.safetensors"
+        try:
+            _check_hash(path, weights)
+        except ValueError:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise
+        state = read_safetensors(path)
+    else:
+        state = read_safetensors(Path(weights.url))
+    return _convert(state, weights)
+
+
+def _convert(state: Mapping[str, Tensor], weights: "Weights") -> dict[str, Tensor]:
+    return dict(state) if weights.layout is None else LAYOUTS[weights.layout].convert(state)
+
+
+def _converted(weights: "Weights", progress: bool) -> Path:
+    """Gives the file of our own that a checkpoint was converted to; makes it if it is not there."""
+    stem = weights.url.rpartition("/")[2].rpartition(".")[0]
+    key = hashlib.sha256(f"{_CONVERSION} {weights.layout} {weights.url}".encode()).hexdigest()[:8]
+    kept = home() / f"{stem}-{key}.safetensors"
+    if not kept.exists():
+        by_hand = _checkpoints() / weights.url.rpartition("/")[2]
+        with tempfile.TemporaryDirectory(dir=_made(home())) as temporary:
+            path = by_hand if by_hand.is_file() else _download(weights.url, Path(temporary), progress)
+            _check_hash(path, weights)
+            state = _convert(read_checkpoint(path), weights)
+        check_finite(state)
+        write_safetensors(kept, state, {"origin": weights.url, "licence": str(weights.meta.get("licence"))})
+    return kept
+
+
+def _checkpoints() -> Path:
+    """Where torch.hub keeps downloads, and so where somebody without a network puts them."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _download(url: str, folder: Path, progress: bool) -> Path:
+    path = folder / url.rpartition("/")[2]
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=progress)
+    except (URLError, ConnectionError) as error:
+        raise ConnectionError(
+            f"{url} can't be downloaded: {getattr(error, 'reason', error)}. Without a network put the file at "
+            f"{_checkpoints() / path.name}, or build the model with weights=None, weights_backbone=None."
+        ) from error
+    return path
+
+
+def _check_hash(path: Path, weights: "Weights") -> None:
+    in_name = re.search(r"-([0-9a-f]{8,64})\.\w+$", weights.url)
+    expected = weights.sha256 or (in_name.group(1) if in_name else "")
+    if not expected:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    if not found.startswith(expected):
+        raise ValueError(
+            f"{weights.url} is not the file that it should be: the SHA-256 of {path} begins with "
+            f"{found[: len(expected)]}, not {expected}. What was downloaded is not kept: try again. If you put the "
+            "file there, take the right one."
+        )

@@ -1,0 +1,83 @@
+"""How key tables are applied."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Match", "Table", "Tables", "match_names", "unwrap"]
+
+Table = Sequence[tuple[str, str]]
+"""Pairs of a regular expression, which must match a tensor's whole name, and its replacement.
+
+The first row that matches decides. An empty replacement drops the tensor.
+"""
+
+Tables = Sequence[tuple[str | None, Table]]
+"""The tables of an origin's models, each with the name of a tensor that tells its files from those of later ones."""
+
+# NVIDIA's examples wrap a model twice.
+_PARALLEL = re.compile(r"^module\.(1\.)?")
+_WRAPPERS = ("model", "state_dict", "ema", "model_ema", "state_dict_ema")
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the tensors of a model out of a checkpoint of its training.
+
+    They lie there beside the optimiser's state, under `model` or `state_dict`, or averaged ones under `ema`; from
+    training on several devices their names may begin with `module.`.
+    """
+    # So deep and no deeper: a file may hold itself.
+    for _ in range(4):
+        inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None)
+        if inner is None:
+            break
+        checkpoint = inner
+    # torch.optim.swa_utils counts what it has averaged among the tensors.
+    return {_PARALLEL.sub("", str(name)): value for name, value in checkpoint.items() if name != "n_averaged"}
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a table makes of the names of a file's tensors.
+
+    Attributes:
+        table: The table.
+        names: Our name for each of theirs: empty where the table drops the tensor, None where nothing matches.
+    """
+
+    table: Table
+    names: Mapping[str, str | None]
+
+    @property
+    def unknown(self) -> list[str]:
+        """The names that the table does not know; all of them if none is of a detector's head."""
+        of_head = any((ours or "").startswith("head.") for ours in self.names.values())
+        return [theirs for theirs, ours in self.names.items() if ours is None or not of_head]
+
+    def kept(self) -> dict[str, str]:
+        """Map our names to theirs, of the tensors that are kept.
+
+        Raises:
+            ValueError: If a name is unknown, or two tensors have the same name here.
+        """
+        kept: dict[str, str] = {}
+        for theirs, ours in self.names.items():
+            if ours is None:
+                raise ValueError(f"Unexpected tensor {theirs!r}: the file is not of the origin that it was taken for.")
+            if ours in kept:
+                raise ValueError(f"Two tensors go to {ours!r}, {kept[ours]!r} and {theirs!r}.")
+            if ours:
+                kept[ours] = theirs
+        return kept
+
+
+def match_names(names: Collection[str], tables: Tables) -> Match:
+    """Match names with the first table whose mark is among them; the last table needs no mark."""
+    table = next(table for mark, table in tables if mark is None or mark in names)
+    rows = [(re.compile(pattern), replacement) for pattern, replacement in table]
+    matched: dict[str, str | None] = {}
+    for name in names:
+        matches = ((pattern.fullmatch(name), replacement) for pattern, replacement in rows)
+        matched[name] = next((match.expand(replacement) for match, replacement in matches if match), None)
+    return Match(table, matched)
