@@ -1,6 +1,6 @@
 """The SSD family for torchvision."""
 
-from ssd_zoo import data, models, weights
+from ssd_zoo import data, models
 from ssd_zoo._version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
