@@ -26,8 +26,8 @@ ROOMS = (
     *((room, _MODELS[:i]) for i, room in enumerate(_MODELS)),
     ("saved", _MODELS),
     ("data", _MODELS),
-    ("video", _TASKS),
     ("training", _TASKS),
+    ("video", (*_TASKS, "training")),
     ("deploy", _TASKS),
     ("cli", (*_TASKS, "training", "video", "deploy")),
 )
@@ -162,7 +162,7 @@ def test_imports(file):
         ("saved/card.py", "from ssd_zoo.weights.converters._mobilenet import conv_norm", "their room's own"),
         ("data/images.py", "from ssd_zoo.saved import load_checkpoint", "may import only layers"),
         ("training/fit.py", "from ssd_zoo.video import tubes", "may import only"),
-        ("video/tubes.py", "from ssd_zoo.cli.main import main", "may import only"),
+        ("detector/tubes.py", "from ssd_zoo.cli.main import main", "may import only"),
         ("elsewhere/new.py", "from ssd_zoo.detector import ssd", "not among the rooms"),
         ("models/vgg.py", "import timm", "only backbones/timm.py"),
         ("data/images.py", "def f():\n    from huggingface_hub import HfApi", "only weights/"),

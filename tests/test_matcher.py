@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou as torchvision_box_iou
 
-from ssd_zoo.detector.matcher import box_iou, match_default_boxes
+from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.detector.overlap import box_iou
 
 DEFAULT_BOXES = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [0, 0, 20, 20], [50, 50, 60, 60]])
 

@@ -11,7 +11,7 @@ from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.images import image_size
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.feature_maps import feature_map_shapes
-from ssd_zoo.detector.matcher import box_iou
+from ssd_zoo.detector.overlap import box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
 
@@ -122,7 +122,7 @@ def _boxes(target: dict[str, Tensor]) -> Tensor:
 
 def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:
     chunks: Sequence[Tensor] = objects.split(256)
-    return torch.cat([box_iou(chunk.unsqueeze(0), default_boxes)[0].amax(1) for chunk in chunks])
+    return torch.cat([box_iou(chunk, default_boxes).amax(1) for chunk in chunks])
 
 
 def _cluster(sizes: Tensor, count: int) -> Tensor:

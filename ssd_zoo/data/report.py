@@ -12,7 +12,7 @@ import torch
 from ssd_zoo.data.annotations import LabelledImage, LabelledObject
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.images import image_size, read_image
-from ssd_zoo.detector.matcher import box_iou
+from ssd_zoo.detector.overlap import box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
 
@@ -147,7 +147,7 @@ def _unreached(
         boxes = [thing.box for k, thing in enumerate(entry.objects) if (i, k) not in report.bad_objects]
         if boxes and not isinstance(size, str):
             scaled = scale_boxes(torch.tensor(boxes), size, model.size)
-            yield int((box_iou(scaled.unsqueeze(0), default_boxes)[0].amax(1) < model.iou_thresh).sum())
+            yield int((box_iou(scaled, default_boxes).amax(1) < model.iou_thresh).sum())
 
 
 def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid = "raise") -> DetectionDataset:

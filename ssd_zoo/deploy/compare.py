@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from ssd_zoo.detector.overlap import box_iou, match_detections
 from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["DetectionChange", "compare_detections"]
@@ -90,10 +90,5 @@ def _detect(model: SSD, images: Sequence[Tensor] | Tensor) -> list[dict[str, Ten
 def _pairs(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[tuple[int, int]]:
     iou = box_iou(before["boxes"].float(), after["boxes"].float())
     iou = iou.masked_fill(before["labels"].unsqueeze(1) != after["labels"], 0)
-    pairs = []
-    for i, row in enumerate(iou):
-        if len(row) and row.max() >= _SAME_OBJECT:
-            k = int(row.argmax())
-            pairs.append((i, k))
-            iou[:, k] = 0
-    return pairs
+    matched = match_detections(iou, _SAME_OBJECT, next_best=True).tolist()
+    return [(i, k) for i, k in enumerate(matched) if k >= 0]

@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssd_zoo.detector.boxes import decode_boxes
+from ssd_zoo.detector.overlap import area_of, intersection_and_union
 
 __all__ = ["BoxLoss", "BoxLossName", "ciou", "giou", "smooth_l1"]
 
 BoxLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 BoxLossName = Literal["smooth_l1", "giou", "ciou"]
+
+# torchvision's versions of these losses pick the boxes that meet, so a GPU is waited for and compilers break the graph.
 
 # Keeps quotients of boxes without area finite.
 _EPSILON = 1e-7
@@ -30,9 +33,9 @@ def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
     Rezatofighi et al., "Generalized Intersection over Union", algorithm 1. https://arxiv.org/abs/1902.09630
     """
     boxes, right = decode_boxes(offsets, default_boxes), decode_boxes(target, default_boxes)
-    iou, union = _paired_iou(boxes, right)
-    hull = _area(_enclosing_sizes(boxes, right))
-    return 1 - iou + (hull - union) / (hull + _EPSILON)
+    intersection, union = intersection_and_union(boxes, right)
+    hull = area_of(_enclosing_sizes(boxes, right))
+    return 1 - intersection / (union + _EPSILON) + (hull - union) / (hull + _EPSILON)
 
 
 def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
@@ -41,23 +44,14 @@ def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
     Zheng et al., "Distance-IoU Loss", equations 8 to 11. https://arxiv.org/abs/1911.08287
     """
     boxes, right = decode_boxes(offsets, default_boxes), decode_boxes(target, default_boxes)
-    iou, _ = _paired_iou(boxes, right)
+    intersection, union = intersection_and_union(boxes, right)
+    iou = intersection / (union + _EPSILON)
     apart = 0.5 * (boxes[..., :2] + boxes[..., 2:] - right[..., :2] - right[..., 2:])
     distance = apart.square().sum(-1) / (_enclosing_sizes(boxes, right).square().sum(-1) + _EPSILON)
     ratios = 4 / math.pi**2 * (_angle(right) - _angle(boxes)).square()
     with torch.no_grad():
         weight = ratios / (1 - iou + ratios + _EPSILON)
     return 1 - iou + distance + weight * ratios
-
-
-# torchvision's versions of these losses pick the boxes that meet, so a GPU is waited for and compilers break the graph.
-def _paired_iou(boxes: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives intersection over union `(N, D)` of each box with the one in its place, and the areas of their unions."""
-    top_left = torch.max(boxes[..., :2], right[..., :2])
-    bottom_right = torch.min(boxes[..., 2:], right[..., 2:])
-    intersection = _area((bottom_right - top_left).clamp(min=0))
-    union = _area(_sizes(boxes)) + _area(_sizes(right)) - intersection
-    return intersection / (union + _EPSILON), union
 
 
 def _enclosing_sizes(boxes: Tensor, right: Tensor) -> Tensor:
@@ -67,11 +61,6 @@ def _enclosing_sizes(boxes: Tensor, right: Tensor) -> Tensor:
 
 def _sizes(boxes: Tensor) -> Tensor:
     return boxes[..., 2:] - boxes[..., :2]
-
-
-def _area(sizes: Tensor) -> Tensor:
-    # The gradient of prod() looks for zeros, for which a GPU is waited for.
-    return sizes[..., 0] * sizes[..., 1]
 
 
 def _angle(boxes: Tensor) -> Tensor:

@@ -3,26 +3,9 @@
 import torch
 from torch import Tensor
 
-__all__ = ["box_iou", "match_default_boxes"]
+from ssd_zoo.detector.overlap import box_iou
 
-
-def box_iou(boxes: Tensor, default_boxes: Tensor) -> Tensor:
-    """Intersection over union of every box with every default box.
-
-    Args:
-        boxes: `(N, G, 4)`, xyxy.
-        default_boxes: `(D, 4)`, xyxy.
-
-    Returns:
-        `(N, G, D)`, between 0 and 1.
-    """
-    boxes = boxes.unsqueeze(-2)
-    top_left = torch.max(boxes[..., :2], default_boxes[:, :2])
-    bottom_right = torch.min(boxes[..., 2:], default_boxes[:, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(-1)
-    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    default_area = (default_boxes[:, 2:] - default_boxes[:, :2]).prod(-1)
-    return intersection / (area + default_area - intersection)
+__all__ = ["match_default_boxes"]
 
 
 def match_default_boxes(boxes: Tensor, valid: Tensor, default_boxes: Tensor, iou_thresh: float) -> Tensor:

@@ -34,6 +34,11 @@ __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
 BatchNormMode = Literal["train", "frozen", "sync"]
 MixedPrecision = Literal["no", "fp16", "bf16"]
 
+# Arguments that change neither the steps of a training nor their result, so that a run may go on with others.
+_OF_THE_CALL = {
+    *("model", "dataset", "validation", "output", "resume", "device", "mixed_precision", "num_workers", "accumulate"),
+    *("evaluate_every", "checkpoint_seconds", "tensorboard", "progress", "licence", "trained_on"),
+}
 _LEARNING_RATES = {"sgd": 0.01, "adamw": 0.001}
 
 
@@ -166,6 +171,7 @@ def fit(
         >>> fit(model, train, validation=val, output="runs/cells").best  # doctest: +SKIP
         0.57
     """
+    options = dict(locals())
     _check(model, dataset, validation, batch_norm, evaluate_every)
     # What can't be done at the end shall not be found out there.
     described = describe(model)
@@ -187,26 +193,14 @@ def fit(
     model = _place(model, accelerator, batch_norm, freeze_backbone)
     settings: dict[str, Any] = {
         "num_images": plan.num_images,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "seed": seed,
-        "augmentation": augmentation if isinstance(augmentation, str) else None,
-        "flip_vertically": flip_vertically,
+        **{name: value for name, value in options.items() if name not in _OF_THE_CALL},
         **{key: described[key] for key in ("builder", "categories", "default_boxes")},
         "size": list(model.size),
         **described["settings"],
-        "optimizer": optimizer,
+        "augmentation": augmentation if isinstance(augmentation, str) else None,
         "learning_rate": _LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate,
-        "backbone_scale": backbone_scale,
-        "freeze_backbone": freeze_backbone,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
         "milestones": list(milestones),
         "warmup_steps": min(500, plan.steps // 20) if warmup_steps is None else warmup_steps,
-        "batch_norm": batch_norm,
-        "ema_decay": ema_decay,
-        "clip_norm": clip_norm,
     }
     plain = make_optimizer(
         model,

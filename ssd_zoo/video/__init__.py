@@ -1,8 +1,8 @@
 """Streams, tubes and their metrics."""
 
 from ssd_zoo.detector.clips import split_frames
-from ssd_zoo.video.streams import detect_stream, export_step, reset_streams
-from ssd_zoo.video.tube_scores import (
+from ssd_zoo.detector.tubes import link_tubes, tube_iou, tubes_of_target
+from ssd_zoo.training.metrics.video_ap import (
     bootstrap_difference,
     frame_map,
     match_frames,
@@ -10,7 +10,7 @@ from ssd_zoo.video.tube_scores import (
     mean_ap,
     video_map,
 )
-from ssd_zoo.video.tubes import link_tubes, tube_iou, tubes_of_target
+from ssd_zoo.video.streams import detect_stream, export_step, reset_streams
 
 __all__ = [
     "bootstrap_difference",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from ssd_zoo.detector.overlap import box_iou, match_detections
 from ssd_zoo.training.metrics.records import Record
 
 __all__ = ["confusion_matrix"]
@@ -34,17 +34,13 @@ def confusion_matrix(
         sure = record.scores >= score_thresh
         order = record.scores[sure].argsort(descending=True, stable=True)
         boxes, labels = record.found_boxes[sure][order], record.found_labels[sure][order]
-        overlap = box_iou(boxes, record.boxes)
         ignored = record.iscrowd | record.difficult
-        free = torch.ones(len(record.boxes), dtype=torch.bool)
-        for label, ious in zip(labels.tolist(), overlap, strict=True):
-            ious = ious.masked_fill(~free, 0)
-            best = int(ious.argmax()) if len(ious) else -1
-            if best < 0 or ious[best] < iou_thresh:
+        matched = match_detections(box_iou(boxes, record.boxes), iou_thresh, ignored=ignored, next_best=True).tolist()
+        for label, k in zip(labels.tolist(), matched, strict=True):
+            if k < 0:
                 matrix[0, label] += 1
-            elif not ignored[best]:
-                matrix[record.labels[best], label] += 1
-                free[best] = False
-        for label in record.labels[free & ~ignored].tolist():
-            matrix[label, 0] += 1
+            elif not ignored[k]:
+                matrix[record.labels[k], label] += 1
+        for k in set((~ignored).nonzero().squeeze(1).tolist()) - set(matched):
+            matrix[record.labels[k], 0] += 1
     return matrix

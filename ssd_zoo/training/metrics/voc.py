@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from ssd_zoo.detector.overlap import box_iou, match_detections
 from ssd_zoo.training.metrics.records import Record
 
 __all__ = ["area_under", "eleven_points", "precision_recall", "voc_scores"]
@@ -58,16 +58,10 @@ def precision_recall(records: Sequence[Record], label: int, iou_thresh: float = 
 
 
 def _judge(boxes: Tensor, objects: Tensor, ignored: Tensor, iou_thresh: float) -> Tensor:
-    """Gives for detections `(n, 4)`, the best first, 1 if right, -1 if wrong, 0 if not to be counted."""
-    verdict = torch.full((len(boxes),), -1)
-    if len(objects) == 0 or len(boxes) == 0:
-        return verdict
-    best, which = box_iou(boxes, objects).max(1)
-    taken = torch.zeros(len(objects), dtype=torch.bool)
-    for i, k in enumerate(which.tolist()):
-        if best[i] >= iou_thresh:
-            verdict[i] = 0 if ignored[k] else -1 if taken[k] else 1
-            taken[k] = True
+    """Return for detections `(n, 4)`, the best first, 1 if right, -1 if wrong, 0 if they do not count."""
+    matched = match_detections(box_iou(boxes, objects), iou_thresh, ignored=ignored, next_best=False)
+    verdict = torch.where(matched >= 0, 1, -1)
+    verdict[torch.isin(matched, ignored.nonzero())] = 0
     return verdict
 
 

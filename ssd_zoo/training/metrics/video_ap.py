@@ -10,9 +10,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
-from ssd_zoo.video.tubes import Tube, tube_iou, tubes_of_target
+from ssd_zoo.detector.overlap import box_iou, match_detections
+from ssd_zoo.detector.tubes import Tube, tube_iou, tubes_of_target
+from ssd_zoo.training.metrics.voc import area_under
 
 __all__ = ["Matches", "bootstrap_difference", "frame_map", "match_frames", "match_tubes", "mean_ap", "video_map"]
 
@@ -131,14 +132,8 @@ def _match_tubes(tubes: Sequence[Tube], iou: Tensor, target: Mapping[str, Tensor
 
 
 def _match(labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, iou_thresh: float) -> Matches:
-    """Says which detections, best first, are right: they overlap an object most that none has found before."""
-    right = torch.zeros(len(labels), dtype=torch.bool)
-    if iou.numel():
-        best, objects = iou.max(1)
-        taken: set[int] = set()
-        for i in (best >= iou_thresh).nonzero().squeeze(1).tolist():
-            right[i] = int(objects[i]) not in taken
-            taken.add(int(objects[i]))
+    """Match detections, the best first, to objects `(G,)` by their overlap `(n, G)`."""
+    right = match_detections(iou, iou_thresh, next_best=False) >= 0
     classes, counts = of_objects.unique(return_counts=True)
     return Matches(labels, scores, right, dict(zip(classes.tolist(), counts.tolist(), strict=True)))
 
@@ -161,11 +156,9 @@ def mean_ap(matches: Iterable[Matches]) -> float:
 
 
 def _average_precision(right: Tensor, objects: int) -> float:
-    """Gives the area under precision over recall; `right (n,)` goes from the best score to the worst."""
+    """Return the area under precision over recall; `right (n,)` goes from the best score to the worst."""
     found = right.cumsum(0)
-    precision = found / torch.arange(1, len(right) + 1)
-    best_from_here = precision.flip(0).cummax(0).values.flip(0)
-    return float(best_from_here[right].sum() / objects)
+    return area_under(found / torch.arange(1, len(right) + 1), found / objects)
 
 
 def bootstrap_difference(

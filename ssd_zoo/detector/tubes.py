@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+from ssd_zoo.detector.overlap import box_iou, intersection_and_union
 
 __all__ = ["Tube", "link_tubes", "tube_iou", "tubes_of_target"]
 
@@ -115,7 +116,5 @@ def tube_iou(one: Tube, other: Tube) -> float:
     frames, counts = torch.cat([one["frame_index"], other["frame_index"]]).unique(return_counts=True)
     common = frames[counts == 2]
     left, right = (tube["boxes"][torch.isin(tube["frame_index"], common)].float() for tube in (one, other))
-    sides = (torch.min(left[:, 2:], right[:, 2:]) - torch.max(left[:, :2], right[:, :2])).clamp(min=0)
-    intersection = sides.prod(1)
-    union = (left[:, 2:] - left[:, :2]).prod(1) + (right[:, 2:] - right[:, :2]).prod(1) - intersection
+    intersection, union = intersection_and_union(left, right)
     return float((intersection / union).sum() / len(frames))
