@@ -1,4 +1,4 @@
-"""How the parts of a batch count, so that together they count as the batch.
+"""Weights of the parts of a batch, so that their losses add up to the batch's.
 
 SSD's loss is a sum over the batch divided by its number of positive default boxes. Means over parts of a batch, in
 several processes or one after another, would weigh a part with few positives as much as one with many.
@@ -17,7 +17,7 @@ __all__ = ["count_positives", "part_weights"]
 
 @torch.no_grad()
 def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> int:
-    """Counts the default boxes that answer for objects, which takes no network.
+    """Count the default boxes that are matched to objects, without running the network.
 
     Args:
         model: The detector.
@@ -29,7 +29,7 @@ def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict
 
 
 def part_weights(positives: Sequence[int], total: int) -> list[float]:
-    """Gives what the losses of parts are multiplied by, so that their sum is the loss of the whole.
+    """Return factors for the losses of parts, so that their sum is the batch's loss.
 
     Args:
         positives: Positive default boxes of each part.

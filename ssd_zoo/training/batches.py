@@ -36,7 +36,7 @@ def derive_seed(*numbers: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the images of a data set become batches.
+    """Division of a data set into batches.
 
     Every batch is full: the last of an epoch is filled up from the epoch's start.
 
@@ -78,7 +78,7 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
     def batch(self, step: int) -> list[Place]:
-        """Gives all images of a step, counted from 0."""
+        """Return the images of a step, counted from 0."""
         epoch, start = step // self.steps_per_epoch, step % self.steps_per_epoch * self.batch_size
         order = self._order(epoch)
         positions = range(start, start + self.batch_size)
@@ -89,7 +89,7 @@ class Plan:
         return torch.randperm(self.num_images, generator=generator).tolist()
 
     def shares(self, start_step: int) -> Iterator[list[Place]]:
-        """Gives the parts that this process takes, from a step to the end of the training, `accumulate` a step."""
+        """Yield this process's parts of batches from a step on, `accumulate` a step."""
         size = self.batch_size // (self.accumulate * self.world)
         for step in range(start_step, self.steps):
             batch = self.batch(step)
@@ -130,7 +130,7 @@ class SeededSamples(Dataset[Any]):
 def make_loader(
     samples: SeededSamples, plan: Plan, start_step: int, num_workers: int, *, pin_memory: bool = False
 ) -> DataLoader[Any]:
-    """Makes the loader of all parts of batches from a step on; its workers stay until the training ends."""
+    """Make the loader of batches from a step on; its workers stay to the end."""
     sampler: Sequence[list[Place]] = _Stream(plan, start_step)  # type: ignore[assignment]
     return DataLoader(
         samples,

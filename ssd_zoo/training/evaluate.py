@@ -29,7 +29,7 @@ __all__ = ["Evaluation", "evaluate", "evaluate_results"]
 
 @dataclass
 class Evaluation:
-    """How good detections are.
+    """Metrics of a detector on a data set.
 
     Attributes:
         metrics: COCO's twelve numbers, between 0 and 1, or -1 where there are no such objects; where detections were
@@ -113,7 +113,7 @@ def evaluate(
     `accelerate launch`), each takes its share of the images, and all get the same result.
 
     Args:
-        model: Any detector with torchvision's API, on the device where it shall run.
+        model: Any detector with torchvision's API, on the device where it runs.
         dataset: From `open_dataset`, or any other that gives images, uint8 or between 0 and 1, and torchvision's
             targets. Without augmentation.
         categories: Names of the data set's classes, background first; by default its own.
@@ -208,7 +208,7 @@ def _detect(
     progress: bool,
     losses: bool,
 ) -> tuple[list[Record], dict[str, float]]:
-    """Gives all records and losses; each of several processes does its share."""
+    """Return all records and losses; several processes share the work."""
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0:
         raise ValueError("The data set has no images.")
@@ -255,7 +255,7 @@ def _with_losses(model: Any, images: list[Tensor], targets: list[dict[str, Any]]
 
 
 def _mean_losses(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Gives the losses of all images, whatever the batches were."""
+    """Average the losses over images, independently of the batches."""
     if not parts:
         return {}
     weights = part_weights([count for count, _ in parts], sum(count for count, _ in parts))

@@ -44,7 +44,7 @@ _LEARNING_RATES = {"sgd": 0.01, "adamw": 0.001}
 
 @dataclass
 class FitResult:
-    """What a training gave.
+    """Result of a training.
 
     Attributes:
         model: The model at its end; the average of weights, where there is one.
@@ -61,7 +61,7 @@ class FitResult:
 
 @contextmanager
 def _own_settings() -> Iterator[None]:
-    """Lets accelerate forget a training's settings, which it keeps for the process: the next may have others."""
+    """Reset accelerate's settings afterwards, because the next training may have others."""
     try:
         from accelerate.state import AcceleratorState, is_initialized
     except ImportError as error:
@@ -173,7 +173,7 @@ def fit(
     """
     options = dict(locals())
     _check(model, dataset, validation, batch_norm, evaluate_every)
-    # What can't be done at the end shall not be found out there.
+    # A model that can't be saved is an error now, not after the training.
     described = describe(model)
     from accelerate import Accelerator
 
@@ -276,7 +276,7 @@ def _check(model: Any, dataset: Any, validation: Any, batch_norm: str, evaluate_
 
 
 def _check_output(output: Path, resume: bool, *, evaluates: bool) -> None:
-    """Looks whether a run can write what it will, and would write over nothing."""
+    """Check that a run can write its output and overwrites none."""
     for package in ("matplotlib", *(["faster_coco_eval"] if evaluates else [])):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'Training needs {package} for its results: pip install "ssd_zoo[train]".')
@@ -289,7 +289,7 @@ def _check_output(output: Path, resume: bool, *, evaluates: bool) -> None:
 
 
 def _place(model: SSD, accelerator: Any, batch_norm: str, freeze_backbone: bool) -> SSD:
-    """Moves a model to where it is trained, and freezes or converts what shall be."""
+    """Move a model to its device; freeze the backbone or convert norms."""
     if freeze_backbone:
         new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
         for name, parameter in model.backbone.named_parameters():
@@ -317,7 +317,7 @@ def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[...,
 
 
 def _check_shared(step: int, output: str | Path) -> None:
-    """Looks whether all processes found the same checkpoint."""
+    """Check that all processes found the same checkpoint."""
     steps = all_gather(step)
     if len(set(steps)) > 1:
         raise ValueError(
@@ -329,7 +329,7 @@ def _check_shared(step: int, output: str | Path) -> None:
 def _load(
     output: Path, settings: dict[str, Any], resume: bool, model: SSD, optimizer: Any, ema: Any, scaler: Any
 ) -> Progress:
-    """Puts a run's checkpoint, where there is one, into what was built afresh, and gives how far the run is."""
+    """Load a run's checkpoint, if there is one, and return its progress."""
     file = output / "checkpoint.pt"
     if not resume or not file.exists():
         return Progress()

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def write_table(history: Sequence[Row], file: Path) -> None:
-    """Writes the history as CSV, whole or not at all, so that a resumed run repeats no row."""
+    """Write the history as CSV, whole, so that a resumed run repeats no row."""
     columns = list(dict.fromkeys(key for row in history for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -24,7 +24,7 @@ def write_table(history: Sequence[Row], file: Path) -> None:
 
 
 def describe_row(row: Row, epochs: int) -> str:
-    """Gives an epoch in one line."""
+    """Format an epoch as one line."""
     figures = [f"{name} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
     figures += [f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "AP75") if row.get(name, -1) >= 0]
     return "  ".join([f"epoch {row['epoch']}/{epochs}", *figures, f"{row['images_per_second']:.1f} images/s"])
@@ -56,7 +56,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Flush and close the files."""
         self._writer.close()
 
 

@@ -32,7 +32,7 @@ Part = tuple[list[Tensor], list[dict[str, Any]]]
 
 @dataclass
 class Progress:
-    """How far a training is; together with the weights and the optimizer it is all that a checkpoint needs.
+    """Progress of a training: what a checkpoint keeps beside weights and optimizer.
 
     Attributes:
         step: Steps done.
@@ -135,7 +135,7 @@ class Trainer:
         return stops, due
 
     def _agree(self, batch: Sequence[Part], stop: bool, due: bool) -> tuple[list[float], bool, bool]:
-        """Gives the weights of the parts, and what processes have to do together."""
+        """Return the weights of the parts of a batch, over all processes."""
         if self.plan.world == 1 and len(batch) == 1:
             return [1.0], stop, due
         positives = [count_positives(self.model, *part) for part in batch]

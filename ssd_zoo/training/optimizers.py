@@ -31,7 +31,7 @@ def make_optimizer(
     momentum: float = 0.9,
     backbone_scale: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Makes an optimizer that lets norms and biases be, and gives the pretrained part a learning rate of its own.
+    """Make an optimizer without weight decay of norms and biases.
 
     Args:
         model: The detector; parameters that do not require gradients are left out.
@@ -74,7 +74,7 @@ def make_schedule(
     warmup_steps: int,
     milestones: Sequence[float] = (2 / 3, 8 / 9),
 ) -> Any:
-    """Makes one of timm's schedules, which give the rate of a step without memory of the steps before.
+    """Make one of timm's schedules, whose rate depends on the step alone.
 
     Args:
         optimizer: Whose rates are set by `step_update(step)`.
@@ -104,7 +104,7 @@ def make_schedule(
 
 
 def make_ema(model: nn.Module, decay: float) -> Any:
-    """Makes timm's moving average of a model's weights, whose memory grows with the steps up to `decay`."""
+    """Make timm's moving average of weights; its decay grows with the steps to `decay`."""
     from timm.utils.model_ema import ModelEmaV3
 
     return ModelEmaV3(model, decay=decay, use_warmup=True)
@@ -125,7 +125,7 @@ def freeze_norms(model: nn.Module, *, whole: bool) -> None:
 
 
 def synchronise_norms(model: SSD) -> SSD:
-    """Gives the model with batch norms that share a batch's statistics among processes, by timm.
+    """Convert batch norms to ones that share statistics among processes, by timm.
 
     torch's own function would lose the activations that timm's norms hold.
     """

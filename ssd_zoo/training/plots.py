@@ -14,7 +14,7 @@ __all__ = ["draw_records", "new_figure", "plot_confusion", "plot_precision_recal
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Makes a matplotlib figure, in inches, that needs no display.
+    """Make a matplotlib figure that needs no display; sizes are in inches.
 
     Raises:
         ImportError: If matplotlib is missing.

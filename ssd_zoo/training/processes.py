@@ -1,4 +1,4 @@
-"""What is needed where several processes work together."""
+"""Exchange of values between processes."""
 
 from typing import TypeVar
 
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 def process() -> tuple[int, int]:
-    """Gives this process's number and how many there are; without `torchrun` or the like, 0 and 1."""
+    """Return this process's rank and the number of processes; 0 and 1 for one alone."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def all_gather(value: T) -> list[T]:
-    """Gives the values that all processes have, in their order, to each of them."""
+    """Return the values of all processes, in the order of their ranks."""
     world = process()[1]
     if world == 1:
         return [value]

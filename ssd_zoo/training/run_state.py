@@ -12,7 +12,7 @@ __all__ = ["check_same", "read_checkpoint", "write_checkpoint"]
 
 
 def write_checkpoint(state: dict[str, Any], file: Path) -> None:
-    """Writes a checkpoint; the one before is there until the new one is.
+    """Write a checkpoint, whole; until then the one before stays.
 
     Raises:
         OSError: If it can't be written, for example on a full disk. The last good one stays.
@@ -28,7 +28,7 @@ def write_checkpoint(state: dict[str, Any], file: Path) -> None:
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU.
 
     Raises:
         ValueError: If it is none.
@@ -43,7 +43,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
-    """Checks that a run goes on with what it began with.
+    """Check that a resumed run has the settings that it began with.
 
     Raises:
         ValueError: If a setting differs; the message names it.

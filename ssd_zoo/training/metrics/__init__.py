@@ -1,1 +1,1 @@
-"""What detections are scored by: COCO's AP, Pascal VOC's, confusion."""
+"""Metrics of detections: COCO's AP, Pascal VOC's AP, AP of videos, confusion."""

@@ -165,7 +165,7 @@ def _read_results(file: Path) -> list[Any]:
 
 
 def _distinct(entries: Sequence[Any], key: str, types: tuple[type, ...], place: str) -> list[Any]:
-    """Gives what each entry has under a key, which must differ and, so that it can be sorted, be all text or none."""
+    """Return the values of a key, which must differ and be all text or none."""
     values: dict[Any, None] = {}
     for i, entry in enumerate(entries):
         value = entry.get(key) if isinstance(entry, dict) else None
@@ -194,7 +194,7 @@ def _found(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> d
 
 
 def _row(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
-    """Gives an entry's ids and box, checked.
+    """Return an entry's ids and box, checked.
 
     Args:
         entry: Of annotations or results.

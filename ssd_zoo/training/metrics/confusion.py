@@ -14,7 +14,7 @@ __all__ = ["confusion_matrix"]
 def confusion_matrix(
     records: Sequence[Record], num_classes: int, *, score_thresh: float = 0.5, iou_thresh: float = 0.5
 ) -> Tensor:
-    """Counts what was found where objects are, whatever their class.
+    """Count detections by the class of the object that they overlap.
 
     Detections take, the best first, the free object that they overlap most, by at least `iou_thresh`. Crowds and
     difficult objects are not counted, nor is what was found there.

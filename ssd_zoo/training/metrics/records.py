@@ -1,4 +1,4 @@
-"""What an evaluation goes by: the truth about each image, and what was found in it."""
+"""Records of an evaluation: each image's objects and detections."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Record:
 def make_record(
     target: Mapping[str, Any], found: Mapping[str, Tensor], labels: Tensor | None, default_id: int
 ) -> Record:
-    """Puts a target and detections together.
+    """Combine an image's target and its detections.
 
     Args:
         target: `boxes` and `labels`; `image_id`, `area`, `iscrowd` and `difficult` where there are any.

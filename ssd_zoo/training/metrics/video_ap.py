@@ -22,7 +22,7 @@ _THRESHOLDS = tuple(0.5 + 0.05 * i for i in range(10))
 
 @dataclass(frozen=True)
 class Matches:
-    """What of a video was found, at one IoU threshold.
+    """Detections of a video, matched to its objects at one IoU threshold.
 
     Attributes:
         labels: Class of each detection, `(n,)`.
@@ -40,7 +40,7 @@ class Matches:
 def frame_map(
     detections: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]], *, iou_thresh: float = 0.5
 ) -> float:
-    """Gives the mean average precision of boxes, over all annotated frames.
+    """Compute the mean average precision of boxes over all annotated frames.
 
     Args:
         detections: One dict a video: `boxes (n, 4)`, `labels (n,)`, `scores (n,)`, `frame_index (n,)`.
@@ -61,7 +61,7 @@ def video_map(
     *,
     setting: Literal["trimmed", "untrimmed"],
 ) -> dict[str, float | str]:
-    """Gives the mean average precision of tubes.
+    """Compute the mean average precision of tubes.
 
     A tube finds an object if the mean IoU of their boxes, over all frames that either has, reaches the threshold.
 
@@ -139,7 +139,7 @@ def _match(labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, iou_
 
 
 def mean_ap(matches: Iterable[Matches]) -> float:
-    """Gives the mean average precision of videos that were matched, between 0 and 1."""
+    """Compute the mean average precision of matched videos, between 0 and 1."""
     matches = list(matches)
     objects: dict[int, int] = {}
     for video in matches:
@@ -164,7 +164,7 @@ def _average_precision(right: Tensor, objects: int) -> float:
 def bootstrap_difference(
     one: Sequence[Matches], other: Sequence[Matches], *, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Says how sure the difference of two models' mean average precision is, by drawing videos with replacement.
+    """Bootstrap the difference of two models' mean average precision over videos.
 
     Args:
         one: Matches of each video.

@@ -17,7 +17,7 @@ __all__ = ["area_under", "eleven_points", "precision_recall", "voc_scores"]
 
 
 def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh: float = 0.5) -> dict[str, list[float]]:
-    """Gives the average precisions of each class that has objects.
+    """Compute the average precisions of each class that has objects.
 
     Args:
         records: One an image.
@@ -36,7 +36,7 @@ def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh:
 
 
 def precision_recall(records: Sequence[Record], label: int, iou_thresh: float = 0.5) -> tuple[Tensor, Tensor] | None:
-    """Gives precision and recall, each `(n,)`, after every detection of a class in falling order of score.
+    """Compute a class's precision and recall, `(n,)` each, in falling order of score.
 
     Difficult objects are not counted, nor are crowds. The result is None if there are no others.
     """
@@ -66,7 +66,7 @@ def _judge(boxes: Tensor, objects: Tensor, ignored: Tensor, iou_thresh: float) -
 
 
 def area_under(precision: Tensor, recall: Tensor) -> float:
-    """Gives the area under the curve, its precision made to fall with recall."""
+    """Compute the area under the curve, with precision made to fall with recall."""
     precision, recall = precision.double(), recall.double()
     envelope = torch.cat([precision, precision.new_zeros(1)]).flip(0).cummax(0).values.flip(0)[:-1]
     steps = recall.diff(prepend=recall.new_zeros(1))
@@ -74,7 +74,7 @@ def area_under(precision: Tensor, recall: Tensor) -> float:
 
 
 def eleven_points(precision: Tensor, recall: Tensor) -> float:
-    """Gives the mean of the best precisions at recalls of at least 0, .1, …, 1."""
+    """Compute the mean of the best precisions at recalls from 0, .1, … and 1."""
     # Counted in tenths, as a sum of .1 falls short of what it stands for.
     at_least = [precision[recall * 10 >= point - 1e-6] for point in range(11)]
     return sum(float(values.max()) if len(values) else 0.0 for values in at_least) / 11
