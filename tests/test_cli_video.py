@@ -62,7 +62,7 @@ def small_model():
 
 def test_video(detect, film, tmp_path):
     file, output = tmp_path / "found.json", tmp_path / "out"
-    code, out, err = detect(film, "--json", file, "--output", output, "--track")
+    code, out, err = detect(film, "--classes", "person", "--json", file, "--output", output, "--track")
     assert (code, err) == (0, "")
     assert out == f"{film}: 8 frames, person in 6, 1 track\n"
     frames = json.loads(file.read_text())
@@ -98,7 +98,7 @@ def test_folder_of_frames_and_several_videos(detect, film, photo, tmp_path):
     folder.mkdir()
     for t in range(2):
         (folder / f"{t}.jpg").write_bytes(photo.read_bytes())
-    code, out, err = detect(folder, film, film, "--frames", "--output", tmp_path / "out")
+    code, out, err = detect(folder, film, film, "--frames", "--classes", "person", "--output", tmp_path / "out")
     assert (code, err) == (0, "")
     assert out.splitlines() == [f"{folder}: 2 frames, person in 2", f"{film}: 8 frames, person in 6"]
     assert sorted(os.listdir(tmp_path / "out")) == ["film.mp4", "frames.mp4"]

@@ -35,15 +35,15 @@ def assert_equal(state, other):
 
 def test_learns(tmp_path):
     make_coco(tmp_path / "data", "train", colourful(16))
-    options = "--val-split train --size 64 --epochs 30 --batch-size 8 --optimizer adamw --learning-rate .003"
+    options = "--val-split train --size 64 --epochs 40 --batch-size 8 --optimizer adamw --learning-rate .003"
     options += " --augmentation none --box-loss giou --score-thresh .02 --nms-thresh .6"
     command = ["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *options.split()]
-    command += ["--evaluate-every", "15", "--quiet"]
+    command += ["--evaluate-every", "20", "--quiet"]
     assert main(command) == 0
     run = tmp_path / "run"
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 31)]
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 41)]
     assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
     assert float(rows[-1]["AP50"]) > 0.5
     saved = ssd_zoo.from_pretrained(run / "best")
@@ -122,8 +122,9 @@ def one(tmp_path_factory):
 def assert_close(weights, one):
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+    # A hundred times the tolerance.
     weight = "head.cls_logits.0.1.weight"
-    assert (one.model.state_dict()[weight] - build().state_dict()[weight]).abs().max() > 0.01
+    assert (one.model.state_dict()[weight] - build().state_dict()[weight]).abs().max() > 0.001
 
 
 def test_parts_train_as_one(one, tmp_path):

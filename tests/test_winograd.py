@@ -54,8 +54,13 @@ def test_rounds_little_more_than_the_plain_convolution():
     def error(found):
         return (found - exact).square().mean().sqrt()
 
-    # Here it is 0.7 times as much; at the paper's points 1.5 times.
-    assert error(winograd_conv2d(batch, weight, bias, 1)) < 1.2 * error(F.conv2d(batch, weight, bias, padding=1))
+    # CPUs add the 2304 products in different orders; one after the other they are added here.
+    columns, kernels = F.unfold(batch, 3, padding=1)[0], weight.flatten(1)
+    plain = bias.unsqueeze(1).expand(-1, columns.shape[1])
+    for k, column in enumerate(columns):
+        plain = plain + kernels[:, k : k + 1] * column
+    # Here it is 0.9 times as much; at the paper's points twice that.
+    assert error(winograd_conv2d(batch, weight, bias, 1)) < 1.2 * error(plain.reshape(exact.shape))
 
 
 def layer(**kwargs):
