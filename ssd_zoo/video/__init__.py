@@ -1,4 +1,4 @@
-"""Streams, tubes and their metrics."""
+"""Detect in streams, link tubes, and compute their metrics."""
 
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.video.streams import detect_stream, export_step, reset_streams
