@@ -1,12 +1,13 @@
-"""Fine-tunes a detector on blood cells with a plain loop, the one of torchvision's detection tutorial.
+"""Fine-tune a detector on blood cells with a plain training loop.
 
     python examples/finetune.py DATA/bccd --epochs 30
 
-DATA/bccd is https://github.com/Shenggan/BCCD_Dataset (MIT). Any detector of ssd_zoo or torchvision will do:
+The loop is that of torchvision's detection tutorial. DATA/bccd is https://github.com/Shenggan/BCCD_Dataset (MIT). The
+model can be any detector of ssd_zoo or torchvision:
 
     python examples/finetune.py DATA/bccd --model ssdlite320_mobilenet_v3_large --torchvision
 
-`ssd-zoo train` does the same with checkpoints, averages of weights, reports and several processes.
+`ssd-zoo train` adds checkpoints, a moving average of weights, reports and several processes.
 """
 
 import argparse
@@ -57,8 +58,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="folder of BCCD, in Pascal VOC's layout")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2")
-    parser.add_argument("--weights", default="COCO_TF_V1", help="none to start from the backbone's")
-    parser.add_argument("--weights-backbone", help="such as DEFAULT (default: none)")
+    parser.add_argument("--weights", default="COCO_TF_V1", help="name of weights, or none to start from the backbone's")
+    parser.add_argument("--weights-backbone", help="weights of the backbone, such as DEFAULT (default: none)")
     parser.add_argument("--torchvision", action="store_true", help="build torchvision's model of that name")
     parser.add_argument("--augmentation", default="ssdlite")
     parser.add_argument("--epochs", type=int, default=30)

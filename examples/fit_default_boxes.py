@@ -1,9 +1,9 @@
-"""Fits default boxes to a data set of one's own and says what that brings.
+"""Fit default boxes to a data set and report the improvement.
 
     python examples/fit_default_boxes.py DATA --split train --model ssdlite300_mobilenet_v2 --size 640
 
-DATA is anything that `open_dataset` takes. Only annotations are read; the JSON that --output writes holds what
-`DefaultBoxGenerator` takes.
+DATA is a data set in a layout of `open_dataset`; its images are not decoded. --output writes the arguments of
+`DefaultBoxGenerator` as JSON.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from ssd_zoo.data import open_dataset
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--split", help="which part of it (default: the only one)")
+    parser.add_argument("--split", help="split of the data set (default: the only one)")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", choices=ssd_zoo.list_models())
     parser.add_argument("--size", type=int, help="side of the input (default: the model's)")
-    parser.add_argument("--output", type=Path, help="where to write the default boxes")
+    parser.add_argument("--output", type=Path, help="JSON file for the default boxes")
     args = parser.parse_args()
 
     with torch.device("meta"):

@@ -1,11 +1,12 @@
-"""Make the files of weights that ship with ssd_zoo.
+"""Make the weights files that are included in ssd_zoo.
 
     python examples/make_packaged_weights.py DATA/weights/tfjs_ssdlite_mobilenet_v2_coco \
         ssdlite300_mobilenet_v2_coco_tf_v1 --images DATA/coco128/images
     python examples/make_packaged_weights.py runs/bccd/best ssdlite300_mobilenet_v2_bccd_v1
 
-The source is a checkpoint of another project, whose folded norms are restored by running the images, or a saved model,
-here that of `examples/recipes/bccd.sh`. Convolutions are kept in half precision, norms and biases in float32.
+The source is a checkpoint of another project or a saved model, here that of `examples/recipes/bccd.sh`. If the
+checkpoint's norms are folded, a forward pass over the images restores them. Convolution kernels are stored in float16,
+norms and biases in float32.
 """
 
 import argparse
@@ -22,7 +23,7 @@ PACKAGED = Path(__file__).parents[1] / "ssd_zoo/weights/packaged"
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="checkpoint of another project, or folder of a saved model")
-    parser.add_argument("name", help="of the file that is made, without its ending")
+    parser.add_argument("name", help="name of the weights file, without extension")
     parser.add_argument("--images", type=Path, help="folder of images that restore folded norms")
     parser.add_argument("--output", type=Path, default=PACKAGED)
     args = parser.parse_args()

@@ -1,11 +1,12 @@
-"""Tries every timm model as a backbone of `ssd_timm` and writes a table of those that work.
+"""Test every timm model as a backbone of `ssd_timm`.
 
-The detectors are built on the meta device, so nothing is downloaded and next to nothing computed.
+The detectors are built on the meta device, without downloads and almost without computation.
 
     python examples/sweep_timm.py                     # all models, about an hour
     python examples/sweep_timm.py "resnet*" "vit_*"   # those that match a pattern
 
-Results go to timm_sweep.json after every model; a second run goes on where the first stopped.
+Results are saved to timm_sweep.json after every model, and a second run continues there. A table is saved to
+timm_sweep.md.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*", default=["*"], help="shell-style patterns of timm's model names")
     parser.add_argument("--size", type=int, default=320, help="side of the input in pixels")
     parser.add_argument("--timeout", type=int, default=120, help="seconds allowed for a model")
-    parser.add_argument("--output", type=Path, default=Path("timm_sweep.json"), help="a table lies beside it as .md")
+    parser.add_argument("--output", type=Path, default=Path("timm_sweep.json"), help="JSON file; the table is .md")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def try_model(name: str, size: int, timeout: int) -> dict[str, object]:
-    """Builds a detector and tells its strides, default boxes and parameters, or why it cannot be built."""
+    """Build a detector; return its strides and sizes, or the error."""
     signal.alarm(timeout)
     try:
         with torch.device("meta"):
@@ -64,7 +65,10 @@ def try_model(name: str, size: int, timeout: int) -> dict[str, object]:
 
 
 def table(results: dict[str, dict[str, object]], size: int) -> str:
-    """Makes a Markdown table, a row a family, as timm's files name them, and a list of what does not work and why."""
+    """Format results as a Markdown table, with a list of errors.
+
+    The table has one row per family, which is one file of timm.
+    """
     families = defaultdict(list)
     for name in results:
         families[timm.models.model_entrypoint(name).__module__.rpartition(".")[2]].append(name)

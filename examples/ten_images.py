@@ -1,9 +1,9 @@
-"""AP of a new class over the number of training images, from pretrained weights and from scratch.
+"""Measure AP by number of training images, with and without pretraining.
 
     python examples/ten_images.py DATA/bccd --output runs/ten
 
-Every training takes the same number of steps, so few images are only seen more often. `ten_images.json` and
-`ten_images.png` in the output's folder hold the result; what is finished is not done again.
+Every training has the same number of steps, so fewer images are repeated more often. The results are written to
+`ten_images.json` and `ten_images.png` in the output folder. A second run continues after the last finished training.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--weights", default="COCO_TF_V1")
     parser.add_argument("--train-split", default="train")
     parser.add_argument("--test-split", default="test")
-    parser.add_argument("--numbers", type=int, nargs="*", default=[5, 10, 20, 50], help="besides all")
+    parser.add_argument("--numbers", type=int, nargs="*", default=[5, 10, 20, 50], help="numbers of images, and all")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)

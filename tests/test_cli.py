@@ -383,7 +383,7 @@ def test_list_nothing(ssd_zoo_command):
 def test_help(ssd_zoo_command):
     code, out, _ = ssd_zoo_command("--help")
     assert code == 0
-    for text in ("ssd-zoo", "detect", "Detects objects", "list", "Lists the models", "--version"):
+    for text in ("ssd-zoo", "detect", "Detect objects", "list", "List the models", "--version"):
         assert text in out
     code, out, _ = ssd_zoo_command("detect", "--help")
     assert code == 0

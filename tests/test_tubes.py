@@ -131,7 +131,7 @@ def test_video_map():
 
 def test_trimmed_videos_have_objects_in_every_frame():
     truth = target((0, 1, 0, 0), (1, 1, 0, 0), (1, 1, 1, 50))
-    with pytest.raises(ValueError, match=r"Objects of video 0 are there for \[1, 2\] frames: it is untrimmed"):
+    with pytest.raises(ValueError, match=r"Objects of video 0 are visible in \[1, 2\] frames: it is untrimmed"):
         video_map([[]], [truth], setting="trimmed")
     with pytest.raises(ValueError, match="'trimmed' or 'untrimmed', got 'cut'"):
         video_map([[]], [truth], setting="cut")

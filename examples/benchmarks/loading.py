@@ -1,4 +1,4 @@
-"""How many images a second are read and augmented, in this process and by others, against torchvision's parts."""
+"""Benchmark reading and augmentation against torchvision, with and without workers."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ PHOTO = Path(__file__).parents[1] / "astronaut.jpg"
 MEAN = (123, 117, 104)
 
 _DISTORT = [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=MEAN)]
-# What torchvision's training references do, in the order that they do it.
+# The augmentation of torchvision's training references, in the same order.
 REFERENCE = {
     kind: v2.Compose(
         [
@@ -38,9 +38,9 @@ REFERENCE = {
 
 
 def loading(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """An epoch of a data set in Pascal VOC's layout, of JPEG files of 640 × 480.
+    """Time an epoch over a data set in Pascal VOC's layout.
 
-    Ours are resized too, as for training; torchvision leaves that to the model.
+    The images are JPEG files of 640 × 480. Our loader also resizes them; torchvision resizes in the model.
     """
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "VOCdevkit", "VOC2012")

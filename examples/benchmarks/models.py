@@ -1,4 +1,4 @@
-"""Models, images and targets that are measured: ours and torchvision's with the same random weights."""
+"""Build models with equal random weights, images and targets for benchmarks."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torchvision.models import detection
 import ssd_zoo
 from ssd_zoo.weights.converters import torchvision as from_torchvision
 
-# Ours, torchvision's, and what makes ours the network that torchvision's is.
+# Our model's name, torchvision's builder, and the arguments that give ours the same network.
 PAIRS = {
     "ssdlite320_mobilenet_v3_large": (detection.ssdlite320_mobilenet_v3_large, {"reduced_tail": True}),
     "ssd300_vgg16d": (detection.ssd300_vgg16, {}),
@@ -35,7 +35,10 @@ def build(name: str) -> tuple[ssd_zoo.SSD, nn.Module]:
 
 @torch.no_grad()
 def _tell_boxes_apart(model: nn.Module) -> None:
-    """Gives kernels a size at which outputs are of order one: from fresh ones all boxes score alike."""
+    """Scale kernels so that outputs are of order one.
+
+    With the default initialisation all boxes have nearly the same score.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)

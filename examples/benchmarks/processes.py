@@ -1,4 +1,4 @@
-"""What needs a process of its own: the peak of memory, and the time of an import."""
+"""Measure peak memory and import time in separate processes."""
 
 import json
 import resource
@@ -17,7 +17,10 @@ PEAK_OF = ("inference", "training")
 
 
 def memory(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """Peak memory in MB of whole calls or steps at batch 8: of their tensors, and on a CPU of the process."""
+    """Measure peak memory of calls and training steps at batch 8.
+
+    Values are in MB, for tensors, and on a CPU also for the process.
+    """
     for name in models:
         for what in PEAK_OF:
             peaks = {whose: _measure(name, whose, what) for whose in ("torchvision", "ssd_zoo")}
@@ -54,7 +57,10 @@ def _peaks(name: str, whose: str, what: str) -> dict[str, float]:
 
 
 def _peak_of_tensors(run: Callable[[], None]) -> int:
-    """What tensors take that are made meanwhile, in bytes: the same each time, where the process's peak scatters."""
+    """Measure the peak memory of tensors allocated during a run, in bytes.
+
+    It is reproducible, while the peak of the process varies between runs.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +72,7 @@ def _peak_of_tensors(run: Callable[[], None]) -> int:
 
 
 def imports(models: list[str], *, seconds: float, compile: bool) -> Iterator[dict[str, Any]]:  # noqa: ARG001
-    """Time of `import torchvision` and of `import ssd_zoo`, each in a fresh process."""
+    """Time `import torchvision` and `import ssd_zoo` in fresh processes."""
     from timing import summary
 
     code = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"

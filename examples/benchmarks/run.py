@@ -1,9 +1,10 @@
-"""Measures ssd_zoo against torchvision, prints tables, and writes them as JSON and into the docs.
+"""Benchmark ssd_zoo against torchvision.
 
     python examples/benchmarks/run.py --json results.json --docs docs/benchmarks.md
 
-On a quiet machine, that takes half an hour on two cores, most of it to compile; --no-compile leaves that out, and
---parts chooses. Where there is a GPU, all of it runs there. --from-json makes tables of results that are there already.
+Use an otherwise idle machine. A run takes half an hour on two cores, most of it for compilation. --no-compile skips
+compiled models, and --parts selects benchmarks. If there is a GPU, models run on it. Tables are printed and inserted
+into the page of --docs. --from-json makes tables of earlier results.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from timing import machine
 
 from ssd_zoo.training import keep_memory
 
-# To add a part: a generator of rows here, and how its table looks in tables.py.
+# A new part needs a generator of rows here and a table function in tables.py.
 PARTS = {
     "inference": inference,
     "training": training,
@@ -38,13 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--models", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--seconds", type=float, default=20, help="time of one comparison, %(default)s by default")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads, %(default)s by default")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds per comparison (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--keep-memory", action="store_true", help="run all contenders within keep_memory()")
-    parser.add_argument("--json", type=Path, help="file to write results to; parts that it has and are not run stay")
+    parser.add_argument("--json", type=Path, help="file for results; its results of other parts are kept")
     parser.add_argument("--from-json", type=Path, help="file to read results from instead of running")
-    parser.add_argument("--docs", type=Path, help="page to write tables into, between its marks")
+    parser.add_argument("--docs", type=Path, help="page to insert the tables into, between its markers")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.from_json:
@@ -71,6 +72,6 @@ def run(results: dict[str, Any], args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    # What compilers have to say about themselves is no result.
+    # Compilers' warnings would clutter the printed results.
     warnings.simplefilter("ignore")
     main()

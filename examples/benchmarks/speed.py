@@ -1,4 +1,4 @@
-"""Inference, training and post-processing against torchvision's, in one process, in turn."""
+"""Benchmark inference, training and post-processing against torchvision."""
 
 import copy
 import sys
@@ -23,7 +23,10 @@ Row = dict[str, Any]
 
 
 def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:
-    """Whole calls and bare trunks: eager, optimized, compiled; on a GPU in half precision too, and as CUDA graphs."""
+    """Time calls of the detectors and of their trunks (backbone and head).
+
+    Variants are eager, optimized and compiled; on a GPU also half precision and CUDA graphs.
+    """
     for name in models:
         ours, theirs = (model.eval() for model in build(name))
         fast = {"ssd_zoo optimized": optimize(ours, compile=False)}
@@ -50,7 +53,7 @@ def inference(models: list[str], *, seconds: float, compile: bool) -> Iterator[R
 
 @contextmanager
 def _while_memory_lasts(model: str, batch: int) -> Iterator[None]:
-    """Leaves out what is too large for a GPU."""
+    """Skip a measurement that exceeds the GPU's memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -63,7 +66,7 @@ def _call(model: torch.nn.Module, images: list[Tensor]) -> Callable[[], object]:
 
 
 def _kind(name: str, model: ssd_zoo.SSD, images: list[Tensor]) -> Contenders:
-    """A whole call, and its trunk on the prepared batch."""
+    """Return contenders: the whole call, and the trunk on the prepared batch."""
     with torch.inference_mode():
         batch = model.prepare(images)
     return {name: _call(model, images), f"{name}, trunk": lambda: model.forward_raw(batch)}
@@ -78,15 +81,15 @@ def _mixed_precision(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def training(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:
-    """Steps of SGD, and the share of targets, matching and losses in ours."""
+    """Time steps of SGD, and our matching and losses separately."""
     for name in models:
         ours, theirs = (model.train() for model in build(name))
         kinds: dict[str, Any] = {"torchvision": theirs, "ssd_zoo": ours}
         compiled = {}
         if compile:
-            # Else sizes would be dynamic, for the second model has others.
+            # Without the reset, Dynamo makes sizes dynamic when the second model has another input size.
             torch._dynamo.reset()
-            # Else torch 2.14 does not see that a backward pass has convolutions.
+            # torch 2.14 does not detect the backward pass's convolutions, and would skip layout optimization.
             options = {"force_layout_optimization": True} if device().type == "cpu" else None
             compiled["ssd_zoo compiled"] = torch.compile(copy.deepcopy(ours), options=options)
         for batch in [8] if device().type == "cpu" else batches()[1:]:
@@ -124,7 +127,7 @@ def _losses(model: ssd_zoo.SSD, images: list[Tensor], targets: list[dict[str, Te
     return step
 
 
-# Classes, default boxes, best candidates that are kept; the first is SSDLite320's, of COCO.
+# Classes, default boxes, detections per image; the first row is SSDLite320 on COCO.
 POSTPROCESSING = [
     (91, 3234, 300),
     *((classes, 3234, 300) for classes in (2, 21, 366)),
@@ -134,7 +137,7 @@ POSTPROCESSING = [
 
 
 def postprocessing(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:  # noqa: ARG001
-    """Post-processing alone, of one image, as classes, boxes and detections grow."""
+    """Time post-processing of one image by numbers of classes, boxes and detections."""
     for scores, spread in (("all over the threshold", 0.1), ("like trained", 4.0)):
         for classes, boxes, kept in POSTPROCESSING:
             raw, default_boxes = _raw(classes, boxes, spread)
@@ -159,7 +162,7 @@ def _raw(classes: int, boxes: int, spread: float) -> tuple[dict[str, Tensor], Te
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, boxes, classes, generator=generator) * spread
     if spread > 1:
-        # Of a trained detector nearly all boxes are background.
+        # A trained detector assigns nearly all boxes to the background.
         logits[..., 0] += 6 * spread * (torch.rand(1, boxes, generator=generator) < 0.97)
     corners = torch.rand(boxes, 2, generator=generator) * 250
     default_boxes = torch.cat([corners, corners + 20 + torch.rand(boxes, 2, generator=generator) * 80], dim=1)

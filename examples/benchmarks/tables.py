@@ -1,17 +1,17 @@
-"""Results as tables, and their place in the docs."""
+"""Format results as tables and insert them into the docs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- results: written by examples/benchmarks/run.py -->", "<!-- end of results -->"
-# What is compared with torchvision in mixed precision.
+# Marks contenders whose reference is torchvision in mixed precision.
 HALF = "half precision"
 Rows = Sequence[Mapping[str, Any]]
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """Gives the tables of all parts that were run."""
+    """Format the tables of all parts in the results."""
     parts = ["Measured on: " + ", ".join(f"{key} {value}" for key, value in results["machine"].items()) + "."]
     for part, (title, table) in _TABLES.items():
         if results.get(part):
@@ -20,10 +20,10 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def write_into(page: Path, text: str) -> None:
-    """Puts tables between the page's marks.
+    """Insert text between the markers of a page.
 
     Raises:
-        ValueError: If the page has no such marks.
+        ValueError: If the page has no markers.
     """
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)

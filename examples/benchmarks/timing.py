@@ -1,4 +1,4 @@
-"""Timing of contenders in turn, and what machine they ran on."""
+"""Time contenders in turn, and describe the machine."""
 
 import gc
 import os
@@ -18,21 +18,23 @@ Contenders = dict[str, Callable[[], object]]
 
 
 def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> dict[str, dict[str, float]]:
-    """Runs contenders in turn, in another order each round, so that whatever else happens meets all of them alike.
+    """Time contenders in turn, in random order within each round.
+
+    This way, other load on the machine affects all contenders equally.
 
     Args:
-        contenders: Functions by name; each has run twice, or thrice where that is quick, before the clock starts.
-        seconds: After which no new round begins.
-        at_least: Rounds that are run however long they take.
+        contenders: Functions by name. Each is warmed up by two runs, or by three if a run takes less than a second.
+        seconds: Time after which no new round starts.
+        at_least: Least number of rounds.
 
     Returns:
-        Per contender the median and the quartiles of its times in milliseconds, and the number of rounds.
+        For each contender, the median and quartiles of its times in milliseconds, and the number of rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for run in contenders.values():
         _warm_up(run)
     gc.collect()
-    # Whoever comes after its like finds weights in the cache.
+    # A contender that follows another with the same weights finds them in the cache: vary the order.
     order = random.Random(0)
     start = time.perf_counter()
     while len(next(iter(times.values()))) < at_least or time.perf_counter() - start < seconds:
@@ -46,7 +48,7 @@ def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> d
 
 
 def _warm_up(run: Callable[[], object]) -> None:
-    """The first run compiles, and the second records graphs."""
+    """Warm up: the first run compiles, the second records CUDA graphs."""
     run()
     start = time.perf_counter()
     run()
@@ -66,7 +68,7 @@ def _wait() -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Describes what the figures belong to."""
+    """Describe versions and hardware of the measurement."""
     described = {
         "ssd_zoo": ssd_zoo.__version__,
         "torch": torch.__version__,
@@ -93,7 +95,7 @@ def _cpu() -> str:
 
 
 def _matrix_product(side: int = 2048) -> float:
-    """What the CPU can do at best: convolutions are bound by it."""
+    """Measure the matrix product in GFLOP/s, an upper bound for convolutions."""
     matrix = torch.rand(side, side)
     times = alternate({"product": lambda: matrix @ matrix}, seconds=2)
     return 2 * side**3 / times["product"]["median"] / 1e6

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Blood cells in half an hour on two CPU cores: train on `train`, choose by `val`, report on `test`.
+# Train a detector of blood cells in half an hour on two CPU cores.
+# It is trained on `train`, selected on `val` and evaluated on `test`.
 #
 #     sh examples/recipes/bccd.sh DATA/bccd runs/bccd [SEED]
 #
-# DATA/bccd is https://github.com/Shenggan/BCCD_Dataset (MIT). The input is as large as the
-# pictures, for a platelet is 40 pixels wide. Under a microscope there is no up or down.
+# DATA/bccd is https://github.com/Shenggan/BCCD_Dataset (MIT). The input has the images' full size, as a platelet is only
+# 40 pixels wide. Images are also flipped vertically, as a microscope's pictures have no up or down.
 set -eu
 data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Small defects of circuit boards.
+# Train a detector of small defects on circuit boards.
 #
 #     sh examples/recipes/deeppcb.sh DATA/deeppcb runs/deeppcb [SEED]
 #
-# DATA/deeppcb is https://github.com/tangsanli5201/DeepPCB (MIT), with COCO json files. Defects are 10 to 60 pixels wide,
-# so the input keeps all 640 of them, and the model is a face detector, whose first map has a stride of 8. A board has
-# no up or down.
+# DATA/deeppcb is https://github.com/tangsanli5201/DeepPCB (MIT), with annotations in COCO's format. Defects are 10 to
+# 60 pixels wide, so the input has the images' full size of 640 pixels. The model is a face detector, as its first map
+# has a stride of 8. Images are also flipped vertically, as a board has no up or down.
 set -eu
 data=$1 run=$2 seed=${3:-0}
 ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \

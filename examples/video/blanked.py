@@ -1,6 +1,7 @@
-"""Blanked frames: three of ten frames are noise; can a detector tell where the digit is then?
+"""Measure detection in frames that are replaced by noise.
 
-A 2-D detector can't, but its last detection can be held, or followed by a Kalman filter. Detectors for clips learn it.
+30 % of the frames are noise. Detectors for clips learn to locate the digit there. A 2-D detector can't; its last
+detection is held instead, or extrapolated by a Kalman filter.
 
 python examples/video/blanked.py
 """
@@ -26,10 +27,12 @@ Detections = dict[str, Tensor]
 
 
 def blanked_clips(digits: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws clips, some of them backwards, whose frames but the first are noise now and then.
+    """Draw clips, half of them reversed, with random frames replaced by noise.
+
+    The first frame is never replaced.
 
     Returns:
-        Clips, boxes `(count, T, 4)`, and which frames are noise, `(count, T)`.
+        Clips `(count, T, 3, 64, 64)`, boxes `(count, T, 4)`, and a mask of the noise frames, `(count, T)`.
     """
     clips, boxes = make_clips(digits, count, generator)
     clips[::2], boxes[::2] = clips[::2].flip(1), boxes[::2].flip(1)
@@ -40,7 +43,7 @@ def blanked_clips(digits: Tensor, count: int, generator: torch.Generator) -> tup
 
 
 def targets_of(boxes: Tensor, shown: Tensor) -> list[Target]:
-    """Gives targets with the boxes of the frames that are `shown`; on the others there is nothing."""
+    """Build targets with boxes in the frames of the mask `shown` only."""
     return [
         {
             "boxes": of_clip[frames],
@@ -52,14 +55,17 @@ def targets_of(boxes: Tensor, shown: Tensor) -> list[Target]:
 
 
 def batches(digits: Tensor, generator: torch.Generator, in_time: bool) -> Iterator[tuple[Tensor, list[Target]]]:
-    """A 2-D detector learns to be silent in noise, one for clips to know where the digit is."""
+    """Yield training batches.
+
+    Noise frames have targets only for detectors for clips (`in_time`).
+    """
     while True:
         clips, boxes, blank = blanked_clips(digits, 16, generator)
         yield clips, targets_of(boxes, torch.ones_like(blank) if in_time else ~blank)
 
 
 class Kalman:
-    """Follows four numbers, each at a constant velocity, alone."""
+    """Kalman filter of four independent values with constant velocity."""
 
     def __init__(self, box: Tensor, *, drift: float = 0.05, error: float = 1.0) -> None:
         self.place, self.velocity = box, torch.zeros(4)
@@ -80,7 +86,10 @@ class Kalman:
 
 
 def fill(found: Detections, *, kalman: bool) -> Detections:
-    """Gives frames without a sure detection the last one, or where a Kalman filter expects it, with lower scores."""
+    """Add a box to frames without a confident detection.
+
+    It is the last confident box, or a Kalman filter's prediction. Its score falls by 10 % per frame.
+    """
     boxes, scores, index = [found["boxes"]], [found["scores"]], [found["frame_index"]]
     follower: Kalman | None = None
     score = 0.0
@@ -102,7 +111,7 @@ def fill(found: Detections, *, kalman: bool) -> Detections:
 
 
 def run(variant: str, seed: int, steps: int, test_clips: int) -> dict[str, dict[str, float]]:
-    """Trains one detector and measures it; the 2-D one with its two helpers too."""
+    """Train and evaluate a detector; the 2-D one also with filled frames."""
     torch.manual_seed(seed)
     train_digits, test_digits = load_digits()
     model = build(variant, CATEGORIES)

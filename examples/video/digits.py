@@ -1,6 +1,6 @@
-"""What the experiments with moving digits share: clips, small detectors, training.
+"""Make clips of moving digits, and train small detectors on them.
 
-The digits are scikit-learn's (UCI's handwritten digits, 8 × 8 pixels), twice as large, over a textured ground.
+The digits are scikit-learn's (UCI's handwritten digits, 8 × 8 pixels), upscaled to 16 × 16, on a textured background.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ VARIANTS = ("2-D", "2-D, wide", "3d", "2plus1d", "depthwise", "shift")
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """Gives the digits to train with and those to test with, `(n, 16, 16)`, 0 to 1."""
+    """Load training and test digits, `(n, 16, 16)` between 0 and 1."""
     from sklearn.datasets import load_digits
 
     images = torch.from_numpy(load_digits().images).float().unsqueeze(1) / 16
@@ -28,7 +28,9 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def make_clips(digits: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws clips of one digit each, which moves from left to right at a speed of its own.
+    """Draw clips of one digit that moves from left to right.
+
+    Each clip has a random constant speed.
 
     Returns:
         Clips `(count, T, 3, 64, 64)`, uint8, and the digit's boxes `(count, T, 4)`.
@@ -53,7 +55,7 @@ def make_clips(digits: Tensor, count: int, generator: torch.Generator) -> tuple[
 
 
 class Small(nn.Module):
-    """Five convolutions; one feature map at stride 8."""
+    """Backbone of five convolutions, with one feature map at stride 8."""
 
     new_layers = ()
 
@@ -70,7 +72,7 @@ class Small(nn.Module):
 
 
 class VideoSmall(VideoBackbone):
-    """The same for clips; the last four convolutions look back."""
+    """Backbone for clips; the last four convolutions also see past frames."""
 
     layers: nn.ModuleList
 
@@ -85,7 +87,7 @@ class VideoSmall(VideoBackbone):
 
 
 def build(variant: str, categories: list[str]) -> SSD:
-    """Builds a detector; the wide one has the parameters of `3d`."""
+    """Build a detector; "2-D, wide" has as many parameters as "3d"."""
     backbone: nn.Module = Small(27 if variant == "2-D, wide" else 16)
     model = SSD(
         backbone,
@@ -103,7 +105,7 @@ def build(variant: str, categories: list[str]) -> SSD:
 
 
 def train(model: SSD, batches: Any, *, steps: int, rate: float = 3e-3) -> None:
-    """Trains on batches of clips and targets."""
+    """Train a detector on batches of clips and targets."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
     model.train()
@@ -118,6 +120,6 @@ def train(model: SSD, batches: Any, *, steps: int, rate: float = 3e-3) -> None:
 
 @torch.no_grad()
 def detect(model: SSD, clips: Tensor) -> list[dict[str, Tensor]]:
-    """Gives the detections of clips."""
+    """Detect in clips."""
     model.eval()
     return [found for part in clips.split(32) for found in model(part)]

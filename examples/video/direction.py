@@ -1,7 +1,7 @@
-"""Direction of motion: can a detector tell which way a digit moves?
+"""Measure whether detectors recognise the direction of motion.
 
-The class is the direction. Every clip comes forwards and backwards, with the other class, so that one frame can tell
-nothing: a 2-D detector has an AP of one half. The first frame is not judged.
+The class is the direction of a moving digit. Every clip is also shown reversed, with the opposite class. So a single
+frame is uninformative, and a 2-D detector has an AP of 0.5. The first frame is not evaluated.
 
 python examples/video/direction.py
 """
@@ -23,7 +23,7 @@ CATEGORIES = ["background", "to the right", "to the left"]
 
 
 def both_ways(digits: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Draws clips, and gives each forwards and backwards."""
+    """Draw clips; return each forwards and reversed, with targets."""
     clips, boxes = make_clips(digits, count, generator)
     targets = [
         {
@@ -46,7 +46,7 @@ def batches(digits: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor
 def in_order(
     clips: Tensor, targets: list[dict[str, Tensor]], order: list[int]
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Puts frames in another order; the boxes go with them, the class stays."""
+    """Reorder the frames and boxes of clips; keep the class."""
     judged = torch.arange(1, FRAMES)
     moved = [
         {
@@ -61,7 +61,7 @@ def in_order(
 
 
 def run(variant: str, seed: int, steps: int, test_clips: int) -> dict[str, float]:
-    """Trains one detector and measures it."""
+    """Train and evaluate one detector."""
     torch.manual_seed(seed)
     train_digits, test_digits = load_digits()
     model = build(variant, CATEGORIES)
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--test-clips", type=int, default=100, help="each of them forwards and backwards")
+    parser.add_argument("--test-clips", type=int, default=100, help="number of clips, each shown forwards and reversed")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results") / "direction.json")
     args = parser.parse_args()

@@ -1,8 +1,9 @@
-"""Real clips: actions of J-HMDB-21, by a 2-D SSDLite and by those for clips, from the same start.
+"""Compare a 2-D SSDLite with models for clips on actions of J-HMDB-21.
 
-The person detector that ships, with new classes, is trained on clips of two folds and measured on whole videos of the
-third; no source is in two folds. Each model and fold is kept in the work folder, so what was stopped can go on, and
-parts can run beside each other. At the end stand all that is there.
+All models start from the packaged person detector, with new classes. They are trained on clips of two folds and
+evaluated on whole videos of the third; no source video is in two folds. Detections of each model and fold are stored in
+the work folder. An interrupted run can be continued, and parts can run in parallel. At the end all stored detections
+are evaluated.
 
 python examples/video/jhmdb.py ../shared/data/jhmdb --work jhmdb
 python examples/video/jhmdb.py ../shared/data/jhmdb --work trial --steps 2 --videos 6 --folds 0     # does it run?
@@ -28,16 +29,16 @@ METRICS = ("frame-mAP@.5", "video-mAP@.2", "video-mAP@.5")
 
 
 def build(variant: str, categories: list[str], size: int) -> ssd_zoo.SSD:
-    """Builds a model from the person detector's weights."""
+    """Build a model from the person detector's weights."""
     settings: dict[str, Any] = {"weights": "COCO_TF_V1", "categories": categories, "size": size, "score_thresh": 0.01}
-    settings["score_function"] = "softmax"  # An action is one of them.
+    settings["score_function"] = "softmax"  # Actions are mutually exclusive.
     if variant == "2-D":
         return ssd_zoo.ssdlite300_mobilenet_v2(**settings)
     return ssd_zoo.ssdlite300_mobilenet_v2_3d(temporal=variant, temporal_stages=(3, 4, 5), **settings)
 
 
 def train(model: ssd_zoo.SSD, dataset: VideoDataset, args: argparse.Namespace, device: torch.device) -> None:
-    """Trains on clips; a 2-D model sees the same clips, frame by frame."""
+    """Train on clips; a 2-D model sees their frames separately."""
     order: list[int] = []
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=args.rate, total_steps=args.steps, pct_start=0.1)
@@ -62,7 +63,7 @@ def train(model: ssd_zoo.SSD, dataset: VideoDataset, args: argparse.Namespace, d
 
 @torch.inference_mode()
 def detect(model: ssd_zoo.SSD, dataset: VideoDataset, device: torch.device) -> dict[str, dict[str, Tensor]]:
-    """Gives the detections of each video, by name."""
+    """Detect in each video; return detections by video name."""
     model.eval()
     found = {}
     for video, (clip, _) in zip(dataset.videos, dataset, strict=True):
@@ -72,7 +73,7 @@ def detect(model: ssd_zoo.SSD, dataset: VideoDataset, device: torch.device) -> d
 
 
 def run(variant: str, fold: int, dataset: VideoDataset, args: argparse.Namespace) -> None:
-    """Trains and detects, and keeps the detections, unless they are there already."""
+    """Train, detect and store the detections, unless already stored."""
     file = args.work / f"{variant}_{fold}_{args.seed}.pt"
     if file.exists():
         return
@@ -85,7 +86,7 @@ def run(variant: str, fold: int, dataset: VideoDataset, args: argparse.Namespace
     if args.videos is not None:
         inside, outside = random.sample(inside, args.videos), random.sample(outside, args.videos)
     sampler = ClipSampler(args.frames, strides=(1, 2, 3))
-    # Surroundings tell of the action, so nothing is cropped; mirrored actions are the same.
+    # No cropping, as the surroundings help to recognise the action. A mirrored action keeps its class.
     augmentation = v2.Compose([v2.ColorJitter(0.3, 0.3, 0.3, 0.05), v2.RandomHorizontalFlip()])
     training = VideoDataset(inside, dataset.categories, sampler=sampler, transforms=augmentation)
     model = build(variant, dataset.categories, args.size).to(device)
@@ -95,7 +96,10 @@ def run(variant: str, fold: int, dataset: VideoDataset, args: argparse.Namespace
 
 
 def summarise(dataset: VideoDataset, args: argparse.Namespace) -> dict[str, Any]:
-    """Gives the metrics of what is in the work folder, and the differences to the 2-D model on the same videos."""
+    """Compute the metrics of all stored detections.
+
+    They include differences to the 2-D model on the same videos.
+    """
     targets = {video.name: video.target for video in dataset.videos}
     matches: dict[str, dict[str, list[Any]]] = {}
     for variant in args.variants:
@@ -131,12 +135,12 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=6, help="of a clip in training")
+    parser.add_argument("--frames", type=int, default=6, help="frames per training clip")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=1000, help="of the bootstrap")
-    parser.add_argument("--videos", type=int, help="take only so many for training and as many for the test")
+    parser.add_argument("--samples", type=int, default=1000, help="number of bootstrap samples")
+    parser.add_argument("--videos", type=int, help="number of videos for training, and for the test (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results") / "jhmdb.json")
     args = parser.parse_args()

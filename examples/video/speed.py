@@ -1,7 +1,7 @@
-"""Speed of streams: the step of one frame, against a window of eight run anew for each frame, and the 2-D model.
+"""Compare the speed of a stream's step, a window and a 2-D model.
 
-All three give detections; the window gives those of its last frame. Times are the least of some runs, taken in turns;
-on a CPU they are what the process itself used, so that other work on the machine disturbs them little.
+The window of eight frames is computed again for each frame, and detects in its last one. Times are the minimum of
+several alternating runs. On a CPU they are process time, which depends little on other load.
 
 OMP_NUM_THREADS=1 python examples/video/speed.py
 """
@@ -22,7 +22,7 @@ WINDOW = 8
 
 
 def measure(runs: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Gives milliseconds of each, the least of `repeats`."""
+    """Time each run in milliseconds; return the minimum of `repeats`."""
     best = dict.fromkeys(runs, float("inf"))
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     for i in range(repeats + 1):
@@ -31,13 +31,13 @@ def measure(runs: dict[str, Callable[[], object]], repeats: int, device: torch.d
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if i > 0:  # The first warms up.
+            if i > 0:  # The first round warms up.
                 best[name] = min(best[name], 1000 * (clock() - start))
     return best
 
 
 class Stream:
-    """Steps through one stream, for ever."""
+    """Stream of a model that keeps its state between calls."""
 
     def __init__(self, model: ssd_zoo.SSD) -> None:
         self.model, self.state = model, None
@@ -48,7 +48,7 @@ class Stream:
 
 
 def compare(two_d: str, settings: dict[str, object], repeats: int, device: torch.device) -> dict[str, float]:
-    """Measures a model for clips beside the 2-D model of the same family."""
+    """Time a model for clips and the 2-D model of its family."""
     build = partial(ssd_zoo.get_model, weights=None, weights_backbone=None, num_classes=91, score_thresh=0.5)
     image = build(two_d).eval().to(device)
     video = build(f"{two_d}_3d", **settings).eval().to(device)

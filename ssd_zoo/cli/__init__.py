@@ -1,1 +1,1 @@
-"""The command `ssd-zoo`; one file a subcommand."""
+"""Implement the command `ssd-zoo`, one file per subcommand."""

@@ -1,4 +1,4 @@
-"""Models as the commands `train` and `evaluate` name them."""
+"""Build models from command-line arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ __all__ = ["build_model", "load_model", "pick_device"]
 
 
 def build_model(name: str, weights: str | None, **config: Any) -> SSD:
-    """Builds a model to train.
+    """Build a model by name, or load a saved one.
 
     Args:
-        name: A registered model, or a saved one.
-        weights: The name of its weights, a saved model, or `"scratch"`; None for the model's `DEFAULT`, or where it has
-            none its backbone's.
-        **config: Passed to the builder.
+        name: Name of a registered model, or path of a saved model.
+        weights: Name of weights, path of a saved model, or `"scratch"`. None selects the model's `DEFAULT`, or the
+            backbone's if the model has no weights.
+        **config: Arguments of the builder.
+
+    Raises:
+        ValueError: If `weights` are given for a saved model.
     """
     if Path(name).exists():
         if weights is not None:
@@ -35,7 +38,16 @@ def build_model(name: str, weights: str | None, **config: Any) -> SSD:
 
 
 def load_model(name: str, weights: str | None, *, progress: bool) -> tuple[nn.Module, list[str]]:
-    """Loads a trained model and the names of its classes: ours, a saved one, or one of torchvision's detectors."""
+    """Load a trained model and its class names.
+
+    Args:
+        name: Name of a registered model, path of a saved model, or name of one of torchvision's detectors.
+        weights: Name of the weights; None selects `DEFAULT`.
+        progress: Whether to show the progress of downloads.
+
+    Raises:
+        ValueError: If there is no such model, or it has no such weights.
+    """
     saved = Path(name).exists()
     if saved or name in list_models():
         if not saved and not get_model_weights(name).__members__:
@@ -53,10 +65,10 @@ def load_model(name: str, weights: str | None, *, progress: bool) -> tuple[nn.Mo
 
 
 def pick_device(name: str | None) -> torch.device:
-    """Gives the device of that name, by default a GPU if there is one.
+    """Return a device by name, by default a GPU if available.
 
     Raises:
-        ValueError: If it can't be used.
+        ValueError: If the device can't be used.
     """
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

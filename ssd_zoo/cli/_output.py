@@ -1,4 +1,4 @@
-"""What `ssd-zoo detect` gives: a table, COCO results, annotated pictures."""
+"""Write the output of `ssd-zoo detect`: table, COCO results, annotated pictures."""
 
 import json
 import os
@@ -26,7 +26,14 @@ __all__ = [
 
 
 def check_targets(output: Path | None, json_file: Path | None) -> None:
-    """Makes the folders to write to and says now, not after the work, if that can't be."""
+    """Create output folders and check that they are writable.
+
+    Called before detection, so that errors come early.
+
+    Raises:
+        OSError: If a folder or file can't be written.
+        ValueError: If the JSON file has the extension of an image.
+    """
     if output is not None:
         _make_folder(output)
     if json_file is None or is_stream(json_file):
@@ -48,12 +55,18 @@ def _make_folder(folder: Path) -> None:
 
 
 def is_stream(file: Path) -> bool:
-    """Says whether a file is a pipe or a device, such as /dev/stdout."""
+    """Check whether a file is a pipe or device, such as /dev/stdout."""
     return file.exists() and not file.is_file() and not file.is_dir()
 
 
 def picture_files(files: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Says where each annotated picture goes: as the files lie to each other, in formats that all programs read."""
+    """Choose the path of each annotated picture.
+
+    Pictures keep the folder structure of the images. Formats other than JPEG and PNG are replaced by PNG.
+
+    Raises:
+        ValueError: If a picture would overwrite an image.
+    """
     paths = {file: Path(os.path.abspath(file)) for file in files}
     root = Path(os.path.commonpath([path.parent for path in paths.values()]))
     targets = {}
@@ -69,7 +82,11 @@ def picture_files(files: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:
-    """Writes a picture; an error names the file."""
+    """Save a picture.
+
+    Raises:
+        OSError: If the file can't be written. The message names it.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file, quality=95)
@@ -78,7 +95,7 @@ def save_picture(picture: Image.Image, file: Path) -> None:
 
 
 def image_ids(files: Sequence[Path]) -> dict[Path, int]:
-    """Gives COCO's image ids: the numbers that files are named by, or running ones."""
+    """Return COCO image ids: numeric file names, or else numbers from 1."""
     by_name = {file: int(file.stem) for file in files if file.stem.isdecimal()}
     if len(set(by_name.values())) == len(files):
         return by_name
@@ -86,7 +103,10 @@ def image_ids(files: Sequence[Path]) -> dict[Path, int]:
 
 
 def category_ids(categories: Sequence[str]) -> list[int]:
-    """Gives each label's category id: COCO's, which has gaps, where the categories are COCO's 80; else the label."""
+    """Return COCO category ids by label.
+
+    For COCO's 80 classes these are the official ids, which have gaps. Otherwise the ids are the labels.
+    """
     if set(categories[1:]) == set(COCO_CATEGORIES[1:]) - {"N/A"}:
         return [0, *(COCO_CATEGORIES.index(name) for name in categories[1:])]
     return list(range(len(categories)))
@@ -95,7 +115,7 @@ def category_ids(categories: Sequence[str]) -> list[int]:
 def result_rows(
     detections: dict[str, Tensor], categories: Sequence[str], image_id: int, file: Path
 ) -> list[dict[str, Any]]:
-    """Gives one row a detection in COCO's results format, with the names of file and class besides."""
+    """Convert detections to COCO's results format, with file and class names added."""
     ids = category_ids(categories)
     rows = zip(*(detections[key].tolist() for key in ("boxes", "labels", "scores")), strict=True)
     return [
@@ -112,7 +132,7 @@ def result_rows(
 
 
 def table(file: Path, rows: Sequence[dict[str, Any]]) -> str:
-    """Gives an image's detections as readers like them."""
+    """Format an image's detections as a table."""
     lines = [f"{file}: {len(rows) or 'no'} object{'' if len(rows) == 1 else 's'}"]
     width = max((len(row["category"]) for row in rows), default=0)
     for row in rows:
@@ -122,7 +142,11 @@ def table(file: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def write_json(results: Sequence[dict[str, Any]], file: Path) -> None:
-    """Writes results, whole or not at all."""
+    """Write results atomically to a JSON file.
+
+    Raises:
+        OSError: If the file can't be written.
+    """
     text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
     if is_stream(file):
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""Tracks: which detections of successive frames are the same object, by ByteTrack."""
+"""Track objects over frames with ByteTrack."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ __all__ = ["Tracker"]
 
 
 class Tracker:
-    """Numbers the objects of a video, each class by itself, with the ByteTrack of the package `trackers`.
+    """Tracker of a video's objects: ByteTrack of the package `trackers`, per class.
 
     Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box". https://arxiv.org/abs/2110.06864
 
     Args:
-        fps: Frames a second of the video.
-        score_thresh: Detections that score more start tracks; others may only continue one.
+        fps: Frames per second of the video.
+        score_thresh: Detections with higher scores start tracks; others can only continue a track.
 
     Raises:
-        ImportError: If there is no `trackers`.
+        ImportError: If `trackers` is not installed.
     """
 
     def __init__(self, *, fps: float, score_thresh: float) -> None:
@@ -33,7 +33,11 @@ class Tracker:
         self._numbers: dict[tuple[int, int], int] = {}
 
     def update(self, detections: dict[str, Tensor]) -> Tensor:
-        """Gives the track of each detection of the next frame, `(n,)`, from 1; -1 where there is none yet."""
+        """Assign the next frame's detections to tracks.
+
+        Returns:
+            Track of each detection, `(n,)`, from 1; -1 for detections without a track.
+        """
         from supervision import Detections
 
         tracks = torch.full_like(detections["labels"], -1)

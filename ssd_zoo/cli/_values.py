@@ -1,4 +1,4 @@
-"""Values of options, checked."""
+"""Parse and check the values of options."""
 
 import argparse
 import math
@@ -11,14 +11,14 @@ __all__ = ["count", "fraction", "name_list", "number", "positive", "size", "with
 
 
 def count(text: str) -> int:
-    """Reads a whole number from 0."""
+    """Read a whole number from 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """Reads a number from 0 to 1."""
+    """Read a number from 0 to 1."""
     value = _float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
@@ -31,12 +31,12 @@ def name_list(text: str) -> list[str]:
 
 
 def with_background(categories: Sequence[str]) -> list[str]:
-    """Put the background before the names of classes, unless it is there."""
+    """Put the background before class names, unless it is there."""
     return list(categories) if categories and is_background(categories[0]) else ["background", *categories]
 
 
 def number(text: str) -> float:
-    """Reads a number from 0."""
+    """Read a finite number from 0."""
     value = _float(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number from 0, got {text!r}")
@@ -51,7 +51,7 @@ def _float(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """Reads a whole number from 1."""
+    """Read a whole number from 1."""
     try:
         value = int(text)
     except ValueError:
@@ -62,7 +62,7 @@ def positive(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Read the size of an input; see `read_size`."""
+    """Read an input size; see `read_size`."""
     try:
         return read_size(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`ssd-zoo detect` on videos: frame by frame, so that nothing grows with their length."""
+"""Detect in videos frame by frame, with memory independent of their length."""
 
 import argparse
 import glob
@@ -31,11 +31,15 @@ Detections = dict[str, Tensor]
 
 
 def find_videos(sources: Sequence[str], *, frames: bool) -> list[Path]:
-    """Finds the videos among the sources: by their endings, and with `frames` the folders too.
+    """Find the videos among the sources.
+
+    Args:
+        sources: Files, folders and glob patterns.
+        frames: Whether folders are videos, too. Files are recognised by their extension.
 
     Raises:
-        FileNotFoundError: If there is no such video.
-        ValueError: If there is anything else besides.
+        FileNotFoundError: If a video does not exist.
+        ValueError: If videos are mixed with other sources, or `frames` is set and a source is not a video.
     """
     videos: list[Path] = []
     others: list[str] = []
@@ -56,7 +60,11 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Path]:
 def run_videos(
     model: SSD, videos: Sequence[Path], args: argparse.Namespace, chosen: Callable[[Detections], Detections]
 ) -> int:
-    """Detects in videos one after another, or in the camera. The result is 1 if one could not be read to its end."""
+    """Detect in videos one after another, or in a camera.
+
+    Returns:
+        The exit code: 0, or 1 if a video could not be read completely.
+    """
     check_targets(args.output, args.json)
     targets = {} if args.output is None else _video_files(videos or [Path(f"camera{args.camera}")], args.output)
     failures = []
@@ -96,20 +104,20 @@ def detect_video(
     frame_file: "FrameFile | None" = None,
     quiet: bool = False,
 ) -> tuple[str, str | None]:
-    """Detects in a video as it comes.
+    """Detect in a video and write the results during detection.
 
     Args:
-        model: Of images or of clips.
-        video: What to go through.
-        chosen: Leaves what is wanted of a frame's detections.
-        batch_size: Frames that go through the model at once.
-        track: Whether to number objects.
-        picture_file: Where to write the annotated video.
-        frame_file: Where to write the detections.
-        quiet: Whether to show no progress.
+        model: A detector of images or of clips.
+        video: The video.
+        chosen: Filter of a frame's detections.
+        batch_size: Number of frames per batch.
+        track: Whether to track objects.
+        picture_file: Path of the annotated video to write.
+        frame_file: JSON file to write detections to.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        One line about what was found, and the reason if not all frames could be read.
+        A summary in one line, and the error if not all frames could be read, or None.
     """
     tracker = Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5)) if track else None
     frames_with: Counter[str] = Counter()
@@ -133,7 +141,7 @@ def detect_video(
         except ValueError as error:
             failure = str(error)
         except KeyboardInterrupt:
-            if video.length is not None:  # A camera has no other end.
+            if video.length is not None:  # Interrupting is the regular end of a camera's video.
                 raise
     return _summary(video.name, number + 1, frames_with, tracker), failure
 
@@ -156,7 +164,7 @@ def _describe(video: Video, number: int, found: Detections, categories: Sequence
 
 
 def _video_files(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Says where annotated videos go: all into one folder, under names that differ."""
+    """Choose distinct paths of the annotated videos in one folder."""
     files: dict[Path, Path] = {}
     for source in sources:
         name = source.stem or source.resolve().name
@@ -172,10 +180,12 @@ def _video_files(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 class FrameFile:
-    """Writes a JSON list of one object a frame as they come, so that it is whole wherever they end.
+    """JSON list with one object per frame, written during detection.
+
+    The list is completed on exit, also after an error.
 
     Args:
-        file: Where to.
+        file: Path of the file.
     """
 
     def __init__(self, file: Path) -> None:
@@ -184,7 +194,7 @@ class FrameFile:
         self._stream = self._unfinished.open("w", encoding="utf-8")
 
     def write(self, frame: dict[str, Any]) -> None:
-        """Appends a frame's object."""
+        """Append a frame's object."""
         self._stream.write(self._before_next + json.dumps(frame))
         self._before_next = ",\n"
 

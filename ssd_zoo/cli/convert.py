@@ -1,6 +1,6 @@
-"""Converts another project's checkpoint into a folder that ssd_zoo loads.
+"""Convert another project's checkpoint to a saved model of ssd_zoo.
 
-The folder's model detects what the original detects: `ssd_zoo.from_pretrained(DIR)`.
+`ssd_zoo.from_pretrained(DIR)` loads the result, whose detections equal the original's.
 """
 
 import argparse
@@ -17,23 +17,27 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
+    """Declare the subcommand's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE",
-                        help=".pth, .safetensors, .pb (frozen graph), .tflite, TensorFlow.js's model.json")  # fmt: skip
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write")
+                        help=".pth, .safetensors, .pb (frozen graph), .tflite, model.json (TensorFlow.js)")  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the saved model")
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
-                        help=f"the project it is from: {', '.join(ORIGINS)} (default: told by its names)")  # fmt: skip
+                        help=f"project of the checkpoint: {', '.join(ORIGINS)} (default: detected)")  # fmt: skip
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes (background optional), or a file with one a line")  # fmt: skip
+                        help="class names (background optional), or a file with one name per line")  # fmt: skip
     parser.add_argument("--images", nargs="+", metavar="DIR",
-                        help="images that restore norms which the source has folded away, 64 to 128 of them: "
-                             "only then the model can be trained")  # fmt: skip
+                        help="64 to 128 images that restore batch norms folded in the checkpoint; "
+                             "training needs these norms")  # fmt: skip
     parser.add_argument("--size", type=size, metavar="HEIGHTxWIDTH",
-                        help="size of the input, where it is not the origin's usual one")  # fmt: skip
+                        help="input size, if not the project's usual one")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and print what came out."""
+    """Convert a checkpoint and print a summary.
+
+    Returns:
+        The exit code, 0.
+    """
     checkpoint = open_checkpoint(args.file, args.origin)
     categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
     model = checkpoint.build(categories=categories, size=args.size)
@@ -54,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _categories(text: str, num_classes: int) -> list[str]:
-    """Read the names of `num_classes` classes, or of one less: the background may be left out."""
+    """Read class names; add the background if exactly one is missing."""
     file = Path(text)
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
     names = [line.strip() for line in lines if line.strip()]

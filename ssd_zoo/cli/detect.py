@@ -1,6 +1,6 @@
-"""Detects objects in images, videos or a camera's pictures, and shows what was found.
+"""Detect objects in images, videos or a camera's pictures.
 
-Without --model and --weights it finds persons, with the weights that ship with ssd_zoo.
+The default model detects persons, with weights included in the package.
 """
 
 import argparse
@@ -33,32 +33,36 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    parser.add_argument("images", nargs="*", metavar="SOURCE", help="images, folders of them, videos, glob patterns")
-    parser.add_argument("--camera", type=count, metavar="N", help="detect in what camera N sees; 0 is the first")
-    parser.add_argument("--frames", action="store_true", help="a folder is one video, and its images are the frames")
-    parser.add_argument("--track", action="store_true", help="number the objects of videos by ByteTrack")
+    """Declare the subcommand's arguments."""
+    parser.add_argument("images", nargs="*", metavar="SOURCE", help="images, folders of images, videos, glob patterns")
+    parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
+    parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
+    parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
-                        help="a saved model, or one that ssd-zoo list shows (default: %(default)s)")  # fmt: skip
+                        help="a saved model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     parser.add_argument(
-        "--batch-size", type=positive, default=1, help="images or frames at once (default: %(default)s)"
+        "--batch-size", type=positive, default=1, help="images or frames per batch (default: %(default)s)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write annotated pictures or videos")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotated images or videos")
     parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
-        help="where to write results: of images in COCO's format, of videos by frame",
+        help="file for results: COCO's format for images, a list of frames for videos",
     )
-    parser.add_argument("--quiet", action="store_true", help="print neither table nor progress")
+    parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detects, prints, draws and writes. The result is 1 if an image could not be read, or a picture not written."""
+    """Detect in the sources and write the results.
+
+    Returns:
+        The exit code: 0, or 1 if an image or video could not be read, or a picture not written.
+    """
     if bool(args.images) == (args.camera is not None):
         raise ValueError("Name images or videos to detect in, or --camera 0.")
     videos = find_videos(args.images, frames=args.frames)

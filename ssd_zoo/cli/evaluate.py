@@ -1,10 +1,10 @@
-"""Measure a model, or a file of results, on labelled images.
+"""Evaluate a model, or a file of results, on annotated images.
 
-Classes are matched by name: COCO's "airplane" is VOC's "aeroplane". The averages are over the classes that model and
-data both have, and one line tells the others.
+Classes are matched by name, COCO's "airplane" with VOC's "aeroplane". Metrics are averaged over the classes of both
+model and data; the other classes are listed.
 
-A model is one of ours or of torchvision's detectors by name, or a folder that was saved. With --annotations and
---results nothing is detected: a file of results is scored against a file of annotations, both in COCO's formats.
+The model is a name of ssd_zoo or of torchvision's detectors, or a saved model. With --annotations and --results a file
+of results is evaluated without a model; both files are in COCO's formats.
 """
 
 import argparse
@@ -27,29 +27,33 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder or file of labelled images")
-    parser.add_argument("--split", metavar="NAME", help="which part of it (default: the only one)")
+    """Declare the subcommand's arguments."""
+    parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder or file of annotated images")
+    parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
     parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="names of the classes (background optional), where the data has none")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME", help="a model's name or a saved model")
+                        help="class names (background optional), if the data has none")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME", help="name of a model, or a saved model")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--all-classes", action="store_true",
-                        help="count classes that the model lacks as AP 0 (default: leave them out)")  # fmt: skip
+                        help="count classes unknown to the model as AP 0 (default: exclude them)")  # fmt: skip
     parser.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
-                        help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--batch-size", type=positive, default=8, help="images at once (default: %(default)s)")
-    parser.add_argument("--workers", type=count, default=0, help="processes that read images (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if there is one, else cpu)")
+                        help="stop at invalid boxes and images, or drop them (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--batch-size", type=positive, default=8, help="images per batch (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=0, help="processes that load images (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotations in COCO's format")
     parser.add_argument("--results", type=Path, metavar="FILE", help="results in COCO's format")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write plots")
-    parser.add_argument("--quiet", action="store_true", help="print neither table nor progress")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the metrics")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for plots")
+    parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints, writes. The result is 1 if an optional package is missing."""
+    """Evaluate, and write metrics and plots.
+
+    Returns:
+        The exit code: 0, or 1 if an optional package is missing.
+    """
     from ssd_zoo.training import evaluate_results, plot_confusion, plot_precision_recall
 
     of_files = args.annotations is not None or args.results is not None
@@ -84,7 +88,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     device = _device(args.device)
     given = with_background(name_list(args.categories)) if args.categories else None
     dataset = open_dataset(args.data, args.split, categories=given)
-    # Only a whole image tells whether it is cut off. Where that is an error, reading it for the detector will say so.
+    # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if report.problems and args.on_invalid == "drop" and not args.quiet:
         print("\n".join(f"problem: {problem}" for problem in report.problems[:20]), file=sys.stderr)
@@ -102,7 +106,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
 
 
 def _device(name: str | None) -> torch.device:
-    """Gives the device asked for, or of several processes each its own."""
+    """Return the requested device, or with several processes the process's own."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return pick_device(name)
     from accelerate import PartialState

@@ -1,4 +1,4 @@
-"""Lists the models with their parameters, input size and weights."""
+"""List the models with parameters, input size and weights."""
 
 import argparse
 
@@ -11,13 +11,17 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
-    parser.add_argument("pattern", nargs="*", help="shell-style patterns of names, all models by default")
-    parser.add_argument("--weights", action="store_true", help="list the weights alone, in a table with their origins")
+    """Declare the subcommand's arguments."""
+    parser.add_argument("pattern", nargs="*", help="shell-style patterns of model names (default: all models)")
+    parser.add_argument("--weights", action="store_true", help="list only the weights, in a table with their origins")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints one line a model and one for each of its weights."""
+    """Print one line per model and one per weights entry.
+
+    Returns:
+        The exit code, 0.
+    """
     names = list_models(args.pattern or None)
     if not names:
         raise ValueError(f"No model matches {' '.join(args.pattern)}. Known are: {', '.join(list_models())}.")

@@ -1,4 +1,4 @@
-"""`ssd-zoo`: picks the subcommand."""
+"""Run the command `ssd-zoo`."""
 
 import argparse
 import io
@@ -23,14 +23,14 @@ _COMMANDS: dict[str, Any] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand.
+    """Run a subcommand.
 
     Args:
-        argv: Arguments; by default the process's.
+        argv: Command-line arguments; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 if something could not be done; 2 if the arguments make no sense; 130 and 141 if it was
-        interrupted or its reader closed the pipe, as a shell says it.
+        The exit code: 0 for success, 1 for a failure, 2 for invalid arguments or input, 130 for an interrupt, 141 for a
+        closed pipe. The last two are the shells' convention, 128 plus the signal.
     """
     parser = argparse.ArgumentParser(prog="ssd-zoo", description=_summary(ssd_zoo))
     parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
@@ -42,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparser.set_defaults(run=command.run)
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names may hold what the terminal can't show.
+        # File names may contain characters that the terminal can't encode.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = args.run(args)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Python flushes once more on its way out; that must not fail again.
+        # Python flushes stdout again at exit, which would raise the same error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ImportError) as error:

@@ -1,7 +1,7 @@
-"""Fine-tunes a model on labelled images.
+"""Fine-tune a model on annotated images.
 
-DATA is a folder or file in the layout of COCO, Pascal VOC or YOLO. Several processes or machines train together when
-the command is started by `accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
+DATA is a folder or file in the layout of COCO, Pascal VOC or YOLO. For training on several GPUs or machines, start the
+command with `accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
 """
 
 import argparse
@@ -25,73 +25,79 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the subcommand's arguments."""
+    """Declare the subcommand's arguments."""
     data = parser.add_argument_group("data")
-    data.add_argument("data", type=Path, metavar="DATA", help="folder or file of labelled images")
+    data.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images")
     data.add_argument("--train-split", metavar="NAME", help="split to train on (default: train, or the only one)")
-    data.add_argument("--val-split", metavar="NAME", help="split to measure AP on (default: val or valid)")
+    data.add_argument("--val-split", metavar="NAME", help="split for validation (default: val, valid or validation)")
     data.add_argument("--categories", metavar="NAME,NAME",
-                      help="names of the classes (background optional), where the data has none")  # fmt: skip
+                      help="class names (background optional), if the data has none")  # fmt: skip
     data.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
-                      help="what to do about boxes and images that can't be used (default: %(default)s)")  # fmt: skip
-    data.add_argument("--cache", action="store_true", help="keep all images in memory")
-    data.add_argument("--cache-longest", type=positive, metavar="PX", help="longest side of cached images")
-    data.add_argument("--workers", type=count, default=0, help="processes that read images (default: %(default)s)")
+                      help="stop at invalid boxes and images, or drop them (default: %(default)s)")  # fmt: skip
+    data.add_argument("--cache", action="store_true", help="keep decoded images in memory")
+    data.add_argument("--cache-longest", type=positive, metavar="PX",
+                      help="longest side of cached training images; implies --cache")  # fmt: skip
+    data.add_argument("--workers", type=count, default=0, help="processes that load images (default: %(default)s)")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
-                       help="see ssd-zoo list (default: %(default)s)")  # fmt: skip
+                       help="a saved model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     model.add_argument(
         "--weights",
         metavar="NAME",
-        help="weights to start from: a name, a saved model, or scratch (default: the model's DEFAULT)",
+        help="initial weights: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
     model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: the model's)")
-    model.add_argument("--fit-default-boxes", action="store_true", help="choose default boxes for the data")
+    model.add_argument("--fit-default-boxes", action="store_true", help="fit default boxes to the training data")
     model.add_argument("--classification-loss", choices=get_args(ClassificationLossName), help="(default: the model's)")
     model.add_argument("--box-loss", choices=get_args(BoxLossName), help="(default: the model's)")
     model.add_argument("--score-thresh", type=fraction, help="least score of a detection (default: the model's)")
-    model.add_argument("--nms-thresh", type=fraction, help="largest IoU of two of a class (default: the model's)")
+    model.add_argument("--nms-thresh", type=fraction, help="largest IoU within a class (default: the model's)")
 
     training = parser.add_argument_group("training")
-    training.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of the run")
-    training.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    training.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder for the results")
+    training.add_argument("--resume", action="store_true", help="resume the run in the output folder")
     training.add_argument("--epochs", type=positive, default=50, help="(default: %(default)s)")
     training.add_argument("--batch-size", type=positive, default=16,
-                          help="images of a step, over all processes (default: %(default)s)")  # fmt: skip
-    training.add_argument("--accumulate", type=positive, default=1, help="parts of a batch (default: %(default)s)")
+                          help="images per optimizer step, over all processes (default: %(default)s)")  # fmt: skip
+    training.add_argument("--accumulate", type=positive, default=1, help="parts per batch (default: %(default)s)")
     training.add_argument(
         "--augmentation", choices=get_args(Augmentation), default="ssd", help="(default: %(default)s)"
     )
-    training.add_argument("--flip-vertically", action="store_true", help="turn images upside down too")
+    training.add_argument("--flip-vertically", action="store_true", help="flip images vertically too")
     training.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="(default: %(default)s)")
     training.add_argument("--learning-rate", type=number, help="(default: .01 for sgd, .001 for adamw)")
     training.add_argument("--backbone-scale", type=number, default=1.0,
-                          help="the backbone's learning rate over the head's (default: %(default)s)")  # fmt: skip
-    training.add_argument("--freeze-backbone", action="store_true", help="leave the pretrained backbone as it is")
+                          help="factor on the backbone's learning rate (default: %(default)s)")  # fmt: skip
+    training.add_argument("--freeze-backbone", action="store_true", help="keep pretrained layers of the backbone fixed")
     training.add_argument("--weight-decay", type=number, default=5e-4, help="(default: %(default)s)")
     training.add_argument("--schedule", choices=("cosine", "step", "constant"), default="cosine",
                           help="(default: %(default)s)")  # fmt: skip
-    training.add_argument("--warmup-steps", type=count, help="(default: a twentieth of the training, at most 500)")
+    training.add_argument("--warmup-steps", type=count, help="(default: 5 %% of the steps, at most 500)")
     training.add_argument("--batch-norm", choices=("train", "frozen", "sync"), default="train",
                           help="frozen for small batches, sync for several GPUs (default: %(default)s)")  # fmt: skip
     training.add_argument("--ema-decay", type=fraction, default=0.9998, metavar="D",
-                          help="of the average of weights, 0 for none (default: %(default)s)")  # fmt: skip
-    training.add_argument("--clip-norm", type=number, default=10.0, help="0 for none (default: %(default)s)")
+                          help="decay of the weights' moving average, 0 to disable (default: %(default)s)")  # fmt: skip
+    training.add_argument("--clip-norm", type=number, default=10.0, help="0 to disable (default: %(default)s)")
     training.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), help="(default: accelerate's)")
     training.add_argument("--seed", type=count, default=0,
-                          help="of new layers, order and augmentation (default: %(default)s)")  # fmt: skip
-    training.add_argument("--evaluate-every", type=positive, default=1, metavar="EPOCHS", help="(default: %(default)s)")
+                          help="seed of new layers, data order and augmentation (default: %(default)s)")  # fmt: skip
+    training.add_argument("--evaluate-every", type=positive, default=1, metavar="EPOCHS",
+                          help="epochs between validations (default: %(default)s)")  # fmt: skip
     training.add_argument("--checkpoint-seconds", type=number, default=300, help="(default: %(default)s)")
-    training.add_argument("--device", choices=("cpu",), help="leave a GPU alone")
-    training.add_argument("--no-tensorboard", action="store_true", help="write no events for TensorBoard")
-    training.add_argument("--quiet", action="store_true", help="print neither report nor progress")
-    training.add_argument("--trained-on", metavar="NAME", help="name of the data, for the model card")
-    training.add_argument("--licence", metavar="SPDX", help="licence of the weights, for the model card")
+    training.add_argument("--device", choices=("cpu",), help="train on the CPU even if there is a GPU")
+    training.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
+    training.add_argument("--quiet", action="store_true", help="print no report and no progress")
+    training.add_argument("--trained-on", metavar="NAME", help="name of the data set for the model card")
+    training.add_argument("--licence", metavar="SPDX", help="licence of the weights for the model card")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reports on the data, trains, and says where the result lies. The result is 1 if the loss diverged."""
+    """Inspect the data, train, and print the path of the best model.
+
+    Returns:
+        The exit code: 0, or 1 if the loss diverged or an optional package is missing.
+    """
     from ssd_zoo.training import fit
 
     talks = not args.quiet and os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Images, videos and data sets, pictures of what was found, and default boxes for data of one's own."""
+"""Read images, videos and data sets; draw detections; fit default boxes."""
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage, LabelledObject
 from ssd_zoo.data.dataset import DetectionDataset, open_dataset, splits

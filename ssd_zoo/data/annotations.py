@@ -1,4 +1,4 @@
-"""What every format of annotations is read into."""
+"""Annotation records that the readers of all formats return."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ Box = tuple[float, float, float, float]
 
 
 class LabelledObject(NamedTuple):
-    """One object as its file gives it.
+    """Annotated object, with the values of its annotation file.
 
     Attributes:
         box: xyxy in the image's pixels; it may be invalid.
         label: Index into the categories, from 1.
-        area: In square pixels; COCO's is that of the outline.
-        iscrowd: Whether the box holds a crowd (COCO).
-        difficult: Whether evaluation leaves it out (Pascal VOC).
-        entry: Where it stands in its source: the line, or the place in COCO's list of annotations.
+        area: Area in square pixels; in COCO's format usually that of the outline, otherwise of the box.
+        iscrowd: Whether the box encloses a group of objects (COCO).
+        difficult: Whether evaluation ignores the object (Pascal VOC).
+        entry: Position in the annotation file: line number, or index into COCO's list of annotations.
     """
 
     box: Box
@@ -31,14 +31,14 @@ class LabelledObject(NamedTuple):
 
 
 class LabelledImage(NamedTuple):
-    """One image of a data set.
+    """Image of a data set, with its annotated objects.
 
     Attributes:
-        file: The picture.
+        file: Path of the image.
         image_id: COCO's id, or a running number from 1.
-        size: (height, width) that the annotations were made for, if they tell.
-        source: The file of annotations.
-        objects: What was labelled.
+        size: (height, width) in pixels as annotated; None if unknown.
+        source: The annotation file.
+        objects: The annotated objects.
     """
 
     file: Path
@@ -50,14 +50,14 @@ class LabelledImage(NamedTuple):
 
 @dataclass
 class Annotations:
-    """The annotations of one split.
+    """Annotations of one split.
 
     Attributes:
-        images: The images in the order of their file.
+        images: The images, in the order of the split.
         categories: Names of the classes, background first.
-        category_ids: Per label the id that the format has for it.
-        problems: Entries that could not be used, each with file and line.
-        line: Gives the line of an object's `entry` in a source.
+        category_ids: The format's own class id, by label.
+        problems: Messages about unusable entries, with file and line where known.
+        line: Function from an annotation file and an object's `entry` to the line number.
     """
 
     images: list[LabelledImage]
@@ -68,10 +68,14 @@ class Annotations:
 
 
 def check_categories(categories: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Checks the names that a user gives a data set, background first.
+    """Validate class names that a user passes for a data set.
+
+    Args:
+        categories: The user's names, background first.
+        known: Names of the classes in the annotations.
 
     Raises:
-        ValueError: If names occur twice, the background is missing, or a class that the data set has is missing.
+        ValueError: If names are duplicated, fewer than two, or lack a class of the data set.
     """
     names = list(categories)
     if isinstance(categories, str) or len(set(names)) < len(names) or len(names) < 2:

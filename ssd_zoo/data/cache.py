@@ -1,4 +1,4 @@
-"""Images kept in memory, so that each is decoded once."""
+"""Cache decoded images in memory."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,11 @@ __all__ = ["CachedDataset"]
 
 
 class CachedDataset(torch.utils.data.Dataset[tuple[Any, dict[str, Any]]]):
-    """A data set with all its images in memory, decoded, and no larger than needed.
+    """Data set that holds its decoded images in memory.
 
     Args:
-        dataset: From `open_dataset`; its transforms run on every access.
-        longest: Longest side of an image in pixels; larger ones are shrunk once, with their boxes. None keeps the size.
+        dataset: Data set of `open_dataset`; its transforms run on every access.
+        longest: Longest side in pixels. Larger images are downscaled once, with their boxes. None keeps all sizes.
     """
 
     def __init__(self, dataset: DetectionDataset, longest: int | None = None) -> None:

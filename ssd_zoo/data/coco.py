@@ -1,4 +1,4 @@
-"""Annotations in COCO's format: one JSON file a split."""
+"""Read annotations in COCO's format, one JSON file per split."""
 
 import json
 import re
@@ -12,24 +12,29 @@ from ssd_zoo.data.annotations import Annotations, LabelledImage, LabelledObject
 
 __all__ = ["coco_split", "find_coco", "line_of_annotation", "read_coco", "read_coco_json"]
 
-# train of instances_train2017, train_coco and the like.
+# The group matches the split in names such as instances_train2017 and train_coco.
 _AFFIXED_SPLIT = re.compile(
     r"^(?:(?:instances|annotations|coco|labels)_)*(.*?)(?:[_-]?20\d\d)?(?:_(?:instances|annotations|coco|labels))*$"
 )
 
 
 def coco_split(file: Path) -> str:
-    """Gives the split of a JSON file: `instances_train.json` is `train`, `valid/_annotations.coco.json` is `valid`."""
+    """Return the split of a JSON file.
+
+    `instances_train.json` belongs to `train`, `valid/_annotations.coco.json` to `valid`.
+    """
     if file.name == "_annotations.coco.json":
         return file.parent.name
     return file.stem.removeprefix("instances_").removeprefix("annotations_")
 
 
 def find_coco(folder: Path) -> dict[str, Path]:
-    """Lists the splits of a folder: the JSON files in it, in `annotations/`, and in its subfolders as Roboflow's.
+    """Find the annotation files of a folder, by split.
+
+    They lie in the folder itself, in `annotations/`, or in a subfolder per split, as in exports of Roboflow.
 
     Returns:
-        Files by split: `instances_train.json` is `train`, `valid/_annotations.coco.json` is `valid`.
+        Files by split, as named by `coco_split`.
     """
     files = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob("*/_annot*.json")])
     found = {coco_split(file): file for file in files}
@@ -42,10 +47,10 @@ def _looks_like_coco(file: Path) -> bool:
 
 
 def read_coco_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON file of annotations.
+    """Load an annotation file and check its top-level lists.
 
     Raises:
-        ValueError: If it is no JSON, or lacks `images`, `annotations` or `categories`. The message names the line.
+        ValueError: If the file is not JSON, or lacks a list of `images`, `annotations` or `categories`.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -64,15 +69,15 @@ def read_coco_json(file: Path) -> dict[str, Any]:
 
 
 def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotations:
-    """Reads COCO's annotations; images are looked for beside the file.
+    """Read annotations in COCO's format, and locate the images near the file.
 
     Args:
         file: The JSON file.
-        categories: Names of the classes, background first; by default the file's, in the order of their ids.
+        categories: Class names, background first; by default the file's, in the order of their ids.
 
     Raises:
-        ValueError: If something can't be understood. The message names the line.
-        FileNotFoundError: If there are no images.
+        ValueError: If an entry is invalid. The message names file and line.
+        FileNotFoundError: If no image is found.
     """
     content = read_coco_json(file)
     problems: list[str] = []
@@ -115,7 +120,7 @@ def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotation
 def _categories(
     entries: list[dict[str, Any]], asked: Sequence[str] | None, file: Path
 ) -> tuple[list[str], dict[int, int], list[int]]:
-    """Gives names, labels by category id, and category ids by label."""
+    """Return class names, labels by category id, and category ids by label."""
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_number(entry.get("id")) or not isinstance(entry.get("name"), str):
             line = line_of_annotation(file, i, "categories")
@@ -166,7 +171,7 @@ def _check_annotation(annotation: Any) -> None:
 
 
 def _bad_image(image: Any) -> str | None:
-    """Says what is wrong with an image's entry."""
+    """Return the error in an image's entry, or None."""
     if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
         return "needs id and file_name"
     try:
@@ -186,7 +191,10 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _image_folder(file: Path, names: list[str]) -> Path:
-    """Finds the folder that the names of images start from, by the first that exists; never another split's."""
+    """Find the folder that image names are relative to.
+
+    It is the first candidate that contains one of the first 20 images. Folders of other splits are not candidates.
+    """
     split = coco_split(file)
     own = dict.fromkeys([split, _AFFIXED_SPLIT.sub(r"\1", split)])
     below = ["images", *own, *(f"images/{name}" for name in own)]
@@ -204,14 +212,17 @@ def _image_folder(file: Path, names: list[str]) -> Path:
 
 
 def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
-    """Finds the line where an entry of one of the file's lists starts, from 1."""
+    """Return the line number of a list entry, counted from 1."""
     text, starts = _entries(file, key)
     return text.count("\n", 0, starts[index]) + 1
 
 
 @lru_cache(maxsize=2)
 def _entries(file: Path, key: str) -> tuple[str, list[int]]:
-    """Gives a file's text and where in it the entries of a list start, which the parser of `json` does not tell."""
+    """Return a file's text and the start offsets of a list's entries.
+
+    Python's `json.loads` reports no positions.
+    """
     text = file.read_text(encoding="utf-8")
     decode = json.JSONDecoder().raw_decode
     at = _next(text, 0, "{")
@@ -229,5 +240,5 @@ def _entries(file: Path, key: str) -> tuple[str, list[int]]:
 
 
 def _next(text: str, at: int, separator: str) -> int:
-    """Goes on to what follows a separator, if it stands there, and blanks."""
+    """Skip whitespace and an optional separator; return the new offset."""
     return re.compile(rf"\s*{re.escape(separator)}?\s*").match(text, at).end()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Opening a data set of labelled images, whatever its layout."""
+"""Open data sets of annotated images in COCO's, VOC's or YOLO's layout."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,22 +20,25 @@ Target = dict[str, Any]
 
 
 class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
-    """Images with their objects, as torchvision's detectors take them.
+    """Data set of images and targets for detectors of torchvision's interface.
 
-    An item is a pair of `tv_tensors.Image`, RGB, uint8 `(3, H, W)`, and a dict of `boxes`
-    (`tv_tensors.BoundingBoxes (G, 4)`, xyxy in pixels), `labels (G,)`, int64, from 1, `image_id`, a number,
-    `area (G,)`, `iscrowd (G,)`, int64, and `difficult (G,)`, bool. Boxes are given as they stand in their file, invalid
-    ones too; `inspect_dataset` finds those.
+    An item is a pair of image and target. The image is a `tv_tensors.Image`, RGB, uint8 `(3, H, W)`. The target is a
+    dict:
+
+    * `boxes`: `tv_tensors.BoundingBoxes (G, 4)`, xyxy in pixels, with the values of the file. They may be invalid;
+      `inspect_dataset` finds those.
+    * `labels (G,)`, int64, from 1, `area (G,)`, float32, `iscrowd (G,)`, int64, and `difficult (G,)`, bool.
+    * `image_id`, int.
 
     Args:
-        annotations: What `read_coco`, `read_voc` and `read_yolo` give.
-        transforms: Called with image and target; gives what an item shall be.
+        annotations: Result of `read_coco`, `read_voc` or `read_yolo`.
+        transforms: Function of image and target that returns the item.
 
     Attributes:
-        annotations: The same.
-        categories: Names of the classes, background first.
-        category_ids: Per label the id that the data set's own format has for it.
-        images: One `LabelledImage` an item.
+        annotations: The annotations of all images.
+        categories: Class names, background first.
+        category_ids: The format's own class id, by label.
+        images: One `LabelledImage` per item.
     """
 
     def __init__(self, annotations: Annotations, transforms: Callable[..., Any] | None = None) -> None:
@@ -63,11 +66,11 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
     def target(self, index: int, size: tuple[int, int]) -> Target:
-        """Gives an item's target without reading the image.
+        """Return an item's target without reading the image.
 
         Args:
-            index: The item.
-            size: (height, width) of the image.
+            index: Index of the item.
+            size: (height, width) of the image in pixels.
         """
         entry = self.images[index]
         boxes = torch.tensor([thing.box for thing in entry.objects], dtype=torch.float32).reshape(-1, 4)
@@ -81,11 +84,11 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         }
 
     def with_transforms(self, transforms: Callable[..., Any] | None) -> "DetectionDataset":
-        """Gives the same data set with other transforms."""
+        """Return a copy with other transforms."""
         return DetectionDataset(self.annotations, transforms)
 
     def with_images(self, images: Sequence[LabelledImage]) -> "DetectionDataset":
-        """Gives a data set of other images, for example some of these."""
+        """Return a copy with other images, for example a subset."""
         return DetectionDataset(dataclasses.replace(self.annotations, images=list(images)), self.transforms)
 
     def __repr__(self) -> str:
@@ -97,11 +100,14 @@ Layout = Literal["coco", "voc", "yolo"]
 
 
 def splits(path: str | Path) -> list[str]:
-    """Lists the splits that `open_dataset` finds in a folder, or in a YAML file of YOLO's layout.
+    """List the splits of a data set.
+
+    Args:
+        path: The folder or file, as for `open_dataset`.
 
     Raises:
-        FileNotFoundError: If there is no such path.
-        ValueError: If no known layout is found.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the layout is not recognised.
     """
     return list(_find(Path(path))[1])
 
@@ -113,23 +119,23 @@ def open_dataset(
     categories: Sequence[str] | None = None,
     transforms: Callable[..., Any] | None = None,
 ) -> DetectionDataset:
-    """Opens labelled images; the layout is recognised.
+    """Open a data set of annotated images; its layout is detected.
 
-    * COCO: a JSON file, or a folder that holds such files, such as `instances_train.json`, itself or in `annotations/`;
-      the images lie beside, in `images/`, or in a folder of the split's name.
+    * COCO: a JSON file, or a folder with such files (`instances_train.json`) in itself or in `annotations/`. The images
+      lie beside the file, in `images/`, or in a folder with the split's name.
     * Pascal VOC: a folder with `JPEGImages`, `Annotations` and splits in `ImageSets/Main`.
-    * YOLO: a `data.yaml`, its folder, or a folder with `images` and `labels`, each with a folder a split or none.
+    * YOLO: a `data.yaml`, its folder, or a folder with `images` and `labels`. Both may have a subfolder per split.
 
     Args:
         path: The folder or file.
-        split: Which part of it, such as `"train"`; may be left out where there is only one.
-        categories: Names of the classes, background first; by default what the data set says. Its own names are
-            looked up among them.
-        transforms: Called with image and target, such as `DetectionPresetTrain`.
+        split: Name of the split, such as `"train"`; optional if there is only one.
+        categories: Class names, background first; by default those of the data set. Labels are indices into this list,
+            matched by name.
+        transforms: Function of image and target, such as `DetectionPresetTrain`.
 
     Raises:
         FileNotFoundError: If path or images are missing.
-        ValueError: If no known layout is found, there is no such split, or annotations can't be understood. The message
+        ValueError: If the layout is not recognised, the split does not exist, or annotations are invalid. The message
             names file and line.
 
     Example:
@@ -155,7 +161,7 @@ def open_dataset(
 
 
 def _find(path: Path) -> tuple[Layout, dict[str, Any], list[str] | None]:
-    """Gives the layout, its splits, and the names of classes where the layout tells them apart from the splits."""
+    """Return the layout, the sources by split, and YOLO's class names."""
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}.")
     if path.is_file():

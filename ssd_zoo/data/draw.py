@@ -1,4 +1,4 @@
-"""Pictures of detections."""
+"""Draw detections on images."""
 
 import colorsys
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ Rectangle = tuple[float, float, float, float]
 
 
 def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Sequence[str]) -> Image.Image:
-    """Draws boxes with their class and score.
+    """Draw detected boxes with class and score.
 
-    Each class has its colour. Better detections are drawn over worse; a label stands where it hides no better one's,
-    if there is such a place at its box, and is left out where the picture is too small for it.
+    Each class has its own colour. Detections with higher scores are drawn on top. A label is placed at its box where it
+    covers no label of a higher score, if possible. It is omitted if it does not fit into the picture.
 
     Args:
-        image: RGB, uint8 `(3, H, W)`; it is not changed.
-        detections: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)`, and `scores (n,)` where there are any,
-            the best first. With `track_ids (n,)` each track has its number and its colour; -1 is none.
-        categories: Names of the classes, background first.
+        image: RGB, uint8 `(3, H, W)`; it is not modified.
+        detections: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and optional `scores (n,)`, in falling
+            order of score. Optional `track_ids (n,)` add a number and a colour per track; -1 means no track.
+        categories: Class names, background first.
 
     Returns:
-        The picture, of the image's size.
+        The picture, in the image's size.
 
     Raises:
-        ValueError: If the image is not of that kind, a label has no category, or a box is reversed.
+        ValueError: If the image has another dtype or shape, a label has no category, or a box is reversed.
     """
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
         raise ValueError(
@@ -73,10 +73,12 @@ def _text(label: int, track: int, score: float | None, categories: Sequence[str]
 def _place(
     box: Rectangle, size: tuple[float, float], picture_size: tuple[int, int], others: Sequence[Rectangle | None]
 ) -> Rectangle | None:
-    """Finds where the label of a box lies in the picture: above it, in it or below it, best clear of the others.
+    """Place a box's label above, inside or below the box.
+
+    The first place without overlap with other labels is taken, or else the first place.
 
     Returns:
-        The label's xyxy, or None if the picture is too small for it.
+        The label's rectangle, xyxy in pixels, or None if it does not fit into the picture.
     """
     most_x, most_y = picture_size[0] - 1 - size[0], picture_size[1] - 1 - size[1]
     if most_x < 0 or most_y < 0:
@@ -94,6 +96,6 @@ def _overlap(one: Rectangle, other: Rectangle) -> bool:
 
 
 def _colour(number: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio around the colour circle keep neighbours apart.
+    # Hues at steps of the golden ratio: successive numbers get distinct colours.
     red, green, blue = colorsys.hsv_to_rgb((0.35 + number * 0.618034) % 1, 0.65, 1)
     return round(255 * red), round(255 * green), round(255 * blue)

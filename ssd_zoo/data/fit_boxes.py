@@ -1,4 +1,4 @@
-"""Default boxes for a data set of one's own."""
+"""Fit default boxes to a data set."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from ssd_zoo.detector.targets import scale_boxes
 
 __all__ = ["DefaultBoxFit", "fit_default_boxes"]
 
-# The paper's boxes are about so many times as large as their map's stride.
+# Approximate ratio of a default box's size to its map's stride in the SSD paper.
 _SIZE_OVER_STRIDE = 2.5
 
 
 @dataclass(frozen=True)
 class DefaultBoxFit:
-    """Default boxes fitted to a data set, and what they do for it.
+    """Default boxes fitted to a data set, with statistics before and after.
 
     Attributes:
-        default_boxes: What builders take as `default_boxes`.
+        default_boxes: Generator to pass to builders as `default_boxes`.
         objects: Number of objects in the data set.
         iou_thresh: The matcher's threshold.
-        unreached_before: Objects that no default box of the model overlaps by `iou_thresh`.
-        unreached_after: The same for the fitted default boxes.
-        mean_iou_before: Average of the objects' best overlaps with the model's default boxes.
-        mean_iou_after: The same for the fitted ones.
+        unreached_before: Number of objects whose best IoU with the model's default boxes is below `iou_thresh`.
+        unreached_after: Same for the fitted default boxes.
+        mean_iou_before: Mean over objects of the best IoU with the model's default boxes.
+        mean_iou_after: Same for the fitted default boxes.
     """
 
     default_boxes: DefaultBoxGenerator
@@ -44,7 +44,7 @@ class DefaultBoxFit:
     mean_iou_after: float
 
     def __str__(self) -> str:
-        """Gives one line."""
+        """Return a summary in one line."""
         return (
             f"{self.objects} objects; no default box reaches IoU {self.iou_thresh} for {self.unreached_before} before, "
             f"{self.unreached_after} after; mean best IoU {self.mean_iou_before:.3f} before, "
@@ -53,17 +53,18 @@ class DefaultBoxFit:
 
 
 def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, Tensor]]], model: SSD) -> DefaultBoxFit:
-    """Chooses sizes and ratios of default boxes by clustering a data set's objects under IoU.
+    """Fit default boxes to a data set by clustering under IoU.
 
-    Each object falls to the coarsest feature map on whose grid a box of its size still meets it; the objects of a map
-    are clustered into as many shapes as the map has, so that the model's weights fit the result. Maps to which fewer
-    objects fall than they have shapes keep theirs. (Redmon and Farhadi, "YOLO9000", section 2, cluster likewise.
-    https://arxiv.org/abs/1612.08242)
+    An object's size is the root of its area. It is assigned to the coarsest feature map whose stride is at most its
+    size over 2.5, or else to the finest map. The sizes of a map's objects are clustered into as many shapes as the map
+    has, so the model's weights still fit. A map with fewer objects than shapes keeps its shapes. (Clustering as in
+    Redmon and Farhadi, "YOLO9000", section 2. https://arxiv.org/abs/1612.08242)
 
     Args:
-        dataset: What `open_dataset` gives, of which no image is decoded; or pairs of an image, `(C, H, W)` or PIL's,
-            and a target with `boxes (G, 4)`, xyxy in its pixels. Crowds (`iscrowd`) are no objects.
-        model: The detector to fit to; it is not changed. Build another with `default_boxes=fit.default_boxes`.
+        dataset: Data set of `open_dataset`, whose images are not decoded if it has no transforms. Or pairs of an image,
+            `(C, H, W)` or PIL, and a target with `boxes (G, 4)`, xyxy in the image's pixels. Crowds (`iscrowd`) are
+            ignored.
+        model: The detector; it is not modified. Build a new one with `default_boxes=fit.default_boxes`.
 
     Raises:
         ValueError: If the data set has no objects.
@@ -126,7 +127,7 @@ def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def _cluster(sizes: Tensor, count: int) -> Tensor:
-    """Clusters sizes `(n, 2)` into `count` medians under IoU, smallest area first."""
+    """Cluster sizes `(n, 2)` into `count` medians under IoU, smallest area first."""
     by_area = sizes[sizes.prod(1).argsort()]
     medians = by_area[torch.linspace(0, len(sizes) - 1, count).round().long()]
     for _ in range(100):

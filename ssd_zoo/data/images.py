@@ -1,4 +1,4 @@
-"""Image files."""
+"""Find and read image files."""
 
 import glob
 import os
@@ -12,28 +12,28 @@ from torch import Tensor
 
 __all__ = ["find_images", "image_endings", "image_size", "read_image"]
 
-# Pillow knows their endings, but does not read their pixels.
+# Formats whose extensions Pillow registers, but whose pixels it does not read.
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
 
 
 def image_endings() -> set[str]:
-    """Gives the endings of image files, such as `".jpg"`, in lower case."""
+    """Return the extensions of image files, such as `".jpg"`, in lower case."""
     return {ending for ending, kind in Image.registered_extensions().items() if kind not in _NO_PICTURES}
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """Lists image files.
+    """List image files.
 
     Args:
-        sources: Files, which are listed whatever they hold; folders, of which all files with an image's ending are
-            listed, those of subfolders and linked folders too, each once, but nothing hidden (`.name`); and glob
-            patterns, where `**` stands for any number of folders.
+        sources: Files, folders or glob patterns. Files are listed whatever their content. Folders are searched
+            recursively, symbolic links included, for files with an image's extension; hidden names (`.name`) are
+            skipped. In a pattern `**` matches any number of folders.
 
     Returns:
-        The files, each once, those of a folder or pattern in order of their names.
+        The files without duplicates, in order of the sources; those of one folder or pattern are sorted by name.
 
     Raises:
-        FileNotFoundError: If a source is, or matches, nothing.
+        FileNotFoundError: If a source does not exist, holds no image, or matches no file.
     """
     files: dict[str, Path] = {}
     for source in sources:
@@ -53,7 +53,10 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    """Lists images below a folder, linked folders last, so that a file goes by its own path where it has one."""
+    """List the images below a folder, each real folder once.
+
+    Linked folders come last, so a folder reached both ways is listed by its real path.
+    """
     endings = image_endings()
     files: list[Path] = []
     seen: set[str] = set()
@@ -71,21 +74,21 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def read_image(file: str | Path) -> Tensor:
-    """Reads an image file of any kind that Pillow knows.
+    """Read an image file in any format of Pillow.
 
-    The EXIF orientation is obeyed; grey, palette, CMYK and 16-bit images become 8-bit RGB over their full range;
-    what is transparent is laid on white; of several frames the first is read.
+    The EXIF orientation is applied. Grey, palette, CMYK and 16-bit images are converted to 8-bit RGB, with their full
+    range. Transparent pixels are blended with white. Of several frames the first is read.
 
     Args:
-        file: The file's path.
+        file: Path of the file.
 
     Returns:
         RGB, uint8 `(3, H, W)`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no image that can be read, is cut off, or has pixels of unknown range (floating-point
-            numbers, 32-bit integers beyond 0 to 65535). The message names the file.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a readable image, is truncated, or has pixels of unknown range (floating-point
+            numbers, integers outside 0 to 65535). The message names the file.
     """
     try:
         with Image.open(file) as image:
@@ -96,25 +99,27 @@ def read_image(file: str | Path) -> Tensor:
         raise ValueError(f"{file} is a folder, not an image.") from error
     except FileNotFoundError:
         raise
-    except Exception as error:  # Pillow's decoders raise what they like on a broken file.
+    except Exception as error:  # Pillow's decoders raise errors of any type on a broken file.
         raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
 
 
 def image_size(file: str | Path) -> tuple[int, int]:
-    """Reads an image file's (height, width), the EXIF orientation obeyed, from its first bytes.
+    """Return an image file's (height, width) without decoding its pixels.
+
+    The EXIF orientation is applied.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no image. The message names the file.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an image. The message names the file.
     """
     try:
         with Image.open(file) as image:
-            # Orientations from 5 on lie on their side.
+            # EXIF orientations 5 to 8 swap height and width.
             on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (image.width, image.height) if on_its_side else (image.height, image.width)
     except FileNotFoundError:
         raise
-    except Exception as error:  # Pillow raises what it likes on a broken file.
+    except Exception as error:  # Pillow raises errors of any type on a broken file.
         raise ValueError(f"{file} is not an image that Pillow can read.") from error
 
 
@@ -122,11 +127,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        # Pillow itself would cut 16-bit grey off at 255.
+        # Pillow's own conversion clips 16-bit grey at 255.
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError(
-                f"its pixels go from {grey.min()} to {grey.max()}, which is no range known; save it with 8 or 16 bits"
+                f"its pixels range from {grey.min()} to {grey.max()}, beyond 0 to 65535; save it with 8 or 16 bits"
             )
         return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

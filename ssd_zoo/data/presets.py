@@ -1,4 +1,4 @@
-"""What is done to images and targets before training and evaluation."""
+"""Transform images and targets for training and evaluation."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -16,21 +16,22 @@ _PER_OBJECT = ("labels", "area", "iscrowd", "difficult")
 
 
 class DetectionPresetTrain:
-    """Augmentation of image and target; gives a float image between 0 and 1 and plain tensors.
+    """Augmentation of image and target for training.
 
-    Crowds are left out, for they are no objects to learn, and so are boxes that have no area left.
+    It returns a float image between 0 and 1 and plain tensors. Crowds (`iscrowd`) and boxes without area are removed.
 
     Args:
-        kind: `"ssd"`, all that the paper has: photometric distortion, zooming out onto a canvas of the mean colour,
-            cropping to a least IoU, flipping (section 2.2 and 3.6); `"ssdlite"`, cropping and flipping, after
-            torchvision's training of SSDLite; `"light"`, flipping and a little jitter of colour and scale; `"none"`.
-        mean: Colour of the canvas, between 0 and 1.
-        size: (height, width) to resize to, which the model would do else; then batches are small and quick to move.
-        antialias: Whether to average the pixels that fall together then, as the model does or does not.
-        flip_vertically: Whether up and down may change too, as in pictures taken from above.
+        kind: `"ssd"`, the paper's augmentation (sections 2.2 and 3.6): photometric distortion, zooming out onto a
+            canvas, cropping with a minimum IoU, flipping. `"ssdlite"`, cropping and flipping, as in torchvision's
+            training of SSDLite. `"light"`, flipping and a weak jitter of colour, position and scale. `"none"`.
+        mean: Colour of the canvas, RGB between 0 and 1.
+        size: (height, width) to resize to, in pixels. Resizing here keeps batches small and fast to transfer. None
+            leaves resizing to the model.
+        antialias: Whether to resize with antialiasing; choose the model's setting.
+        flip_vertically: Whether to flip vertically too, for example in aerial images.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If the kind is unknown.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class DetectionPresetTrain:
         fill = [round(255 * value) for value in mean]
         steps: list[Any] = [v2.ToImage()]
         if kind == "ssd":
-            # Zooming out comes last of what enlarges, so that colours are changed on fewer pixels.
+            # Distortion precedes zooming out, which enlarges the image: it then changes fewer pixels.
             steps += [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill), v2.RandomIoUCrop()]
         elif kind == "ssdlite":
             steps += [v2.RandomIoUCrop()]
@@ -69,7 +70,7 @@ class DetectionPresetTrain:
         self.transforms = v2.Compose(steps)
 
     def __call__(self, image: Any, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Augments an image, a tensor or PIL's, with a target whose boxes are `tv_tensors.BoundingBoxes`."""
+        """Augment an image (tensor or PIL) and a target with `tv_tensors.BoundingBoxes`."""
         return self.transforms(image, _without_crowds(target))
 
     def __repr__(self) -> str:
@@ -77,10 +78,10 @@ class DetectionPresetTrain:
 
 
 class DetectionPresetEval:
-    """What a detector needs to be evaluated: tensors. It resizes and normalises by itself."""
+    """Conversion to tensors for evaluation; the detector itself resizes and normalises."""
 
     def __call__(self, image: Any, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Turns an image, a tensor or PIL's, into a float tensor `(C, H, W)` between 0 and 1; the target stays."""
+        """Convert an image (tensor or PIL) to float between 0 and 1."""
         transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         return transforms(image, target)
 
@@ -98,7 +99,7 @@ def _without_crowds(target: dict[str, Any]) -> dict[str, Any]:
 
 
 def collate(batch: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Makes a batch as detectors take it: a list of images and a list of targets.
+    """Collate items into a list of images and a list of targets.
 
     Example:
         >>> from ssd_zoo.data import collate

@@ -1,4 +1,4 @@
-"""A look at a data set before training: what is in it, and what is wrong with it."""
+"""Inspect a data set before training: statistics and invalid annotations."""
 
 import math
 from collections import Counter
@@ -23,17 +23,18 @@ OnInvalid = Literal["raise", "drop"]
 
 @dataclass
 class DataReport:
-    """What a data set holds and what is wrong with it.
+    """Statistics and problems of a data set.
 
     Attributes:
         images: Number of images.
         empty_images: Images without objects.
-        objects: Number of objects per class; classes without any too.
-        sizes: Numbers of small, medium and large objects, by COCO's areas: up to 32², up to 96², larger.
-        unreached: Objects that no default box of the model overlaps by its `iou_thresh`; None without a model.
-        problems: What can't be used, each with its file and, for annotations, the line.
-        bad_images: Indices of images that can't be used.
-        bad_objects: Pairs of the indices of image and object.
+        objects: Number of objects per class, zero included.
+        sizes: Numbers of small, medium and large objects, by COCO's areas in pixels: up to 32², up to 96², larger.
+        unreached: Number of objects whose best IoU with the model's default boxes is below its `iou_thresh`; None
+            without a model.
+        problems: Messages about unusable images and annotations, with file and, for annotations, line.
+        bad_images: Indices of unusable images.
+        bad_objects: Index pairs (image, object) of unusable objects.
     """
 
     images: int
@@ -47,11 +48,11 @@ class DataReport:
 
     @property
     def missing(self) -> list[str]:
-        """Names of the classes that no object has."""
+        """Names of classes without objects."""
         return [name for name, number in self.objects.items() if number == 0]
 
     def __str__(self) -> str:
-        """Gives some lines for readers."""
+        """Return a readable report of several lines."""
         total = sum(self.objects.values())
         empty = f", {self.empty_images} without objects" if self.empty_images else ""
         present = ", ".join(f"{name} {number}" for name, number in self.objects.items() if number)
@@ -71,12 +72,12 @@ class DataReport:
 
 
 def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read_images: bool = True) -> DataReport:
-    """Looks through a data set.
+    """Inspect a data set for statistics and problems.
 
     Args:
-        dataset: From `open_dataset`.
-        model: The detector that shall learn it; tells which objects its default boxes reach.
-        read_images: Whether to decode every image, or to look at their first bytes only.
+        dataset: Data set of `open_dataset`.
+        model: The detector to train, for counting objects that its default boxes do not reach.
+        read_images: Whether to decode every image, which finds truncated files. Otherwise only headers are read.
 
     Example:
         >>> from ssd_zoo.data import inspect_dataset
@@ -112,7 +113,7 @@ def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read
 
 
 def _open(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
-    """Gives an image's size, or what is wrong with it."""
+    """Return an image's size, or an error message."""
     try:
         size = tuple(read_image(entry.file).shape[1:]) if decode else image_size(entry.file)
     except FileNotFoundError:
@@ -151,15 +152,15 @@ def _unreached(
 
 
 def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid = "raise") -> DetectionDataset:
-    """Gives the part of a data set that can be used.
+    """Return the usable part of a data set.
 
     Args:
         dataset: The data set.
-        report: What `inspect_dataset` said about it.
-        on_invalid: Whether problems `"raise"` an error or what has them is left out (`"drop"`).
+        report: Its report from `inspect_dataset`.
+        on_invalid: `"raise"` an error if there are problems, or `"drop"` the images and objects that have them.
 
     Raises:
-        ValueError: If there are problems and they shall be raised; the message lists them.
+        ValueError: If there are problems and `on_invalid` is `"raise"`; the message lists the first 20.
     """
     if on_invalid not in ("raise", "drop"):
         raise ValueError(f"on_invalid must be 'raise' or 'drop', got {on_invalid!r}.")

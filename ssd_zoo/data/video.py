@@ -1,4 +1,4 @@
-"""Videos: files, folders of frames, cameras."""
+"""Read and write videos: files, folders of frames, cameras."""
 
 import contextlib
 import re
@@ -24,16 +24,16 @@ _MISSING = 'Videos need PyAV or torchcodec: pip install "ssd_zoo[video]".'
 
 @dataclass(frozen=True)
 class Video:
-    """Frames to go through, one by one.
+    """Video as an iterable of frames, each RGB, uint8 `(3, H, W)`.
 
-    Going through it gives RGB, uint8 `(3, H, W)`. Where a file is broken or cut off it gives the frames that there are,
-    and then raises a ValueError with the reason. Each time it starts anew.
+    Each iteration starts at the first frame. Iteration over a broken or truncated file yields the readable frames, then
+    raises a ValueError with the reason.
 
     Attributes:
-        name: What messages call it.
-        fps: Frames a second.
-        length: About how many frames there are; None if nobody knows.
-        frames: Starts to read.
+        name: Name in messages.
+        fps: Frames per second.
+        length: Approximate number of frames; None if unknown.
+        frames: Function that opens the source and returns an iterator of its frames.
     """
 
     name: str
@@ -42,24 +42,24 @@ class Video:
     frames: Callable[[], Iterator[Tensor]]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Starts to read."""
+        """Iterate over the frames from the first."""
         return self.frames()
 
 
 def open_video(source: str | Path, *, fps: float = 25.0) -> Video:
-    """Opens a video file, or a folder of frames.
+    """Open a video file, or a folder of frames.
 
-    PyAV reads the file, or torchcodec where there is no PyAV. Of a folder all images are frames, in the order of the
-    numbers in their names.
+    Files are read by PyAV, or by torchcodec if PyAV is not installed. All images of a folder are frames, in the order
+    of the numbers in their names.
 
     Args:
         source: The file or the folder.
-        fps: Frames a second of a folder.
+        fps: Frames per second of a folder.
 
     Raises:
-        FileNotFoundError: If there is no such file, or no image in the folder.
-        ValueError: If it is no video that can be read. The message names the file.
-        ImportError: If there is neither PyAV nor torchcodec.
+        FileNotFoundError: If the file does not exist, or the folder holds no image.
+        ValueError: If the file is not a readable video. The message names the file.
+        ImportError: If neither PyAV nor torchcodec is installed.
     """
     path = Path(source)
     if path.is_dir():
@@ -75,14 +75,14 @@ def open_video(source: str | Path, *, fps: float = 25.0) -> Video:
 
 
 def open_camera(index: int = 0) -> Video:
-    """Opens a camera; it gives frames until it is unplugged.
+    """Open a camera as a video without end.
 
     Args:
-        index: Its number, from 0.
+        index: Number of the camera, from 0.
 
     Raises:
-        ValueError: If there is no such camera, or it can't be used.
-        ImportError: If there is no PyAV.
+        ValueError: If the camera does not exist or can't be opened.
+        ImportError: If PyAV is not installed.
     """
     systems = {"linux": (f"/dev/video{index}", "v4l2"), "darwin": (str(index), "avfoundation")}
     file, kind = systems.get(sys.platform, (f"video={index}", "dshow"))
@@ -90,17 +90,17 @@ def open_camera(index: int = 0) -> Video:
 
 
 def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -> Tensor:
-    """Reads a video, or some frames of it, into memory.
+    """Read a video, or selected frames of it, into memory.
 
     Args:
-        source: A file, a folder of frames, or a video.
-        frames: Numbers of the frames, in any order; by default all.
+        source: A file, a folder of frames, or a `Video`.
+        frames: Indices of the frames from 0, in any order; by default all.
 
     Returns:
         RGB, uint8 `(T, 3, H, W)`.
 
     Raises:
-        ValueError: If there is no such frame, or the video can't be read.
+        ValueError: If a frame does not exist, or the video can't be read.
     """
     video = source if isinstance(source, Video) else open_video(source)
     if frames is None:
@@ -118,14 +118,16 @@ def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -
 
 
 class VideoWriter:
-    """Writes frames to a video file, by PyAV; the file's ending says of what kind.
+    """Video file for writing frames, encoded by PyAV.
+
+    The extension determines the container format.
 
     Args:
-        file: Where to.
-        fps: Frames a second.
+        file: Path of the file.
+        fps: Frames per second.
 
     Raises:
-        ImportError: If there is no PyAV.
+        ImportError: If PyAV is not installed.
         OSError: If the file can't be written.
     """
 
@@ -141,10 +143,10 @@ class VideoWriter:
         self._size: tuple[int, int] | None = None
 
     def write(self, frame: Tensor) -> None:
-        """Appends a frame.
+        """Append a frame.
 
         Args:
-            frame: RGB, uint8 `(3, H, W)`. One of another size than the first is resized to that.
+            frame: RGB, uint8 `(3, H, W)`. Frames are resized to the size of the first.
         """
         av = _import_av()
         if self._size is None:
@@ -152,14 +154,14 @@ class VideoWriter:
             self._stream.height, self._stream.width = (side + side % 2 for side in self._size)
         if frame.shape[-2:] != self._size:
             frame = F.interpolate(frame.unsqueeze(0).float(), self._size, mode="bilinear")[0].round().byte()
-        # The usual pixel format halves the colours' resolution: sides must be even.
+        # The pixel format yuv420p halves the resolution of colours, so sides must be even.
         pads = (0, self._stream.width - self._size[1], 0, self._stream.height - self._size[0])
         padded = F.pad(frame.unsqueeze(0).float(), pads, mode="replicate")[0].byte() if any(pads) else frame
         picture = av.VideoFrame.from_ndarray(padded.permute(1, 2, 0).contiguous().cpu().numpy(), format="rgb24")
         self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        """Finishes the file."""
+        """Write buffered frames and close the file."""
         if self._size is not None:
             self._container.mux(self._stream.encode())
         self._container.close()
@@ -174,7 +176,7 @@ class VideoWriter:
 
 
 def _by_numbers(file: Path) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
+    """Return a sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", file.as_posix())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
@@ -213,7 +215,7 @@ def _frames_by_av(path: Path, name: str, kind: str | None) -> Iterator[Tensor]:
     with av.open(str(path), format=kind) as container, contextlib.ExitStack() as leaving:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        # Else who leaves early may wait for ever: PyAV 16 waits for its threads, holding on to what they wait for.
+        # Without the flush, closing the file early may deadlock: PyAV 16 joins its decoder threads while they wait.
         leaving.callback(stream.codec_context.flush_buffers)
         packets = container.demux(stream)
         while True:
@@ -240,7 +242,7 @@ def _frames_by_av(path: Path, name: str, kind: str | None) -> Iterator[Tensor]:
 
 def _upright(frame: Any) -> Tensor:
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-    # Telephones film lying on their side, and say so.
+    # Phones store rotated frames, with the rotation as metadata.
     return torch.rot90(pixels, round(getattr(frame, "rotation", 0) / 90), (1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Videos with boxes."""
+"""Open data sets of annotated videos, and draw clips from them."""
 
 import json
 import random
@@ -24,16 +24,16 @@ _ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """A video and the objects in it.
+    """Video with its annotated objects.
 
     Attributes:
-        name: Its name in the data set.
-        frames: The video file, or the image file of each frame.
-        num_frames: How many frames it has.
+        name: Name in the data set.
+        frames: The video file, or one image file per frame.
+        num_frames: Number of frames.
         target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)`, `frame_index (G,)`, `track_ids (G,)`, and
-            `labeled_frames (K,)` where not all frames are annotated.
-        size: (height, width).
-        meta: What else the data set says, such as `source` or `fold`.
+            `labeled_frames (K,)` if some frames are not annotated.
+        size: (height, width) in pixels.
+        meta: Other fields of the data set, such as `source` or `fold`.
     """
 
     name: str
@@ -46,19 +46,19 @@ class AnnotatedVideo:
 
 @dataclass(frozen=True)
 class ClipSampler:
-    """Draws a clip's frames from a video.
+    """Random sampler of a clip's frames.
 
     Args:
-        length: Frames of a clip; of a shorter video all are taken.
-        strides: From these the step from frame to frame is drawn, so that motion comes at several speeds. Strides that
-            the video is too short for are left out.
+        length: Number of frames per clip; a shorter video is taken whole.
+        strides: Steps between successive frames to draw from. Several strides give motion at several speeds. Strides
+            too long for the video are skipped.
     """
 
     length: int
     strides: Sequence[int] = (1,)
 
     def __call__(self, num_frames: int) -> list[int]:
-        """Gives the numbers of the frames, drawn by Python's `random`."""
+        """Draw the indices of the frames with Python's `random`."""
         length = min(self.length, num_frames)
         fitting = [stride for stride in self.strides if (length - 1) * stride < num_frames] or [1]
         stride = random.choice(fitting)
@@ -67,14 +67,16 @@ class ClipSampler:
 
 
 class VideoDataset(Dataset[tuple[Tensor, Target]]):
-    """Pairs of a clip, `tv_tensors.Video` `(T, 3, H, W)`, and a target as models take it.
+    """Data set of clips and targets.
+
+    An item is a pair of a clip, `tv_tensors.Video (T, 3, H, W)`, and a target as for `SSD.forward`.
 
     Args:
-        videos: The videos.
-        categories: Names of the classes, background first.
-        sampler: Draws the frames of a clip; None for whole videos.
-        transforms: Called with clip and target, as transforms v2 are.
-        trimmed: Whether videos hold nothing but what their tubes show.
+        videos: The annotated videos.
+        categories: Class names, background first.
+        sampler: Function from the number of frames to the frame indices of a clip; None for whole videos.
+        transforms: Function of clip and target, such as one of torchvision's transforms v2.
+        trimmed: Whether videos are cut to their tubes; kept as an attribute only.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
 
 
 def _target_of(target: Target, frames: Sequence[int]) -> Target:
-    """Gives what stands on some frames, which are then numbered from 0."""
+    """Select the target of some frames, and renumber these from 0."""
     place = {frame: t for t, frame in enumerate(frames)}
     here = torch.tensor([int(frame) in place for frame in target["frame_index"]], dtype=torch.bool)
     chosen = {key: value[here] for key, value in target.items() if key != "labeled_frames"}
@@ -119,20 +121,21 @@ def _target_of(target: Target, frames: Sequence[int]) -> Target:
 
 
 def open_video_dataset(folder: str | Path, *, split: str | None = None, **settings: Any) -> VideoDataset:
-    """Opens a data set of videos; its layout is seen from what lies in the folder.
+    """Open a data set of annotated videos; its layout is detected.
 
-    Layouts: `annotations.json` with a folder `clips`, as UCF101-24's (tubes, xywh) and J-HMDB-21's (one box a frame,
-    xyxy) are kept by us; and ImageNet VID's folders `Data/VID` and `Annotations/VID`.
+    * `annotations.json` with a folder `clips`: this project's layout of UCF101-24 (tubes, boxes as xywh) and J-HMDB-21
+      (one box per frame, xyxy).
+    * ImageNet VID: the folders `Data/VID` and `Annotations/VID`.
 
     Args:
-        folder: The data set.
-        split: For ImageNet VID, the folder in `Data/VID`, by default `"train"`. The others have no splits; choose from
-            `dataset.videos` by `meta["fold"]`.
+        folder: Folder of the data set.
+        split: For ImageNet VID, the folder in `Data/VID`, by default `"train"`. The other layout has no splits; select
+            from `dataset.videos` by `meta["fold"]`.
         **settings: `sampler` and `transforms` of `VideoDataset`.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or nothing in it that is known.
-        ValueError: If annotations and videos contradict each other.
+        FileNotFoundError: If the folder or a video does not exist, or the layout is not recognised.
+        ValueError: If an annotation names a missing frame or an unknown class.
     """
     folder = Path(folder)
     if (folder / "annotations.json").is_file():
@@ -166,7 +169,7 @@ def _read_described(folder: Path, name: str, video: dict[str, Any]) -> Annotated
             frame_index += range(tube["start"], tube["start"] + len(tube["boxes"]))
             track_ids += [track] * len(tube["boxes"])
         num_frames, size = video["n_frames"], (256, 340)
-        scale = torch.tensor([340 / 320, 256 / 240] * 2)  # the boxes are of the original, 320 × 240
+        scale = torch.tensor([340 / 320, 256 / 240] * 2)  # Boxes refer to the original size, 320 × 240.
     else:
         boxes, num_frames, size = video["boxes"], len(video["boxes"]), (240, 320)
         frame_index, track_ids = list(range(num_frames)), [0] * num_frames
@@ -203,7 +206,7 @@ def _read_imagenet_vid(frames: Path, annotations: Path, root: Path) -> Annotated
             synset = thing.findtext("name", "")
             if synset not in labels_of:
                 raise ValueError(f"{xml} has an object {synset!r}, which is none of ImageNet VID's 30 classes.")
-            # Pixels are counted from 0 in the files.
+            # The files count pixels from 0, so no offset is subtracted.
             box = [float(thing.findtext(f"bndbox/{side}", "nan")) for side in ("xmin", "ymin", "xmax", "ymax")]
             rows.append((box, labels_of[synset], t, int(thing.findtext("trackid", "0"))))
     target = {
@@ -249,4 +252,4 @@ _IMAGENET_VID = {
     "n02062744": "whale",
     "n02391049": "zebra",
 }
-"""WordNet's ids and the names of ImageNet VID's 30 classes, in their official order."""
+"""Names of ImageNet VID's 30 classes by WordNet id, in the official order."""

@@ -1,4 +1,4 @@
-"""SSD's augmentation for clips: one draw for all frames."""
+"""Augment clips, with the same random parameters for all frames."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,19 +9,19 @@ __all__ = ["clip_augmentation"]
 
 
 def clip_augmentation(*, fill: Sequence[int] = (123, 117, 104), zoom_out: float = 0.5, flip: float = 0.5) -> nn.Module:
-    """Gives the augmentation of the paper, the same for all frames of a clip, so that motion stays what it is.
+    """Build the SSD paper's augmentation for clips.
 
-    Colours are distorted, the clip is put on a larger canvas, a part is cropped that keeps objects, and the clip is
-    mirrored. Boxes whose centre is cropped away go, with their labels, frames and tracks. (Liu et al., "SSD: Single
-    Shot MultiBox Detector", section 2.2. https://arxiv.org/abs/1512.02325)
+    It consists of photometric distortion, zooming out, cropping with a minimum IoU, and flipping. All frames of a clip
+    get the same parameters, which preserves motion. Boxes whose centre is cropped away are removed, with their labels,
+    frames and tracks. (Liu et al., "SSD: Single Shot MultiBox Detector", section 2.2. https://arxiv.org/abs/1512.02325)
 
     Args:
         fill: Colour of the canvas, RGB, 0 to 255.
-        zoom_out: How often a clip goes on a larger canvas.
-        flip: How often it is mirrored; 0 where left and right are classes.
+        zoom_out: Probability of zooming out.
+        flip: Probability of a horizontal flip; use 0 if classes differ by left and right.
 
     Returns:
-        A transform of transforms v2, to be called with clip and target.
+        A transform (torchvision's v2) of clip and target.
     """
     from torchvision.transforms import v2
 

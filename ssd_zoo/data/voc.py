@@ -1,4 +1,7 @@
-"""Annotations in Pascal VOC's layout: `JPEGImages/`, `Annotations/`, and splits in `ImageSets/Main/`."""
+"""Read annotations in Pascal VOC's layout.
+
+The layout has the folders `JPEGImages/` and `Annotations/`, and splits in `ImageSets/Main/`.
+"""
 
 import re
 import xml.etree.ElementTree as ET
@@ -19,24 +22,29 @@ _FLAG = re.compile(r"\s+(-1|0|1)$")
 
 
 def find_voc(folder: Path) -> dict[str, Path]:
-    """Lists the splits of a folder in Pascal VOC's layout: `ImageSets/Main/NAME.txt`, but for those of one class."""
+    """Find the split files of a folder in Pascal VOC's layout.
+
+    Splits are `ImageSets/Main/NAME.txt`. Lists of a single class (`cat_train.txt`) are skipped.
+    """
     files = sorted((folder / "ImageSets" / "Main").glob("*.txt"))
     stems = {file.stem for file in files}
     return {file.stem: file for file in files if file.stem.rpartition("_")[2] not in stems or "_" not in file.stem}
 
 
 def read_voc(folder: Path, split: Path, categories: Sequence[str] | None = None) -> Annotations:
-    """Reads one split. Coordinates are taken as they stand, the first pixel's number included.
+    """Read the annotations of one split.
+
+    Coordinates are kept as in the files; VOC counts pixels from 1.
 
     Args:
-        folder: Holds `JPEGImages`, `Annotations` and `ImageSets`.
-        split: The list of names, a name a line; VOC's flags -1, 0 and 1 behind them are ignored.
-        categories: Names of the classes, background first; by default VOC's, or else those of all splits' objects,
-            sorted.
+        folder: Folder with `JPEGImages`, `Annotations` and `ImageSets`.
+        split: List of image names, one per line; VOC's flags -1, 0 and 1 after a name are ignored.
+        categories: Class names, background first. By default VOC's, if they cover all objects in the folder; otherwise
+            the sorted names of those objects.
 
     Raises:
-        ValueError: If something can't be understood. The message names file and line.
-        FileNotFoundError: If a name has no annotations.
+        ValueError: If an annotation is invalid. The message names file and line.
+        FileNotFoundError: If an image has no annotation file.
     """
     problems: list[str] = []
     names: dict[str, int] = {}
@@ -68,7 +76,10 @@ def read_voc(folder: Path, split: Path, categories: Sequence[str] | None = None)
 
 
 def _parse(file: Path) -> ET.Element:
-    """Parses XML into elements that know their line, which ElementTree's own parser forgets."""
+    """Parse XML, and store each element's line number as an attribute.
+
+    ElementTree's own parser keeps no line numbers.
+    """
     builder, parser = ET.TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = lambda tag, _: builder.start(tag, {_LINE: str(parser.CurrentLineNumber)})
     parser.EndElementHandler = builder.end

@@ -1,4 +1,7 @@
-"""Annotations in YOLO's layout: beside each folder `images` a folder `labels` with one text file an image."""
+"""Read annotations in YOLO's layout.
+
+Beside each folder `images` lies a folder `labels` with one text file per image.
+"""
 
 from collections.abc import Sequence
 from itertools import count
@@ -13,17 +16,16 @@ Split = tuple[list[Path], list[str] | None]
 
 
 def find_yolo(path: Path) -> tuple[dict[str, list[Path]], list[str] | None]:
-    """Lists the splits of a `data.yaml`, or of a folder that has one, or that holds `images` and `labels`.
+    """Find the splits and class names of a data set.
 
     Args:
-        path: The YAML file or the folder.
+        path: A `data.yaml`, its folder, or a folder with `images` and `labels`.
 
     Returns:
-        Per split the folders, lists or images that it is made of; and the names of the classes, background first,
-        if they are told.
+        The sources (folders, lists or images) by split, and the class names, background first, or None if unknown.
 
     Raises:
-        ValueError: If the YAML file can't be understood, or images lie both in `images` and in its subfolders.
+        ValueError: If the YAML file is invalid, or images lie both in `images` and in its subfolders.
     """
     if path.is_file():
         return _of_yaml(path)
@@ -43,7 +45,7 @@ def find_yolo(path: Path) -> tuple[dict[str, list[Path]], list[str] | None]:
 
 
 def _folders_of(images: Path) -> dict[str, list[Path]]:
-    """Gives the subfolders by name; none where the images lie directly in the folder."""
+    """Return the subfolders by name, or none beside images."""
     entries = [entry for entry in sorted(images.iterdir()) if not entry.name.startswith(".")]
     below = [entry for entry in entries if entry.is_dir()]
     endings = image_endings()
@@ -106,23 +108,25 @@ def _of_yaml(file: Path) -> tuple[dict[str, list[Path]], list[str]]:
 
 
 def _locate(root: Path, entry: str) -> Path:
-    # Exports of Roboflow write ../train/images for train/images.
+    # Exports of Roboflow list `../train/images` where `train/images` is meant.
     stripped = entry.removeprefix("../")
     return root / stripped if not (root / entry).exists() and (root / stripped).exists() else root / entry
 
 
 def read_yolo(sources: Sequence[Path], names: Sequence[str] | None, asked: Sequence[str] | None = None) -> Annotations:
-    """Reads one split. An image without a file of labels has no objects.
+    """Read the annotations of one split.
+
+    An image without a label file has no objects.
 
     Args:
         sources: Folders of images, text files that list images, or images.
-        names: The data set's names of its classes, background first, if they are told: YOLO's class 0 is `names[1]`.
-        asked: Names of the classes to give, background first; by default the data set's.
+        names: The data set's class names, background first, or None if unknown. YOLO's class 0 is `names[1]`.
+        asked: Class names that labels refer to, background first; by default `names`.
 
     Raises:
-        ValueError: If the names are missing, an object's class is not among those asked for, or a line can't be
-            understood. The message names file and line.
-        FileNotFoundError: If there are no images.
+        ValueError: If class names are missing, an object's class is not among `asked`, or a line is invalid. The
+            message names file and line.
+        FileNotFoundError: If no image is found.
     """
     categories = list(asked or names or [])
     if not categories:
@@ -143,13 +147,16 @@ def read_yolo(sources: Sequence[Path], names: Sequence[str] | None, asked: Seque
         try:
             size = image_size(file)
         except (ValueError, OSError):
-            size = None  # The report on the data set says so.
+            size = None  # `inspect_dataset` reports the unreadable image.
         images.append(LabelledImage(file, i, size, labels, _objects(labels, size, names, categories)))
     return Annotations(images, categories, _class_numbers(names, categories), problems)
 
 
 def _class_numbers(names: Sequence[str], categories: Sequence[str]) -> list[int]:
-    """Gives YOLO's number of each class; those that the data set lacks get the next ones."""
+    """Return YOLO's class number by label.
+
+    Classes that the data set lacks get the next free numbers.
+    """
     free = count(len(names) - 1)
     return [0, *(names.index(name, 1) - 1 if name in names[1:] else next(free) for name in categories[1:])]
 
@@ -203,7 +210,7 @@ def _class_and_box(line: str, size: tuple[int, int], num_classes: int, place: st
         x, y, w, h = values
         return int(index), ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
     if len(values) >= 6 and len(values) % 2 == 0:
-        # An outline: x, y, x, y, …
+        # A polygon: x, y, x, y, …
         xs, ys = values[::2], values[1::2]
         return int(index), (min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height)
     raise ValueError(f"{place}: expected class, x, y, width and height, or an outline, got {line!r}.")

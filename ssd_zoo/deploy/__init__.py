@@ -1,4 +1,4 @@
-"""Detectors made ready for where they run."""
+"""Optimise detectors for inference."""
 
 from ssd_zoo.deploy.compare import DetectionChange, compare_detections
 from ssd_zoo.deploy.fuse import fuse_norms

@@ -1,4 +1,4 @@
-"""By how much two models' detections differ."""
+"""Compare the detections of two models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["DetectionChange", "compare_detections"]
 
-# Least IoU of a detection and the one that stands for it.
+# Least IoU of matched detections.
 _SAME_OBJECT = 0.5
 
 
 @dataclass(frozen=True)
 class DetectionChange:
-    """What became of a model's detections in another model.
+    """Differences between the detections of two models.
 
     Attributes:
-        matched: Detections that both have.
-        lost: Detections that only the first has.
-        gained: Detections that only the second has.
-        box_shift: Farthest that a side of a matched box moved, in pixels of its image.
-        score_change: Largest change of a matched score.
+        matched: Number of detections of both models.
+        lost: Number of detections of the first model only.
+        gained: Number of detections of the second model only.
+        box_shift: Largest absolute difference of a coordinate of matched boxes, in pixels of the image.
+        score_change: Largest absolute difference of matched scores.
     """
 
     matched: int
@@ -34,7 +34,7 @@ class DetectionChange:
     score_change: float
 
     def __str__(self) -> str:
-        """Gives one line."""
+        """Return a summary in one line."""
         return (
             f"{self.matched} detections matched, {self.lost} lost, {self.gained} gained; "
             f"boxes moved by up to {self.box_shift:.3g} px, scores by up to {self.score_change:.2g}"
@@ -45,16 +45,16 @@ class DetectionChange:
 def compare_detections(
     model: SSD, other: SSD, images: Sequence[Tensor] | Tensor, *, score_thresh: float = 0.0
 ) -> DetectionChange:
-    """Compares the detections of two models.
+    """Compare the detections of two models.
 
-    A detection of the one is matched to the detection of the other that has its label and overlaps it most, by an IoU
-    of at least 0.5, and is matched to no better one.
+    Detections of the first model are matched in falling order of score. Each is matched to the unmatched detection of
+    the second model with the same label and the largest IoU, if that is at least 0.5.
 
     Args:
         model: A detector in evaluation mode.
-        other: Another, which may be on another device.
-        images: What to detect in, on any device; see `SSD.forward`.
-        score_thresh: Leaves out what scores less, before matching.
+        other: Another detector in evaluation mode, possibly on another device.
+        images: Images to detect in, on any device; see `SSD.forward`.
+        score_thresh: Detections with this score or less are ignored.
 
     Raises:
         ValueError: If a model is in training mode.

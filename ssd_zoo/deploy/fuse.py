@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them."""
+"""Fold batch norms into the convolutions before them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,18 +17,19 @@ __all__ = ["fuse_norms"]
 
 
 def fuse_norms(model: SSD, batch: Tensor) -> int:
-    """Folds each batch norm that is all that becomes of a convolution into it, in place.
+    """Fold batch norms into the convolutions before them, in place.
 
-    Which these are is watched while the network runs, so it makes no difference how its modules are written.
+    A norm is folded if a convolution's output has no other use, and each of the two runs once. Uses are recorded during
+    a forward pass, so the code of the modules does not matter.
 
     Args:
-        model: A detector in evaluation mode, whose own the weights are.
-        batch: What `forward_raw` takes.
+        model: A detector in evaluation mode, which shares no modules with another model.
+        batch: Input of `forward_raw`.
 
     Returns:
-        How many norms were folded.
+        Number of folded norms.
     """
-    # Where gradients are recorded, our own layers leave their norms alone.
+    # Without gradients, `ConvNormAct` folds its norm itself, which hides the norm from the recording.
     with torch.enable_grad(), _Watch() as watch:
         model.forward_raw(batch.as_subclass(_Watched))
     convs = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Conv2d)}
@@ -48,29 +49,29 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
 
 
 def _what_is_left(norm: Any) -> nn.Module | None:
-    """Gives what a norm does besides; None if it is no batch norm with statistics of its own."""
+    """Return a folded norm's replacement, or None if it can't be folded."""
     kind: type = type(norm)
     if not issubclass(kind, nn.BatchNorm2d) or norm.running_mean is None or norm.training:
         return None
     if kind in (nn.BatchNorm2d, BatchNorm2d):
         return nn.Identity()
-    # timm's, which brings its activation.
+    # timm's norm includes drop and activation, which remain.
     return nn.Sequential(norm.drop, norm.act) if kind.__name__ == "BatchNormAct2d" else None
 
 
 class _Watched(Tensor):
-    """For a tensor that is none of torch's own, our layers call torch's functions alone."""
+    """Tensor subclass, for which `FastConv2d` calls torch's convolution instead of its own."""
 
 
 class _Watch(TorchFunctionMode):
-    """Notes which tensors go into which functions."""
+    """Recorder of the tensors that enter each torch function."""
 
     def __init__(self) -> None:
         super().__init__()
         self._uses: Counter[int] = Counter()
         self._kernels: dict[int, int] = {}
         self._norms: dict[int, list[int]] = {}
-        # A tensor that is gone could leave its id to another.
+        # Keeps tensors alive, as Python reuses the ids of freed objects.
         self._alive: list[Any] = []
 
     def __torch_function__(
@@ -82,7 +83,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         self._alive.append((args, kwargs, result))
-        # Reading an attribute, such as a shape, uses nothing.
+        # Reading an attribute, such as the shape, is no use of the values.
         if getattr(func, "__name__", "") not in ("__get__", "dim", "size", "is_floating_point", "numel"):
             self._uses.update(id(leaf) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         if func is torch.conv2d:
@@ -92,7 +93,7 @@ class _Watch(TorchFunctionMode):
         return result
 
     def kernel_before(self, norm: nn.Module) -> int | None:
-        """Gives the id of the kernel whose only output goes through the norm, and nowhere else."""
+        """Return the id of the kernel whose output only the norm uses."""
         inputs = self._norms.get(id(getattr(norm, "running_mean", None)), [])
         kernel = self._kernels.get(inputs[0]) if len(inputs) == 1 else None
         return kernel if kernel is not None and self._uses[kernel] == self._uses[inputs[0]] == 1 else None

@@ -1,4 +1,4 @@
-"""Convolutions whose kernels are transformed once, for Winograd's algorithm."""
+"""Transform kernels once for Winograd's algorithm."""
 
 from typing import Any
 
@@ -13,17 +13,18 @@ __all__ = ["keep_kernels"]
 
 
 def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
-    """Lets convolutions that Winograd's algorithm makes faster keep their transformed kernels, in place.
+    """Store transformed kernels in convolutions that Winograd's algorithm accelerates.
 
-    They take four times the memory of the kernels, beside them, and do not follow them when they change.
+    The model is changed in place. A transformed kernel needs four times the memory of the kernel, in addition to it. It
+    is not updated when the kernel changes.
 
     Args:
         model: A detector for inference.
-        batch: What `forward_raw` takes; what is faster depends on the sizes of maps.
-        in_graphs: Whether compilers shall call the algorithm too, as the operation `ssd_zoo::conv2d`.
+        batch: Input of `forward_raw`. Its size determines which convolutions become faster.
+        in_graphs: Whether compiled graphs use the algorithm too, as the operator `ssd_zoo::conv2d`.
 
     Returns:
-        How many convolutions keep them.
+        Number of convolutions with a transformed kernel.
     """
     chosen: dict[nn.Module, _KeptKernel] = {}
 

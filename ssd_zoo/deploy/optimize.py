@@ -1,4 +1,4 @@
-"""A detector made fast for inference: norms in the kernels, weights frozen, compiled."""
+"""Optimise a detector for inference: fold norms, freeze weights, compile."""
 
 import copy
 import logging
@@ -16,8 +16,8 @@ from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["optimize"]
 
-# Bytes of a map. Where one image's maps fill the cache, as VGG's do, images one after another take less time than
-# together, for what they leave in memory has to be fetched from there.
+# Bytes of an image's largest feature map above which a CPU runs images one by one. Maps of this size (VGG's) fill the
+# cache with one image; those of a batch would be read from main memory, which takes longer.
 _LARGE_MAP = 2**24
 
 Network = Callable[..., dict[str, Tensor]]
@@ -33,29 +33,31 @@ def optimize(
     freeze: bool = True,
     images: Sequence[Tensor] | Tensor | None = None,
 ) -> SSD:
-    """Gives a copy of a detector that detects the same, faster.
+    """Return an accelerated copy of a detector for inference.
 
-    Norms are folded into the convolutions before them, kernels are laid out in `torch.channels_last`, and the network
-    is compiled at its first call, which takes a minute or more, once for a single image and once for any number. How
-    much detections differ from the model's, before compilation, which only rounds in another way, is logged in one line
-    and kept in the copy's attribute `detection_change`, a `DetectionChange`. Save the model itself, not the copy.
+    Norms are folded into the convolutions before them, kernels get the layout `torch.channels_last`, and the network is
+    compiled. Compilation happens at the first call with one image, and again at the first with several. Each time it
+    takes a minute or more. Save the original model, not the copy.
 
-    Set thresholds before: on a GPU post-processing is compiled too, and takes longer where they are others later.
+    The differences between the detections of model and copy are measured before compilation, which changes only
+    rounding. They are logged in one line and stored as the copy's attribute `detection_change`, a `DetectionChange`.
+
+    Set thresholds before the call: on a GPU post-processing is compiled for them, and is slower after a change.
 
     Args:
-        model: A detector in evaluation mode. It stays as it is.
-        compile: Whether to compile the network; or a mode of `torch.compile`, as `"reduce-overhead"`, which on a GPU
-            replays the network as one graph, and so takes the least time for few images.
-        dtype: Precision of the network, as `torch.bfloat16`; by default the model's. CPUs without units for it are
-            slower with it.
-        freeze: Whether weights become constants, which compilers lay out as the device likes it. They need no
-            gradients then, and are not to be changed.
-        images: What to compare detections on, as the model is called with; by default one image of noise. Differences
-            on images of the model's own kind say more.
+        model: A detector in evaluation mode. It is not modified.
+        compile: Whether to compile the network, or a mode of `torch.compile`. `"reduce-overhead"` replays the network
+            as one CUDA graph, which is fastest for few images.
+        dtype: Precision of the network, such as `torch.bfloat16`; by default the model's. A CPU without hardware
+            support for it becomes slower.
+        freeze: Whether weights become constants, which the compiler can store in the device's preferred layout. They
+            then have no gradients and must not be changed.
+        images: Images to compare detections on, in the form that the model accepts; by default one image of noise.
+            Typical images of the application give more meaningful differences.
 
     Raises:
-        ValueError: If the model is in training mode, `dtype` is no floating point, or `compile` is no mode of
-            `torch.compile`.
+        ValueError: If the model is in training mode, `dtype` is not a floating-point type, or `compile` is not a mode
+            of `torch.compile`.
 
     Example:
         >>> import ssd_zoo
@@ -92,11 +94,11 @@ def optimize(
 
 
 def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -> None:
-    """Puts faster functions beside the methods of a model, not over them: the class stays as it is."""
+    """Set accelerated functions as attributes of the instance; the class is unchanged."""
     one_by_one = batch.device.type == "cpu" and _largest_map(model, batch) > _LARGE_MAP
     if not compile and not one_by_one:
         return
-    # What a function calls of its model is no faster: compilers shall see all of it.
+    # The functions call methods of an unchanged copy, so that the compiler traces plain code.
     plain = copy.copy(model)
     thresholds = model._thresholds()
     plain.__dict__["_thresholds"] = lambda: thresholds
@@ -105,7 +107,7 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -
 
     def _forward_scores(batch: Tensor) -> dict[str, Tensor]:
         found = forward_scores(batch)
-        # The graph's own detections are those of its thresholds.
+        # The graph's detections belong to the thresholds of compilation; with others, return only the scores.
         same = model._thresholds() == thresholds
         return found if same else {key: found[key] for key in ("class_scores", "best", "bbox_regression")}
 
@@ -123,12 +125,12 @@ def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one:
         parts = batch.split(1) if one_by_one else [batch]
         if compile:
             for part in parts:
-                # That models of other sizes were compiled before makes no size dynamic.
+                # Otherwise Dynamo makes these sizes dynamic if another model of another size was compiled before.
                 torch._dynamo.mark_static(part, [1, 2, 3])
         if not freeze:
             return _joined([run(part) for part in parts])
-        # Weights become constants only where no gradients are recorded. As an option of torch.compile, freezing does
-        # nothing: its tracer asks for it before options count.
+        # Freezing requires no_grad. As an option of torch.compile it has no effect: the tracer reads the config before
+        # options are applied.
         with torch.no_grad(), torch._inductor.config.patch(freezing=True):
             return _joined([run(part) for part in parts])
 
@@ -136,7 +138,10 @@ def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one:
 
 
 def _with_own_code(function: Network) -> Network:
-    """Wraps a function anew: compilers count by a function's code, and give up after a few models that share it."""
+    """Wrap a function in a code object of its own.
+
+    Dynamo counts recompilations by code object, and stops compiling after a few models that share one.
+    """
 
     def call(batch: Tensor) -> dict[str, Tensor]:
         return function(batch)
@@ -149,7 +154,7 @@ def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _largest_map(model: SSD, batch: Tensor) -> int:
-    """Gives the bytes of the largest output of a layer, of one image."""
+    """Return the bytes of the largest convolution output for one image."""
     sizes = [0]
     hooks = [
         module.register_forward_hook(lambda _module, _args, output: sizes.append(output[:1].nbytes))

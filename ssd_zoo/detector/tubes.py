@@ -1,7 +1,7 @@
-"""Tubes: one object's boxes through time.
+"""Link detections to tubes, an object's boxes over time.
 
-A tube is a dict of `boxes (K, 4)`, xyxy in pixels, `frame_index (K,)`, rising and without gaps, `scores (K,)` of the
-boxes, `label`, and `score`, the mean of those.
+A tube is a dict of `boxes (K, 4)`, xyxy in pixels, `scores (K,)`, `frame_index (K,)` (consecutive), `label`, and
+`score`, the mean score of the detections without interpolated boxes.
 """
 
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ def link_tubes(
     max_per_frame: int = 10,
     min_length: int = 1,
 ) -> list[Tube]:
-    """Links a clip's detections to tubes, frame by frame, looking at the past alone.
+    """Link a clip's detections to tubes, frame by frame and online.
 
-    In each frame and class tubes choose in falling order of their score: each takes the best-scored detection that is
-    left and overlaps its last box. What nobody takes starts a tube; a tube that takes nothing for too long ends.
+    For each class and frame, tubes are extended in falling order of their mean score. Each gets the remaining detection
+    with the highest score that overlaps its last box. Remaining detections start new tubes.
     (After Singh et al., "Online Real-time Multiple Spatiotemporal Action Localisation and Prediction", section 3.3.
     https://arxiv.org/abs/1611.08563)
 
     Args:
-        detections: `boxes (n, 4)`, `labels (n,)`, `scores (n,)` and `frame_index (n,)`.
-        iou_thresh: Least IoU of a box with the tube's last.
-        max_gap: Frames in a row without a detection after which a tube ends. Within a tube they are filled in evenly.
-        max_per_frame: Detections of a class and frame that are looked at, the best.
-        min_length: Boxes that a tube must have to be given.
+        detections: `boxes (n, 4)`, xyxy in pixels, `labels (n,)`, `scores (n,)` and `frame_index (n,)`.
+        iou_thresh: Least IoU of a detection with the tube's last box.
+        max_gap: Largest number of successive frames without a detection within a tube. These are interpolated linearly.
+        max_per_frame: Number of detections per class and frame to use, those of the highest scores.
+        min_length: Least number of detections of a tube; shorter tubes are dropped.
 
     Returns:
         Tubes in falling order of score.
@@ -61,7 +61,7 @@ def link_tubes(
 
 
 def _extend(open_tubes: list[Tube], boxes: Tensor, scores: Tensor, frame: int, iou_thresh: float) -> list[Tube]:
-    """Gives each tube its next box, if there is one, and starts tubes with what is left."""
+    """Extend tubes by a frame's detections; return tubes of the rest."""
     left = list(range(len(boxes)))
     for tube in sorted(open_tubes, key=lambda tube: -sum(tube["scores"]) / len(tube["scores"])):
         overlaps = box_iou(tube["boxes"][-1].unsqueeze(0), boxes)[0]
@@ -75,7 +75,7 @@ def _extend(open_tubes: list[Tube], boxes: Tensor, scores: Tensor, frame: int, i
 
 
 def _finish(tube: Tube) -> Tube:
-    """Fills gaps, and makes tensors of lists."""
+    """Interpolate gaps, and convert lists to tensors."""
     frames, boxes, scores = tube["frames"], torch.stack(tube["boxes"]), torch.tensor(tube["scores"])
     index = torch.arange(frames[0], frames[-1] + 1)
     known = torch.tensor(frames)
@@ -92,7 +92,7 @@ def _finish(tube: Tube) -> Tube:
 
 
 def tubes_of_target(target: Mapping[str, Tensor]) -> list[Tube]:
-    """Gives the tubes of a clip's target: one a track, or a label where it has no `track_ids`."""
+    """Return a target's tubes: one per track, or per label without `track_ids`."""
     tracks = target.get("track_ids", target["labels"])
     tubes = []
     for track in tracks.unique():
@@ -109,9 +109,9 @@ def tubes_of_target(target: Mapping[str, Tensor]) -> list[Tube]:
 
 
 def tube_iou(one: Tube, other: Tube) -> float:
-    """Gives how much two tubes overlap: the mean IoU of their boxes over the frames that either has.
+    """Compute the spatio-temporal IoU of two tubes.
 
-    It is the share of frames that they have in common, times the mean IoU there.
+    It is the mean IoU of their boxes over the union of their frames; it is 0 in frames of only one tube.
     """
     frames, counts = torch.cat([one["frame_index"], other["frame_index"]]).unique(return_counts=True)
     common = frames[counts == 2]

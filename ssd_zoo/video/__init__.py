@@ -1,4 +1,4 @@
-"""Streams, tubes and their metrics."""
+"""Detect in streams, link tubes, and compute their metrics."""
 
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.tubes import link_tubes, tube_iou, tubes_of_target

@@ -1,7 +1,7 @@
-"""The state of streams, and their step as a graph.
+"""Detect in streams, reset their state, and export their step.
 
-A state is a dict of tensors with one row a stream, so `{key: value[rows] for key, value in state.items()}` chooses
-streams, `torch.cat` joins them, and any file format for tensors keeps them.
+A state is a dict of tensors with one row per stream. `{key: value[rows] for key, value in state.items()}` selects
+streams, `torch.cat` on each key joins them, and any file format for tensors stores them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ State = dict[str, Tensor]
 def detect_stream(
     model: SSD, frames: Iterable[Tensor], *, batch_size: int = 1
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Detects in frames as they come, however many there are.
+    """Detect objects in a stream of frames of any length.
 
     Args:
-        model: In evaluation mode.
-        frames: `(C, H, W)` each, such as a `Video`. If they end in an error, it comes after the detections of what
-            there was.
-        batch_size: Frames that go through the model at once. It changes nothing but speed.
+        model: A detector in evaluation mode.
+        frames: Frames `(C, H, W)`, such as a `Video`. An error in this iterable is raised after the detections of the
+            frames before it.
+        batch_size: Number of frames per batch. It affects speed only.
 
     Yields:
         Each frame, and its detections on the CPU.
@@ -42,7 +42,7 @@ def detect_stream(
 
 
 def _batches(frames: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Gives frames of one size in batches, and an error after the frames that came before it."""
+    """Batch frames of equal size; yield all before raising an error."""
     batch: list[Tensor] = []
     failure: Exception | None = None
     try:
@@ -63,11 +63,11 @@ def _batches(frames: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 
 def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) -> State:
-    """Lets streams start anew, for example where another video begins.
+    """Reset streams, for example at the start of another video.
 
     Args:
-        state: What `model.step` gave; it is not changed.
-        streams: Their numbers, or a mask `(S,)`.
+        state: State of S streams from `model.step`; it is not modified.
+        streams: Indices of the streams to reset, or a mask `(S,)`.
 
     Returns:
         The state for the next step.
@@ -79,16 +79,15 @@ def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) 
 
 
 def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, State]:
-    """Exports the step of streams, one frame each, by `torch.export`.
+    """Export the step of S streams, one frame each, with `torch.export`.
 
     Args:
-        model: In evaluation mode.
-        num_streams: How many streams, S.
+        model: A detector in evaluation mode.
+        num_streams: Number of streams, S.
 
     Returns:
-        The program and the state to start from. The program takes frames `(S, in_chans, height, width)` as
-        `model.prepare` gives them, and the state; it gives raw output and the next state. No tensor has more than four
-        axes.
+        The program and the initial state. The program maps frames `(S, in_chans, height, width)`, as from
+        `model.prepare`, and a state to raw output and the next state. No tensor has more than four axes.
 
     Raises:
         ValueError: If the model is in training mode.

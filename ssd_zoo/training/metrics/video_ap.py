@@ -1,7 +1,8 @@
-"""Frame-mAP and video-mAP.
+"""Compute frame-mAP and video-mAP.
 
-Average precision is that of Pascal VOC since 2010: the area under the curve of the best precision at each recall or
-above. A second match of the same object counts as wrong. Classes that nothing is annotated of are left out of the mean.
+Average precision is Pascal VOC's since 2010: the area under the interpolated precision-recall curve, whose value is the
+best precision at that recall or above. A second match of an object is a false positive. Classes without annotated
+objects are excluded from the mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +23,13 @@ _THRESHOLDS = tuple(0.5 + 0.05 * i for i in range(10))
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of a video, matched to its objects at one IoU threshold.
+    """Matches of a video's detections to its objects, at one IoU threshold.
 
     Attributes:
         labels: Class of each detection, `(n,)`.
-        scores: Its score, `(n,)`.
-        right: Whether it is the first to find an object, `(n,)`.
-        objects: How many objects of each class there are to find.
+        scores: Score of each detection, `(n,)`.
+        right: Whether the detection is a true positive, `(n,)`.
+        objects: Number of annotated objects by class.
     """
 
     labels: Tensor
@@ -40,16 +41,17 @@ class Matches:
 def frame_map(
     detections: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]], *, iou_thresh: float = 0.5
 ) -> float:
-    """Compute the mean average precision of boxes over all annotated frames.
+    """Compute frame-mAP: the mean average precision of boxes over annotated frames.
 
     Args:
-        detections: One dict a video: `boxes (n, 4)`, `labels (n,)`, `scores (n,)`, `frame_index (n,)`.
-        targets: One dict a video: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)` and, where not all frames are
-            annotated, `labeled_frames (K,)`; what is detected on others does not count.
+        detections: One dict per video: `boxes (n, 4)`, xyxy in pixels, `labels (n,)`, `scores (n,)`,
+            `frame_index (n,)`.
+        targets: One dict per video: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)`. `labeled_frames (K,)` lists the
+            annotated frames, if not all are; detections in other frames are ignored.
         iou_thresh: Least IoU of a match.
 
     Returns:
-        Between 0 and 1.
+        The mean average precision, between 0 and 1.
     """
     videos = zip(detections, targets, strict=True)
     return mean_ap([match_frames(found, target, iou_thresh=iou_thresh) for found, target in videos])
@@ -61,28 +63,28 @@ def video_map(
     *,
     setting: Literal["trimmed", "untrimmed"],
 ) -> dict[str, float | str]:
-    """Compute the mean average precision of tubes.
+    """Compute video-mAP: the mean average precision of tubes.
 
-    A tube finds an object if the mean IoU of their boxes, over all frames that either has, reaches the threshold.
+    A tube matches an object if their `tube_iou` reaches the threshold.
 
     Args:
-        tubes: Those of each video, as of `link_tubes`.
-        targets: One dict a video, as of `frame_map`, with `track_ids (G,)`.
-        setting: Whether videos are `"trimmed"` to the actions, so that objects are there in every frame, or not. It
-            changes nothing, but figures of the two can't be compared, and the result says which it is of.
+        tubes: The tubes of each video, as from `link_tubes`.
+        targets: One dict per video, as for `frame_map`, with `track_ids (G,)`.
+        setting: `"trimmed"` if videos are cut to the actions, so that objects are visible in every frame; otherwise
+            `"untrimmed"`. It is repeated in the result, as figures of the two settings are not comparable.
 
     Returns:
         `video_map@0.2`, `video_map@0.5`, `video_map@0.5:0.95` (the mean over ten thresholds) and `setting`.
 
     Raises:
-        ValueError: If videos that are said to be trimmed have objects that come or go.
+        ValueError: If the setting is unknown, or it is `"trimmed"` and a video's tubes differ in length.
     """
     if setting not in ("trimmed", "untrimmed"):
         raise ValueError(f"setting must be 'trimmed' or 'untrimmed', got {setting!r}.")
     for i, target in enumerate(targets):
         lengths = {len(tube["frame_index"]) for tube in tubes_of_target(target)}
         if setting == "trimmed" and len(lengths) > 1:
-            raise ValueError(f"Objects of video {i} are there for {sorted(lengths)} frames: it is untrimmed.")
+            raise ValueError(f"Objects of video {i} are visible in {sorted(lengths)} frames: it is untrimmed.")
     overlaps = [(found, _overlaps(found, target), target) for found, target in zip(tubes, targets, strict=True)]
 
     def at(thresh: float) -> float:
@@ -97,7 +99,7 @@ def video_map(
 
 
 def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
-    """Matches a video's detections to its objects, frame by frame; arguments as of `frame_map`."""
+    """Match a video's detections to its objects; arguments as for `frame_map`."""
     detections = {key: value.cpu() for key, value in detections.items()}
     target = {key: value.cpu().as_subclass(Tensor) for key, value in target.items()}
     if "labeled_frames" in target:
@@ -113,7 +115,7 @@ def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor],
 
 
 def match_tubes(tubes: Sequence[Tube], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
-    """Matches a video's tubes to its objects; arguments as of `video_map`."""
+    """Match a video's tubes to its objects; arguments as for `video_map`."""
     return _match_tubes(tubes, _overlaps(tubes, target), target, iou_thresh)
 
 
@@ -139,7 +141,7 @@ def _match(labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, iou_
 
 
 def mean_ap(matches: Iterable[Matches]) -> float:
-    """Compute the mean average precision of matched videos, between 0 and 1."""
+    """Compute the mean average precision of matches, between 0 and 1."""
     matches = list(matches)
     objects: dict[int, int] = {}
     for video in matches:
@@ -156,7 +158,7 @@ def mean_ap(matches: Iterable[Matches]) -> float:
 
 
 def _average_precision(right: Tensor, objects: int) -> float:
-    """Return the area under precision over recall; `right (n,)` goes from the best score to the worst."""
+    """Compute average precision; `right (n,)` is in falling order of score."""
     found = right.cumsum(0)
     return area_under(found / torch.arange(1, len(right) + 1), found / objects)
 
@@ -164,16 +166,18 @@ def _average_precision(right: Tensor, objects: int) -> float:
 def bootstrap_difference(
     one: Sequence[Matches], other: Sequence[Matches], *, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Bootstrap the difference of two models' mean average precision over videos.
+    """Estimate the confidence interval of two models' difference in mAP.
+
+    It is a bootstrap: videos are drawn with replacement.
 
     Args:
-        one: Matches of each video.
-        other: Another model's, of the same videos.
-        samples: How often to draw.
-        seed: For the draws.
+        one: The first model's matches, one per video.
+        other: The second model's matches of the same videos.
+        samples: Number of bootstrap samples.
+        seed: Seed of the random draws.
 
     Returns:
-        The difference, other less one, and the bounds of its 95 % interval.
+        The difference `other - one`, and the lower and upper bound of its 95 % interval.
     """
     generator = torch.Generator().manual_seed(seed)
     differences = []
