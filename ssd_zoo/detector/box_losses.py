@@ -1,4 +1,4 @@
-"""What box offsets cost that are not the right ones."""
+"""Losses on box offsets."""
 
 import math
 from collections.abc import Callable
@@ -15,17 +15,17 @@ __all__ = ["BoxLoss", "BoxLossName", "ciou", "giou", "smooth_l1"]
 BoxLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 BoxLossName = Literal["smooth_l1", "giou", "ciou"]
 
-# Keeps quotients of boxes without area finite.
+# Keeps quotients finite for boxes without area.
 _EPSILON = 1e-7
 
 
 def smooth_l1(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:  # noqa: ARG001
-    """Smooth L1 of the four offsets, summed: `(N, D, 4)` to `(N, D)`."""
+    """Sum the smooth L1 losses of offsets `(N, D, 4)` to `(N, D)`."""
     return F.smooth_l1_loss(offsets, target, reduction="none").sum(-1)
 
 
 def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """One minus the generalised IoU of the boxes: `(N, D, 4)` to `(N, D)`.
+    """Return one minus the generalised IoU, `(N, D, 4)` to `(N, D)`.
 
     Rezatofighi et al., "Generalized Intersection over Union", algorithm 1. https://arxiv.org/abs/1902.09630
     """
@@ -36,7 +36,7 @@ def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """The complete IoU loss of the boxes: `(N, D, 4)` to `(N, D)`.
+    """Return the complete IoU loss, `(N, D, 4)` to `(N, D)`.
 
     Zheng et al., "Distance-IoU Loss", equations 8 to 11. https://arxiv.org/abs/1911.08287
     """
@@ -50,9 +50,10 @@ def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
     return 1 - iou + distance + weight * ratios
 
 
-# torchvision's versions of these losses pick the boxes that meet, so a GPU is waited for and compilers break the graph.
+# torchvision's versions of these losses index by a mask of the boxes that intersect. That synchronises a GPU and breaks
+# the graph of compilers.
 def _paired_iou(boxes: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives intersection over union `(N, D)` of each box with the one in its place, and the areas of their unions."""
+    """Return the IoUs of paired boxes and the areas of their unions."""
     top_left = torch.max(boxes[..., :2], right[..., :2])
     bottom_right = torch.min(boxes[..., 2:], right[..., 2:])
     intersection = _area((bottom_right - top_left).clamp(min=0))
@@ -70,7 +71,7 @@ def _sizes(boxes: Tensor) -> Tensor:
 
 
 def _area(sizes: Tensor) -> Tensor:
-    # The gradient of prod() looks for zeros, for which a GPU is waited for.
+    # The gradient of prod() searches for zeros, which synchronises a GPU.
     return sizes[..., 0] * sizes[..., 1]
 
 
