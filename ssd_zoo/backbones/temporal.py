@@ -35,7 +35,7 @@ Inflate = Literal["identity", "average"]
 State = dict[str, Tensor]
 
 _TAPS = 3
-_SHIFTED = 8  # one of this many channels
+_SHIFTED = 8  # an eighth of the channels
 
 
 class Past:
@@ -64,7 +64,8 @@ class Past:
         self._lengths, self._device, self._before, self._remember = list(lengths), device, state, remember
         self._starts = [sum(self._lengths[:i]) for i in range(len(self._lengths))]
         self._calls = 0
-        # Some streams may be new. On a GPU and in graphs that is assumed: a test would synchronise or fix the graph.
+        # Whether a stream may be new. On a GPU and in a graph this is assumed, because a test would synchronise or
+        # specialise it.
         self._some_fresh = state is not None and (
             device.type != "cpu" or torch.compiler.is_compiling() or bool((state["frames_seen"] == 0).any())
         )

@@ -146,7 +146,6 @@ def _probe(name: str, size: Size, first_stride: int, in_chans: int) -> TimmMaps:
     if getattr(net, "output_fmt", "NCHW") == "NHWC":
         maps = [features.permute(0, 3, 1, 2) for features in maps]
     info = net.feature_info
-    # Of maps of one stride, the last.
     by_stride = {stride: i for i, stride in enumerate(info.reduction())}
     taken = [i for stride, i in by_stride.items() if stride >= first_stride] or list(by_stride.values())[-1:]
     strides = [info.reduction()[i] for i in taken]

@@ -55,7 +55,7 @@ class VideoBackbone(nn.Module):
         if not temporal_stages or not set(temporal_stages) <= set(range(1, len(stages) + 1)):
             raise ValueError(
                 f"temporal_stages must name stages from 1 to {len(stages)}, got {tuple(temporal_stages)}. "
-                "A model that looks back nowhere is the 2-D one; it takes clips too, each frame alone."
+                "For none, use the 2-D model, which also takes clips and treats each frame as an image."
             )
         self.frames = frames
         for name, child in backbone.named_children():

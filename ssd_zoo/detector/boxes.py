@@ -127,10 +127,10 @@ class DefaultBoxGenerator:
                 raise ValueError("Give either aspect_ratios and scales, or shapes.")
             shapes = box_shapes(aspect_ratios, scales)
         elif aspect_ratios is not None or scales is not None:
-            raise ValueError("shapes stands instead of aspect_ratios and scales; give one or the other.")
+            raise ValueError("shapes replaces aspect_ratios and scales; give one or the other.")
         for name, entries in (("steps", steps), ("offsets", offsets)):
             if entries is not None and len(entries) != len(shapes):
-                raise ValueError(f"{name} must have one entry a feature map ({len(shapes)}), got {len(entries)}.")
+                raise ValueError(f"{name} must have one entry per feature map ({len(shapes)}), got {len(entries)}.")
         if clip not in ("sizes", "all", "none"):
             raise ValueError(f"clip must be 'sizes', 'all' or 'none', got {clip!r}.")
         frozen = tuple(tuple((float(width), float(height)) for width, height in of_map) for of_map in shapes)

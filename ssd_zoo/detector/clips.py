@@ -74,7 +74,7 @@ def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[i
     """
     for i, (target, length) in enumerate(zip(targets, lengths, strict=True)):
         if "frame_index" not in target:
-            raise TypeError(f"targets[{i}] has no 'frame_index' (G,), which says on which frame each box stands.")
+            raise TypeError(f"targets[{i}] has no 'frame_index' (G,), the index of each box's frame.")
         if target["frame_index"].shape != target["labels"].shape:
             raise ValueError(
                 f"targets[{i}] has {len(target['labels'])} boxes and a frame_index of shape "

@@ -53,7 +53,7 @@ class SharedHead(nn.Module):
         super().__init__()
         for what, numbers in (("channels", in_channels), ("default boxes in a cell", boxes_per_location)):
             if len(set(numbers)) > 1:
-                raise ValueError(f"A shared head needs as many {what} on every map, got {list(numbers)}.")
+                raise ValueError(f"A shared head needs equal numbers of {what} on all maps, got {list(numbers)}.")
         self.num_classes = num_classes
         channels, boxes = in_channels[0], boxes_per_location[0]
         conv_layer = SeparableConv2d if separable else FastConv2d

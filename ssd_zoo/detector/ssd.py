@@ -169,7 +169,7 @@ class SSD(nn.Module):
         if mode and (folded := folded_norms(self)):
             warnings.warn(
                 f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
-                "change what it gives. ssd_zoo.restore_norms(model, images) restores them.",
+                "change its output. ssd_zoo.restore_norms(model, images) restores them.",
                 stacklevel=2,
             )
         return super().train(mode)
@@ -286,7 +286,7 @@ class SSD(nn.Module):
         lengths = [len(clip) for clip in clips]
         before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
         if len(before) != len(clips):
-            raise ValueError(f"The state is of {len(before)} streams, but there are frames of {len(clips)}.")
+            raise ValueError(f"The state has {len(before)} streams, but there are frames of {len(clips)}.")
         raw, state = self.step_raw(self.prepare(clips), lengths, state)
         shown = [[first + t for t in frames] for first, frames in zip(before, self._shown(lengths), strict=True)]
         return join_frames(self._detections(self._scored(raw), _sizes(clips, shown)), shown), state
@@ -323,7 +323,7 @@ class SSD(nn.Module):
         check_clip_targets(cast(Any, targets), lengths)
         labeled, rows = targets_of_frames(cast(Any, targets), shown)
         if not labeled:
-            raise ValueError("No frame of these clips that the model shows is labeled: there is no loss.")
+            raise ValueError("The loss needs a labeled frame, but no frame that gets feature maps is labeled.")
         objects = self.prepare_targets(labeled, [sizes[row] for row in rows])
         raw = self.forward_raw(batch, lengths)
         losses = self._losses({key: value[rows] for key, value in raw.items()}, *objects)

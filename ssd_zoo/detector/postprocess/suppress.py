@@ -78,7 +78,7 @@ def suppress_in_rounds(overlaps: Tensor, eligible: Tensor, rounds: int) -> tuple
     Returns:
         `(N, K)`, True for kept candidates, and `(N,)`, whether the last round changed nothing.
     """
-    # Every runtime has fast matrix products. In half precision, too, no sum of zeros and ones is rounded to zero.
+    # Every runtime has fast matrix products. A positive sum of zeros and ones never rounds to zero, even in float16.
     dtype = torch.float16 if overlaps.is_cuda else torch.float32
     overlaps, stay = overlaps.to(dtype), eligible.to(dtype).unsqueeze(-1)
     kept = before = stay
