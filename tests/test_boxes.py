@@ -71,9 +71,9 @@ def test_clips(clip, expected):
     [
         ({"aspect_ratios": [[2]], "scales": [0.5]}, "need 2 scales"),
         ({"aspect_ratios": [[2]]}, "Give either"),
-        ({"aspect_ratios": [[2]], "scales": [0.2, 0.4], "shapes": [[(1, 1)]]}, "instead of"),
-        ({"shapes": [[(1, 1)]], "steps": [1, 2]}, "one entry a feature map"),
-        ({"shapes": [[(1, 1)]], "offsets": [(1, 2)] * 2}, "offsets must have one entry a feature map"),
+        ({"aspect_ratios": [[2]], "scales": [0.2, 0.4], "shapes": [[(1, 1)]]}, "shapes replaces"),
+        ({"shapes": [[(1, 1)]], "steps": [1, 2]}, "one entry per feature map"),
+        ({"shapes": [[(1, 1)]], "offsets": [(1, 2)] * 2}, "offsets must have one entry per feature map"),
         ({"shapes": [[(1, 1)]], "clip": True}, "'sizes', 'all' or 'none'"),
     ],
 )

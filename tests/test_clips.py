@@ -122,7 +122,7 @@ def test_bad_targets(model, change, message):
 
 def test_clips_without_a_labeled_frame_have_no_loss(model):
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "frame_index": torch.zeros(0).long()}
-    with pytest.raises(ValueError, match="No frame of these clips that the model shows is labeled"):
+    with pytest.raises(ValueError, match="no frame that gets feature maps is labeled"):
         losses_of(model, [CLIP], [{**empty, "labeled_frames": torch.zeros(0).long()}])
 
 

@@ -141,9 +141,9 @@ def test_classes_start_from_the_prior():
 
 
 def test_a_shared_head_needs_like_maps():
-    with pytest.raises(ValueError, match=r"as many channels on every map, got \[8, 16\]"):
+    with pytest.raises(ValueError, match=r"equal numbers of channels on all maps, got \[8, 16\]"):
         SharedHead([8, 16], [6, 6], 4)
-    with pytest.raises(ValueError, match=r"as many default boxes in a cell on every map, got \[4, 6\]"):
+    with pytest.raises(ValueError, match=r"equal numbers of default boxes in a cell on all maps, got \[4, 6\]"):
         SharedHead([8, 8], [4, 6], 4)
 
 

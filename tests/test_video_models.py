@@ -284,7 +284,7 @@ def test_state_is_saved_chosen_joined_and_reset(model):
 
 def test_state_of_other_streams_is_refused(model):
     _, state = model.step([clip(1)])
-    with pytest.raises(ValueError, match="state is of 1 streams, but there are frames of 2"):
+    with pytest.raises(ValueError, match="state has 1 streams, but there are frames of 2"):
         model.step([clip(1), clip(1)], state)
 
 
@@ -383,7 +383,7 @@ def test_freezing_reaches_kernels_in_time():
         ({"inflate": "zero"}, "inflate must be one of 'identity', 'average', got 'zero'"),
         ({"frames": "first"}, "frames must be one of 'all', 'last', got 'first'"),
         ({"temporal_stages": (5, 6)}, r"stages from 1 to 5, got \(5, 6\)"),
-        ({"temporal_stages": ()}, r"stages from 1 to 5, got \(\).*the 2-D one"),
+        ({"temporal_stages": ()}, r"stages from 1 to 5, got \(\).*the 2-D model"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -1,1 +1,1 @@
-"""Networks that give a list of feature maps; one file a family."""
+"""Backbones, which return a list of feature maps; one file per family."""

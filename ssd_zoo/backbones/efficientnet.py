@@ -30,20 +30,20 @@ _TAPS = (2, 4, 6)
 
 
 class EfficientNetB3(nn.Module):
-    """EfficientNet-B3 without its last 1 × 1 convolution, and SSD's extra layers.
+    """EfficientNet-B3 without its last 1 × 1 convolution, with SSD's extra layers.
 
-    The feature maps are the last at strides 8, 16 and 32, then one of each extra layer. Convolutions are padded as
-    TensorFlow pads.
+    The feature maps are the last at strides 8, 16 and 32, then one of each extra layer. Convolutions have TensorFlow's
+    "SAME" padding.
 
     Args:
-        extras: Per extra layer (channels between, channels out, stride, padding): a 1 × 1 convolution to the channels
-            between, then a 3 × 3 one of that stride and padding.
+        extras: Per extra layer (intermediate channels, channels out, stride, padding). It is a 1 × 1 convolution to the
+            intermediate channels, then a 3 × 3 convolution of that stride and padding.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("extras",)
 
     def __init__(
@@ -88,7 +88,10 @@ class EfficientNetB3(nn.Module):
                 )
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The extras always train."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        A stage begins at each block of stride 2, the first at the stem. The extras always train.
+        """
         if trainable_layers == self.num_stages:
             return
         self.stem.requires_grad_(False)
@@ -96,7 +99,7 @@ class EfficientNetB3(nn.Module):
         self.blocks[:first_trainable].requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
@@ -109,13 +112,15 @@ class EfficientNetB3(nn.Module):
 
 
 class MBConv(nn.Module):
-    """MobileNetV2's block with squeeze and excitation, whose channels are a quarter of the block's input.
+    """MobileNetV2's block with squeeze and excitation.
+
+    The squeezed channels are a quarter of the block's input channels.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the depthwise kernel.
-        expansion: Factor of the channels between; for 1 there is no expanding convolution.
+        expansion: Intermediate channels over input channels; 1 leaves out the expanding convolution.
         stride: Stride of the depthwise convolution.
         norm_layer: Called with the number of channels.
     """
@@ -140,6 +145,6 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives the block's output."""
+        """Return the block's output."""
         out = self.project(self.squeeze(self.depthwise(self.expand(features))))
         return features + out if self.residual else out

@@ -1,4 +1,6 @@
-"""Feature pyramids on ResNet-50 and MobileNetV2, levels 3 to 7, after the TensorFlow Object Detection API.
+"""Feature pyramids on ResNet-50 and MobileNetV2, levels 3 to 7.
+
+They follow the TensorFlow Object Detection API.
 
 Lin et al., "Feature Pyramid Networks for Object Detection". https://arxiv.org/abs/1612.03144
 """
@@ -20,15 +22,15 @@ __all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of one width: from a backbone's, enriched from the top down, and two coarser ones.
+    """A feature pyramid: a map per backbone map, and two coarser ones.
 
-    A level's map is a 1 × 1 projection of the backbone's; all but the top one then get the next level's finished map
-    added, enlarged by repetition, and go through a 3 × 3 convolution. The coarser maps follow from the top one, by
-    convolutions of stride 2 with "SAME" padding.
+    Each map of the backbone is projected by a 1 × 1 convolution. The coarsest projection is the first finished map.
+    Every finer one is added to the next coarser finished map, which is enlarged by repetition. A 3 × 3 convolution
+    then finishes it. The two coarser maps follow by convolutions of stride 2 with "SAME" padding.
 
     Args:
         in_channels: Channels of the backbone's maps, from fine to coarse, each half as large as the one before.
-        channels: Channels of all maps given.
+        channels: Channels of all maps of the pyramid.
         separable: Whether the 3 × 3 convolutions are separable.
         norm_layer: Called with the number of channels.
     """
@@ -55,7 +57,7 @@ class FeaturePyramid(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Gives the pyramid's maps, from fine to coarse, for those of the backbone."""
+        """Return the pyramid of a backbone's maps, from fine to coarse."""
         projected = [project(given) for project, given in zip(self.projections, features, strict=True)]
         maps = [projected[-1]]
         for given, smooth in zip(reversed(projected[:-1]), reversed(self.smoothings), strict=True):
@@ -73,10 +75,11 @@ def _conv3x3(
 
 
 class ResNet50FPN(nn.Module):
-    """ResNet-50 under torchvision's names, and a feature pyramid on conv3, conv4 and conv5.
+    """ResNet-50 with a feature pyramid on conv3, conv4 and conv5.
 
-    It is torchvision's network, but for the max pooling, whose padding is TensorFlow's "SAME". In TensorFlow's own the
-    stride is in a block's first convolution, where torchvision's is in the second, and activations are ReLU6.
+    The network and its names are torchvision's, except that max pooling has TensorFlow's "SAME" padding. TensorFlow's
+    ResNet-50 has the stride in a block's first convolution, torchvision's in the second. TensorFlow's activations are
+    ReLU6.
 
     He et al., "Deep Residual Learning for Image Recognition", table 1. https://arxiv.org/abs/1512.03385
 
@@ -87,7 +90,7 @@ class ResNet50FPN(nn.Module):
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("pyramid",)
 
     def __init__(self, channels: int, *, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
@@ -105,13 +108,16 @@ class ResNet50FPN(nn.Module):
         self.pyramid = FeaturePyramid([512, 1024, 2048], channels, norm_layer=norm_layer)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 5 stages conv1 to conv5. The pyramid always trains."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        The stages are conv1 to conv5. The pyramid always trains.
+        """
         stages = (nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3, self.layer4)
         for stage in stages[: self.num_stages - trainable_layers]:
             stage.requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(batch)))))
         maps = []
         for stage in (self.layer2, self.layer3, self.layer4):
@@ -121,7 +127,9 @@ class ResNet50FPN(nn.Module):
 
 
 class MobileNetV2FPN(nn.Module):
-    """MobileNetV2 with "SAME" padding, and a pyramid of separable convolutions on maps of 32, 96 and 1280 channels.
+    """MobileNetV2 with a feature pyramid of separable convolutions.
+
+    The pyramid's inputs are maps of 32, 96 and 1280 channels. Convolutions of MobileNetV2 have "SAME" padding.
 
     Args:
         channels: Channels of the pyramid's maps.
@@ -130,7 +138,7 @@ class MobileNetV2FPN(nn.Module):
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("pyramid",)
 
     def __init__(self, channels: int, *, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
@@ -142,7 +150,10 @@ class MobileNetV2FPN(nn.Module):
         self.pyramid = FeaturePyramid([32, 96, 1280], channels, separable=True, norm_layer=norm_layer)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The pyramid always trains."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        A stage begins at each block of stride 2, the first at the stem. The pyramid always trains.
+        """
         stages = (
             nn.ModuleList([self.stem, self.blocks[0]]),
             self.blocks[1:3],
@@ -154,7 +165,7 @@ class MobileNetV2FPN(nn.Module):
             stage.requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):

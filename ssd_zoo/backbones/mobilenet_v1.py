@@ -33,24 +33,24 @@ _BLOCKS = [
 
 
 class MobileNetV1(nn.Module):
-    """MobileNetV1 of width 1 and SSD's extra layers.
+    """MobileNetV1 of width 1 with SSD's extra layers.
 
     The feature maps are the last at stride 16, the last at stride 32, then one of each extra layer.
 
     Args:
-        extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
-            3 × 3 one of stride 2 to the channels out.
-        norm_extras: Whether extra layers have norms. Without, their convolutions have biases.
-        separable_extras: Whether their 3 × 3 convolutions are separable ones instead: depthwise, activation, 1 × 1,
-            without norms, and without an activation at the end.
+        extras: Per extra layer (intermediate channels, channels out). It is a 1 × 1 convolution to the intermediate
+            channels, then a 3 × 3 convolution of stride 2.
+        norm_extras: Whether extra layers have norms. If not, their convolutions have biases.
+        separable_extras: Whether the 3 × 3 convolutions of extra layers are separable: depthwise, activation, 1 × 1.
+            Such extra layers have no norms and no final activation.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
         act_layer: Called without arguments.
-        conv_layer: The convolutions' class; it decides on the padding.
+        conv_layer: Class of the convolutions; it determines the padding.
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("extras",)
 
     def __init__(
@@ -91,7 +91,10 @@ class MobileNetV1(nn.Module):
                 init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out"))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The extras always train."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        A stage begins at each block of stride 2, the first at the stem. The extras always train.
+        """
         if trainable_layers == self.num_stages:
             return
         self.stem.requires_grad_(False)
@@ -99,7 +102,7 @@ class MobileNetV1(nn.Module):
         self.blocks[:first_trainable].requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):

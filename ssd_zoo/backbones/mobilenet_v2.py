@@ -26,25 +26,24 @@ _BLOCKS = [
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 of width 1 and the extra layers of SSDLite or SSD.
+    """MobileNetV2 of width 1 with the extra layers of SSDLite or SSD.
 
-    The feature maps are one at stride 16, the last 1 × 1 convolution, then one of each extra layer.
+    The feature maps are one at stride 16, that of the last 1 × 1 convolution, then one of each extra layer.
 
     Args:
-        extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
-            depthwise 3 × 3 one of stride 2 and a 1 × 1 one to the channels out.
-        tap: The map at stride 16: the `"expansion"` of the block that goes to stride 32 (576 channels), or the
+        extras: Per extra layer (intermediate channels, channels out). It is a 1 × 1 convolution to the intermediate
+            channels, a depthwise 3 × 3 convolution of stride 2, then a 1 × 1 convolution.
+        tap: The map at stride 16: the `"expansion"` of the block that leads to stride 32 (576 channels), or the
             `"output"` of the block before it (96 channels).
         linear_extras: Whether extra layers end without an activation, as the blocks of MobileNetV2 do.
-        plain_extras: Whether extra layers are SSD's: after the 1 × 1 convolution, one 3 × 3 convolution of stride 2 to
-            the channels out.
+        plain_extras: Whether extra layers are SSD's: a 1 × 1 convolution, then a 3 × 3 convolution of stride 2.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
-        conv_layer: The convolutions' class; it decides on the padding.
+        conv_layer: Class of the convolutions; it determines the padding.
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("extras",)
 
     def __init__(
@@ -91,7 +90,10 @@ class MobileNetV2(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The extras always train."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        A stage begins at each block of stride 2, the first at the stem. The extras always train.
+        """
         if trainable_layers == self.num_stages:
             return
         self.stem.requires_grad_(False)
@@ -102,7 +104,7 @@ class MobileNetV2(nn.Module):
             self.blocks[: self._stages[-trainable_layers]].requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
@@ -117,15 +119,17 @@ class MobileNetV2(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """An expansion, a depthwise convolution and a linear projection, with a shortcut where sizes allow (figure 4).
+    """An expansion, a depthwise convolution and a linear projection (figure 4).
+
+    A shortcut is added if input and output have the same shape.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        expansion: Factor of the channels between; for 1 there is no expanding convolution.
+        expansion: Intermediate channels over input channels; 1 leaves out the expanding convolution.
         stride: Stride of the depthwise convolution.
         norm_layer: Called with the number of channels.
-        conv_layer: The convolutions' class.
+        conv_layer: Class of the convolutions.
     """
 
     def __init__(
@@ -147,7 +151,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the block's output and its expansion."""
+        """Return the block's output and its expansion."""
         expanded = self.expand(features)
         out = self.project(self.depthwise(expanded))
         return (features + out if self.residual else out), expanded

@@ -16,9 +16,9 @@ __all__ = ["InvertedResidual", "MobileNetV3"]
 
 _Row = tuple[int, int, int, int, Callable[[], nn.Module], int]
 
-# In place: nothing else needs what comes out of a norm.
+# In place, because nothing else uses the output of a norm.
 _HSWISH = partial(nn.Hardswish, inplace=True)
-# Kernel, channels between, channels out, squeezed channels (0: no squeeze), activation, stride.
+# Kernel, intermediate channels, channels out, squeezed channels (0: no squeeze), activation, stride.
 _BLOCKS: list[_Row] = [
     (3, 16, 16, 0, RELU, 1),
     (3, 64, 24, 0, RELU, 2),
@@ -46,18 +46,18 @@ _REDUCED_TAIL: list[_Row] = [
 
 
 class MobileNetV3(nn.Module):
-    """MobileNetV3-Large of width 1 and SSDLite's extra layers.
+    """MobileNetV3-Large of width 1 with SSDLite's extra layers.
 
-    The feature maps are one at stride 16, the last 1 × 1 convolution, then one of each extra layer.
+    The feature maps are one at stride 16, that of the last 1 × 1 convolution, then one of each extra layer.
 
     Args:
-        extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
-            depthwise 3 × 3 one of stride 2 and a 1 × 1 one to the channels out.
+        extras: Per extra layer (intermediate channels, channels out). It is a 1 × 1 convolution to the intermediate
+            channels, a depthwise 3 × 3 convolution of stride 2, then a 1 × 1 convolution.
         reduced_tail: Whether the layers at stride 32 have half their channels, as section 6.3 does for detection.
-        tap: The map at stride 16: the `"expansion"` of the block that goes to stride 32 (672 channels), or the
+        tap: The map at stride 16: the `"expansion"` of the block that leads to stride 32 (672 channels), or the
             `"output"` of the block before it (112 channels).
-        block_extras: Whether extra layers are blocks instead, with a 1 × 1 depthwise convolution of stride 2, which
-            squeeze before its activation.
+        block_extras: Whether extra layers are blocks with a 1 × 1 depthwise convolution of stride 2. They squeeze
+            before its activation.
         squeeze_first: Whether blocks squeeze before the activation of their depthwise convolution, or after it.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
@@ -99,7 +99,7 @@ class MobileNetV3(nn.Module):
         for between, out in extras:
             self.extras.append(extra_layer(channels, between, out, norm_layer=norm_layer))
             channels = out
-        # What a classifier's weights know nothing of.
+        # Layers that a classifier's weights lack.
         self.new_layers: tuple[str, ...] = ("extras",)
         if reduced_tail:
             self.new_layers += ("blocks.12.project", "blocks.13", "blocks.14", "last")
@@ -108,9 +108,10 @@ class MobileNetV3(nn.Module):
                 init_conv(module, partial(nn.init.normal_, std=0.03))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of 6 stages. The extras always train.
+        """Freeze all but the last `trainable_layers` of the 6 stages.
 
-        The stages are the stem, one from each stride to the next, and the last 1 × 1 convolution.
+        A stage begins at each block of stride 2, the first at the stem. The last 1 × 1 convolution is the sixth. The
+        extras always train.
         """
         if trainable_layers == self.num_stages:
             return
@@ -121,7 +122,7 @@ class MobileNetV3(nn.Module):
             self.last.requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
@@ -136,16 +137,16 @@ class MobileNetV3(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block with squeeze and excitation between (figure 4).
+    """MobileNetV2's block with squeeze and excitation (figure 4).
 
     Args:
         in_channels: Channels of the input.
-        between: Channels of the depthwise convolution; if the input has as many, there is no expanding one.
+        between: Channels of the depthwise convolution. If equal to `in_channels`, there is no expanding convolution.
         out_channels: Channels of the output.
         kernel_size: Side of the depthwise kernel.
         stride: Stride of the depthwise convolution.
         squeezed: Channels of squeeze and excitation; 0 for none.
-        squeeze_first: Whether it comes before the activation of the depthwise convolution, or after it.
+        squeeze_first: Whether the block squeezes before the activation of its depthwise convolution, or after it.
         act_layer: Called without arguments.
         norm_layer: Called with the number of channels.
     """
@@ -183,7 +184,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the block's output and its expansion."""
+        """Return the block's output and its expansion."""
         expanded = self.expand(features)
         out = self.project(self.act(self.squeeze(self.depthwise(expanded))))
         return (features + out if self.residual else out), expanded

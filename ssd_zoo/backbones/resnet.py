@@ -1,4 +1,4 @@
-"""ResNet up to conv4, after NVIDIA's SSD.
+"""ResNet up to conv4, as in NVIDIA's SSD.
 
 He et al., "Deep Residual Learning for Image Recognition", table 1. https://arxiv.org/abs/1512.03385
 """
@@ -14,7 +14,7 @@ __all__ = ["Extra", "ResNetConv4"]
 
 Extra = tuple[int, int, int, int]
 
-# Per depth: the block, and how many of it there are in conv2, conv3 and conv4.
+# Per depth: the block, and the numbers of blocks in conv2, conv3 and conv4.
 _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2)),
     34: (BasicBlock, (3, 4, 6)),
@@ -24,15 +24,16 @@ _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int]]] =
 
 
 class ResNetConv4(nn.Module):
-    """ResNet up to conv4, which keeps the stride 8 of conv3, and SSD's extra layers.
+    """ResNet up to conv4 with SSD's extra layers.
 
-    The feature maps are conv4, then one of each extra layer. The stages bear torchvision's names.
+    conv4 keeps the stride 8 of conv3. The feature maps are conv4, then one of each extra layer. Stages have
+    torchvision's names.
 
     Args:
         depth: 18, 34, 50 or 101.
-        extras: Per extra layer (channels between, channels out, stride, padding): a 1 × 1 convolution to the channels
-            between, then a 3 × 3 one of that stride and padding.
-        norm_extras: Whether extra layers have norms. Without, their convolutions have biases.
+        extras: Per extra layer (intermediate channels, channels out, stride, padding). It is a 1 × 1 convolution to the
+            intermediate channels, then a 3 × 3 convolution of that stride and padding.
+        norm_extras: Whether extra layers have norms. If not, their convolutions have biases.
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
 
@@ -41,7 +42,7 @@ class ResNetConv4(nn.Module):
     """
 
     num_stages = 4
-    # What a classifier's weights know nothing of, and what of theirs is left out.
+    # Layers that a classifier's weights lack, and a classifier's layer that this network lacks.
     new_layers = ("extras", "layer4")
 
     def __init__(
@@ -87,13 +88,16 @@ class ResNetConv4(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 4 stages conv1 to conv4. The extras always train."""
+        """Freeze all but the last `trainable_layers` of the 4 stages.
+
+        The stages are conv1 to conv4. The extras always train.
+        """
         stages = (nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3)
         for stage in stages[: self.num_stages - trainable_layers]:
             stage.requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(batch))))
         maps = [self.layer3(self.layer2(self.layer1(features)))]
         for extra in self.extras:

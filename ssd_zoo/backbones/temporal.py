@@ -1,11 +1,11 @@
-"""Layers that look back in time.
+"""Causal convolutions in time.
 
-The frames of all clips lie one after another in a flat batch `(F, channels, height, width)`, and `Past` tells a layer
-which of them came before which. So there is no padding between clips, everything else stays two-dimensional, and no
-Conv3d is needed: a kernel of three taps in time is the sum of three Conv2d over the frames and those before them.
+The frames of all clips lie one after another in a flat batch `(F, channels, height, width)`. `Past` finds the frames
+before each of them, so clips need no padding and all other layers stay two-dimensional. A temporal kernel of three taps
+is the sum of three Conv2d, over the frames and the two frames before each.
 
-Layers are causal, and before a clip's first frame comes that frame again. Each takes the place of a Conv2d under the
-same names, so a 2-D network's state loads.
+Before the first frame of a clip, that frame is repeated. Each layer replaces a Conv2d under the same names, so a 2-D
+network's state loads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,22 +35,22 @@ Inflate = Literal["identity", "average"]
 State = dict[str, Tensor]
 
 _TAPS = 3
-_SHIFTED = 8  # one of so many channels
+_SHIFTED = 8  # an eighth of the channels
 
 
 class Past:
-    """What came before each frame of a batch, for one pass through a backbone.
+    """The frames before each frame of a batch, for one pass.
 
     Args:
-        lengths: Frames of each clip, or of each stream's next piece; together F.
-        device: Where the frames lie.
-        state: What an earlier pass gave as `state`; None where clips start.
-        remember: Whether layers leave what the next pass needs.
+        lengths: Frames of each clip, or of each stream's next piece; their sum is F.
+        device: Device of the frames.
+        state: The attribute `state` of the previous pass; None at the start of clips.
+        remember: Whether layers store what the next pass needs.
 
     Attributes:
-        state: What the next pass needs, every tensor one row a stream: `frames_seen (S,)`, int64, and for each layer
-            `memory.0.1`, `memory.0.2`, `memory.1.1`, … what came one frame, two frames before its next input,
-            `(S, channels, height, width)`.
+        state: Tensors for the next pass, with one row per stream. `frames_seen (S,)`, int64, counts frames. For each
+            layer, `memory.0.1`, `memory.0.2`, `memory.1.1`, … `(S, channels, height, width)` hold its inputs one and
+            two frames before its next input.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class Past:
         self._lengths, self._device, self._before, self._remember = list(lengths), device, state, remember
         self._starts = [sum(self._lengths[:i]) for i in range(len(self._lengths))]
         self._calls = 0
-        # Some streams may be new. A GPU would have to be waited for, and a graph holds for all states.
+        # Whether a stream may be new. On a GPU and in a graph this is assumed, because a test would synchronise or
+        # specialise it.
         self._some_fresh = state is not None and (
             device.type != "cpu" or torch.compiler.is_compiling() or bool((state["frames_seen"] == 0).any())
         )
@@ -74,14 +75,16 @@ class Past:
             self.state["frames_seen"] = pieces if state is None else state["frames_seen"] + pieces
 
     def look_back(self, features: Tensor, most: int = _TAPS - 1) -> list[Tensor]:
-        """Gives a layer the frames before each of its input's.
+        """Return the frames before each frame of a layer's input.
+
+        Layers must call this method in the same order in each pass.
 
         Args:
-            features: `(F, channels, height, width)`.
-            most: How many frames to look back.
+            features: The input `(F, channels, height, width)`.
+            most: Number of frames to look back.
 
         Returns:
-            `most` tensors of that shape: the frames one before each, two before each, …
+            `most` tensors of the input's shape: the frames one before each, two before each, …
         """
         names = [f"memory.{self._calls}.{back}" for back in range(1, most + 1)]
         self._calls += 1
@@ -93,7 +96,7 @@ class Past:
                 first = features[self._tensor(self._starts)]
                 memory = [torch.where(fresh, first, frames) for frames in memory]
             if set(self._lengths) == {1}:
-                # A frame each, the usual step: what is before them lies there already.
+                # One frame per stream, the usual step: memory is the result.
                 if self._remember:
                     self.state.update(zip(names, [features, *memory], strict=False))
                 return memory
@@ -105,7 +108,7 @@ class Past:
         return [rows[self._tensor(self._rows_before(back, most))] for back in range(1, most + 1)]
 
     def last(self, features: Tensor) -> Tensor:
-        """Gives the last frame of each clip."""
+        """Return the last frame of each clip."""
         return features[self._tensor([start + length - 1 for start, length in self._pairs()])]
 
     def _pairs(self) -> list[tuple[int, int]]:
@@ -115,7 +118,11 @@ class Past:
         return [self._row(i, t - back, most) for i, length in enumerate(self._lengths) for t in range(length)]
 
     def _row(self, i: int, t: int, most: int) -> int:
-        """Says where frame `t` of clip `i` lies, which may be negative, in features, with memory before them or not."""
+        """Return the row of frame `t` of clip `i`.
+
+        Rows are those of the features, after those of memory if there is a state. A negative `t` is in memory, or the
+        first frame.
+        """
         if self._before is None:
             return self._starts[i] + max(t, 0)
         streams = len(self._lengths)
@@ -126,7 +133,7 @@ class Past:
 
 
 class TemporalConv(nn.Module):
-    """What layers that look back have in common: a Conv2d's settings and bias, and what it does with a kernel."""
+    """Base class of temporal layers, with a Conv2d's settings and bias."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -146,12 +153,12 @@ class CausalConv3d(TemporalConv):
 
     Args:
         conv: The Conv2d to inflate.
-        inflate: `"identity"` puts its kernel in the last tap, zeros in the others: each frame then gives what it gave.
-            `"average"` puts a third of it in each; features then come about a frame late.
+        inflate: `"identity"` puts its kernel in the last tap and zeros in the others, which keeps its output.
+            `"average"` puts a third of it in each tap, which delays features by about a frame.
 
     Attributes:
         weight: `(taps * out channels, in channels / groups, height, width)`: the Conv2d kernels of the taps one after
-            another, the last for the frame itself. With four axes it goes wherever a Conv2d's goes, such as into
+            another, the last for the frame itself. Its four axes allow all that a Conv2d's weight allows, such as
             `torch.channels_last`.
     """
 
@@ -161,13 +168,13 @@ class CausalConv3d(TemporalConv):
         self.weight = nn.Parameter(self.inflate_kernel(conv.weight.detach()), conv.weight.requires_grad)
 
     def inflate_kernel(self, kernel: Tensor) -> Tensor:
-        """Makes a kernel of three taps from one of a Conv2d."""
+        """Inflate a kernel of a Conv2d to three taps."""
         if self.inflate == "average":
             return torch.cat([kernel / _TAPS] * _TAPS)
         return torch.cat([torch.zeros_like(kernel)] * (_TAPS - 1) + [kernel])
 
     def forward(self, features: Tensor, past: Past) -> Tensor:
-        """Gives `(F, out channels, height, width)`."""
+        """Return features `(F, out channels, height, width)`."""
         if self.weight.shape[1:] == (1, 1, 1) and self.groups == self.out_channels:
             return self._scale(features, past)
         *before, now = self.weight.split(self.out_channels)
@@ -177,7 +184,10 @@ class CausalConv3d(TemporalConv):
         return result
 
     def _scale(self, features: Tensor, past: Past) -> Tensor:
-        """Does the same with one number a channel: as a convolution it takes several times as long on a CPU."""
+        """Apply a depthwise 1 × 1 kernel by multiplication.
+
+        On a CPU the same convolution takes several times as long.
+        """
         *before, now = self.weight.view(_TAPS, -1, 1, 1)
         result = features * now if self.bias is None else torch.addcmul(self.bias.view(-1, 1, 1), features, now)
         for frames, factor in zip(past.look_back(features), reversed(before), strict=True):
@@ -196,15 +206,16 @@ class CausalConv3d(TemporalConv):
 
 
 class FactoredConv(TemporalConv):
-    """A Conv2d, then a convolution over the same place of three frames, without an activation between.
+    """A Conv2d, then a 1 × 1 convolution over three frames.
 
-    Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", section 3.5, put one there; but
-    behind it a 2-D network with norms would not be the network that it was. https://arxiv.org/abs/1711.11248
+    Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", section 3.5, have an activation
+    between the two. It is left out here, because it would change the output of a 2-D network with norms.
+    https://arxiv.org/abs/1711.11248
 
     Args:
         conv: The Conv2d.
-        inflate: What the second starts from; see `CausalConv3d`.
-        depthwise: Whether the second takes each channel alone.
+        inflate: Initial kernel of the second convolution; see `CausalConv3d`.
+        depthwise: Whether the second convolution is depthwise.
     """
 
     def __init__(self, conv: nn.Conv2d, inflate: Inflate, *, depthwise: bool) -> None:
@@ -217,18 +228,20 @@ class FactoredConv(TemporalConv):
         self.temporal = CausalConv3d(temporal, inflate)
 
     def forward(self, features: Tensor, past: Past) -> Tensor:
-        """Gives `(F, out channels, height, width)`."""
+        """Return features `(F, out channels, height, width)`."""
         return self.temporal(self._convolve(features, self.weight, self.bias), past)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {f"{prefix}temporal.{name}": tensor for name, tensor in self.temporal.state_dict().items()}
-        if not own.keys() & state_dict.keys():  # a 2-D network's
+        if not own.keys() & state_dict.keys():  # the state of a 2-D network
             state_dict.update(own)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ShiftConv(TemporalConv):
-    """A Conv2d that sees an eighth of its channels as they were one frame before. It costs nothing and learns nothing.
+    """A Conv2d with an eighth of its channels from the previous frame.
+
+    The shift needs no multiplications and has no weights.
 
     Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", section 4, the online model.
     https://arxiv.org/abs/1811.08383
@@ -242,20 +255,20 @@ class ShiftConv(TemporalConv):
         self.weight = conv.weight
 
     def forward(self, features: Tensor, past: Past) -> Tensor:
-        """Gives `(F, out channels, height, width)`."""
+        """Return features `(F, out channels, height, width)`."""
         shifted = features.shape[1] // _SHIFTED
-        # A copy: what is kept for the next frame would hold all channels.
+        # A copy, because a view kept for the next frame would keep all channels in memory.
         [before] = past.look_back(features[:, :shifted].clone(memory_format=torch.channels_last), 1)
         return self._convolve(torch.cat([before, features[:, shifted:]], dim=1), self.weight, self.bias)
 
 
 def temporal_layer(conv: nn.Conv2d, temporal: Temporal, inflate: Inflate) -> TemporalConv:
-    """Makes the layer that takes a Conv2d's place.
+    """Create the temporal layer that replaces a Conv2d.
 
     Args:
-        conv: The Conv2d; its tensors go over to the layer.
-        temporal: `"3d"` gives its kernel three taps; `"2plus1d"` puts a convolution in time behind it, `"depthwise"`
-            one of each channel alone; `"shift"` shifts an eighth of its channels.
+        conv: The Conv2d, whose tensors the layer takes over.
+        temporal: `"3d"` inflates its kernel to three taps. `"2plus1d"` adds a temporal convolution after it,
+            `"depthwise"` a depthwise one. `"shift"` shifts an eighth of its channels.
         inflate: `"identity"` or `"average"`; see `CausalConv3d`.
     """
     if temporal == "3d":

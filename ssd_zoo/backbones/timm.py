@@ -1,6 +1,6 @@
-"""timm models, and which feature maps they give at an input size.
+"""Feature maps of timm models at an input size.
 
-timm is imported only where it is needed: ssd_zoo itself must import quickly.
+timm is imported only in functions that need it, so that ssd_zoo imports quickly.
 """
 
 import difflib
@@ -27,8 +27,8 @@ class TimmMaps:
         strides: Input pixels between neighbouring cells of each map.
         map_sizes: (height, width) of each map.
         stages: timm's names of the modules that end the stages, up to the last map.
-        image_mean: What the pretrained model subtracts from pixels between 0 and 1.
-        image_std: What it then divides by.
+        image_mean: The pretrained model's mean of pixels between 0 and 1, per channel.
+        image_std: The standard deviation likewise.
     """
 
     name: str
@@ -44,24 +44,26 @@ class TimmMaps:
 
 
 def find_timm_maps(name: str, size: Size, *, first_stride: int, in_chans: int = 3) -> TimmMaps:
-    """Finds the maps of a timm model from a stride on, the last one of each stride; if there is none, its last map.
+    """Find a timm model's feature maps of at least a given stride.
 
-    The model is built and run on the meta device, so nothing is computed.
+    Of maps of one stride, the last is taken. If all strides are less, the model's last map is taken. The model is
+    built and run on the meta device, so nothing is computed.
 
     Args:
-        name: A name that timm knows, with a tag of pretrained weights or without, or `hf-hub:…`.
+        name: A timm model, with or without a tag of pretrained weights, or `hf-hub:…`.
         size: (height, width) of the input.
         first_stride: Least stride of a map.
         in_chans: Channels of the input.
 
     Raises:
-        ValueError: If timm has no such model, or the model gives no feature maps, or none at this size; then the
+        TypeError: If `name` is not a string.
+        ValueError: If timm has no such model, or the model gives no feature maps. If it gives none at this size, the
             message names a size that works.
     """
     _check_name(name)
     try:
         return _probe(name, size, first_stride, in_chans)
-    except Exception as error:  # timm's models fail in every way there is
+    except Exception as error:  # timm's models raise errors of many types
         default = _default_size(name)
         try:
             unit = max(_probe(name, default, first_stride, in_chans).strides)
@@ -80,7 +82,7 @@ def _check_name(name: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"backbone must be the name of a timm model, got {name!r}.")
     architecture, _, tag = name.partition(".")
-    # timm resolves addresses itself.
+    # timm resolves addresses such as hf-hub:… itself.
     if ":" in name:
         return
     if not timm.is_model(architecture):
@@ -101,18 +103,18 @@ def _pretrained_config(name: str) -> Any:
 
 
 def create_timm(name: str, size: Size, in_chans: int, *, device: torch.device | None = None, **kwargs: Any) -> Any:
-    """Makes a timm model give its features.
+    """Create a timm model that returns its feature maps.
 
     Args:
         name: The model's name.
         size: (height, width) of the input, for models that are built for one size.
         in_chans: Channels of the input.
-        device: Where it is built; by default where tensors are.
+        device: Device of the model; by default torch's default device.
         **kwargs: Passed to `timm.create_model`.
 
     Raises:
         ConnectionError: If pretrained weights can't be downloaded.
-        ValueError: If pretrained weights are asked for that timm has not.
+        ValueError: If timm does not have the requested pretrained weights.
     """
     import timm
 
@@ -130,7 +132,7 @@ def create_timm(name: str, size: Size, in_chans: int, *, device: torch.device | 
             f"timm can't load the weights of {name!r}: {error} Without a network pass weights_backbone=None."
         ) from error
     except RuntimeError:
-        # Older timm reads numbers out of tensors while it builds, which the meta device has not.
+        # Older timm reads values of tensors while it builds; tensors on the meta device have none.
         if device.type != "meta":
             raise
         with torch.device("cpu"):
@@ -144,7 +146,6 @@ def _probe(name: str, size: Size, first_stride: int, in_chans: int) -> TimmMaps:
     if getattr(net, "output_fmt", "NCHW") == "NHWC":
         maps = [features.permute(0, 3, 1, 2) for features in maps]
     info = net.feature_info
-    # Of maps of one stride, the last.
     by_stride = {stride: i for i, stride in enumerate(info.reduction())}
     taken = [i for stride, i in by_stride.items() if stride >= first_stride] or list(by_stride.values())[-1:]
     strides = [info.reduction()[i] for i in taken]

@@ -12,21 +12,21 @@ __all__ = ["TimmBackbone"]
 
 
 class TimmBackbone(nn.Module):
-    """A timm model's feature maps, each with a norm of its own, then one map of each extra layer.
+    """A timm model with norms on its feature maps and extra layers.
 
-    Maps of models without norms at the ends of their stages (ConvNeXt, Swin, ViT) differ in scale by orders of
-    magnitude, which the norms even out.
+    The feature maps are those of the model, then one of each extra layer. In models without norms at the ends of their
+    stages (ConvNeXt, Swin, ViT), scales of the maps differ by orders of magnitude. The norms equalise them.
 
     Args:
-        maps: What `find_timm_maps` found.
-        extras: Per extra layer (channels between, channels out): a 1 × 1 convolution to the channels between, then a
-            3 × 3 one of stride 2 to the channels out.
+        maps: From `find_timm_maps`.
+        extras: Per extra layer (intermediate channels, channels out). It is a 1 × 1 convolution to the intermediate
+            channels, then a 3 × 3 convolution of stride 2.
         lite: Whether the 3 × 3 convolutions are depthwise, each followed by a 1 × 1 one.
         norm_layer: Norm of timm's maps and of the extra layers, called with the number of channels.
-        pretrained: Whether timm loads its pretrained weights, first convolutions adapted to `in_chans`.
+        pretrained: Whether timm loads its pretrained weights and adapts the first convolution to `in_chans`.
     """
 
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("norms", "extras")
 
     def __init__(
@@ -41,7 +41,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         self.net = create_timm(maps.name, maps.size, maps.in_chans, pretrained=pretrained, out_indices=maps.out_indices)
         for module in self.net.modules():
-            # Some models pool to one cell before a norm, and a batch may be one image.
+            # Some models pool to one cell before a norm, which fails in training on one image.
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNorm2d
         self.num_stages = len(maps.stages)
@@ -58,7 +58,9 @@ class TimmBackbone(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of timm's stages. Norms of maps and extras always train.
+        """Freeze all but the last `trainable_layers` of timm's stages.
+
+        Norms of maps and extras always train.
 
         Raises:
             ValueError: If the model's stages cannot be told apart.
@@ -83,7 +85,7 @@ class TimmBackbone(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         maps = self.net(batch)
         if self._channels_last:
             maps = [features.permute(0, 3, 1, 2) for features in maps]

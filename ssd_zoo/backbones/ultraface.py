@@ -28,12 +28,12 @@ _BLOCKS = [
     (256, 2),
     (256, 1),
 ]
-# Which of them is a receptive field block in the version that has one.
+# Index of the receptive field block in the version "RFB".
 _RFB = 6
 
 
 class UltraFaceNet(nn.Module):
-    """A MobileNetV1 of an eighth of the channels, and one extra layer.
+    """A small MobileNetV1 with one extra layer.
 
     The feature maps are the last at strides 8, 16 and 32, then that of the extra layer at stride 64.
 
@@ -44,7 +44,7 @@ class UltraFaceNet(nn.Module):
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("extra",)
 
     def __init__(self, *, rfb: bool, in_chans: int = 3, norm_layer: NormLayer = BatchNorm2d) -> None:
@@ -76,7 +76,10 @@ class UltraFaceNet(nn.Module):
                 init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out"))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of the 5 stages between strides. The extra always trains."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        A stage begins at each block of stride 2, the first at the stem. The extra layer always trains.
+        """
         if trainable_layers == self.num_stages:
             return
         self.stem.requires_grad_(False)
@@ -84,7 +87,7 @@ class UltraFaceNet(nn.Module):
         self.blocks[:first_trainable].requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
         maps = []
         for i, block in enumerate(self.blocks):
@@ -96,7 +99,7 @@ class UltraFaceNet(nn.Module):
 
 
 class ReceptiveFieldBlock(nn.Module):
-    """Three branches that look at dilations 2, 3 and 5, and a shortcut.
+    """Three branches of dilations 2, 3 and 5, and a shortcut.
 
     Liu et al., "Receptive Field Block Net for Accurate and Fast Object Detection", figure 4.
     https://arxiv.org/abs/1711.07767
@@ -128,7 +131,7 @@ class ReceptiveFieldBlock(nn.Module):
         self.act = RELU()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives features of the same shape."""
+        """Return features of the same shape."""
         joined = self.join(torch.cat([branch(features) for branch in self.branches], dim=1))
         return self.act(joined + self.shortcut(features))
 

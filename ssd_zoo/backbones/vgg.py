@@ -1,4 +1,4 @@
-"""VGG-16, configuration D, as SSD uses it.
+"""VGG-16, configuration D, as in SSD.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", table 1.
 https://arxiv.org/abs/1409.1556
@@ -19,20 +19,21 @@ Extra = tuple[int, int, int, int, int]
 
 
 class VGG16D(nn.Module):
-    """The 13 convolutions of VGG-16, fc6 and fc7 as convolutions, and SSD's extra layers (figure 2 of SSD's paper).
+    """VGG-16 with SSD's extra layers (figure 2 of SSD's paper).
 
-    fc6 is 3 × 3 with dilation 6, fc7 is 1 × 1, the pool before them 3 × 3 with stride 1. The feature maps are conv4_3,
-    normalised, then fc7, then one of each extra layer.
+    Its 13 convolutions are followed by fc6 and fc7 as convolutions. fc6 is 3 × 3 with dilation 6, fc7 is 1 × 1, and the
+    pool before them is 3 × 3 with stride 1. The feature maps are the normalised conv4_3, fc7, then one of each extra
+    layer.
 
     Args:
-        extras: Per extra layer (channels between, channels out, kernel, stride, padding): a 1 × 1 convolution to the
-            channels between, then one of that kernel, stride and padding.
+        extras: Per extra layer (intermediate channels, channels out, kernel, stride, padding). It is a 1 × 1
+            convolution to the intermediate channels, then a convolution of that kernel, stride and padding.
         norm_layer: Norm of conv4_3, called with the number of channels.
         in_chans: Channels of the input.
     """
 
     num_stages = 5
-    # What a classifier's weights know nothing of.
+    # Layers that a classifier's weights lack.
     new_layers = ("features.31", "features.33", "conv4_3_norm", "extras")
 
     def __init__(self, extras: Sequence[Extra], *, norm_layer: NormLayer, in_chans: int = 3) -> None:
@@ -75,12 +76,15 @@ class VGG16D(nn.Module):
                 init_conv(module, _init_relu if id(module) in vgg else nn.init.xavier_uniform_)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freezes all but the last `trainable_layers` of VGG's 5 stages. fc6, fc7 and the extras always train."""
+        """Freeze all but the last `trainable_layers` of the 5 stages.
+
+        The stages are conv1 to conv5. fc6, fc7 and the extras always train.
+        """
         first_trainable = self._stages[self.num_stages - trainable_layers]
         self.features[:first_trainable].requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch `(N, in_chans, H, W)`."""
+        """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         maps = []
         for i, layer in enumerate(self.features):
             if i == self._conv4_3_end:
@@ -101,6 +105,9 @@ def _convs(in_channels: int, *out_channels: int) -> list[nn.Module]:
 
 
 def _pooled(convs: list[nn.Module], pool: nn.MaxPool2d) -> list[nn.Module]:
-    """Puts the pool before the last ReLU, which then has a quarter of the numbers: the result is the same."""
+    """Insert a pool before the last ReLU of convolutions.
+
+    The result is that of the usual order, and the ReLU has a quarter of the numbers.
+    """
     *layers, relu = convs
     return [*layers, pool, relu]

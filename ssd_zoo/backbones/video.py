@@ -1,7 +1,7 @@
-"""Backbones for clips, made of backbones for images.
+"""Backbones for clips, built from backbones for images.
 
-They keep the names of the 2-D network's tensors. Extra layers, and all but the stages that are told, take each frame
-alone.
+They keep the names of the 2-D network's tensors. Only the chosen stages relate frames; all other layers, such as extra
+layers, treat each frame as an image.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,20 @@ Frames = Literal["all", "last"]
 
 
 class VideoBackbone(nn.Module):
-    """What all backbones for clips have in common. A family adds the names of its stages, and `maps`.
+    """Base class of backbones for clips.
+
+    A subclass passes the names of its stages and defines `maps`.
 
     Args:
-        backbone: The 2-D network, whose layers and tensors go over to this one.
-        stages: Names of the convolutions of each stage that can look back in time.
-        temporal: How they do; see `temporal_layer`.
-        temporal_stages: The stages in which they do, counted from 1.
-        inflate: What kernels in time start from; see `temporal_layer`.
-        frames: Whether `"all"` frames of a clip get feature maps, or the `"last"` alone.
+        backbone: The 2-D network, whose layers and tensors this network takes over.
+        stages: Names of the convolutions of each stage that can be replaced by temporal layers.
+        temporal: Kind of temporal layer; see `temporal_layer`.
+        temporal_stages: The stages with temporal layers, counted from 1.
+        inflate: Initial temporal kernels; see `temporal_layer`.
+        frames: Whether `"all"` frames of a clip get feature maps, or only the `"last"`.
 
     Raises:
-        ValueError: If there is no such stage or setting.
+        ValueError: If a stage or a setting does not exist.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class VideoBackbone(nn.Module):
         if not temporal_stages or not set(temporal_stages) <= set(range(1, len(stages) + 1)):
             raise ValueError(
                 f"temporal_stages must name stages from 1 to {len(stages)}, got {tuple(temporal_stages)}. "
-                "A model that looks back nowhere is the 2-D one; it takes clips too, each frame alone."
+                "For none, use the 2-D model, which also takes clips and treats each frame as an image."
             )
         self.frames = frames
         for name, child in backbone.named_children():
@@ -66,42 +68,42 @@ class VideoBackbone(nn.Module):
         self.new_layers: tuple[str, ...] = (*backbone.new_layers, *(f"{name}.temporal" for name in chosen))
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
-        """Gives the feature maps of a flat batch of frames."""
+        """Return the feature maps of a flat batch of frames."""
         raise NotImplementedError
 
     def forward(self, batch: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
-        """Gives the feature maps of clips.
+        """Return the feature maps of clips.
 
         Args:
             batch: The frames of all clips, `(F, in_chans, H, W)`.
             lengths: Frames of each clip; by default each frame is a clip.
 
         Returns:
-            Feature maps of F frames, or of one frame a clip where `frames` is `"last"`.
+            Feature maps of F frames, or of one frame per clip if `frames` is `"last"`.
         """
         return self.maps(batch, Past([1] * len(batch) if lengths is None else lengths, batch.device))
 
     def step(self, batch: Tensor, lengths: Sequence[int], state: State | None = None) -> tuple[list[Tensor], State]:
-        """Gives the feature maps of the next frames of streams.
+        """Return the feature maps of the next frames of streams.
 
         Args:
             batch: The frames of all streams, `(F, in_chans, H, W)`.
             lengths: Frames of each stream, at least one.
-            state: What the last step gave; None at the start.
+            state: The state that the previous step returned; None at the start.
 
         Returns:
-            Feature maps as of `forward`, and the state; every tensor of it has one row a stream.
+            Feature maps as in `forward`, and the state. Each of its tensors has one row per stream.
         """
         past = Past(lengths, batch.device, state, remember=True)
         return self.maps(batch, past), past.state
 
     def shown(self, features: Tensor, past: Past) -> Tensor:
-        """Leaves only the frames that get feature maps."""
+        """Select the frames that get feature maps."""
         return past.last(features) if self.frames == "last" else features
 
 
 class VideoVGG16D(VideoBackbone):
-    """VGG-16 for clips. Its stages lie between the pools: conv1 to conv5.
+    """VGG-16 for clips, with the stages conv1 to conv5.
 
     Args:
         backbone: A `VGG16D`.
@@ -122,7 +124,7 @@ class VideoVGG16D(VideoBackbone):
         self._conv4_3_end, self._conv5_3_end = pools[-2:]
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
-        """Gives the feature maps of a flat batch of frames."""
+        """Return the feature maps of a flat batch of frames."""
         maps: list[Tensor] = []
         for i, layer in enumerate(self.features):
             if i == self._conv4_3_end:
@@ -137,10 +139,11 @@ class VideoVGG16D(VideoBackbone):
 
 
 class VideoMobileNet(VideoBackbone):
-    """MobileNetV2 or V3 for clips. Its stages are what lies between strides.
+    """MobileNetV2 or V3 for clips.
 
-    In a block the depthwise convolution looks back, for `"2plus1d"` the last one, whose kernel in time then mixes
-    channels; in the first stage the stem does too.
+    A stage begins at each block of stride 2, the first at the stem. In each block the depthwise convolution is
+    replaced, and in the first stage also the stem. For `"2plus1d"` it is the last convolution of a block instead, so
+    that the temporal kernel mixes channels.
 
     Args:
         backbone: A `MobileNetV2` or `MobileNetV3`.
@@ -163,7 +166,7 @@ class VideoMobileNet(VideoBackbone):
         self._taps_expansion, self._tap = backbone.tap == "expansion", strided[-1]
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
-        """Gives the feature maps of a flat batch of frames."""
+        """Return the feature maps of a flat batch of frames."""
         features = run_in_time(self.stem, batch, past)
         maps: list[Tensor] = []
         block: Any
@@ -184,7 +187,7 @@ class VideoMobileNet(VideoBackbone):
 
 
 def run_in_time(module: nn.Module, features: Tensor, past: Past) -> Tensor:
-    """Runs a layer, or a sequence of them, with a look at the past where it takes one."""
+    """Run a layer or sequence of layers, some of them temporal."""
     if isinstance(module, TemporalConv):
         return module(features, past)
     if isinstance(module, nn.Sequential) and any(isinstance(layer, TemporalConv) for layer in module.modules()):

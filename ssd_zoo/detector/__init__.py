@@ -1,1 +1,1 @@
-"""The arithmetic of SSD. It knows no model by name."""
+"""The arithmetic of SSD, independent of any model."""

@@ -1,4 +1,4 @@
-"""What box offsets cost that are not the right ones."""
+"""Losses on box offsets."""
 
 import math
 from collections.abc import Callable
@@ -16,19 +16,20 @@ __all__ = ["BoxLoss", "BoxLossName", "ciou", "giou", "smooth_l1"]
 BoxLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 BoxLossName = Literal["smooth_l1", "giou", "ciou"]
 
-# torchvision's versions of these losses pick the boxes that meet, so a GPU is waited for and compilers break the graph.
+# torchvision's versions of these losses index by a mask of the boxes that intersect. That synchronises a GPU and breaks
+# the graph of compilers.
 
-# Keeps quotients of boxes without area finite.
+# Keeps quotients finite for boxes without area.
 _EPSILON = 1e-7
 
 
 def smooth_l1(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:  # noqa: ARG001
-    """Smooth L1 of the four offsets, summed: `(N, D, 4)` to `(N, D)`."""
+    """Sum the smooth L1 losses of offsets `(N, D, 4)` to `(N, D)`."""
     return F.smooth_l1_loss(offsets, target, reduction="none").sum(-1)
 
 
 def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """One minus the generalised IoU of the boxes: `(N, D, 4)` to `(N, D)`.
+    """Return one minus the generalised IoU, `(N, D, 4)` to `(N, D)`.
 
     Rezatofighi et al., "Generalized Intersection over Union", algorithm 1. https://arxiv.org/abs/1902.09630
     """
@@ -39,7 +40,7 @@ def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """The complete IoU loss of the boxes: `(N, D, 4)` to `(N, D)`.
+    """Return the complete IoU loss, `(N, D, 4)` to `(N, D)`.
 
     Zheng et al., "Distance-IoU Loss", equations 8 to 11. https://arxiv.org/abs/1911.08287
     """

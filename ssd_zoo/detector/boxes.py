@@ -23,19 +23,20 @@ Shapes = tuple[tuple[tuple[float, float], ...], ...]
 
 
 def box_shapes(aspect_ratios: Sequence[Sequence[float]], scales: Sequence[float]) -> list[list[tuple[float, float]]]:
-    """Gives the shapes of the paper: two squares, then a wide and a tall box for each aspect ratio.
+    """Return the box shapes of SSD's paper.
 
-    The second square has the geometric mean of a map's scale and the next one's.
+    Each feature map has two squares, then a wide and a tall box for each aspect ratio. The second square's scale is the
+    geometric mean of the map's scale and the next one.
 
     Args:
-        aspect_ratios: Per feature map, the ratios other than 1, each standing for itself and its inverse.
-        scales: One scale a feature map and one more, as fractions of the input's shorter side.
+        aspect_ratios: Per feature map, the ratios other than 1. Each also stands for its inverse.
+        scales: One scale per feature map and one more, as fractions of the input's shorter side.
 
     Returns:
         Per feature map, a list of (width, height).
 
     Raises:
-        ValueError: If there is not exactly one scale more than there are feature maps.
+        ValueError: If the number of scales is not the number of feature maps plus one.
     """
     if len(scales) != len(aspect_ratios) + 1:
         raise ValueError(
@@ -54,12 +55,13 @@ def box_shapes(aspect_ratios: Sequence[Sequence[float]], scales: Sequence[float]
 
 
 def tf_box_shapes(scales: Sequence[float], *, reduce_lowest: bool = True) -> list[list[tuple[float, float]]]:
-    """Gives the shapes of the TensorFlow Object Detection API's `ssd_anchor_generator`.
+    """Return the box shapes of TensorFlow's `ssd_anchor_generator`.
 
-    They are the paper's with aspect ratios 2 and 3, in another order, and with three shapes on the first map.
+    The function belongs to the TensorFlow Object Detection API. Its shapes are the paper's with aspect ratios 2 and 3,
+    in another order. The first feature map has three other shapes.
 
     Args:
-        scales: One scale a feature map and one more, as fractions of the input's shorter side.
+        scales: One scale per feature map and one more, as fractions of the input's shorter side.
         reduce_lowest: Whether the first map has the three shapes of `reduce_boxes_in_lowest_layer`.
 
     Returns:
@@ -79,19 +81,20 @@ def tf_box_shapes(scales: Sequence[float], *, reduce_lowest: bool = True) -> lis
 
 @dataclass(frozen=True, init=False)
 class DefaultBoxGenerator:
-    """Tiles box shapes over the cells of feature maps.
+    """Box shapes tiled over the cells of feature maps.
 
     Args:
         aspect_ratios: Per feature map, the ratios other than 1; see `box_shapes`.
-        scales: One scale a feature map and one more; see `box_shapes`.
-        shapes: Instead of both: per feature map, a list of (width, height) as fractions of the input's
-            shorter side, in the order in which the head predicts them.
-        steps: Per feature map, the distance of neighbouring boxes in input pixels. By default the boxes of a map
-            divide the input evenly.
-        offsets: Per feature map, (x, y) of the first centre in input pixels. By default it lies half a step from
-            the left and the upper edge.
-        clip: What is clamped to the input: `"sizes"` (width and height, as torchvision does), `"all"` (the centres
-            too, as lufficc/SSD does) or `"none"` (Caffe's COCO models, TensorFlow).
+        scales: One scale per feature map and one more; see `box_shapes`.
+        shapes: Alternative to both: per feature map, a list of (width, height) in the order of the head's
+            predictions. They are fractions of the input's shorter side.
+        steps: Per feature map, the distance between neighbouring boxes in input pixels. By default the boxes of a
+            map divide the input evenly.
+        offsets: Per feature map, (x, y) of the first centre in input pixels. By default it is half a step from the
+            left and upper edges.
+        clip: Parts of the boxes that are clamped to the input. `"sizes"` clamps width and height, as torchvision
+            does. `"all"` also clamps the centres, as lufficc/SSD does. `"none"` is used by Caffe's COCO models and
+            TensorFlow.
 
     Raises:
         ValueError: If the lengths of the arguments do not agree.
@@ -124,10 +127,10 @@ class DefaultBoxGenerator:
                 raise ValueError("Give either aspect_ratios and scales, or shapes.")
             shapes = box_shapes(aspect_ratios, scales)
         elif aspect_ratios is not None or scales is not None:
-            raise ValueError("shapes stands instead of aspect_ratios and scales; give one or the other.")
+            raise ValueError("shapes replaces aspect_ratios and scales; give one or the other.")
         for name, entries in (("steps", steps), ("offsets", offsets)):
             if entries is not None and len(entries) != len(shapes):
-                raise ValueError(f"{name} must have one entry a feature map ({len(shapes)}), got {len(entries)}.")
+                raise ValueError(f"{name} must have one entry per feature map ({len(shapes)}), got {len(entries)}.")
         if clip not in ("sizes", "all", "none"):
             raise ValueError(f"clip must be 'sizes', 'all' or 'none', got {clip!r}.")
         frozen = tuple(tuple((float(width), float(height)) for width, height in of_map) for of_map in shapes)
@@ -139,11 +142,11 @@ class DefaultBoxGenerator:
 
     @property
     def boxes_per_location(self) -> list[int]:
-        """Number of default boxes in a cell, per feature map."""
+        """Return the number of default boxes per cell of each feature map."""
         return [len(of_map) for of_map in self.shapes]
 
     def __call__(self, map_sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> Tensor:
-        """Builds the default boxes of one input.
+        """Return the default boxes of one input.
 
         Args:
             map_sizes: (height, width) of each feature map.
@@ -153,14 +156,14 @@ class DefaultBoxGenerator:
             Boxes `(D, 4)`, xyxy in input pixels, float32 on the CPU, ordered by map, row, column, shape.
 
         Raises:
-            ValueError: If the number of maps is not the number that the generator has shapes for.
+            ValueError: If the numbers of feature maps and of shape lists differ.
         """
         if len(map_sizes) != len(self.shapes):
             raise ValueError(f"Got {len(map_sizes)} feature maps, but shapes for {len(self.shapes)}.")
         height, width = size
         cpu = torch.device("cpu")
         in_pixels = torch.tensor([width, height], device=cpu)
-        # A square shape stays square in pixels, whatever the input's form.
+        # Sizes are relative to the shorter side, so that squares stay square on any input.
         shorter = torch.tensor([min(size) / width, min(size) / height], dtype=torch.float32, device=cpu)
         boxes = []
         for k, (rows, columns) in enumerate(map_sizes):
@@ -180,7 +183,7 @@ class DefaultBoxGenerator:
 
 
 def _centres(cells: int, side: int, step: float | None, first: float | None) -> Tensor:
-    """Return the centres of a row of cells `(cells,)`, as fractions of the input's side."""
+    """Return the centres of cells in a row, `(cells,)`, as fractions."""
     cells_a_side = side / step if step else cells
     before = 0.5 if first is None else first * cells_a_side / side
     return (torch.arange(cells, dtype=torch.float32, device="cpu") + before) / cells_a_side
@@ -192,7 +195,9 @@ def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode_boxes(boxes: Tensor, default_boxes: Tensor) -> Tensor:
-    """Expresses boxes as offsets from default boxes (equation 2), over the variances 0.1 and 0.2.
+    """Encode boxes as offsets from default boxes (equation 2).
+
+    The offsets are divided by the variances 0.1 and 0.2.
 
     Args:
         boxes: `(..., D, 4)`, xyxy in pixels.
@@ -209,7 +214,9 @@ def encode_boxes(boxes: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def decode_boxes(offsets: Tensor, default_boxes: Tensor) -> Tensor:
-    """Inverts `encode_boxes`. A box grows to at most 62.5 times its default box, as in torchvision.
+    """Decode offsets to boxes, the inverse of `encode_boxes`.
+
+    A box grows to at most 62.5 times its default box, as in torchvision.
 
     Args:
         offsets: `(..., D, 4)`: x, y, width, height.

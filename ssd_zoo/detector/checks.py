@@ -1,4 +1,4 @@
-"""Checks of values that a device has yet to compute."""
+"""Deferred checks of values on a GPU."""
 
 import threading
 from collections.abc import Callable
@@ -10,11 +10,10 @@ __all__ = ["DeferredChecks"]
 
 
 class DeferredChecks:
-    """Checks values on a GPU when they are there, so that nothing waits for them.
+    """Checks that do not wait for values on a GPU.
 
-    Values on the CPU are checked at once. Those on a GPU are copied to the CPU in the background, and checked with the
-    first `run` of the same thread that finds the copy ready. A copy of this object, or what is unpickled, has nothing
-    to check.
+    Values on the CPU are checked at once. Values on a GPU are copied to the CPU in the background. The first `run` of
+    the same thread after the copy is complete checks them. A copied or unpickled object has no pending checks.
     """
 
     def __init__(self) -> None:
@@ -28,11 +27,11 @@ class DeferredChecks:
         return self._of_thread.__dict__.setdefault("pending", [])
 
     def add(self, values: Tensor, check: Callable[[Tensor], None]) -> None:
-        """Checks values now or later.
+        """Check values now, or later if they are on a GPU.
 
         Args:
             values: Any tensor.
-            check: Called with it on the CPU; raises an error where it is wrong.
+            check: Called with the tensor on the CPU; raises ValueError if it is invalid.
         """
         if not values.is_cuda:
             check(values.cpu())
@@ -44,10 +43,10 @@ class DeferredChecks:
         self._pending.append((event, copied, check))
 
     def run(self, *, wait: bool = False) -> None:
-        """Checks what is there.
+        """Run the checks whose values have arrived.
 
         Args:
-            wait: Whether to wait for what is not. If there is an error, it stands for all.
+            wait: Whether to wait for all values. An error then discards the remaining checks.
         """
         pending = self._pending
         while pending and (wait or pending[0][0].query()):

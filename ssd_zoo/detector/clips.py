@@ -1,6 +1,6 @@
-"""Clips: how a detector of images takes them.
+"""Conversion between clips and batches of frames.
 
-Time is in the backbone alone. For all else the frames of all clips lie one after another, F of them, as so many images.
+Only the backbone sees time. All other parts treat the F frames of all clips, one after another, as F images.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,29 @@ Detections = dict[str, Tensor]
 
 
 def holds_clips(images: Any) -> bool:
-    """Says whether a model was called with clips: a list of `(T, C, H, W)`, or a batch `(N, T, C, H, W)`."""
+    """Return whether a model's input is clips.
+
+    Clips are a list of `(T, C, H, W)` or a batch `(N, T, C, H, W)`.
+    """
     if isinstance(images, Tensor):
         return images.ndim == 5
     return isinstance(images, (list, tuple)) and len(images) > 0 and getattr(images[0], "ndim", 0) == 4
 
 
 def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.device) -> list[Tensor]:
-    """Checks clips and gives their frames, one after another.
+    """Check clips and return their frames, one after another.
 
     Args:
         clips: Tensors `(T, in_chans, H, W)` of any lengths and sizes.
         in_chans: Channels of a frame.
-        device: Where the model is.
+        device: Device of the model.
 
     Returns:
         F tensors `(in_chans, H, W)`.
 
     Raises:
-        TypeError: If a clip is no tensor.
-        ValueError: If a clip has another rank, other channels, no frame, or is elsewhere.
+        TypeError: If a clip is not a tensor.
+        ValueError: If a clip has a wrong rank, wrong channels, no frame or another device.
     """
     frames: list[Tensor] = []
     for i, clip in enumerate(clips):
@@ -59,19 +62,19 @@ def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.d
 
 
 def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[int]) -> None:
-    """Checks what targets of clips have beyond those of images.
+    """Check the frame indices of clips' targets.
 
     Args:
-        targets: One dict a clip; `boxes (G, 4)` and `labels (G,)` are checked already.
+        targets: One dict per clip, whose `boxes (G, 4)` and `labels (G,)` are checked already.
         lengths: Frames of each clip.
 
     Raises:
-        TypeError: If `frame_index` is missing, or indices are no integers.
-        ValueError: If there is no such frame, or an object stands on a frame that is said to be unlabeled.
+        TypeError: If `frame_index` is missing, or indices are not integers.
+        ValueError: If `frame_index` has a wrong shape, an index is out of range, or an object is on an unlabeled frame.
     """
     for i, (target, length) in enumerate(zip(targets, lengths, strict=True)):
         if "frame_index" not in target:
-            raise TypeError(f"targets[{i}] has no 'frame_index' (G,), which says on which frame each box stands.")
+            raise TypeError(f"targets[{i}] has no 'frame_index' (G,), the index of each box's frame.")
         if target["frame_index"].shape != target["labels"].shape:
             raise ValueError(
                 f"targets[{i}] has {len(target['labels'])} boxes and a frame_index of shape "
@@ -96,15 +99,15 @@ def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[i
 def targets_of_frames(
     targets: Sequence[dict[str, Tensor]], shown: Sequence[Sequence[int]]
 ) -> tuple[list[dict[str, Tensor]], list[int]]:
-    """Gives the targets of single frames.
+    """Split targets of clips into targets of frames.
 
     Args:
-        targets: One dict a clip: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)` and, where not all frames are
+        targets: One dict per clip: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)` and, where not all frames are
             labeled, `labeled_frames (K,)`.
-        shown: The frames of each clip that are asked for.
+        shown: Indices of the requested frames of each clip.
 
     Returns:
-        One dict for each of those that is labeled, and where these stand among all that are asked for.
+        One dict per requested frame that is labeled, and their positions among all requested frames.
     """
     found, rows = [], []
     row = -1
@@ -120,14 +123,14 @@ def targets_of_frames(
 
 
 def join_frames(detections: Sequence[Detections], shown: Sequence[Sequence[int]]) -> list[Detections]:
-    """Joins the detections of frames to those of clips.
+    """Join detections of frames into detections of clips.
 
     Args:
-        detections: One dict a frame, clip by clip.
+        detections: One dict per frame, clip by clip.
         shown: Numbers of the frames of each clip.
 
     Returns:
-        One dict a clip, frame by frame: what the frames have, and `frame_index (n,)`, int64.
+        One dict per clip: its frames' detections, frame by frame, and `frame_index (n,)`, int64.
     """
     joined = []
     left = iter(detections)
@@ -142,15 +145,15 @@ def join_frames(detections: Sequence[Detections], shown: Sequence[Sequence[int]]
 
 
 def split_frames(detections: Detections, num_frames: int, *, start: int = 0) -> list[Detections]:
-    """Splits a clip's detections, or its target, by frames.
+    """Split a clip's detections, or its target, by frame.
 
     Args:
-        detections: Tensors of one row a box, `frame_index (n,)` among them; what has other rows goes with none.
+        detections: Tensors with one row per box, including `frame_index (n,)`. `labeled_frames` is dropped.
         num_frames: Frames of the clip.
-        start: Number of the first frame; in streams they count on.
+        start: Index of the first frame; in streams, the number of frames before it.
 
     Returns:
-        One dict a frame with the rows of that frame in the order that they had, without `frame_index`.
+        One dict per frame with its rows in their original order, without `frame_index`.
     """
     index = detections["frame_index"]
     rows = {key: value for key, value in detections.items() if key not in ("frame_index", "labeled_frames")}

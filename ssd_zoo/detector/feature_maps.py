@@ -1,4 +1,4 @@
-"""What feature maps a backbone gives for an input size."""
+"""Shapes of a backbone's feature maps at an input size."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -22,7 +22,10 @@ _KEEP_SHAPES = {
 
 
 class _WithoutNormsAndActivations(TorchFunctionMode):
-    """Leaves out what changes no shape: without values it takes torch longer than all else."""
+    """A mode that skips norms and activations, which keep shapes.
+
+    On the meta device they take longer than all other layers.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -31,15 +34,18 @@ class _WithoutNormsAndActivations(TorchFunctionMode):
 
 
 def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int = 3) -> list[Shape]:
-    """Gives (channels, height, width) of each feature map, without computing anything.
+    """Return (channels, height, width) of each feature map.
+
+    The backbone runs on the meta device, so nothing is computed.
 
     Args:
-        backbone: Gives a list of feature maps for a batch `(N, in_chans, H, W)`; it is not changed.
+        backbone: Maps a batch `(N, in_chans, H, W)` to a list of feature maps; it is not changed.
         size: (height, width) of the input.
         in_chans: Channels of the input.
 
     Raises:
-        ValueError: If the size is too small for the backbone; the message names the smallest that is not.
+        ValueError: If the size is too small for the backbone, or the backbone takes no images of `in_chans` channels.
+            The message names the smallest size that works.
     """
     try:
         return _shapes_on_meta(backbone, size, in_chans)
@@ -60,7 +66,7 @@ def _fits(backbone: nn.Module, side: int, in_chans: int) -> bool:
 
 
 def _shapes_on_meta(backbone: nn.Module, size: tuple[int, int], in_chans: int) -> list[Shape]:
-    # Every tensor once, at one place of its module: what has two names, functional_call does not put back.
+    # Each module counts once, because functional_call does not restore tensors that are listed under two names.
     on_meta = {
         f"{place}.{name}".removeprefix("."): torch.empty_like(tensor, device="meta")
         for place, module in backbone.named_modules()

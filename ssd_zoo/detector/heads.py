@@ -1,4 +1,4 @@
-"""Heads: from feature maps to class logits and box offsets of every default box."""
+"""Heads, which predict class logits and box offsets from feature maps."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,11 +15,11 @@ _init_lite = partial(nn.init.normal_, std=0.03)
 
 
 class _Head(nn.Module):
-    """Two predictors a feature map, one for classes and one for boxes.
+    """Two predictors per feature map, one for classes and one for boxes.
 
     Args:
-        predictors: One a feature map, called with the channels in and out; its last layer is the convolution that
-            gives the predictions.
+        predictors: One per feature map, called with the channels in and out. Its last layer is the convolution that
+            predicts.
         in_channels: Channels of each feature map.
         boxes_per_location: Default boxes in a cell of each feature map.
         num_classes: Number of classes, background counted.
@@ -39,10 +39,10 @@ class _Head(nn.Module):
         self.bbox_regression = nn.ModuleList(predictor(channels, boxes * 4) for predictor, channels, boxes in maps)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Predicts for all default boxes.
+        """Predict class logits and offsets of all default boxes.
 
         Args:
-            feature_maps: One tensor `(N, channels, height, width)` a feature map.
+            feature_maps: One tensor `(N, channels, height, width)` per feature map.
 
         Returns:
             `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, in float32 where the maps are in half precision.
@@ -58,11 +58,13 @@ def _predict(predictors: nn.ModuleList, feature_maps: Sequence[Tensor], columns:
 
 
 def as_rows(predicted: Sequence[Tensor], columns: int) -> Tensor:
-    """Puts predictions in the order of the default boxes: by map, row, column, shape.
+    """Arrange predictions in the order of the default boxes.
+
+    That order is by map, row, column, shape.
 
     Args:
-        predicted: One tensor `(N, boxes * columns, height, width)` a feature map.
-        columns: Numbers a default box.
+        predicted: One tensor `(N, boxes * columns, height, width)` per feature map.
+        columns: Numbers per default box.
 
     Returns:
         `(N, D, columns)`, in float32 where the predictions are in half precision.
@@ -73,7 +75,9 @@ def as_rows(predicted: Sequence[Tensor], columns: int) -> Tensor:
 
 
 class SSDHead(_Head):
-    """The paper's head: a 3 × 3 convolution a feature map for classes and another for boxes (section 2.1).
+    """SSD's head, with 3 × 3 convolutions for classes and for boxes.
+
+    Liu et al., "SSD: Single Shot MultiBox Detector", section 2.1. https://arxiv.org/abs/1512.02325
 
     Args:
         in_channels: Channels of each feature map.
@@ -111,7 +115,7 @@ class SSDLiteHead(_Head):
         boxes_per_location: Default boxes in a cell of each feature map.
         num_classes: Number of classes, background counted.
         norm_layer: Norm of the depthwise convolution, called with the number of channels.
-        plain_last: Whether the last map has a 1 × 1 convolution alone, as in lufficc/SSD and qfgaohao/pytorch-ssd.
+        plain_last: Whether the last map has only a 1 × 1 convolution, as in lufficc/SSD and qfgaohao/pytorch-ssd.
     """
 
     def __init__(
@@ -143,10 +147,10 @@ def _conv1x1(in_channels: int, out_channels: int) -> nn.Module:
 
 
 class SSDSeparableHead(_Head):
-    """SSDLite's head without norms: a depthwise 3 × 3 convolution, a ReLU, then a pointwise one.
+    """SSDLite's head without norms.
 
-    The last map has one convolution alone, as in the face detectors of Ultra-Light-Face and after qfgaohao's SSDLite on
-    MobileNetV1.
+    It has a depthwise 3 × 3 convolution, a ReLU, then a pointwise convolution. The last map has a single convolution,
+    as in the face detectors of Ultra-Light-Face and in qfgaohao's SSDLite on MobileNetV1.
 
     Args:
         in_channels: Channels of each feature map.

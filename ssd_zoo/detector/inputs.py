@@ -1,4 +1,4 @@
-"""Images: checked, resized, normalised, batched."""
+"""Checking, resizing, normalising and batching of images."""
 
 import math
 import warnings
@@ -12,22 +12,22 @@ from torch import Tensor
 __all__ = ["batch_images", "check_device", "check_images", "check_pixel_range"]
 
 Size = tuple[int, int]
-# Of images that are joined before they are resized; half a gigabyte in float32.
+# Most numbers in images that are stacked before they are resized: half a gigabyte in float32.
 _MOST_NUMBERS = 2**27
 
 
 def check_images(images: Any, in_chans: int, device: torch.device) -> None:
-    """Checks what a detector is called with.
+    """Check the images that a detector is called with.
 
     Args:
         images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or floating
             point between 0 and 1.
         in_chans: Number of channels that the model takes.
-        device: Where the model is.
+        device: Device of the model.
 
     Raises:
-        TypeError: If an image is no tensor, or neither uint8 nor floating point.
-        ValueError: If there is no image, or one has another rank, other channels, no pixels, or is elsewhere.
+        TypeError: If an image is not a tensor, or is neither uint8 nor floating point.
+        ValueError: If there are no images, or one has a wrong rank, wrong channels, no pixels or another device.
     """
     if isinstance(images, Tensor) and images.ndim == 3:
         raise ValueError(f"Got one image of shape {tuple(images.shape)}; pass a list of images: model([image]).")
@@ -59,7 +59,7 @@ def check_images(images: Any, in_chans: int, device: torch.device) -> None:
 
 
 def check_device(name: str, value: Tensor, device: torch.device) -> None:
-    """Raises ValueError if a tensor is not where the model is."""
+    """Raise ValueError if a tensor is not on the model's device."""
     if value.device != device:
         raise ValueError(f"{name} is on {value.device}, the model on {device}. Move one of them: .to({str(device)!r}).")
 
@@ -73,20 +73,19 @@ def batch_images(
     antialias: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
-    """Resizes checked images to one size, bilinearly, normalises them, and puts them into one batch.
+    """Resize checked images bilinearly, normalise them and batch them.
 
     Args:
-        images: A list of `(C, H, W)` tensors, or one `(N, C, H, W)`; uint8, or floating point between 0 and 1.
+        images: A list of tensors `(C, H, W)`, or one `(N, C, H, W)`. They are uint8, or floating point between 0 and 1.
         size: (height, width) to resize to; the aspect ratio is not kept.
         mean: `(C, 1, 1)`, subtracted from pixels between 0 and 1.
-        std: `(C, 1, 1)`, what they are then divided by.
-        antialias: Whether to average over the pixels that fall together when an image gets smaller. torchvision's
-            detectors do not.
-        dtype: Of the batch.
+        std: `(C, 1, 1)`, divides the result.
+        antialias: Whether downscaling averages over pixels. In torchvision's detectors it does not.
+        dtype: Type of the batch.
 
     Returns:
-        The batch `(N, C, height, width)` in `torch.channels_last`; and `(2, N)`, the least and the greatest pixel of
-        each image, NaN where it has any, before they were normalised, or None where all are uint8.
+        The batch `(N, C, height, width)` in `torch.channels_last`. Then `(2, N)`, the least and greatest pixel of each
+        image before normalising, NaN if it has NaN pixels. They are None if all images are uint8.
     """
     batch = torch.empty(len(images), *size, len(mean), dtype=dtype, device=mean.device)
     can_be_wrong = any(image.dtype != torch.uint8 for image in images)
@@ -103,7 +102,11 @@ def batch_images(
 
 
 def _resized_parts(images: Sequence[Tensor] | Tensor, size: Size, antialias: bool) -> Iterator[Tensor]:
-    """Gives `(n, C, height, width)` one by one, while an image is in the cache; on a GPU, where calls cost, at once."""
+    """Yield resized images `(n, C, height, width)`.
+
+    On a CPU they come one by one, so that an image is normalised while it is in the cache. On a GPU they come in one
+    tensor, because calls cost most there.
+    """
     if len(images) == 1 or not images[0].is_cuda:
         yield from (_resize(image.unsqueeze(0), size, antialias) for image in images)
     elif isinstance(images, Tensor):
@@ -115,13 +118,13 @@ def _resized_parts(images: Sequence[Tensor] | Tensor, size: Size, antialias: boo
 
 
 def _can_be_joined(images: Sequence[Tensor]) -> bool:
-    """Tells whether images are of one size and type, and not too large."""
+    """Return whether images agree in shape and type and may be stacked."""
     alike = len({(image.shape, image.dtype) for image in images}) == 1
     return alike and len(images) * images[0].numel() <= _MOST_NUMBERS
 
 
 def _resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
-    """Gives pixels between 0 and 1, at least in float32."""
+    """Resize images to pixels between 0 and 1, at least in float32."""
     if images.dtype == torch.uint8:
         images = images.float().div_(255)
     images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -131,7 +134,7 @@ def _resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
 
 
 def check_pixel_range(low_high: Tensor) -> None:
-    """Looks for pixels that no image between 0 and 1 has.
+    """Check the range of floating-point pixels.
 
     Args:
         low_high: `(2, N)` from `batch_images`, on the CPU.
@@ -140,7 +143,7 @@ def check_pixel_range(low_high: Tensor) -> None:
         ValueError: If an image holds NaN or infinite values.
 
     Warns:
-        UserWarning: If values look as if they went to 255.
+        UserWarning: If values exceed 2, as in images with pixels from 0 to 255.
     """
     for i, (low, high) in enumerate(low_high.T.tolist()):
         if not (math.isfinite(low) and math.isfinite(high)):

@@ -1,4 +1,4 @@
-"""The training objective: a classification and a box loss over matched default boxes.
+"""SSD's loss: a classification and a box loss over default boxes.
 
 Liu et al., "SSD: Single Shot MultiBox Detector", equations 1 to 3. https://arxiv.org/abs/1512.02325
 """
@@ -33,9 +33,9 @@ def multibox_loss(
     positive_fraction: float = 0.25,
     min_negatives: int = 3,
 ) -> dict[str, Tensor]:
-    """Computes SSD's loss for a whole batch at once.
+    """Compute SSD's losses of a batch.
 
-    Both parts are sums over the batch, divided by its number of matched default boxes (at least 1).
+    Both losses are sums over the batch, divided by its number of matched default boxes (at least 1).
 
     Args:
         raw: The head's `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`.
@@ -43,16 +43,16 @@ def multibox_loss(
         labels: Their classes `(N, G)`, int64.
         matched: `(N, D)`, the object of each default box or -1, from `match_default_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
-        score_function: `"softmax"` or `"sigmoid"`, what the logits are meant for.
-        classification_loss: `"cross_entropy"`, or `"focal"`, which weighs all negatives instead of mining the hardest;
-            or a function of the logits, the labels `(N, D)` (0 where nothing matched) and the score function that gives
-            `(N, D)`, of which the hardest negatives are mined.
-        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes; or a function of the offsets `(N, D, 4)`,
-            the offsets that are right, and the default boxes, that gives `(N, D)`.
-        positive_fraction: Share of matched boxes among those that a mined loss sees; 0.25 takes three negatives, the
-            hardest of an image, for each positive.
-        min_negatives: Least number of negatives of an image. Three are what one positive brings by default, so that
-            images with objects count as in torchvision, but images without count too.
+        score_function: `"softmax"` or `"sigmoid"`, which turns the logits into scores.
+        classification_loss: `"cross_entropy"` with hard negative mining, or `"focal"`, which weighs all negatives. A
+            function gets the logits, the labels `(N, D)` (0 if unmatched) and the score function. It returns `(N, D)`,
+            which hard negative mining follows.
+        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes. A function gets the predicted offsets
+            `(N, D, 4)`, the target offsets `(N, D, 4)` and the default boxes, and returns `(N, D)`.
+        positive_fraction: Share of matched boxes among the boxes that hard negative mining keeps. 0.25 keeps the three
+            hardest negatives of an image for each positive.
+        min_negatives: Least number of negatives per image. The default is the number that one positive brings, so that
+            images with objects count as in torchvision. Images without objects then count too.
 
     Returns:
         `bbox_regression` and `classification`, scalars.
@@ -71,7 +71,7 @@ def multibox_loss(
         losses = _mine_hard_negatives(losses, positive, num_negative)
 
     matched_boxes = boxes.gather(1, object_index.unsqueeze(-1).expand(-1, -1, 4))
-    # Where nothing is matched the target is the default box itself: padding could give infinite logarithms.
+    # An unmatched default box is its own target, because padding could give infinite logarithms.
     matched_boxes = torch.where(positive.unsqueeze(-1), matched_boxes, default_boxes)
     offsets = encode_boxes(matched_boxes, default_boxes)
     box_losses = regress(raw["bbox_regression"], offsets, default_boxes)
@@ -82,7 +82,13 @@ def multibox_loss(
 
 
 def _mine_hard_negatives(losses: Tensor, positive: Tensor, num_negative: Tensor) -> Tensor:
-    """Sets the losses `(N, D)` of all negatives to zero but the `num_negative (N, 1)` largest (section 2.2)."""
+    """Set losses of all but the hardest negatives to zero (section 2.2).
+
+    Args:
+        losses: `(N, D)`.
+        positive: `(N, D)`, True for matched default boxes.
+        num_negative: `(N, 1)`, how many negatives of each image keep their loss.
+    """
     hardest_first = losses.detach().masked_fill(positive, -torch.inf).argsort(dim=1, descending=True)
     rank = torch.empty_like(hardest_first)
     rank.scatter_(1, hardest_first, torch.arange(rank.shape[1], device=rank.device).expand_as(rank))
@@ -90,7 +96,9 @@ def _mine_hard_negatives(losses: Tensor, positive: Tensor, num_negative: Tensor)
 
 
 def cross_entropy(cls_logits: Tensor, labels: Tensor, score_function: str) -> Tensor:
-    """Cross-entropy over all classes, or binary cross-entropies of each, summed.
+    """Compute the cross-entropy of each default box.
+
+    With a softmax it is over all classes, with a sigmoid the sum of each class's binary cross-entropy.
 
     Args:
         cls_logits: `(N, D, C)`.
@@ -107,7 +115,9 @@ def cross_entropy(cls_logits: Tensor, labels: Tensor, score_function: str) -> Te
 
 
 def focal(cls_logits: Tensor, labels: Tensor, score_function: str, *, alpha: float = 0.25, gamma: float = 2) -> Tensor:
-    """Focal loss; a sigmoid's over the foreground classes, a softmax's over the right one.
+    """Compute the focal loss of each default box.
+
+    With a sigmoid it is summed over the foreground classes, with a softmax it is that of the correct class.
 
     Lin et al., "Focal Loss for Dense Object Detection", equation 5. https://arxiv.org/abs/1708.02002
 
@@ -116,7 +126,7 @@ def focal(cls_logits: Tensor, labels: Tensor, score_function: str, *, alpha: flo
         labels: `(N, D)`, int64, 0 for background.
         score_function: `"softmax"` or `"sigmoid"`.
         alpha: Weight of objects; background weighs `1 - alpha`.
-        gamma: How much less the easy ones count.
+        gamma: Exponent that reduces the weight of easy examples.
 
     Returns:
         `(N, D)`.

@@ -1,4 +1,4 @@
-"""Which object each default box answers for."""
+"""Matching of default boxes to objects."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,18 @@ __all__ = ["match_default_boxes"]
 
 
 def match_default_boxes(boxes: Tensor, valid: Tensor, default_boxes: Tensor, iou_thresh: float) -> Tensor:
-    """Matches default boxes to objects (section 2.2 of the paper, as torchvision's `SSDMatcher` does it).
+    """Match default boxes to objects.
 
-    A default box gets the object that it overlaps most, if by at least `iou_thresh`. Besides, every object gets its
-    best default box, however small their overlap; where two objects want the same one, the later has it.
+    A default box gets the object that it overlaps most, if by at least `iou_thresh`. Every object also gets its best
+    default box, however small their overlap. If several objects have the same best default box, the last one gets it.
+
+    The rules are those of section 2.2 of SSD's paper and of torchvision's `SSDMatcher`.
 
     Args:
         boxes: Objects `(N, G, 4)`, xyxy, padded to the same number for all images.
         valid: `(N, G)`, False for the padding.
         default_boxes: `(D, 4)`, xyxy.
-        iou_thresh: Least intersection over union of a match.
+        iou_thresh: Least intersection over union of a match, except an object's best default box.
 
     Returns:
         `(N, D)`, int64: the object's index in 0 … G-1, or -1 for background.

@@ -8,7 +8,7 @@ __all__ = ["area_of", "box_iou", "intersection_and_union", "match_detections"]
 
 def area_of(sizes: Tensor) -> Tensor:
     """Return the areas `(...)` of boxes of sizes `(..., 2)`."""
-    # The gradient of prod() looks for zeros, for which a GPU is waited for.
+    # The gradient of prod() searches for zeros, which synchronises a GPU.
     return sizes[..., 0] * sizes[..., 1]
 
 

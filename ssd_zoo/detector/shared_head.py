@@ -1,7 +1,8 @@
 """The head of detectors on a feature pyramid.
 
-Lin et al., "Focal Loss for Dense Object Detection", section 4; with norms as in the weight-shared predictor of the
-TensorFlow Object Detection API. https://arxiv.org/abs/1708.02002
+Lin et al., "Focal Loss for Dense Object Detection", section 4. https://arxiv.org/abs/1708.02002
+
+The norms are those of the weight-shared predictor in the TensorFlow Object Detection API.
 """
 
 import math
@@ -19,16 +20,18 @@ __all__ = ["SeparableConv2d", "SharedHead"]
 
 
 class SharedHead(nn.Module):
-    """Convolutions that serve all feature maps, towers of them and one that predicts, each map with norms of its own.
+    """A head whose convolutions are shared by all feature maps.
+
+    Towers of convolutions precede the convolutions that predict. Each feature map has separate norms.
 
     Args:
         in_channels: Channels of each feature map, all the same.
         boxes_per_location: Default boxes in a cell of each feature map, all the same.
         num_classes: Number of classes, background counted.
-        num_convs: 3 × 3 convolutions before those that predict.
+        num_convs: Number of 3 × 3 convolutions in a tower.
         separable: Whether all 3 × 3 convolutions are separable.
-        one_tower: Whether classes and boxes are predicted from the same convolutions' output.
-        prior: Score that every class starts from, so that the many negatives do not swamp the first steps.
+        one_tower: Whether classes and boxes share one tower.
+        prior: Initial score of every class. A low one keeps the many negatives from dominating the first steps.
         norm_layer: Called with the number of channels.
 
     Raises:
@@ -50,7 +53,7 @@ class SharedHead(nn.Module):
         super().__init__()
         for what, numbers in (("channels", in_channels), ("default boxes in a cell", boxes_per_location)):
             if len(set(numbers)) > 1:
-                raise ValueError(f"A shared head needs as many {what} on every map, got {list(numbers)}.")
+                raise ValueError(f"A shared head needs equal numbers of {what} on all maps, got {list(numbers)}.")
         self.num_classes = num_classes
         channels, boxes = in_channels[0], boxes_per_location[0]
         conv_layer = SeparableConv2d if separable else FastConv2d
@@ -68,10 +71,10 @@ class SharedHead(nn.Module):
         nn.init.constant_(bias, math.log(prior / (1 - prior)))
 
     def forward(self, feature_maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Predicts for all default boxes.
+        """Predict class logits and offsets of all default boxes.
 
         Args:
-            feature_maps: One tensor `(N, channels, height, width)` a feature map.
+            feature_maps: One tensor `(N, channels, height, width)` per feature map.
 
         Returns:
             `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, in float32 where the maps are in half precision.
@@ -84,7 +87,7 @@ class SharedHead(nn.Module):
 
 
 class _Tower(nn.Module):
-    """Convolutions that all maps share, each followed by a norm of the map's own and ReLU6."""
+    """Convolutions shared by all feature maps, with separate norms and ReLU6."""
 
     def __init__(
         self,
@@ -121,7 +124,9 @@ class _SharedPredictor(nn.Module):
 
 
 class SeparableConv2d(nn.Sequential):
-    """A depthwise convolution and a 1 × 1 one with nothing between them, in the place of an `nn.Conv2d`.
+    """A depthwise and a 1 × 1 convolution in place of an `nn.Conv2d`.
+
+    No norm or activation lies between them.
 
     Args:
         in_channels: Channels of the input.

@@ -10,10 +10,10 @@ _TEXT = re.compile(r"(\d+)(?:[x×](\d+))?", re.IGNORECASE)
 
 
 def parse_size(size: Any) -> tuple[int, int]:
-    """Return (height, width) of a size.
+    """Return the (height, width) of a size.
 
     Raises:
-        ValueError: If it is neither a positive int nor two of them.
+        ValueError: If the size is neither a positive int nor two of them.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
@@ -22,10 +22,10 @@ def parse_size(size: Any) -> tuple[int, int]:
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """Read a size that is written as "300", "480x640" or "480×640".
+    """Parse a size such as "300", "480x640" or "480×640".
 
     Raises:
-        ValueError: If it is written otherwise, or a side is 0.
+        ValueError: If the text has another form, or a side is 0.
     """
     match = _TEXT.fullmatch(text.strip())
     if match is None or not all(int(side) for side in match.groups() if side):

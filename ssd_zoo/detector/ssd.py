@@ -1,4 +1,4 @@
-"""SSD: the glue between images, backbone, head, loss and detections."""
+"""The SSD model, from images to losses and detections."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,50 +30,50 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _not_compiled(function: F, *, recursive: bool = True) -> F:
-    """Keeps compilers from a function whose shapes or values they would have to look at."""
+    """Exclude a function from compilation, because its shapes or values vary."""
     return cast(F, torch.compiler.disable(function, recursive=recursive))
 
 
 class SSD(nn.Module):
-    """A single-shot detector behind the API of torchvision's detectors.
+    """A single-shot detector with the API of torchvision's detectors.
 
-    In training mode `model(images, targets)` gives the losses `bbox_regression` and `classification`; in evaluation
-    mode `model(images)` gives one dict an image: `boxes (n, 4)`, xyxy in the image's own pixels, `labels (n,)` and
-    `scores (n,)`, in falling order of score.
+    In training mode `model(images, targets)` returns the losses `bbox_regression` and `classification`. In evaluation
+    mode `model(images)` returns one dict per image: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and
+    `scores (n,)`, in descending order of score.
 
-    It takes clips likewise. A backbone that has `step` sees frames in time, any other sees each alone; `step` takes
-    streams piece by piece.
+    Clips are accepted in the same way. A backbone with a method `step` relates the frames of a clip; any other backbone
+    treats each frame as an image. The method `step` of this class detects in streams, piece by piece.
 
     Args:
-        backbone: Gives a list of feature maps `(N, channels, height, width)` for a batch `(N, in_chans, H, W)`.
-        default_boxes: Says what default boxes the feature maps carry.
+        backbone: Maps a batch `(N, in_chans, H, W)` to a list of feature maps `(N, channels, height, width)`.
+        default_boxes: Generator of the feature maps' default boxes.
         size: (height, width) that images are resized to.
         categories: Names of the classes; the first is the background.
-        head: Called with the maps' channels, their boxes per location and the number of classes.
+        head: Called with the feature maps' channels, their boxes per location and the number of classes.
         in_chans: Channels of an image.
-        image_mean: Subtracted from pixels between 0 and 1, one number a channel.
-        image_std: Then divided by.
-        antialias: Whether images that get smaller are averaged rather than sampled. torchvision's detectors sample.
+        image_mean: Subtracted from pixels between 0 and 1, one number per channel.
+        image_std: Divides the result, one number per channel.
+        antialias: Whether downscaling averages over pixels. In torchvision's detectors it does not.
         score_function: `"softmax"` over all classes, or `"sigmoid"` of each; the loss follows it.
         score_thresh: Least score of a detection.
         nms_thresh: Largest IoU of two detections of a class.
-        detections_per_img: Most detections of an image.
-        topk_candidates: Most candidates of a class that enter NMS; None for all.
+        detections_per_img: Most detections per image.
+        topk_candidates: Most candidates per class that enter NMS; None for all.
         clip_before_nms: Whether boxes are clipped to the image before NMS or after it.
-        iou_thresh: Least IoU of an object and the default boxes that answer for it in training.
+        iou_thresh: Least IoU of an object and the default boxes that are matched to it in training.
         classification_loss: `"cross_entropy"`, `"focal"`, or a function; see `multibox_loss`.
         box_loss: `"smooth_l1"`, `"giou"`, `"ciou"`, or a function; see `multibox_loss`.
-        positive_fraction: Share of positive default boxes among those that the classification loss sees.
-        min_negatives: Least number of negatives of an image, so that images without objects teach something.
+        positive_fraction: Share of positive default boxes among those in the classification loss.
+        min_negatives: Least number of negatives per image, so that images without objects contribute to the loss.
         on_invalid_boxes: In training, whether boxes that are not finite or have no area `"raise"` an error or are
             left out (`"drop"`).
 
     Attributes:
         default_boxes: `(D, 4)`, xyxy in input pixels, always float32.
-        default_box_generator: What made them.
+        default_box_generator: Generator of `default_boxes`.
         categories: Names of the classes, background first.
         size: (height, width) of the input.
-        recipe: Name of the builder and what it was called with; None if no registered builder made the model.
+        recipe: Name and arguments of the builder; None if no registered builder made the model.
 
     Raises:
         ValueError: If arguments contradict each other, or the size is too small for the backbone.
@@ -142,7 +142,7 @@ class SSD(nn.Module):
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
         self._checks = DeferredChecks()
-        # Where they make no sense, that is an error now and not at the first image.
+        # Invalid thresholds raise an error here, before the first image.
         self._thresholds()
 
         shapes = feature_map_shapes(backbone, size, in_chans)
@@ -154,7 +154,7 @@ class SSD(nn.Module):
             self.register_buffer(name, constant, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
-        # Constants move with the model, but neither .half() nor .to_empty() may touch their values.
+        # Constants move with the model, but .half() and .to_empty() must not change their values.
         constants = {name: getattr(self, name) for name in ("default_boxes", "image_mean", "image_std")}
         super()._apply(fn, recurse)
         for name, value in constants.items():
@@ -162,16 +162,19 @@ class SSD(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> "SSD":
-        """Set training or evaluation mode; warn of norms that were folded away, which would not train."""
+        """Set training or evaluation mode.
+
+        Training mode warns of norms that were folded into convolutions, because they would change the model's output.
+        """
         if mode and (folded := folded_norms(self)):
             warnings.warn(
                 f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
-                "change what it gives. ssd_zoo.restore_norms(model, images) restores them.",
+                "change its output. ssd_zoo.restore_norms(model, images) restores them.",
                 stacklevel=2,
             )
         return super().train(mode)
 
-    # What it calls is compiled all the same, so that sizes of images make no difference.
+    # Its callees are still compiled. They see batches of one size, so image sizes cause no recompilation.
     @partial(_not_compiled, recursive=False)
     def forward(
         self,
@@ -180,26 +183,26 @@ class SSD(nn.Module):
         *,
         return_losses: bool = False,
     ) -> Any:
-        """Gives losses in training mode and detections otherwise.
+        """Return losses in training mode and detections in evaluation mode.
 
         Args:
-            images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`; uint8, or
-                floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each, of any lengths and sizes.
-            targets: In training, one dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
-                For a clip also `frame_index (G,)` and, where only some frames are annotated, `labeled_frames (K,)`;
-                the others take no part in the loss.
-            return_losses: In evaluation mode, whether to compute losses of `targets` too.
+            images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`. They are uint8,
+                or floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each, of any lengths and sizes.
+            targets: In training, one dict per image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
+                A clip's dict also has `frame_index (G,)`. If only some frames are annotated, it also has
+                `labeled_frames (K,)`, and the loss leaves out the other frames.
+            return_losses: In evaluation mode, whether to return the losses of `targets` too.
 
         Returns:
-            In training mode a dict of the losses `bbox_regression` and `classification`. In evaluation mode a list of
-            detections, one dict an image; with `return_losses` the pair of detections and losses. Detections of a
-            clip go frame by frame, with `frame_index (n,)`; `split_frames` takes them apart.
+            In training mode, a dict of the losses `bbox_regression` and `classification`. In evaluation mode, a list of
+            detections, one dict per image; with `return_losses`, the pair of detections and losses. Detections of a
+            clip are in the order of its frames, with `frame_index (n,)`; `split_frames` splits them by frame.
 
         Raises:
             TypeError: If an argument has the wrong type, or targets are missing in training mode.
-            ValueError: If images or targets are invalid. The message names which. On a GPU, where nothing waits for
-                values to be looked at, wrong pixels raise it after detection, and in training wrong pixels, labels or
-                boxes with one of the next calls; until then the objects are left out.
+            ValueError: If images or targets are invalid. The message names which. Values on a GPU are checked later.
+                In evaluation mode, invalid pixels raise the error after detection. In training mode, invalid pixels,
+                labels or boxes raise it in one of the next calls, and the loss leaves out invalid objects.
         """
         self._checks.run()
         if holds_clips(images):
@@ -215,14 +218,14 @@ class SSD(nn.Module):
 
     @_not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
-        """Checks, resizes and normalises images.
+        """Check, resize and normalise images.
 
         Args:
             images: As for calling the model.
 
         Returns:
-            The batch `(N, in_chans, height, width)` that `forward_raw` takes, in the precision of the backbone, and in
-            `torch.channels_last`, in which convolutions are fastest. Of clips it has all frames, one after another.
+            The batch `(N, in_chans, height, width)` for `forward_raw`, in the backbone's precision. Its memory format
+            is `torch.channels_last`, in which convolutions are fastest. Frames of clips lie one after another.
         """
         if holds_clips(images):
             images = check_clips(images, self.in_chans, self.default_boxes.device)
@@ -236,22 +239,22 @@ class SSD(nn.Module):
         return batch
 
     def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
-        """Goes from the batch to what detections are chosen from: what compilers make one piece of."""
+        """Compute scores from the batch; compiled as one graph."""
         return self._scored(self.forward_raw(batch))
 
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         scored = score_boxes(raw, self.score_function)
-        # A graph of a GPU replays in no time what would take many calls.
+        # On a GPU this takes many calls, which a compiled graph replays at almost no cost.
         if torch.compiler.is_compiling() and scored["best"].is_cuda:
             return try_few_candidates(scored, self.default_boxes, self.size, self._thresholds())
         return scored
 
     def forward_raw(self, batch: Tensor, lengths: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Runs backbone and head.
+        """Run backbone and head.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`.
-            lengths: Of clips, how many frames each has.
+            lengths: Frames of each clip; None for images.
 
         Returns:
             `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`, at least in float32.
@@ -262,18 +265,20 @@ class SSD(nn.Module):
     def step(
         self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detects in the next frames of streams; the result is that of the whole clip at once.
+        """Detect objects in the next frames of streams.
+
+        Detections are those of a whole clip at once.
 
         Args:
-            images: One frame `(in_chans, H, W)` of each stream, or some `(T, in_chans, H, W)`.
-            state: What the last step gave; None at the start. It is not changed.
+            images: One frame `(in_chans, H, W)` per stream, or several `(T, in_chans, H, W)`.
+            state: The state that the previous step returned; None at the start. It is not changed.
 
         Returns:
-            Detections, one dict a stream, with `frame_index (n,)` counted from its start; and the state. Every tensor
-            of the state has one row a stream, so streams can be chosen and joined by indexing and `torch.cat`.
+            Detections, one dict per stream, with `frame_index (n,)` counted from its start. Then the state. Each of its
+            tensors has one row per stream, so streams can be selected by indexing and joined by `torch.cat`.
 
         Raises:
-            ValueError: If the model is in training mode, or the state is of other streams.
+            ValueError: If the model is in training mode, or the state has another number of streams.
         """
         if self.training:
             raise ValueError("Streams are for detecting: call model.eval() first.")
@@ -281,7 +286,7 @@ class SSD(nn.Module):
         lengths = [len(clip) for clip in clips]
         before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
         if len(before) != len(clips):
-            raise ValueError(f"The state is of {len(before)} streams, but there are frames of {len(clips)}.")
+            raise ValueError(f"The state has {len(before)} streams, but there are frames of {len(clips)}.")
         raw, state = self.step_raw(self.prepare(clips), lengths, state)
         shown = [[first + t for t in frames] for first, frames in zip(before, self._shown(lengths), strict=True)]
         return join_frames(self._detections(self._scored(raw), _sizes(clips, shown)), shown), state
@@ -289,15 +294,15 @@ class SSD(nn.Module):
     def step_raw(
         self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Runs backbone and head on the next frames of streams.
+        """Run backbone and head on the next frames of streams.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`: the frames of all streams, one after another.
-            lengths: How many frames each stream has, at least one.
-            state: What the last step gave; None at the start.
+            lengths: Frames of each stream, at least one.
+            state: The state that the previous step returned; None at the start.
 
         Returns:
-            Raw output as of `forward_raw`, and the state.
+            The output of `forward_raw`, and the state.
         """
         step = getattr(self.backbone, "step", None)
         if step is not None:
@@ -318,7 +323,7 @@ class SSD(nn.Module):
         check_clip_targets(cast(Any, targets), lengths)
         labeled, rows = targets_of_frames(cast(Any, targets), shown)
         if not labeled:
-            raise ValueError("No frame of these clips that the model shows is labeled: there is no loss.")
+            raise ValueError("The loss needs a labeled frame, but no frame that gets feature maps is labeled.")
         objects = self.prepare_targets(labeled, [sizes[row] for row in rows])
         raw = self.forward_raw(batch, lengths)
         losses = self._losses({key: value[rows] for key, value in raw.items()}, *objects)
@@ -329,7 +334,7 @@ class SSD(nn.Module):
         return [[length - 1] if last_only else list(range(length)) for length in lengths]
 
     def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Runs backbone and head, matches default boxes to objects and computes the losses.
+        """Run backbone and head, match default boxes and compute the losses.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`.
@@ -358,16 +363,16 @@ class SSD(nn.Module):
         )
 
     def forward_fixed(self, batch: Tensor, *, candidates: int = 1000) -> dict[str, Tensor]:
-        """Gives detections as tensors of fixed shapes, without a step that compilers or exporters stumble over.
+        """Return detections in tensors of fixed shapes, for compilers and exporters.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`.
-            candidates: How many of the best (box, class) pairs of an image NMS looks at.
+            candidates: Number of best (box, class) pairs per image that enter NMS.
 
         Returns:
-            `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)` with K = `detections_per_img`,
-            or all pairs where these are fewer, padded with zeros; `count (N,)`, how many are detections; and
-            `exact (N,)`, False where more candidates or rounds of NMS might have given others.
+            `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`, padded with zeros. K is
+            `detections_per_img`, or the number of all pairs if that is less. `count (N,)` is the number of detections.
+            `exact (N,)` is False if more candidates or rounds of NMS could change them.
         """
         scored = score_boxes(self.forward_raw(batch), self.score_function)
         return postprocess_fixed(scored, self.default_boxes, self.size, self._thresholds(), candidates=candidates)
@@ -385,15 +390,15 @@ class SSD(nn.Module):
     def prepare_targets(
         self, targets: Sequence[dict[str, Tensor]] | None, image_sizes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Checks targets, brings their boxes to the input's pixels, and pads them to as many objects.
+        """Check targets, scale their boxes to the input, and pad them.
 
         Args:
             targets: As for calling the model.
             image_sizes: (height, width) of each image.
 
         Returns:
-            What `forward_losses` takes: boxes `(N, G, 4)`, labels `(N, G)` and, `(N, G)`, which of them are objects to
-            be learned.
+            Arguments of `forward_losses`: boxes `(N, G, 4)`, labels `(N, G)`, and `(N, G)`, False for padding and for
+            invalid objects.
 
         Raises:
             TypeError: If targets are missing, or have the wrong type.
@@ -403,7 +408,7 @@ class SSD(nn.Module):
         checked = check_targets(targets, len(image_sizes), self.default_boxes.device)
         boxes, labels, valid = batch_targets(checked)
         faults = target_faults(boxes, labels, num_classes) & valid
-        # Faulty objects are left out even where they are an error: on a GPU it shows only later.
+        # Invalid objects are left out even if they raise an error, because on a GPU it is raised only later.
         usable = valid & ~faults.any(0)
         if self.on_invalid_boxes == "drop":
             faults = faults[:1]

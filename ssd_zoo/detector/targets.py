@@ -1,4 +1,4 @@
-"""Targets: checked, batched, moved between sizes."""
+"""Checking, batching and scaling of targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,37 +16,46 @@ Size = tuple[int, int]
 
 
 def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
-    """Moves boxes from an image of one size to the same image at another.
+    """Scale boxes from one image size to another.
 
     Args:
         boxes: `(..., 4)`, xyxy in pixels.
-        from_size: (height, width) that they belong to.
-        to_size: (height, width) that they shall belong to.
+        from_size: (height, width) of the image that the boxes belong to.
+        to_size: (height, width) that the image is resized to.
     """
     return boxes * box_scales([from_size], [to_size], boxes.device)[0]
 
 
 def box_scales(from_sizes: Sequence[Size], to_sizes: Sequence[Size], device: torch.device) -> Tensor:
-    """Gives what boxes `(..., 4)` are multiplied by to move between sizes (height, width): `(N, 4)`, one row a pair."""
+    """Return the factors that scale boxes between image sizes.
+
+    Args:
+        from_sizes: N sizes (height, width) that the boxes belong to.
+        to_sizes: N sizes (height, width) that the images are resized to.
+        device: Device of the result.
+
+    Returns:
+        `(N, 4)`, one row per pair of sizes, by which boxes `(..., 4)`, xyxy, are multiplied.
+    """
     scales = [(to[1] / of[1], to[0] / of[0]) * 2 for of, to in zip(from_sizes, to_sizes, strict=True)]
     return torch.tensor(scales, dtype=torch.float32, device="cpu").to(device, non_blocking=True)
 
 
 def check_targets(targets: Any, num_images: int, device: torch.device) -> list[dict[str, Tensor]]:
-    """Checks types, shapes and devices of the targets of a batch.
+    """Check types, shapes and devices of a batch's targets.
 
     Args:
-        targets: One dict an image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`, integers from 1.
+        targets: One dict per image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`, integers from 1.
             Images without objects have `boxes (0, 4)` and `labels (0,)`.
-        num_images: How many images there are.
-        device: Where the model is.
+        num_images: Number of images.
+        device: Device of the model.
 
     Returns:
-        Per image a dict of `boxes (G, 4)`, floating point, and `labels (G,)`, int64.
+        One dict per image: `boxes (G, 4)`, floating point, and `labels (G,)`, int64.
 
     Raises:
         TypeError: If targets are missing, or have the wrong type.
-        ValueError: If shapes are invalid, or a tensor is elsewhere. The message names the target.
+        ValueError: If shapes are invalid, or a tensor is on another device. The message names the target.
     """
     if targets is None:
         raise TypeError("Losses need targets: call model(images, targets), or model.eval() first for detections alone.")
@@ -81,7 +90,7 @@ def _check_target(target: Any, i: int, device: torch.device) -> dict[str, Tensor
 
 
 def check_format(name: str, boxes: Any) -> None:
-    """Raises ValueError if boxes say that they are something else than xyxy."""
+    """Raise ValueError if boxes are declared in a format other than xyxy."""
     if isinstance(boxes, BoundingBoxes) and boxes.format != BoundingBoxFormat.XYXY:
         raise ValueError(
             f"{name} are in the format {boxes.format.name}; convert them with "
@@ -90,7 +99,7 @@ def check_format(name: str, boxes: Any) -> None:
 
 
 def target_faults(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Tells objects that nothing can be learned from.
+    """Find objects with invalid labels or boxes.
 
     Args:
         boxes: `(..., 4)`, xyxy in pixels.
@@ -98,7 +107,7 @@ def target_faults(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         num_classes: Number of classes, background counted.
 
     Returns:
-        `(2, ...)`: whether the label is no class, and whether the box is not finite or has no area.
+        `(2, ...)`, bool: whether the label is not an object class, and whether the box is not finite or has no area.
     """
     no_class = (labels < 1) | (labels >= num_classes)
     no_box = ~(boxes.isfinite().all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1))
@@ -106,11 +115,11 @@ def target_faults(boxes: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def check_target_faults(faults: Tensor, targets: Sequence[dict[str, Tensor]], num_classes: int) -> None:
-    """Raises an error for the first fault.
+    """Raise an error for the first fault.
 
     Args:
         faults: `(2, N, G)` from `target_faults`, False for padding.
-        targets: The targets that they were found in.
+        targets: The checked targets.
         num_classes: Number of classes, background counted.
 
     Raises:
@@ -133,13 +142,13 @@ def check_target_faults(faults: Tensor, targets: Sequence[dict[str, Tensor]], nu
 
 
 def batch_targets(targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pads checked targets to the same number of objects, at least one.
+    """Pad checked targets to the same number of objects, at least one.
 
     Returns:
         `boxes (N, G, 4)`, `labels (N, G)` and `valid (N, G)`, False for the padding.
     """
     counts = [len(target["labels"]) for target in targets]
-    # One image more makes room for at least one object.
+    # An extra image with one object, dropped below, makes G at least 1.
     one_object = {"boxes": targets[0]["boxes"].new_zeros(1, 4), "labels": targets[0]["labels"].new_zeros(1)}
     boxes, labels = (
         pad_sequence([target[key] for target in (*targets, one_object)], batch_first=True)[:-1]

@@ -1,1 +1,1 @@
-"""Convolutions and norms that know nothing of detectors."""
+"""Convolutions and norms, independent of detectors."""

@@ -1,4 +1,4 @@
-"""The few layers that heads and backbones share."""
+"""Layers that heads and backbones share."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ RELU, RELU6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
 
 
 def init_conv(conv: nn.Conv2d, init: Callable[[Tensor], object]) -> None:
-    """Initialises a convolution's kernel by `init`, its bias by zero."""
+    """Initialise a convolution's kernel by `init` and its bias by zero."""
     init(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -38,7 +38,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm that also trains on a single value per channel.
 
     The last map of an SSD is 1 × 1, so a batch of one image has no statistics there. PyTorch raises an error in that
-    case; here the running statistics serve, as in evaluation.
+    case. This layer uses the running statistics, as in evaluation.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -48,14 +48,22 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Gives kernel and bias of the convolution that does what one without bias and a norm in evaluation do."""
+    """Fold a norm into the kernel of the convolution before it.
+
+    Args:
+        weight: `(channels out, channels in / groups, height, width)` of a convolution without bias.
+        norm: The norm that follows it, as in evaluation.
+
+    Returns:
+        Kernel, of the same shape, and bias `(channels out,)` of the equivalent convolution.
+    """
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return weight * scale.view(-1, 1, 1, 1), torch.addcmul(norm.bias, mean, scale, value=-1)
 
 
 def folded_norms(model: nn.Module) -> list[str]:
-    """List the norms whose statistics were folded away.
+    """List the norms that were folded into convolutions.
 
     Returns:
         Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
@@ -71,16 +79,18 @@ def _is_folded(module: nn.Module) -> bool:
 
 
 class ConvNormAct(nn.Sequential):
-    """A convolution without bias that keeps the size over its stride, a norm, and an activation.
+    """A convolution without bias, a norm and an activation.
+
+    The convolution is padded by half its kernel, so only its stride changes the size.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; equal to `in_channels` where `depthwise`.
         kernel_size: Side of the kernel.
         stride: Stride of the convolution.
-        depthwise: Whether each channel is convolved alone.
+        depthwise: Whether the convolution is depthwise.
         norm_layer: Called with the number of channels.
-        act_layer: Called without arguments; None for no activation.
+        act_layer: Called without arguments; None leaves out the activation.
         conv_layer: The convolution's class.
     """
 
@@ -117,9 +127,10 @@ class ConvNormAct(nn.Sequential):
         return self.act(output) if hasattr(self, "act") else output
 
     def _can_fold(self, input: Tensor) -> bool:
-        """Whether the norm may go into the kernel: on a CPU that saves more, a pass over the output, than it costs.
+        """Return whether to fold the norm into the kernel in this call.
 
-        It is done anew in each call, because nothing tells when weights change. Compilers do it better.
+        On a CPU, folding costs less than the pass over the output that it saves. The folded kernel is not cached,
+        because nothing signals a change of the weights. Compilers fold better by themselves.
         """
         conv, norm = self.conv, self.norm
         return (
@@ -146,7 +157,7 @@ class MaxPool2dSame(nn.Module):
 
     Args:
         kernel_size: Side of the windows.
-        stride: Distance of neighbouring windows.
+        stride: Distance between neighbouring windows.
     """
 
     def __init__(self, kernel_size: int, *, stride: int) -> None:
@@ -161,19 +172,19 @@ class MaxPool2dSame(nn.Module):
 def pad_same(
     input: Tensor, kernel_size: Sequence[int], stride: Sequence[int], *, value: float = 0.0
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Pads as TensorFlow does for a convolution whose output has the input's size over the stride, rounded up.
+    """Pad an input as TensorFlow's "SAME" mode does.
 
-    Where the padding is odd, the extra row and column stand at the bottom and right: on even sizes a 3 × 3 kernel of
-    stride 2 is padded by 0 before and 1 after.
+    The output then has the input's size over the stride, rounded up. If the padding is odd, the extra row or column
+    is at the bottom or right. For example, a 3 × 3 kernel of stride 2 pads even sizes by 0 before and 1 after.
 
     Args:
         input: `(N, channels, H, W)`.
         kernel_size: (height, width) of the kernel.
         stride: (down, across).
-        value: What the padding holds.
+        value: Value of the padding.
 
     Returns:
-        The input, padded if that is so anywhere, and the padding that is left to the convolution.
+        The input and the padding left to the convolution. If a padding is odd, the input is padded and (0, 0) is left.
     """
     totals = [
         max((-(-size // step) - 1) * step + kernel - size, 0)
@@ -186,13 +197,13 @@ def pad_same(
 
 
 class L2Norm(nn.Module):
-    """Brings the channels at every place to length 1, then scales each by a learned factor.
+    """The L2 norm over channels, with a learned factor for each.
 
     Liu et al., "ParseNet: Looking Wider to See Better", section 3.3. https://arxiv.org/abs/1506.04579
 
     Args:
         channels: Channels of the feature map.
-        scale: What the factors start from.
+        scale: Initial value of the factors.
     """
 
     def __init__(self, channels: int, scale: float) -> None:
@@ -200,6 +211,6 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, features: Tensor) -> Tensor:
-        # float16 holds neither sums of squares nor the least length that is divided by.
+        # In float16 sums of squares overflow, and the least divisor of F.normalize, 1e-12, is zero.
         precise = features.to(torch.promote_types(features.dtype, torch.float32))
         return self.weight.view(1, -1, 1, 1) * F.normalize(precise, dim=1).to(features.dtype)

@@ -1,4 +1,4 @@
-"""3 × 3 convolutions by what is faster than torch's on a CPU, in inference and in training."""
+"""Fast 3 × 3 convolutions on a CPU, for inference and training."""
 
 from typing import Any, Protocol
 
@@ -10,19 +10,20 @@ from ssd_zoo.layers.winograd import count_tiles, winograd_conv2d, winograd_kerne
 
 __all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
 
-# Measured: from where gradients are faster than torch's, and from where those of kernels are by Winograd's algorithm.
+# Measured: the gradients here are faster than torch's from 64 channels on. For gradients of kernels, Winograd's
+# algorithm is faster than matrix products from 64 tiles on.
 _LEAST_CHANNELS, _LEAST_TILES = 64, 64
 
-# torch 2.6 does not tell.
+# torch 2.6 has no is_exporting.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 class FastConv2d(nn.Conv2d):
-    """`nn.Conv2d`, faster for kernels of 3 × 3 and many channels in float32 on a CPU.
+    """An `nn.Conv2d` with faster 3 × 3 kernels on a CPU.
 
-    There it takes Winograd's algorithm where that pays, and in training gradients of kernels are matrix products. Its
-    result and its gradients differ by about as much as float32 rounds. Compilers see a plain convolution where no
-    gradients are recorded, and exporters see one everywhere.
+    It is faster in float32 with many channels, and uses Winograd's algorithm where that pays. In training, gradients of
+    kernels are computed by matrix products. Results and gradients differ from torch's by about the rounding of float32.
+    Compilers see a plain convolution if no gradients are recorded; exporters always see one.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -32,7 +33,7 @@ class FastConv2d(nn.Conv2d):
 
 
 class Convolution(Protocol):
-    """What layers have that convolve: the settings of `nn.Conv2d`."""
+    """The settings of an `nn.Conv2d`."""
 
     stride: tuple[int, ...]
     padding: Any
@@ -42,10 +43,10 @@ class Convolution(Protocol):
 
 
 def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Does what `FastConv2d` does, for layers that have a Conv2d's settings and other kernels.
+    """Convolve a batch as `FastConv2d` does, with any kernel.
 
     Args:
-        conv: The layer. Its padding is by zeros.
+        conv: A layer with the settings of an `nn.Conv2d`, padded with zeros.
         batch: `(N, channels in, H, W)`.
         weight: `(channels out, channels in / groups, height, width)`.
         bias: `(channels out,)`, or None.
@@ -62,13 +63,15 @@ def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | No
 
 
 def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: bool = False) -> bool:
-    """Tells whether a convolution may be computed by Winograd's algorithm, here and now, and is faster then.
+    """Return whether Winograd's algorithm applies and is faster.
+
+    It does not apply while gradients are recorded or a compiler traces.
 
     Args:
         conv: The convolution.
         batch: Its input, `(N, channels in, H, W)`.
         weight: Its kernel, `(channels out, channels in, height, width)`.
-        kept: Whether the kernel is transformed already; it pays sooner then.
+        kept: Whether the kernel is transformed already, so that fewer tiles suffice.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
@@ -92,7 +95,11 @@ def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
 
 
 def _is_large(batch: Tensor, weight: Tensor, kept: bool = False) -> bool:
-    """Measured: where channels are few, moving tiles costs more than products, and where tiles are, kernels do."""
+    """Return whether Winograd's algorithm is faster at this size.
+
+    The limits are measured. With few channels, moving tiles takes longer than the products that are saved. With few
+    tiles, transforming the kernel does.
+    """
     out, channels = weight.shape[:2]
     products_per_number = out * channels / (out + channels)
     return products_per_number >= 40 and count_tiles(batch) * products_per_number >= (2048 if kept else 4096)
@@ -102,9 +109,10 @@ def _is_large(batch: Tensor, weight: Tensor, kept: bool = False) -> bool:
 def conv2d(
     batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, dilation: int, transformed: Tensor | None = None
 ) -> Tensor:
-    """A convolution of 3 × 3, by Winograd's algorithm where that is faster, with gradients, as one step for compilers.
+    """Convolve with a 3 × 3 kernel, as one operator for compilers.
 
-    torch's own gradients of kernels take up to twice as long, and more in `torch.channels_last`.
+    From `(N, channels in, H, W)` to `(N, channels out, H', W')`, by Winograd's algorithm where that is faster. torch's
+    own gradients of kernels take up to twice as long, and more in `torch.channels_last`.
     """
     if transformed is not None or (dilation == 1 and _is_large(batch, weight)):
         return winograd_conv2d(batch, weight, bias, padding, transformed)
@@ -116,7 +124,7 @@ def conv2d(
 def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:
     if dilation == 1 and count_tiles(batch) >= _LEAST_TILES:
         return winograd_kernel_gradient(batch, gradient, padding)
-    # One matrix product for each place in the kernel.
+    # One matrix product per position in the kernel.
     images, gradients = batch.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
     kernel = batch.new_zeros(gradient.shape[1], 3, 3, batch.shape[1])
     for y in range(3):
@@ -129,7 +137,10 @@ def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int, dilation: in
 
 
 def _overlap(inputs: int, outputs: int, offset: int) -> tuple[slice, slice]:
-    """Says which inputs, so far after their outputs, there are, and of which outputs."""
+    """Return the ranges of inputs and outputs at one kernel position.
+
+    Output `i` reads input `i + offset`. Inputs in the padding are left out.
+    """
     start = max(0, -offset)
     end = max(start, min(outputs, inputs - offset))
     return slice(start + offset, end + offset), slice(start, end)
@@ -155,7 +166,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noq
 def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     batch, weight = ctx.saved_tensors
     of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
-    # The gradient of the input is a convolution too, with the kernel turned round.
+    # The gradient of the input is a convolution with the flipped kernel.
     turned = weight.flip(2, 3).transpose(0, 1)
     return (
         conv2d(gradient, turned, None, 2 * ctx.dilation - ctx.padding, ctx.dilation) if of_batch else None,

@@ -1,15 +1,17 @@
-"""3 × 3 convolutions by Winograd's algorithm: a quarter of the products, by matrix products that CPUs do best.
+"""3 × 3 convolutions by Winograd's algorithm: a quarter of the products.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks". https://arxiv.org/abs/1509.09308
 
-Each tile of 4 × 4 outputs comes from 6 × 6 inputs, in F(4 × 4, 3 × 3) of the paper's section 4.3. Reading a tile of
-outputs as coefficients of a polynomial in two variables, the products of coefficients become products of its values at
-6 × 6 points, and there channels are summed by one matrix product a point. The points are 0, ±1/√2, ±√2 and infinity in
-either direction: with them the result is up to twice as far from the exact one as that of the plain convolution, with
-the paper's up to four times.
+The algorithm is F(4 × 4, 3 × 3) of the paper's section 4.3: each tile of 4 × 4 outputs comes from 6 × 6 inputs. Tiles
+and kernels are transformed to values of polynomials in two variables at 6 × 6 points. There channels are summed by one
+matrix product per point, which CPUs compute fast.
 
-Tiles are taken to values, and back, in one direction after the other. Tiles of a row overlap by two pixels, and after
-the last pixels of a row the first of the next are read: these are zeros, two columns on the left of each image.
+The points are 0, ±1/√2, ±√2 and infinity in both directions. With them the error is up to twice that of the plain
+convolution; with the paper's points it is up to four times.
+
+Tiles are transformed vertically, then horizontally. Neighbouring tiles of a row overlap by two pixels. The last tile
+of a row also reads the first two pixels of the next row. These are zeros, because each image gets two zero columns on
+its left.
 """
 
 import math
@@ -25,33 +27,40 @@ __all__ = ["count_tiles", "transform_kernel", "winograd_conv2d", "winograd_kerne
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 _TILE, _VALUES = 4, 6
 _LEFT = 2
-# Tiles times channels that go through together: they stay in the cache.
+# Tiles times channels that are transformed together, so that they stay in the cache.
 _NUMBERS_AT_ONCE = 2**18
-# Values that a kernel is taken to at once: many at once are faster, and take more memory.
+# Values of a kernel that are computed at once. More are faster and take more memory.
 _KERNEL_VALUES_AT_ONCE = 2**22
 
 
 def count_tiles(batch: Tensor) -> int:
-    """Gives how many tiles of 4 × 4 lie whole within the images of a batch `(N, C, H, W)`."""
+    """Count the whole 4 × 4 tiles in a batch `(N, C, H, W)`."""
     return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
 
 
 def transform_kernel(weight: Tensor) -> Tensor:
-    """Gives the values `(channels out, 36, channels in)` of a kernel `(channels out, channels in, 3, 3)`."""
+    """Transform a kernel to its values at the points.
+
+    Args:
+        weight: `(channels out, channels in, 3, 3)`.
+
+    Returns:
+        `(channels out, 36, channels in)`.
+    """
     return torch.matmul(_of_kernel(), weight.permute(0, 2, 3, 1).flatten(1, 2))
 
 
 def winograd_conv2d(
     batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor | None = None
 ) -> Tensor:
-    """Does what `torch.nn.functional.conv2d` does, without gradients.
+    """Convolve a batch with a 3 × 3 kernel, without gradients.
 
     Args:
         batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
         weight: `(channels out, channels in, 3, 3)`, best in `torch.channels_last`.
         bias: `(channels out,)`, or None.
         padding: Zeros around the input, at most 2.
-        transformed: From `transform_kernel`; by default it is computed, each time anew.
+        transformed: The kernel from `transform_kernel`. By default each call computes it.
 
     Returns:
         `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`, in `torch.channels_last`.
@@ -80,15 +89,17 @@ def winograd_conv2d(
 
 
 def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> Tensor:
-    """Gives the gradient of a kernel, `(channels out, channels in, 3, 3)`, from that of what it made of a batch.
+    """Return the gradient of a 3 × 3 kernel.
 
-    Going back through the algorithm, inputs and gradients are both taken to their values, and tiles are summed by one
-    matrix product a point.
+    Inputs and gradients are both transformed to values, where tiles are summed by one matrix product per point.
 
     Args:
         batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
-        gradient: `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`, likewise.
-        padding: Zeros that were around the input, at most 2.
+        gradient: Gradient of the output, `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`, likewise.
+        padding: Zeros around the input, at most 2.
+
+    Returns:
+        `(channels out, channels in, 3, 3)`.
     """
     (n, out, height, _), channels = gradient.shape, batch.shape[1]
     to_values, to_outputs = _matrices()
@@ -114,7 +125,7 @@ def _tiles_across(batch: Tensor) -> int:
 
 
 def _parts(rows: int, numbers_per_row: int) -> Iterator[range]:
-    """Cuts the rows of tiles of all images into parts of about one size that go through together."""
+    """Split the rows of tiles of all images into similar parts."""
     parts = math.ceil(rows / max(1, _NUMBERS_AT_ONCE // numbers_per_row))
     step = math.ceil(rows / parts)
     for first in range(0, rows, step):
@@ -124,20 +135,20 @@ def _parts(rows: int, numbers_per_row: int) -> Iterator[range]:
 def _mix_lines(
     matrix: Tensor, images: Tensor, rows: range, down: int, top: int, left: int, across: int, name: str
 ) -> Tensor:
-    """Takes the lines of tiles to values at the points.
+    """Transform the lines of tiles to values.
 
     Args:
         matrix: `(6, lines of a tile)`.
         images: `(N, H, W, channels)`, contiguous.
         rows: Rows of tiles, counted through all images.
-        down: How many of them an image has.
-        top: Zeros above each image.
-        left: Zeros on its left.
+        down: Rows of tiles of an image.
+        top: Rows of zeros above each image.
+        left: Columns of zeros on its left.
         across: Tiles in a row.
-        name: Of the room that the result takes.
+        name: Name of the buffer for the result; see `_Room`.
 
     Returns:
-        `(6, tiles, pixels of a tile, channels)`, a view: neighbouring tiles share what overlaps.
+        `(6, tiles, pixels of a tile, channels)`, a view in which neighbouring tiles share memory where they overlap.
     """
     _, height, width, channels = images.shape
     side, line = matrix.shape[1], _TILE * across * channels
@@ -148,7 +159,7 @@ def _mix_lines(
     lines[:, :, (left + width) * channels :].zero_()
     for i, row in enumerate(rows):
         image, first = row // down, row % down * _TILE - top
-        # What lies outside of the image adds nothing.
+        # Lines outside the image are zeros, so they are left out.
         start, end = max(first, 0), min(first + side, height)
         torch.mm(
             matrix[:, start - first : end - first],
@@ -161,13 +172,22 @@ def _mix_lines(
 
 
 def _mix_pixels(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
-    """Takes pixels `(tiles, pixels of a tile, channels)` to values `(tiles, 6, channels)`, by `(6, pixels)`."""
+    """Transform the pixels of a line of tiles to values.
+
+    Args:
+        matrix: `(6, pixels of a tile)`.
+        tiles: `(tiles, pixels of a tile, channels)`.
+        name: Name of the buffer for the result; see `_Room`.
+
+    Returns:
+        `(tiles, 6, channels)`.
+    """
     count, _, channels = tiles.shape
     return torch.bmm(matrix.expand(count, -1, -1), tiles, out=_room(name, count, len(matrix), channels))
 
 
 def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]:
-    """Gives the values of a kernel row by row, `(6, channels in, channels out)`."""
+    """Yield a kernel's values by row, `(6, channels in, channels out)` each."""
     if transformed is not None:
         yield from transformed.unflatten(1, (_VALUES, _VALUES)).permute(1, 2, 3, 0)
         return
@@ -180,7 +200,15 @@ def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]
 
 
 def _write(lines: Tensor, bias: Tensor | None, result: Tensor, rows: range, down: int) -> None:
-    """Writes lines `(rows of tiles, 4, W or more, channels)` to where they belong in `(N, channels, H, W)`."""
+    """Add the bias to lines of outputs and write the result.
+
+    Args:
+        lines: `(rows of tiles, 4, W or more, channels)`.
+        bias: `(channels,)`, or None.
+        result: `(N, channels, H, W)`.
+        rows: Rows of tiles that the lines belong to, counted through all images.
+        down: Rows of tiles of an image.
+    """
     width = result.shape[3]
     pixels = result.permute(0, 2, 3, 1)
     start = rows.start
@@ -197,7 +225,10 @@ def _write(lines: Tensor, bias: Tensor | None, result: Tensor, rows: range, down
 
 
 class _Room(threading.local):
-    """Memory that a thread uses again and again: to get fresh memory takes as long as to compute what goes there."""
+    """Buffers that a thread reuses.
+
+    Allocating fresh memory takes as long as computing its contents.
+    """
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
@@ -205,7 +236,7 @@ class _Room(threading.local):
     def __call__(self, name: str, *shape: int) -> Tensor:
         count = math.prod(shape)
         if name not in self._tensors or self._tensors[name].numel() < count:
-            # What inference mode makes can't be written to outside of it.
+            # Tensors made in inference mode can't be written to outside of it.
             with torch.inference_mode(False):
                 self._tensors[name] = torch.empty(count, device="cpu")
         return self._tensors[name][:count].view(shape)
@@ -215,7 +246,7 @@ _room = _Room()
 
 
 def _powers(count: int) -> Tensor:
-    """Gives what takes so many coefficients of a polynomial to its values at the points, `(6, count)`."""
+    """Return the matrix `(6, count)` from polynomial coefficients to values."""
     points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
     at_infinity = torch.zeros(1, count, dtype=torch.float64, device="cpu")
     at_infinity[0, -1] = 1
@@ -224,14 +255,17 @@ def _powers(count: int) -> Tensor:
 
 @cache
 def _matrices() -> tuple[Tensor, Tensor]:
-    """Gives what takes, in one direction, a tile to values `(6, 6)`, and their products to outputs `(4, 6)`.
+    """Return the one-dimensional transforms of inputs and outputs.
 
-    Multiplying polynomials interpolates products of values; filtering, its transpose, is what a convolution layer does.
+    A convolution layer filters, which is the transpose of multiplying polynomials. So both matrices are transposed.
+
+    Returns:
+        `(6, 6)`, from a tile to values, and `(4, 6)`, from products of values to outputs.
     """
     return torch.linalg.inv(_powers(6)).T.float().contiguous(), _powers(_TILE).T.float().contiguous()
 
 
 @cache
 def _of_kernel() -> Tensor:
-    """Gives what takes a kernel, in both directions, to values `(36, 9)`."""
+    """Return the two-dimensional transform of a kernel to values, `(36, 9)`."""
     return torch.kron(_powers(3), _powers(3)).float()

@@ -1,1 +1,1 @@
-"""From raw output to detections: scores, thresholds, NMS."""
+"""Post-processing: scores, thresholds and NMS."""

@@ -1,4 +1,4 @@
-"""The best candidates of a batch, in tensors."""
+"""Selection of a batch's candidates, in tensors."""
 
 import torch
 from torch import Tensor
@@ -10,19 +10,18 @@ __all__ = ["best_candidates", "is_eligible"]
 
 
 def best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Finds the best (box, class) pairs of each image.
+    """Return the best (box, class) pairs of each image.
 
-    They lie within the `take` boxes whose best class scores highest, so all others are left out before anything is
-    sorted.
+    They lie within the `take` boxes whose best class scores highest. All other boxes are left out before sorting.
 
     Args:
         scored: From `score_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
-        take: How many.
+        take: Number of pairs per image.
 
     Returns:
-        Scores `(N, take)` in falling order, labels `(N, take)` and boxes `(N, take, 4)`, xyxy in input pixels. A score
-        that is NaN counts as -1.
+        Scores `(N, take)` in descending order, labels `(N, take)` and boxes `(N, take, 4)`, xyxy in input pixels. NaN
+        scores become -1.
     """
     scores, offsets = scored["class_scores"], scored["bbox_regression"]
     num_foreground = scores.shape[-1]
@@ -35,15 +34,17 @@ def best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int)
 
 
 def is_eligible(scores: Tensor, labels: Tensor, thresholds: Thresholds) -> Tensor:
-    """Tells which candidates are above the threshold and among the `topk_candidates` best of their class.
+    """Return which candidates may become detections.
+
+    They score above the threshold and are among the `topk_candidates` best of their class.
 
     Args:
-        scores: `(N, K)`, in falling order.
+        scores: `(N, K)`, in descending order.
         labels: `(N, K)`.
-        thresholds: Which of them are detections.
+        thresholds: Thresholds of post-processing.
 
     Returns:
-        `(N, K)`.
+        `(N, K)`, bool.
     """
     eligible, of_class = scores > thresholds.score_thresh, thresholds.topk_candidates
     if of_class is None or of_class >= labels.shape[1]:

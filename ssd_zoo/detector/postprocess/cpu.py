@@ -1,4 +1,7 @@
-"""Post-processing on a CPU, image by image and in numpy: with so few candidates it is the calls that take the time."""
+"""Post-processing on a CPU, image by image.
+
+It uses numpy, because candidates are few and the overhead of calls takes most of the time.
+"""
 
 import numpy as np
 import torch
@@ -12,24 +15,24 @@ __all__ = ["decode_arrays", "postprocess_on_cpu", "suppress_arrays"]
 
 Array = np.ndarray
 
-# The share of all pairs of candidates up to which it is faster to compare those of one class alone.
+# If at most this share of all pairs is within a class, it is faster to compare only those.
 _FEW_PAIRS = 0.1
 
 
 def postprocess_on_cpu(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> list[dict[str, Tensor]]:
-    """Finds the detections of a batch, for `postprocess_detections`.
+    """Return the detections of a batch on the CPU.
 
     Args:
         scored: From `score_boxes`, without gradients.
         default_boxes: `(D, 4)`, xyxy in input pixels.
         size: (height, width) of the input.
-        thresholds: Which are detections.
+        thresholds: Thresholds of post-processing.
 
     Returns:
-        One dict an image: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`, in falling order of
-        score.
+        One dict per image: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`, in descending order
+        of score.
     """
     arrays = (scored[key].numpy() for key in ("best", "class_scores", "bbox_regression"))
     limits = np.array([[size[1]], [size[0]]] * 2, dtype=np.float32)
@@ -43,7 +46,10 @@ def postprocess_on_cpu(
 def _detect(
     best: Array, scores: Array, offsets: Array, default_boxes: Array, limits: Array, thresholds: Thresholds
 ) -> dict[str, Array]:
-    """Finds the detections of one image; looks at more candidates until it has enough."""
+    """Return the detections of one image.
+
+    The number of candidates grows until there are enough detections.
+    """
     most, of_class = thresholds.detections_per_img, thresholds.topk_candidates
     take = 4 * most // 3
     while True:
@@ -69,9 +75,19 @@ def _detect(
 
 
 def _best_candidates(best: Array, scores: Array, take: int, score_thresh: float) -> tuple[Array, Array, bool]:
-    """Gives the boxes and the columns of the `take` best scores `(D, F)` above the threshold, and if these are all.
+    """Return the best candidates above the threshold, and whether they are all.
 
-    They lie within the `take` boxes whose best class scores highest, and none is less than the least of those.
+    They lie within the `take` boxes whose best class scores highest. None scores less than the lowest of these best
+    classes.
+
+    Args:
+        best: `(D,)`, the greatest score of each box.
+        scores: `(D, F)`, F foreground classes.
+        take: Most candidates.
+        score_thresh: Scores of candidates must be greater.
+
+    Returns:
+        Rows and columns of the candidates in `scores`, best first, and whether no others are above the threshold.
     """
     rows = np.flatnonzero(best > score_thresh)
     cut = len(rows) > take
@@ -85,14 +101,22 @@ def _best_candidates(best: Array, scores: Array, take: int, score_thresh: float)
 
 
 def _rank_in_class(classes: Array) -> tuple[Array, Array]:
-    """Gives the order of candidates by class, and in that order how many better ones of its class each has."""
+    """Return candidates sorted by class, and their ranks in their class.
+
+    Args:
+        classes: `(n,)`, in descending order of score.
+
+    Returns:
+        Indices of the candidates, sorted by class, then by score; and in this order, how many candidates of its class
+        are better.
+    """
     by_class = classes.argsort(kind="stable")
     counts = np.bincount(classes)
     return by_class, np.arange(len(classes)) - (counts.cumsum() - counts)[classes[by_class]]
 
 
 def decode_arrays(offsets: Array, default_boxes: Array) -> Array:
-    """Does what `decode_boxes` does, for `(4, n)` each."""
+    """Decode offsets to boxes as `decode_boxes` does, `(4, n)` each."""
     low, high = default_boxes[:2], default_boxes[2:]
     sizes = high - low
     centres = offsets[:2] / CENTRE_WEIGHT * sizes + (low + 0.5 * sizes)
@@ -101,31 +125,31 @@ def decode_arrays(offsets: Array, default_boxes: Array) -> Array:
 
 
 def suppress_arrays(boxes: Array, classes: Array, nms_thresh: float) -> Array:
-    """Does greedy non-maximum suppression within classes.
+    """Apply greedy non-maximum suppression within classes.
 
-    torchvision's kernel compares each box that it keeps with all that follow. Where classes are many, most of that is
-    in vain, and only pairs of one class are compared.
+    torchvision's kernel compares each kept box with all that follow, including those of other classes. With many
+    classes it is faster to compare only pairs of one class.
 
     Args:
-        boxes: `(4, n)`, xyxy, in falling order of score.
+        boxes: `(4, n)`, xyxy, in descending order of score.
         classes: `(n,)`.
-        nms_thresh: Largest IoU of two boxes of a class that both stay.
+        nms_thresh: Largest IoU of two kept boxes of a class.
 
     Returns:
-        Indices of the boxes that are kept, ascending.
+        Indices of the kept boxes, ascending.
     """
     by_class, better = _rank_in_class(classes)
     pairs = better.sum()
     if pairs > _FEW_PAIRS * len(classes) ** 2:
         return suppress_by_kernel(torch.from_numpy(boxes.T), torch.from_numpy(classes), nms_thresh).numpy()
-    # Each candidate with each better one of its class.
+    # All pairs of a candidate and a better one of its class.
     position = np.arange(len(classes))
     second = position.repeat(better)
     first = np.arange(pairs) + (position - better.cumsum())[second]
     first, second = by_class[first], by_class[second]
     overlap = _overlap(boxes, first, second, nms_thresh)
     dropped: set[int] = set()
-    # Whatever may drop the first of a pair has been seen by then.
+    # All pairs that can drop candidate i come before those in which it is the first.
     for i, j in zip(first[overlap].tolist(), second[overlap].tolist(), strict=True):
         if i not in dropped:
             dropped.add(j)
@@ -135,7 +159,7 @@ def suppress_arrays(boxes: Array, classes: Array, nms_thresh: float) -> Array:
 
 
 def _overlap(boxes: Array, first: Array, second: Array, nms_thresh: float) -> Array:
-    """Tells which pairs of boxes have a larger IoU than the threshold."""
+    """Return which pairs of boxes have a larger IoU than the threshold."""
     x1, y1, x2, y2 = boxes
     intersection = np.minimum(x2[first], x2[second])
     intersection -= np.maximum(x1[first], x1[second])

@@ -1,13 +1,13 @@
-"""From raw output to detections: scores, the best candidates, non-maximum suppression.
+"""Post-processing, from raw output to detections.
 
 The result is torchvision's: the `topk_candidates` best boxes of each class, NMS within each class, then the best
-`detections_per_img` of all classes. The way there is another. Greedy NMS goes through candidates in falling order of
-score and looks at nothing behind, so the best detections follow from the best candidates of all classes together, and
-only as many of them are decoded and compared as it takes to find `detections_per_img` that remain.
+`detections_per_img` of all classes. The order of computation differs. Greedy NMS visits candidates in descending order
+of score, and each decision depends only on better candidates. So the best detections follow from the best candidates of
+all classes together. Only as many candidates are decoded and compared as `detections_per_img` detections need.
 
-That is done on the CPU, image by image, for all devices but CUDA's, unless detections shall have gradients. On CUDA's a
-batch is tried at once, in fixed shapes, and images for which the candidates did not suffice are tried again with more.
-Where compilers look, the first try is part of their graph.
+On CUDA, and if detections need gradients, a whole batch is tried at once, in fixed shapes. Images that need more
+candidates are tried again. In a compiled model, the first try is part of the graph. In all other cases images are
+processed one by one on the CPU.
 """
 
 import torch
@@ -28,20 +28,20 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 __all__ = ["postprocess_detections", "score_boxes"]
 
-# Candidates of a batch up to which torchvision's kernel, which takes one after another, is faster than rounds.
+# Up to this many candidates of a batch, torchvision's sequential kernel is faster than NMS in rounds.
 _FEW_CANDIDATES = 2**13
 
 
 def score_boxes(raw: dict[str, Tensor], score_function: str) -> dict[str, Tensor]:
-    """Turns logits into scores.
+    """Convert logits to scores.
 
     Args:
         raw: The head's `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`.
         score_function: `"softmax"` over all classes, or `"sigmoid"` of each.
 
     Returns:
-        `class_scores (N, D, C - 1)`, the background left out; `best (N, D)`, the greatest of each default box; and
-        `bbox_regression` as it was.
+        `class_scores (N, D, C - 1)`, without background, `best (N, D)`, the greatest score of each default box, and
+        the unchanged `bbox_regression`.
     """
     logits = raw["cls_logits"]
     scores = (logits.sigmoid() if score_function == "sigmoid" else logits.softmax(-1))[..., 1:]
@@ -51,18 +51,18 @@ def score_boxes(raw: dict[str, Tensor], score_function: str) -> dict[str, Tensor
 def postprocess_detections(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds, scales: Tensor
 ) -> list[dict[str, Tensor]]:
-    """Turns scores and offsets of a batch into detections.
+    """Return the detections of a batch.
 
     Args:
         scored: From `score_boxes` or `try_few_candidates`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
         size: (height, width) of the input.
-        thresholds: Which of them are detections.
-        scales: `(N, 4)`, what boxes are multiplied by at the end.
+        thresholds: Thresholds of post-processing.
+        scales: `(N, 4)`, factors from input pixels to the images' pixels.
 
     Returns:
-        One dict an image, in falling order of score: `boxes (n, 4)`, xyxy, `scores (n,)` and `labels (n,)`, int64. They
-        have gradients if what is scored has.
+        One dict per image, in descending order of score: `boxes (n, 4)`, xyxy, `scores (n,)` and `labels (n,)`, int64.
+        Boxes and scores have gradients if `scored` has.
     """
     if default_boxes.is_cuda or any(value.requires_grad for value in scored.values()):
         return _postprocess_tensors(scored, default_boxes, size, thresholds, scales)
@@ -81,10 +81,10 @@ def _postprocess_tensors(
     detections: list[dict[str, Tensor]] = [{}] * images
     take = min(few_candidates(thresholds), available)
     if "exact" in scored:
-        # A graph writes its next results over these.
+        # The next replay of a graph overwrites these.
         tried = {key: scored[key].clone() for key in ("boxes", "scores", "labels", "count", "exact")}
         detections, take = _decided(tried, scales), 4 * take
-    # Four times as many as there are: all have been looked at, in too few rounds.
+    # Beyond this, the last try had all candidates and needed more rounds.
     while take <= MOST_CANDIDATES and take < 4 * available:
         pending = [i for i in range(images) if not detections[i]]
         at_once = max(1, MOST_PAIRS // take**2)
@@ -110,7 +110,12 @@ def _rows(scored: dict[str, Tensor], images: list[int]) -> dict[str, Tensor]:
 
 
 def _decided(found: dict[str, Tensor], scales: Tensor) -> list[dict[str, Tensor]]:
-    """Gives the detections of each image from `postprocess_fixed`; none where more candidates might give more."""
+    """Return each image's detections, empty if more candidates could change them.
+
+    Args:
+        found: From `postprocess_fixed`.
+        scales: `(N, 4)`, factors from input pixels to the images' pixels.
+    """
     counts, exact = torch.stack([found["count"], found["exact"]]).tolist()
     detections = {**found, "boxes": found["boxes"] * scales.unsqueeze(1)}
     return [
@@ -122,7 +127,7 @@ def _decided(found: dict[str, Tensor], scales: Tensor) -> list[dict[str, Tensor]
 def _postprocess_by_kernel(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> dict[str, Tensor]:
-    """Looks at all candidates of one image above the threshold."""
+    """Return an image's detections from all candidates above the threshold."""
     take = int((scored["class_scores"] > thresholds.score_thresh).sum())
     scores, labels, boxes = best_candidates(scored, default_boxes, take)
     clipped = clip_boxes_to_image(boxes, size)

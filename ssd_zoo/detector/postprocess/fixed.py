@@ -12,25 +12,27 @@ __all__ = ["FEW_ROUNDS", "MOST_CANDIDATES", "MOST_PAIRS", "few_candidates", "pos
 
 # Rounds of NMS over a few candidates.
 FEW_ROUNDS = 16
-# Pairs of candidates, of a batch, that are compared at once; they take some thirty bytes each.
+# Most pairs of candidates of a batch that are compared at once; each takes about thirty bytes.
 MOST_PAIRS = 2**26
-# With more candidates of an image than these, it is faster not to compare all pairs.
+# With more candidates per image, torchvision's kernel is faster than a matrix of all pairs.
 MOST_CANDIDATES = 4096
 
 
 def try_few_candidates(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> dict[str, Tensor]:
-    """Goes on from scores as far as a graph can, without a look at values, which suffices for most images.
+    """Add detections from few candidates, which suffice for most images.
+
+    No step depends on values, so the function can be part of a compiled graph.
 
     Args:
         scored: From `score_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
         size: (height, width) of the input.
-        thresholds: Which of them are detections.
+        thresholds: Thresholds of post-processing.
 
     Returns:
-        What was scored, and `postprocess_fixed` of a few candidates unless these were many pairs.
+        `scored`, and the results of `postprocess_fixed` unless candidates exceed `MOST_CANDIDATES` or `MOST_PAIRS`.
     """
     take = few_candidates(thresholds)
     if take > MOST_CANDIDATES or len(scored["best"]) * take**2 > MOST_PAIRS:
@@ -39,7 +41,7 @@ def try_few_candidates(
 
 
 def few_candidates(thresholds: Thresholds) -> int:
-    """Says how many candidates mostly suffice."""
+    """Return the number of candidates that suffices for most images."""
     return 2 * thresholds.detections_per_img
 
 
@@ -52,21 +54,22 @@ def postprocess_fixed(
     candidates: int = 1000,
     rounds: int | None = 24,
 ) -> dict[str, Tensor]:
-    """Does what `postprocess_detections` does in tensors of fixed shapes, which compilers and exporters need.
+    """Return detections in tensors of fixed shapes, for compilers and exporters.
 
-    In rounds, NMS is written in matrix products, so no runtime has to know it.
+    NMS in rounds consists of matrix products, so a runtime needs no operator for NMS.
 
     Args:
         scored: From `score_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
         size: (height, width) of the input.
-        thresholds: Which are detections; of an image K, `detections_per_img` or all pairs where these are fewer.
-        candidates: How many of the best (box, class) pairs of an image NMS looks at.
-        rounds: Of NMS, see `suppress_in_rounds`; it mostly takes up to ten. None for torchvision's kernel.
+        thresholds: Thresholds of post-processing.
+        candidates: Number of best (box, class) pairs per image that enter NMS.
+        rounds: Rounds of NMS, see `suppress_in_rounds`; up to ten usually suffice. None for torchvision's kernel.
 
     Returns:
-        `boxes (N, K, 4)`, `scores (N, K)`, `labels (N, K)`, padded with zeros; `count (N,)`, how many are detections;
-        and `exact (N,)`, False where more candidates or rounds might have given others.
+        `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`, padded with zeros. K is
+        `detections_per_img`, or the number of all pairs if that is less. `count (N,)` is the number of detections.
+        `exact (N,)` is False if more candidates or rounds could change them.
     """
     available, most = scored["class_scores"][0].numel(), thresholds.detections_per_img
     take = min(max(candidates, most), available)
@@ -81,7 +84,7 @@ def postprocess_fixed(
         overlaps = overlaps_of_class(compared, labels, thresholds.nms_thresh)
         kept, exact = suppress_in_rounds(overlaps, eligible, rounds)
     if take < available:
-        # Enough, or none left that may be one.
+        # There are enough detections, or no other candidate can become one.
         decided = (kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh)
         of_classes = (thresholds.topk_candidates or available) * scored["class_scores"].shape[-1]
         if of_classes <= take:
@@ -91,7 +94,7 @@ def postprocess_fixed(
     kept = kept & (kept.cumsum(1) <= most)
     if not thresholds.clip_before_nms:
         kept = kept & (clipped[..., 2:] > clipped[..., :2]).all(-1)
-    # The kept ones first, each in its place: their scores fall, and all others have less than any score.
+    # Kept candidates come first, in descending order of score; all others count as -1, below any score.
     index = torch.where(kept, scores, -1.0).topk(min(most, take), dim=1).indices
     valid = kept.gather(1, index)
     padding = ~valid
@@ -105,9 +108,13 @@ def postprocess_fixed(
 
 
 def _suppress_batch(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
-    """Does greedy NMS of a batch by the kernel; gives `(N, K)`, True for what is kept."""
+    """Apply greedy NMS to a batch by torchvision's kernel.
+
+    Returns:
+        `(N, K)`, True for kept candidates.
+    """
     images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
-    # A box without area suppresses nothing.
+    # Ineligible boxes lose their area, so that they suppress nothing.
     boxes = boxes.masked_fill(~eligible.unsqueeze(-1), 0)
     index = suppress_by_kernel(boxes.flatten(0, 1), (labels * len(boxes) + images).flatten(), nms_thresh)
     return torch.zeros_like(eligible).flatten().index_fill(0, index, True).view_as(eligible) & eligible

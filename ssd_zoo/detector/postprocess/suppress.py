@@ -6,29 +6,29 @@ from torchvision.ops import nms
 
 __all__ = ["overlaps_of_class", "suppress_by_kernel", "suppress_in_rounds"]
 
-# Pixels beyond which no box is told from another.
+# Coordinates are clamped to this number of pixels.
 _FAR = 1e6
-# Boxes that the kernel compares at once; its notes take an eighth of a byte a pair.
+# Most boxes that the kernel compares at once; it needs one bit of memory per pair.
 _MOST_BOXES = 2**15
 
 
 def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
-    """Does greedy NMS within groups by torchvision's kernel.
+    """Apply greedy NMS within groups by torchvision's kernel.
 
     Args:
-        boxes: `(n, 4)`, xyxy, in falling order of score within each group.
+        boxes: `(n, 4)`, xyxy, in descending order of score within each group.
         groups: `(n,)`, such as classes.
-        nms_thresh: Largest IoU of two boxes of a group that both stay.
+        nms_thresh: Largest IoU of two kept boxes of a group.
 
     Returns:
-        Indices of the boxes that are kept, ascending.
+        Indices of the kept boxes, ascending.
     """
     if len(boxes) == 0:
         return groups
-    # Not every device has float64.
+    # Not every device has float64, which is used below.
     given = boxes.device
     where = given if boxes.is_cuda else torch.device("cpu")
-    # What is not finite shall concern no other box.
+    # A box that is not finite must not affect other boxes.
     boxes = boxes.detach().to(where).nan_to_num(0).clamp(-_FAR, _FAR).double()
     groups = groups.to(where)
     order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=where)
@@ -36,22 +36,22 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
         indices = [(groups == group).nonzero().squeeze(1) for group in groups.unique().tolist()]
         kept = [index[nms(boxes[index], order[index], nms_thresh)] for index in indices]
         return torch.cat(kept).sort().values.to(given)
-    # Groups are kept apart by moving them apart, in float64, so that moving rounds nothing.
+    # One call serves all groups, shifted apart so that they do not overlap. float64 keeps the shift from rounding.
     apart = boxes.max() - boxes.min() + 1
     return nms(boxes + (groups * apart).unsqueeze(1), order, nms_thresh).to(given)
 
 
 def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
-    """Tells which candidates would suppress which.
+    """Return which candidates suppress which.
 
     Args:
-        boxes: `(N, K, 4)`, xyxy, in falling order of score.
+        boxes: `(N, K, 4)`, xyxy, in descending order of score.
         labels: `(N, K)`.
-        nms_thresh: Largest IoU of two boxes of a class that both stay.
+        nms_thresh: Largest IoU of two kept boxes of a class.
 
     Returns:
-        `(N, K, K)`, True where the candidate of the column comes before that of the row, has its class, and overlaps
-        it by more than the threshold.
+        `(N, K, K)`, True where the column's candidate precedes the row's, has the same class, and overlaps it by more
+        than the threshold.
     """
     x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(-1)
     a1, b1, a2, b2 = boxes.unsqueeze(1).unbind(-1)
@@ -64,21 +64,21 @@ def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tenso
 
 
 def suppress_in_rounds(overlaps: Tensor, eligible: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """Does greedy NMS for all candidates at once, round after round.
+    """Apply greedy NMS to all candidates at once, in rounds.
 
-    In each round a candidate stays if nothing that stayed in the round before overlaps it. The first candidate is
-    right from the start and each round makes right at least one more, mostly nearly all; what a round leaves as it was
-    is the greedy result.
+    In each round a candidate stays unless one that stayed in the previous round suppresses it. The first candidate is
+    correct from the start, and each round corrects at least one more, usually nearly all. If a round changes nothing,
+    the result is that of greedy NMS.
 
     Args:
         overlaps: `(N, K, K)` from `overlaps_of_class`.
         eligible: `(N, K)`, False for candidates that do not take part.
-        rounds: How many rounds.
+        rounds: Number of rounds.
 
     Returns:
-        `(N, K)`, True for what is kept, and `(N,)`, whether the last round left it as it was.
+        `(N, K)`, True for kept candidates, and `(N,)`, whether the last round changed nothing.
     """
-    # Products of matrices are what every runtime does fast. No sum of zeros and ones is rounded to zero.
+    # Every runtime has fast matrix products. A positive sum of zeros and ones never rounds to zero, even in float16.
     dtype = torch.float16 if overlaps.is_cuda else torch.float32
     overlaps, stay = overlaps.to(dtype), eligible.to(dtype).unsqueeze(-1)
     kept = before = stay

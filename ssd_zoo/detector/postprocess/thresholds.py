@@ -1,4 +1,4 @@
-"""What decides which boxes are detections."""
+"""Thresholds of post-processing."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ __all__ = ["Thresholds"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What post-processing is told.
+    """Thresholds of post-processing.
 
     Attributes:
-        score_thresh: Candidates must score more.
-        nms_thresh: A box is dropped where it overlaps a better one of its class by a larger IoU.
-        detections_per_img: Most detections of an image.
-        topk_candidates: Most candidates of a class; None for all.
-        clip_before_nms: Whether boxes are clipped to the image before NMS or after it. If after, boxes that have no
-            area left are dropped and not replaced, as TensorFlow's detectors do.
+        score_thresh: Scores of candidates must be greater.
+        nms_thresh: A box is dropped if it overlaps a better one of its class by a larger IoU.
+        detections_per_img: Most detections per image.
+        topk_candidates: Most candidates per class; None for all.
+        clip_before_nms: Whether boxes are clipped to the image before NMS or after it. After it, boxes that have no
+            area left are dropped and not replaced, as in TensorFlow's detectors.
 
     Raises:
-        ValueError: If there could be no detection, or the IoU is none.
+        ValueError: If a count is below 1, or `nms_thresh` is not between 0 and 1.
     """
 
     score_thresh: float = 0.01
