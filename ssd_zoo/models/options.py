@@ -47,7 +47,7 @@ class Options(Settings, total=False):
         in_chans: Channels of an image. Pretrained weights of the first convolution are adapted to them.
         trainable_backbone_layers: Number of backbone stages that train, counted from the last; by default all.
         norm_layer: Makes a norm from a number of channels; by default the norm of the original.
-        default_boxes: Replace those of the weights or the original; for the same number of feature maps.
+        default_boxes: Default boxes in place of the weights' or the original's; for the same number of feature maps.
         progress: Whether to show a progress bar during downloads.
 
     Raises:
