@@ -1,4 +1,4 @@
-"""SSD on a feature pyramid with a shared head, as in RetinaNet and TensorFlow's model zoo.
+"""SSD on a feature pyramid with a shared head, as in RetinaNet.
 
 Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.02002
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2

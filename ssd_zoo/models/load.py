@@ -1,4 +1,4 @@
-"""Loading of tensors into models that may differ from the weights, with a report.
+"""Loading of tensors into models that may differ from them.
 
 These differences are allowed:
 
@@ -62,7 +62,7 @@ class LoadReport:
     synonyms: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return one line: the number of tensors of each kind, and the new parts."""
+        """Return one line: numbers of tensors by kind, and the new parts."""
         counts = Counter(self.tensors.values())
         text = ", ".join(f"{count} {what}" for what, count in counts.items())
         if self.classes:
@@ -125,7 +125,7 @@ def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
 
 
 def split_clip_weights(weights: Any) -> tuple[Any, Any]:
-    """Split weights into those to load before inflation and those to load after it.
+    """Split weights into those loaded before and those loaded after inflation.
 
     A saved clip model has tensors of the inflated model and settings for the 2-D model. Other weights are of the 2-D
     model.
@@ -194,7 +194,7 @@ def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str]
 
 
 def _shared_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
-    """Map labels to the weights' labels; the background's too if any class is shared."""
+    """Map labels to the weights' labels, with the background if any matches."""
     shared = match_classes(categories, known)
     return {0: 0, **shared} if shared else {}
 

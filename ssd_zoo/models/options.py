@@ -107,7 +107,7 @@ def describe_options(docstring: str, signature: inspect.Signature) -> str:
 
 
 def _sections(docstring: str) -> dict[str, str]:
-    """Split a docstring into sections by title; the text before them has an empty title."""
+    """Split a docstring into sections by title; the summary's title is empty."""
     text, *rest = re.split(r"^(\w+):\n", inspect.cleandoc(docstring), flags=re.MULTILINE)
     return {"": text, **dict(zip(rest[::2], rest[1::2], strict=True))}
 

@@ -1,4 +1,4 @@
-"""The registry of builders. torch.hub, command line, docs and tests read the model names from it."""
+"""The registry of builders: the source of model names for all other rooms."""
 
 import dataclasses
 import difflib
@@ -155,7 +155,7 @@ def get_model(name: str, **config: Any) -> SSD:
 
 
 def get_model_weights(name: str | Callable[..., SSD]) -> type[WeightsEnum]:
-    """Return the enum of a model's weights; the empty `WeightsEnum` if it has none.
+    """Return the enum of a model's weights, or the empty `WeightsEnum`.
 
     Args:
         name: The model's name or its builder.

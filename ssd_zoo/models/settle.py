@@ -1,4 +1,4 @@
-"""Steps before and after a builder's recipe: settle the arguments, and finish the detector."""
+"""Steps that builders share: settle the arguments, and finish the detector."""
 
 import logging
 import warnings
@@ -191,7 +191,7 @@ def _settle_categories(
 
 
 def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
-    """Check that the first category is a background; warn where it may be a class.
+    """Check that the first category is a background; warn in doubt.
 
     Args:
         categories: The caller's names.
@@ -214,6 +214,6 @@ def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
 def _repeat(rgb: Sequence[float], in_chans: int) -> tuple[float, ...]:
     """Return numbers of RGB channels for another number of channels.
 
-    One channel gets the mean of the three; otherwise red, green and blue repeat in turn.
+    One channel gets the mean of the three. For other numbers red, green and blue repeat in turn.
     """
     return (fmean(rgb),) if in_chans == 1 else tuple(islice(cycle(rgb), in_chans))

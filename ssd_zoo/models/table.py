@@ -63,7 +63,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
 
 
 def result_columns(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
-    """Return the figures of a weights entry as cells of the columns `RESULTS`.
+    """Return a weights entry's figures as cells of the columns `RESULTS`.
 
     Args:
         metrics: Per data set its figures, and under `"source"` who measured them.
