@@ -1,4 +1,4 @@
-"""torch.hub's door: every registered builder is an entry point."""
+"""Entry points for torch.hub: every registered builder."""
 
 from ssd_zoo import get_model_builder as _get_model_builder
 from ssd_zoo import list_models as _list_models

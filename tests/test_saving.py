@@ -118,7 +118,7 @@ def test_models_of_own_builders_are_saved_once_registered(tmp_path):
 def test_own_losses_are_left_out_with_a_word(tmp_path, caplog):
     model = small(box_loss=lambda *args: torch.zeros(()))
     assert ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(model, tmp_path)).box_loss == "smooth_l1"
-    assert "box_loss is a function of your own" in caplog.text
+    assert "box_loss is a custom function" in caplog.text
 
 
 def test_half_precision_is_kept_and_read_as_single(tmp_path):

@@ -1,1 +1,1 @@
-"""Builders: one file a family, and one for clips. `import ssd_zoo` registers them all."""
+"""Builders of models, one file a family. `import ssd_zoo` registers them all."""

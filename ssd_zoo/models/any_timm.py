@@ -1,7 +1,7 @@
-"""SSD and SSDLite on any timm model that gives feature maps.
+"""SSD and SSDLite on any timm model that returns feature maps.
 
-What is literal elsewhere follows here from the maps that the model has: extra layers halve its last map until a side is
-one cell, and the default boxes' scales are spread evenly over all maps.
+Extra layers and default boxes follow from the model's maps. Extra layers halve the last map until a side is one cell,
+and the scales of the default boxes are spread evenly over all maps.
 """
 
 from functools import partial
@@ -30,22 +30,23 @@ def ssd_timm(
     weights_backbone: str | bool | None = True,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD on any timm model: its feature maps from stride 8 on, then extra layers down to one cell.
+    """Build SSD on any timm model.
+
+    Feature maps are the model's from stride 8 on, then those of extra layers down to one cell.
 
     Args:
-        backbone: The timm model's name; a tag of pretrained weights may follow after a dot. It has a default so that
-            this builder can be called as all others are.
-        weights_backbone: Weights of the backbone alone, which timm loads: True for those it prefers, or the tag of
-            others, None or False for none; not used where `weights` is given.
+        backbone: Name of the timm model; a tag of pretrained weights may follow after a dot.
+        weights_backbone: Weights of the backbone alone, loaded by timm: True for timm's default, a tag for others,
+            None or False for none. Not used where `weights` is given.
         size: Side, or (height, width), of the input; by default 320.
         trainable_backbone_layers: Number of the stages of timm's `feature_info` that train, counted from the last; by
             default all.
-        norm_layer: Norm of timm's maps and of the extra layers, called with the number of channels.
+        norm_layer: Makes a norm of timm's maps and the extra layers from a number of channels; by default batch norm.
 
     Raises:
         TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, if timm has no such model or weights, if the model gives no
-            feature maps, or if it does not work at this size; then the message names a size that works.
+        ValueError: If arguments contradict each other, timm has no such model or weights, the model returns no feature
+            maps, or it does not work at this size; the message names a size that works.
 
     Example:
         >>> model = ssd_timm("mobilenetv4_conv_small", size=256, weights_backbone=None, num_classes=4).eval()
@@ -55,12 +56,12 @@ def ssd_timm(
     asked = settle(WeightsEnum, weights, WeightsEnum, None, options, size=320)
     backbone, pretrained = _settle_backbone(backbone, asked.weights, weights_backbone)
     maps = find_timm_maps(backbone, asked.size, first_stride=8, in_chans=asked.in_chans)
-    # The paper's extra layers, as many as it takes.
+    # The channels of the paper's extra layers; the last pair repeats.
     extras = [(256, 512), *[(128, 256)] * 16][: _halvings(maps)]
     network = TimmBackbone(maps, extras, norm_layer=asked.norm_layer or BatchNorm2d, pretrained=pretrained)
     network.freeze(asked.trainable(network.num_stages, pretrained=pretrained))
     num_maps = len(maps.strides) + len(extras)
-    # A map of stride 8 has smaller boxes than the paper's even spread, as conv4_3 has.
+    # A first map of stride 8 gets a smaller scale outside the even steps, as conv4_3 does in the paper.
     scales = _even_scales(num_maps, 0.2, 0.9) if maps.strides[0] > 8 else [0.1, *_even_scales(num_maps - 1, 0.2, 0.9)]
     default_boxes = asked.default_boxes(aspect_ratios=[[2, 3]] * num_maps, scales=scales)
     model = finish(asked, network, default_boxes, image_mean=maps.image_mean, image_std=maps.image_std)
@@ -77,32 +78,26 @@ def ssdlite_timm(
     weights_backbone: str | bool | None = True,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSDLite on any timm model: its feature maps from stride 16 on, then extra layers down to one cell.
+    """Build SSDLite on any timm model.
 
-    At 320 × 320 these are torchvision's maps of 20 10 5 3 2 1 cells a side and its 3234 default boxes.
+    Feature maps are the model's from stride 16 on, then those of extra layers down to one cell. At 320 × 320 they have
+    20 10 5 3 2 1 cells a side and 3234 default boxes, as in torchvision's SSDLite.
 
     Args:
-        backbone: See `ssd_timm`.
-        weights_backbone: See `ssd_timm`.
+        backbone: Name of the timm model; a tag of pretrained weights may follow after a dot.
+        weights_backbone: Weights of the backbone alone, loaded by timm: True for timm's default, a tag for others,
+            None or False for none. Not used where `weights` is given.
         size: Side, or (height, width), of the input; by default 320.
-        trainable_backbone_layers: See `ssd_timm`.
-        norm_layer: Norm of timm's maps, the extra layers and the head, called with the number of channels; by default
-            batch norm with the settings of torchvision's SSDLite.
-
-    Raises:
-        TypeError: See `ssd_timm`.
-        ValueError: See `ssd_timm`.
-
-    Example:
-        >>> model = ssdlite_timm("mobilenetv4_conv_small", weights_backbone=None, num_classes=4).eval()
-        >>> len(model.default_boxes), 6 * (20**2 + 10**2 + 5**2 + 3**2 + 2**2 + 1)
-        (3234, 3234)
+        trainable_backbone_layers: Number of the stages of timm's `feature_info` that train, counted from the last; by
+            default all.
+        norm_layer: Makes a norm of timm's maps, extra layers and head from a number of channels; by default batch norm
+            with torchvision's settings of SSDLite.
     """
     asked = settle(WeightsEnum, weights, WeightsEnum, None, options, size=320)
     backbone, pretrained = _settle_backbone(backbone, asked.weights, weights_backbone)
     maps = find_timm_maps(backbone, asked.size, first_stride=16, in_chans=asked.in_chans)
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
-    # torchvision's extra layers, as many as it takes.
+    # The channels of torchvision's extra layers; the last pair repeats.
     extras = [(256, 512), (128, 256), (128, 256), *[(64, 128)] * 16][: _halvings(maps)]
     network = TimmBackbone(maps, extras, lite=True, norm_layer=norm_layer, pretrained=pretrained)
     network.freeze(asked.trainable(network.num_stages, pretrained=pretrained))
@@ -130,18 +125,18 @@ def ssdlite_timm(
 def _settle_backbone(
     backbone: str, weights: WeightsEnum | None, weights_backbone: str | bool | None
 ) -> tuple[str, bool]:
-    """Gives the model's name with the tag of its weights, and whether to load them."""
+    """Return the model's name with its tag, and whether to load weights."""
     if isinstance(weights_backbone, str):
         backbone = f"{backbone.partition('.')[0]}.{weights_backbone}"
     return backbone, bool(weights_backbone) and weights is None
 
 
 def _halvings(maps: TimmMaps) -> int:
-    """Counts how often the last map halves, rounded up, until a side is one cell."""
+    """Count the halvings, rounded up, of the last map to one cell."""
     return (min(maps.map_sizes[-1]) - 1).bit_length()
 
 
 def _even_scales(num_maps: int, first: float, last: float) -> list[float]:
-    """Gives one scale a map, in even steps, and one step more."""
+    """Return evenly spaced scales of the maps, and one further step."""
     step = (last - first) / max(num_maps - 1, 1)
     return [first + step * k for k in range(num_maps + 1)]

@@ -1,6 +1,8 @@
-"""Detectors of images made into detectors of clips.
+"""Detectors for clips of video, inflated from detectors for images.
 
-A clip's frames go through the layers of the 2-D model one by one, but for the stages that look back in time.
+Most layers of the 2-D model process the frames of a clip one by one; some stages also look back in time. The models are
+experimental: no weights are published. Inflated from 2-D weights, they detect in each frame what the 2-D model detects,
+until they are trained on clips.
 """
 
 from collections.abc import Sequence
@@ -36,30 +38,22 @@ def ssd300_vgg16d_3d(
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build `ssd300_vgg16d` for clips. With `temporal_stages=(4, 5)` a frame sees the 12 before it.
+    """Build SSD300 on VGG-16 for clips (experimental).
 
-    It is experimental: no weights of it are published. The 2-D weights that it is given are inflated: it detects in
-    each frame what the 2-D model does, until it is trained on clips.
+    With `temporal_stages=(4, 5)` a frame sees the 12 frames before it.
 
     Args:
-        temporal: How layers look back in time. `"3d"` gives their kernels three taps; `"2plus1d"` puts a convolution
-            in time behind them, `"depthwise"` one of each channel alone; `"shift"` takes an eighth of the channels
-            from the frame before, which is not what 2-D weights were trained with.
-        temporal_stages: The stages in which they do, of 5. VGG's are conv1 to conv5; MobileNets' lie between strides,
-            and in a block the depthwise convolution looks back, for `"2plus1d"` the last one.
-        inflate: What kernels in time start from: `"identity"` keeps each frame's output; `"average"` spreads the 2-D
-            kernel over three frames, which brings features about a frame late a layer.
-        frames: Whether `"all"` frames of a clip get detections, or the `"last"` alone.
-        weights: Weights of the 2-D detector, or of a saved detector of clips.
+        temporal: How layers look back in time. `"3d"` gives their kernels three taps in time. `"2plus1d"` adds a
+            convolution in time after them, and `"depthwise"` one for each channel alone. `"shift"` takes an eighth of
+            the channels from the frame before; 2-D weights were not trained with that.
+        temporal_stages: Stages that look back in time, of 1 to 5: VGG's conv1 to conv5.
+        inflate: Start of the kernels in time. `"identity"` keeps the output of each frame. `"average"` spreads the 2-D
+            kernel over three frames, which delays features by about a frame a layer.
+        frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
+        weights: Weights of the 2-D detector, or of a saved clip detector.
         weights_backbone: Weights of the 2-D backbone alone; not used where `weights` is given.
-        trainable_backbone_layers: See `ssd300_vgg16d`.
-        norm_layer: See `ssd300_vgg16d`.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd300_vgg16d_3d(temporal="depthwise", weights_backbone=None, num_classes=21)
-        >>> model.backbone.features[17].temporal.weight.shape
-        torch.Size([1536, 1, 1, 1])
+        trainable_backbone_layers: Number of VGG's 5 stages that train, counted from the last; by default 4.
+        norm_layer: Norm of conv4_3, called with the number of channels; by default the paper's.
     """
     of_images, of_clips = split_clip_weights(weights)
     model = ssd300_vgg16d(weights=of_images, weights_backbone=weights_backbone, **options)
@@ -80,15 +74,16 @@ def ssdlite300_mobilenet_v2_3d(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build `ssdlite300_mobilenet_v2` for clips. With `temporal_stages=(4, 5)` a frame sees the 22 before it.
+    """Build TensorFlow's SSDLite on MobileNetV2 for clips (experimental).
 
-    It is experimental, as `ssd300_vgg16d_3d` is.
+    With `temporal_stages=(4, 5)` a frame sees the 22 frames before it.
 
     Args:
-        temporal: See `ssd300_vgg16d_3d`.
-        temporal_stages: See `ssd300_vgg16d_3d`.
-        inflate: See `ssd300_vgg16d_3d`.
-        frames: See `ssd300_vgg16d_3d`.
+        temporal: How layers look back in time: `"3d"`, `"2plus1d"`, `"depthwise"` or `"shift"`, as for SSD300.
+        temporal_stages: Stages that look back in time, of 1 to 5, each the layers of one stride. Depthwise
+            convolutions look back, and for `"2plus1d"` the last one of each block.
+        inflate: Start of the kernels in time, `"identity"` or `"average"`, as for SSD300.
+        frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
 
     Example:
         >>> model = ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1").eval()
@@ -117,22 +112,17 @@ def ssdlite320_mobilenet_v3_large_3d(
     reduced_tail: bool = True,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build `ssdlite320_mobilenet_v3_large` for clips. With `temporal_stages=(4, 5)` a frame sees the 18 before it.
+    """Build torchvision's SSDLite on MobileNetV3-Large for clips (experimental).
 
-    It is experimental, as `ssd300_vgg16d_3d` is.
+    With `temporal_stages=(4, 5)` a frame sees the 18 frames before it.
 
     Args:
-        temporal: See `ssd300_vgg16d_3d`.
-        temporal_stages: See `ssd300_vgg16d_3d`.
-        inflate: See `ssd300_vgg16d_3d`.
-        frames: See `ssd300_vgg16d_3d`.
-        reduced_tail: See `ssdlite320_mobilenet_v3_large`.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite320_mobilenet_v3_large_3d(weights_backbone=None, num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3234, 4])
+        temporal: How layers look back in time: `"3d"`, `"2plus1d"`, `"depthwise"` or `"shift"`, as for SSD300.
+        temporal_stages: Stages that look back in time, of 1 to 5, each the layers of one stride. Depthwise
+            convolutions look back, and for `"2plus1d"` the last one of each block.
+        inflate: Start of the kernels in time, `"identity"` or `"average"`, as for SSD300.
+        frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
+        reduced_tail: Whether the layers at stride 32 have half their channels, as in the paper's detectors.
     """
     of_images, of_clips = split_clip_weights(weights)
     model = ssdlite320_mobilenet_v3_large(

@@ -22,7 +22,7 @@ __all__ = ["SSD300_EfficientNet_B3_Weights", "ssd300_efficientnet_b3"]
 
 
 class SSD300_EfficientNet_B3_Weights(WeightsEnum):
-    """Weights of `ssd300_efficientnet_b3`."""
+    """Weights of lufficc's SSD300 on EfficientNet-B3."""
 
     VOC0712_LUFFICC_V1 = lufficc_weights(
         "efficient_net_b3_ssd300_voc0712",
@@ -42,15 +42,9 @@ def ssd300_efficientnet_b3(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on EfficientNet-B3, after lufficc's.
+    """Build lufficc's SSD300 on EfficientNet-B3.
 
-    Its maps have 38 19 10 5 3 1 cells a side and 8732 default boxes.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd300_efficientnet_b3(num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([8732, 4])
+    Feature maps have 38 19 10 5 3 1 cells a side, with 8732 default boxes.
     """
     asked = settle(SSD300_EfficientNet_B3_Weights, weights, WeightsEnum, weights_backbone, options, size=300)
     backbone = EfficientNetB3(

@@ -1,4 +1,4 @@
-"""SSD on a feature pyramid with a shared head, after TensorFlow's model zoo: RetinaNet's kin.
+"""SSD on a feature pyramid with a shared head, as in RetinaNet.
 
 Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.02002
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
@@ -59,19 +59,18 @@ def ssd640_resnet50_fpn(
     weights_backbone: ResNet50FPN_Weights | str | None = ResNet50FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD on ResNet-50's feature pyramid for 640 × 640 input, after TensorFlow's.
+    """Build SSD on ResNet-50's feature pyramid, after TensorFlow's source.
 
-    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Towers of four convolutions predict classes and
-    boxes of all maps; classes are scored by a sigmoid each and train by focal loss.
+    Feature maps have 80 40 20 10 5 cells a side, with 51150 default boxes. Two towers of four convolutions, one for
+    classes and one for boxes, serve all maps. Scores are sigmoids, trained by focal loss.
 
-    Padding, default boxes, thresholds and head follow the source and the configuration of TensorFlow's
-    `ssd_resnet50_v1_fpn_640x640`; no test holds them to its output. ResNet is torchvision's, so that its weights fit:
-    blocks have their stride in the 3 × 3 convolution, activations are ReLUs, and pixels are divided by ImageNet's
-    deviation. TensorFlow's has the stride in the first 1 × 1 convolution, ReLU6, norms with an epsilon of 0.001, and
-    subtracts the mean alone.
+    Head, padding, default boxes and thresholds follow TensorFlow's `ssd_resnet50_v1_fpn_640x640`; no test compares
+    them with its output. ResNet is torchvision's, so that its weights fit. It has strides in 3 × 3 convolutions, ReLUs,
+    and pixels divided by ImageNet's standard deviation. TensorFlow's ResNet has strides in the first 1 × 1
+    convolutions, ReLU6, norms with an epsilon of 0.001, and pixels less the mean.
 
     Args:
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels. Along each axis a map's
             first centre lies half its stride from the edge if the stride divides the side, else on the edge.
 
     Example:
@@ -100,21 +99,15 @@ def ssdlite320_mobilenet_v2_fpn(
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build FPNLite on MobileNetV2 for 320 × 320 input, as TensorFlow's.
+    """Build TensorFlow's FPNLite on MobileNetV2 for 320 × 320 input.
 
-    Its maps have 40 20 10 5 3 cells a side and 12804 default boxes. One tower of four separable convolutions predicts
-    classes and boxes of all maps; classes are scored by a sigmoid each and train by focal loss. Convolutions are padded
-    as TensorFlow pads. The coarsest map's stride, 128, does not divide 320, so its first centre lies on the edge.
+    Feature maps have 40 20 10 5 3 cells a side, with 12804 default boxes. One tower of four separable convolutions
+    serves classes and boxes of all maps. Scores are sigmoids, trained by focal loss. Padding is TensorFlow's.
 
     Args:
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels; along each axis a map's
-            first centre lies half its stride from the edge if the stride divides the side, else on the edge.
-
-    Example:
-        >>> model = ssdlite320_mobilenet_v2_fpn(weights_backbone=None, num_classes=21).eval()
-        >>> [detections] = model([torch.rand(3, 375, 500)])
-        >>> sorted(detections)
-        ['boxes', 'labels', 'scores']
+        size: Side, or (height, width), of the input. Default boxes keep their size in pixels. Along each axis a map's
+            first centre lies half its stride from the edge if the stride divides the side, else on the edge: the
+            coarsest stride, 128, does not divide 320.
     """
     return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=320))
 
@@ -126,10 +119,9 @@ def ssdlite640_mobilenet_v2_fpn(
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build FPNLite on MobileNetV2 for 640 × 640 input, as TensorFlow's.
+    """Build TensorFlow's FPNLite on MobileNetV2 for 640 × 640 input.
 
-    Its maps have 80 40 20 10 5 cells a side and 51150 default boxes. Network and arguments are those of
-    `ssdlite320_mobilenet_v2_fpn`.
+    Feature maps have 80 40 20 10 5 cells a side, with 51150 default boxes. The network is that for 320 × 320 input.
     """
     return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=640))
 
@@ -150,7 +142,7 @@ def _fpnlite(asked: Settled) -> SSD:
 def _finish(
     asked: Settled, backbone: nn.Module, *, head: Head, image_mean: Sequence[float], image_std: Sequence[float]
 ) -> SSD:
-    """Finish a detector with what TensorFlow's configurations share."""
+    """Finish a detector with the settings that TensorFlow's configurations share."""
     return finish(
         asked,
         backbone,
@@ -169,10 +161,10 @@ def _finish(
 
 
 def _multiscale_boxes(size: tuple[int, int]) -> dict[str, Any]:
-    """Return the default boxes of TensorFlow's `multiscale_anchor_generator` at levels 3 to 7.
+    """Return the default boxes of TensorFlow's `multiscale_anchor_generator`, levels 3 to 7.
 
-    Boxes are 4 strides a side and half an octave larger, each in three aspect ratios. Along each axis the first centre
-    lies half a stride from the edge where the stride divides the side, and on the edge where it does not.
+    Boxes have sides of 4 strides and half an octave more, each in three aspect ratios. Along each axis the first centre
+    lies half a stride from the edge if the stride divides the side, else on the edge.
 
     Args:
         size: (height, width) of the input.

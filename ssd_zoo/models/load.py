@@ -1,16 +1,16 @@
-"""Tensors into models: what fits is loaded, what differs is fitted, and a report says which.
+"""Loading of tensors into models that may differ from them.
 
-The rules where a model differs from its weights:
+These differences are allowed:
 
-* other categories: the last layers of the class head get the rows of the classes that the weights know, the
-  background's included; if they know none, these layers start fresh. Classes are matched by name, with COCO's and VOC's
-  synonyms;
-* other channels: the first convolution is summed to one channel, or goes round its three (red, green, blue, red, …),
-  scaled so that its output keeps its size;
-* other default boxes, sizes or norms: tensors of the head, of extra layers and of norms that have no counterpart start
+* Other categories: the last layers of the class head get the rows of the classes that the weights know, with the
+  background's. If the weights know none, these layers start fresh. Classes are matched by name, with COCO's and VOC's
+  synonyms.
+* Other channels: the first convolution is summed to one channel, or its red, green and blue kernels repeat in turn.
+  Repeated kernels are scaled so that the output keeps its magnitude.
+* Other default boxes, sizes or norms: tensors of the head, of extra layers and of norms without a counterpart start
   fresh.
 
-Whatever else does not fit is an error: then the weights belong to another model.
+Any other difference is an error: the weights belong to another model.
 """
 
 import logging
@@ -45,14 +45,14 @@ _reports: WeakKeyDictionary[SSD, "LoadReport"] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor of a model.
+    """Report on what became of each tensor of a model.
 
     Attributes:
-        source: The weights that were loaded.
+        source: Name of the weights.
         tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"`, `"inflated"` or `"new"`.
-        classes: The categories that were copied by name.
-        unused: Tensors of the weights that the model has no place for.
-        synonyms: What the weights call those of `classes` that they call otherwise.
+        classes: Categories whose rows were copied by name.
+        unused: Tensors of the weights that the model does not have.
+        synonyms: The weights' name for each of `classes` that they name differently.
     """
 
     source: str
@@ -62,7 +62,7 @@ class LoadReport:
     synonyms: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return one line: how many tensors of each kind, and which parts are new."""
+        """Return one line: numbers of tensors by kind, and the new parts."""
         counts = Counter(self.tensors.values())
         text = ", ".join(f"{count} {what}" for what, count in counts.items())
         if self.classes:
@@ -73,10 +73,10 @@ class LoadReport:
 
 
 def load_report(model: SSD) -> LoadReport:
-    """Tells what the builder loaded into a model.
+    """Return the report on the weights that a builder loaded.
 
     Raises:
-        ValueError: If it loaded nothing.
+        ValueError: If the builder loaded nothing.
     """
     if model not in _reports:
         raise ValueError("No builder loaded weights into this model; all its tensors started fresh.")
@@ -84,7 +84,7 @@ def load_report(model: SSD) -> LoadReport:
 
 
 def load(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> SSD:
-    """Loads a detector's weights, fits what differs, and logs one line if anything did.
+    """Load a detector's weights; log one line if the model differs.
 
     Raises:
         ValueError: If the weights belong to another model.
@@ -99,7 +99,9 @@ def load(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> SSD:
 
 
 def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> None:
-    """Loads a classifier's weights into a detector's backbone; extra layers and head stay as they are.
+    """Load a classifier's weights into a detector's backbone.
+
+    Extra layers and head stay unchanged.
 
     Raises:
         ValueError: If the weights belong to another backbone.
@@ -110,12 +112,12 @@ def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) ->
 
 
 def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
-    """Reports a part of a model that was built with its weights in it.
+    """Record a report for a model that has a part with weights.
 
     Args:
         model: The detector.
-        prefix: What the names of that part's tensors begin with.
-        source: What the report calls the weights.
+        prefix: Beginning of the names of that part's tensors.
+        source: Name of the weights in the report.
     """
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
@@ -123,9 +125,10 @@ def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
 
 
 def split_clip_weights(weights: Any) -> tuple[Any, Any]:
-    """Gives what to load into the 2-D model that is to be inflated, and what after that.
+    """Split weights into those loaded before and those loaded after inflation.
 
-    A saved model for clips has tensors for the latter alone, but its settings are for the former.
+    A saved clip model has tensors of the inflated model and settings for the 2-D model. Other weights are of the 2-D
+    model.
     """
     if isinstance(weights, Weights) and str(weights.meta.get("builder")).endswith("_3d"):
         return Weights("", weights.transforms, weights.meta, settings=weights.settings), weights
@@ -133,7 +136,7 @@ def split_clip_weights(weights: Any) -> tuple[Any, Any]:
 
 
 def note_inflated(model: SSD) -> None:
-    """Reports that the backbone became one for clips after its weights were loaded."""
+    """Record in the report which loaded kernels were inflated."""
     if model in _reports:
         known = _reports[model].tensors
         inflated = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, CausalConv3d)}
@@ -146,16 +149,16 @@ def note_inflated(model: SSD) -> None:
 
 
 def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str) -> LoadReport:
-    """Loads tensors into a model by the rules above.
+    """Load tensors into a model by the rules of this module.
 
     Args:
         model: The detector to fill.
         state: Tensors by our names.
         categories: The categories that the class head of `state` has, background first; None for a backbone's tensors.
-        source: What the report calls them.
+        source: Name of the weights in the report.
 
     Raises:
-        ValueError: If they belong to another model.
+        ValueError: If the tensors belong to another model.
     """
     own = model.state_dict()
     other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
@@ -191,13 +194,13 @@ def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str]
 
 
 def _shared_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
-    """Map labels to those of the same classes in the weights; background to background if there is any other."""
+    """Map labels to the weights' labels, with the background if any matches."""
     shared = match_classes(categories, known)
     return {0: 0, **shared} if shared else {}
 
 
 def _class_layers(model: SSD) -> set[str]:
-    """Names the layers whose output channels are boxes × classes: the last convolutions of the class predictors."""
+    """Return the names of the layers whose output channels are boxes × classes."""
     layers = set()
     for i, predictor in enumerate(model.head.get_submodule("cls_logits").children()):
         *_, last = (name for name, module in predictor.named_modules() if isinstance(module, nn.Conv2d))

@@ -32,17 +32,10 @@ def ssd300_mobilenet_v1(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD on MobileNetV1 for 300 × 300 input, after TensorFlow's.
+    """Build SSD on MobileNetV1 after the TensorFlow Object Detection API's source.
 
-    It follows the source of the TensorFlow Object Detection API, and has 1917 default boxes. The feature
-    maps have 19 10 5 3 2 1 cells a side, the head's convolutions are 1 × 1. Convolutions are padded as TensorFlow pads,
-    classes are scored by a sigmoid each, and NMS comes before boxes are clipped to the image, with an IoU of 0.6.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd300_mobilenet_v1()
-        >>> model.default_boxes.shape
-        torch.Size([1917, 4])
+    Feature maps have 19 10 5 3 2 1 cells a side, with 1917 default boxes. The head's convolutions are 1 × 1, and
+    padding is TensorFlow's. Scores are sigmoids. NMS comes before boxes are clipped to the image.
     """
     asked = settle(WeightsEnum, weights, WeightsEnum, weights_backbone, options, size=300)
     backbone = MobileNetV1(
@@ -77,16 +70,10 @@ def ssd300_mobilenet_v1_qfgaohao(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD on MobileNetV1 for 300 × 300 input, after qfgaohao's.
+    """Build SSD on MobileNetV1 after qfgaohao/pytorch-ssd.
 
-    Its maps have 19 10 5 3 2 1 cells a side and 3000 default boxes. Activations are ReLUs, and the extra layers have no
-    norms.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd300_mobilenet_v1_qfgaohao(num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3000, 4])
+    Feature maps have 19 10 5 3 2 1 cells a side, with 3000 default boxes. Activations are ReLUs, and the extra layers
+    have no norms.
     """
     asked = settle(WeightsEnum, weights, WeightsEnum, weights_backbone, options, size=300)
     backbone = MobileNetV1(
@@ -106,16 +93,10 @@ def ssdlite300_mobilenet_v1_qfgaohao(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSDLite on MobileNetV1 for 300 × 300 input, after qfgaohao's.
+    """Build SSDLite on MobileNetV1 after qfgaohao/pytorch-ssd.
 
-    Its maps have 19 10 5 3 2 1 cells a side and 3000 default boxes. Activations are ReLUs; the extra layers and the
-    head are of separable convolutions without norms.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite300_mobilenet_v1_qfgaohao(num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3000, 4])
+    Feature maps have 19 10 5 3 2 1 cells a side, with 3000 default boxes. Activations are ReLUs. Extra layers and head
+    are separable convolutions without norms.
     """
     asked = settle(WeightsEnum, weights, WeightsEnum, weights_backbone, options, size=300)
     backbone = MobileNetV1(
@@ -146,7 +127,7 @@ def _qfgaohao(asked: Settled, backbone: MobileNetV1, head: Head) -> SSD:
         score_thresh=0.01,
         nms_thresh=0.45,
         topk_candidates=200,
-        # There is no limit but that of each class.
+        # The source limits detections by class alone, 200 of each; VOC has 20 classes.
         detections_per_img=200 * 20,
         clip_before_nms=False,
     )

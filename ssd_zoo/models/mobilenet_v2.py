@@ -3,9 +3,10 @@
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", section 6.2.
 https://arxiv.org/abs/1801.04381
 
-The projects that published weights made four networks of it. Those of TensorFlow and MMDetection have activations after
-their extra layers and depthwise heads throughout; those of qfgaohao and lufficc have neither. The map at stride 16 is
-the expansion of a block for TensorFlow and qfgaohao, the output of a block for MMDetection and lufficc.
+Four projects published weights of four networks. In those of TensorFlow and MMDetection the extra layers end in an
+activation, and the heads of all maps are depthwise. In those of qfgaohao and lufficc the extra layers are linear
+blocks, and the last map has a 1 × 1 head. The map at stride 16 is the expansion within a block for TensorFlow and
+qfgaohao, and the output of a block for MMDetection and lufficc.
 """
 
 from functools import partial
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _BOX_SHAPES = tf_box_shapes([0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0])
-# What `ssd-zoo train --fit-default-boxes` finds for BCCD, (width, height) in pixels of 480 × 640.
+# Fitted to BCCD by `ssd-zoo train --fit-default-boxes`; (width, height) in pixels of a 480 × 640 input.
 _BCCD_PIXELS = [
     [(36, 35), (45, 43), (77, 69)],
     [(85, 94), (105, 82), (106, 96), (101, 108), (118, 105), (125, 122)],
@@ -46,7 +47,7 @@ _BCCD_PIXELS = [
 ]
 _BCCD_SHAPES = [*([(w / 480, h / 480) for w, h in of_map] for of_map in _BCCD_PIXELS), *_BOX_SHAPES[3:]]
 
-# What the configurations of TensorFlow's SSD and SSDLite share.
+# Settings that TensorFlow's configurations of SSD and SSDLite share.
 _TENSORFLOW: Settings = {
     "image_mean": (0.5, 0.5, 0.5),
     "image_std": (0.5, 0.5, 0.5),
@@ -74,7 +75,7 @@ class MobileNetV2_Weights(WeightsEnum):
 
 
 class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
-    """Weights of `ssdlite300_mobilenet_v2`."""
+    """Weights of TensorFlow's SSDLite300 on MobileNetV2."""
 
     COCO_TF_V1 = Weights(
         url="package:ssdlite300_mobilenet_v2_coco_tf_v1.safetensors",
@@ -114,7 +115,7 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
 
 
 class SSDLite320_MobileNet_V2_Weights(WeightsEnum):
-    """Weights of `ssdlite320_mobilenet_v2`."""
+    """Weights of MMDetection's SSDLite320 on MobileNetV2."""
 
     COCO_MMDET_V1 = mmdet_weights(
         "ssdlite_mobilenetv2_scratch_600e_coco/ssdlite_mobilenetv2_scratch_600e_coco_20210629_110627-974d9307.pth",
@@ -130,7 +131,7 @@ class SSDLite320_MobileNet_V2_Weights(WeightsEnum):
 
 
 class SSDLite320_MobileNet_V2_Lufficc_Weights(WeightsEnum):
-    """Weights of `ssdlite320_mobilenet_v2_lufficc`."""
+    """Weights of lufficc's SSDLite320 on MobileNetV2."""
 
     VOC0712_LUFFICC_V1 = lufficc_weights(
         "mobilenet_v2_ssd320_voc0712_v2",
@@ -151,10 +152,10 @@ def ssdlite300_mobilenet_v2(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build the SSDLite of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
+    """Build the TensorFlow Object Detection API's SSDLite on MobileNetV2.
 
-    Convolutions are padded as TensorFlow pads, classes are scored by a sigmoid each, and NMS comes before boxes are
-    clipped to the image, with an IoU of 0.6.
+    It has 1917 default boxes. Padding is TensorFlow's, and scores are sigmoids. NMS comes before boxes are clipped to
+    the image.
 
     Example:
         >>> model = ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
@@ -182,16 +183,10 @@ def ssd300_mobilenet_v2(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build the SSD of the TensorFlow Object Detection API: 300 × 300 input, 1917 default boxes.
+    """Build the TensorFlow Object Detection API's SSD on MobileNetV2.
 
-    The network is that of `ssd_mobilenet_v2_coco`. In the place of separable convolutions, `ssdlite300_mobilenet_v2`'s
-    extra layers have plain 3 × 3 ones here and its head 1 × 1 ones.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd300_mobilenet_v2(weights_backbone=None)
-        >>> model.default_boxes.shape
-        torch.Size([1917, 4])
+    It is `ssd_mobilenet_v2_coco` of TensorFlow's model zoo, with 1917 default boxes. It differs from TensorFlow's
+    SSDLite in plain 3 × 3 convolutions in the extra layers and 1 × 1 convolutions in the head.
     """
     asked = settle(WeightsEnum, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
     backbone = MobileNetV2(
@@ -214,15 +209,10 @@ def ssdlite320_mobilenet_v2(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build MMDetection's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build MMDetection's SSDLite on MobileNetV2.
 
-    The network is TensorFlow's, but for the map at stride 16, which is the output of a block.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite320_mobilenet_v2(weights_backbone=None, num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3234, 4])
+    Feature maps have 20 10 5 3 2 1 cells a side, with 3234 default boxes. The map at stride 16 is the output of a
+    block.
     """
     asked = settle(SSDLite320_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=320)
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
@@ -236,7 +226,7 @@ def ssdlite320_mobilenet_v2(
     default_boxes = asked.default_boxes(
         aspect_ratios=[[2, 3]] * 6,
         scales=[side / 320 for side in (48, 100, 150, 202, 253, 304, 320)],
-        # The original writes 107 for 320 / 3.
+        # The source rounds 320 / 3 to 107.
         steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
         clip="none",
     )
@@ -261,16 +251,10 @@ def ssdlite320_mobilenet_v2_lufficc(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build lufficc's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build lufficc's SSDLite on MobileNetV2.
 
-    The extra layers are blocks of MobileNetV2, without an activation at the end, and the last map's head is a 1 × 1
-    convolution.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite320_mobilenet_v2_lufficc(weights_backbone=None, num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3234, 4])
+    Feature maps have 20 10 5 3 2 1 cells a side, with 3234 default boxes. The extra layers are blocks of MobileNetV2,
+    without an activation at the end. The last map has a 1 × 1 head.
     """
     asked = settle(
         SSDLite320_MobileNet_V2_Lufficc_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=320
@@ -287,7 +271,7 @@ def ssdlite320_mobilenet_v2_lufficc(
     default_boxes = asked.default_boxes(
         aspect_ratios=[[2, 3]] * 6,
         scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
-        # The original writes 107 for 320 / 3.
+        # The source rounds 320 / 3 to 107.
         steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
         clip="all",
     )
@@ -313,16 +297,10 @@ def ssdlite300_mobilenet_v2_qfgaohao(
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build qfgaohao's SSDLite: 300 × 300 input, maps of 19 10 5 3 2 1 cells a side, 3000 default boxes.
+    """Build qfgaohao's SSDLite on MobileNetV2.
 
-    The extra layers are blocks of MobileNetV2, without an activation at the end, and the last map's head is a 1 × 1
-    convolution.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite300_mobilenet_v2_qfgaohao(weights_backbone=None, num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3000, 4])
+    Feature maps have 19 10 5 3 2 1 cells a side, with 3000 default boxes. The extra layers are blocks of MobileNetV2,
+    without an activation at the end. The last map has a 1 × 1 head.
     """
     asked = settle(WeightsEnum, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
     norm_layer = asked.norm_layer or BatchNorm2d
@@ -349,7 +327,7 @@ def ssdlite300_mobilenet_v2_qfgaohao(
         score_thresh=0.01,
         nms_thresh=0.45,
         topk_candidates=200,
-        # There is no limit but that of each class.
+        # The source limits detections by class alone, 200 of each; VOC has 20 classes.
         detections_per_img=200 * 20,
         clip_before_nms=False,
     )

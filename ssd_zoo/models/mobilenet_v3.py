@@ -27,7 +27,6 @@ __all__ = [
     "ssdlite320_mobilenet_v3_large_lufficc",
 ]
 
-
 _THEIRS = torchvision.models.MobileNet_V3_Large_Weights
 
 
@@ -41,7 +40,7 @@ class MobileNetV3_Large_Weights(WeightsEnum):
 
 
 class SSDLite320_MobileNet_V3_Large_Weights(WeightsEnum):
-    """Weights of `ssdlite320_mobilenet_v3_large`."""
+    """Weights of torchvision's SSDLite320 on MobileNetV3-Large."""
 
     COCO_V1 = Weights(
         url="https://download.pytorch.org/models/ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
@@ -62,7 +61,7 @@ class SSDLite320_MobileNet_V3_Large_Weights(WeightsEnum):
 
 
 class SSDLite320_MobileNet_V3_Large_Lufficc_Weights(WeightsEnum):
-    """Weights of `ssdlite320_mobilenet_v3_large_lufficc`."""
+    """Weights of lufficc's SSDLite320 on MobileNetV3-Large."""
 
     VOC0712_LUFFICC_V1 = lufficc_weights(
         "mobilenet_v3_ssd320_voc0712",
@@ -83,17 +82,13 @@ def ssdlite320_mobilenet_v3_large(
     reduced_tail: bool = True,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build torchvision's SSDLite: 320 × 320 input, maps of 20 10 5 3 2 1 cells a side, 3234 default boxes.
+    """Build torchvision's SSDLite on MobileNetV3-Large.
+
+    Feature maps have 20 10 5 3 2 1 cells a side, with 3234 default boxes.
 
     Args:
-        reduced_tail: Whether the layers at stride 32 have half their channels, as the paper's detectors and `COCO_V1`
-            have. Weights of the backbone are of the whole tail: they leave a reduced one as it is initialised.
-
-    Example:
-        >>> model = ssdlite320_mobilenet_v3_large(weights_backbone=None, num_classes=21).eval()
-        >>> [detections] = model([torch.rand(3, 375, 500)])
-        >>> sorted(detections)
-        ['boxes', 'labels', 'scores']
+        reduced_tail: Whether the layers at stride 32 have half their channels, as in the paper's detectors and
+            `COCO_V1`. Weights of the backbone have the whole tail; a reduced tail starts fresh.
     """
     asked = settle(
         SSDLite320_MobileNet_V3_Large_Weights, weights, MobileNetV3_Large_Weights, weights_backbone, options, size=320
@@ -141,20 +136,14 @@ def ssdlite320_mobilenet_v3_large_lufficc(
     weights_backbone: MobileNetV3_Large_Weights | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSDLite on MobileNetV3-Large for 320 × 320 input, after lufficc's.
+    """Build lufficc's SSDLite on MobileNetV3-Large.
 
-    Its maps have 20 10 5 3 2 1 cells a side and 3234 default boxes. The extra layers are blocks of MobileNetV3, and the
-    last map's head is a 1 × 1 convolution.
+    Feature maps have 20 10 5 3 2 1 cells a side, with 3234 default boxes. The extra layers are blocks of MobileNetV3,
+    and the last map has a 1 × 1 head.
 
     Args:
-        weights_backbone: Weights of the backbone alone; not used where `weights` is given. torchvision's are of blocks
-            that squeeze after an activation; here they squeeze before it.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite320_mobilenet_v3_large_lufficc(num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([3234, 4])
+        weights_backbone: Weights of the backbone alone; not used where `weights` is given. torchvision trained them
+            with squeeze-and-excitation after the activation; here it comes before.
     """
     asked = settle(
         SSDLite320_MobileNet_V3_Large_Lufficc_Weights,
@@ -177,7 +166,7 @@ def ssdlite320_mobilenet_v3_large_lufficc(
     default_boxes = asked.default_boxes(
         aspect_ratios=[[2, 3]] * 6,
         scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
-        # The original writes 107 for 320 / 3.
+        # The source rounds 320 / 3 to 107.
         steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
         clip="all",
     )

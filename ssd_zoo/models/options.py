@@ -1,4 +1,4 @@
-"""The keywords that all builders share: typed, documented and given their defaults once."""
+"""The keywords that all builders share, with their types, docs and defaults."""
 
 import inspect
 import re
@@ -15,7 +15,7 @@ __all__ = ["DEFAULTS", "Options", "Settings", "describe_options", "expand_option
 
 
 class Settings(TypedDict, total=False):
-    """Keywords of `SSD`, which documents them. Weights and builders have their own defaults."""
+    """Keywords of `SSD`, documented there. Weights and builders set their own defaults."""
 
     head: Head
     image_mean: Sequence[float]
@@ -41,18 +41,18 @@ class Options(Settings, total=False):
     Args:
         weights: Weights of the whole detector: an entry, its name, or the address of a saved model.
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
-        num_classes: Number of classes, background counted; by default the weights', or COCO's 91.
-        categories: Names of the classes instead, the background's first.
-        size: Side, or (height, width), of the input; by default the weights', or the one in the builder's name.
-        in_chans: Channels of an image; pretrained first convolutions are adapted.
-        trainable_backbone_layers: Number of the backbone's stages that train, counted from the last; by default all.
-        norm_layer: Called with the number of channels; by default the norm of the original.
-        default_boxes: Other default boxes than those of the weights or the original; as many feature maps of them.
-        progress: Whether to show a progress bar while weights are downloaded.
+        num_classes: Number of classes with the background; by default that of the weights, else COCO's 91.
+        categories: Names of the classes in place of their number, background first.
+        size: Side, or (height, width), of the input; by default that of the weights, else of the builder's name.
+        in_chans: Channels of an image. Pretrained weights of the first convolution are adapted to them.
+        trainable_backbone_layers: Number of backbone stages that train, counted from the last; by default all.
+        norm_layer: Makes a norm from a number of channels; by default the norm of the original.
+        default_boxes: Default boxes in place of the weights' or the original's; for the same number of feature maps.
+        progress: Whether to show a progress bar during downloads.
 
     Raises:
         TypeError: If a keyword is unknown.
-        ValueError: If arguments contradict each other, or the size is too small; then it names one that is not.
+        ValueError: If arguments contradict each other, or the size is too small; the message names one that works.
     """
 
     num_classes: int | None
@@ -78,10 +78,10 @@ DEFAULTS: Options = {
 
 
 def expand_options(signature: inspect.Signature) -> inspect.Signature:
-    """Return a builder's signature with each option in the place of `**options: Unpack[Options]`.
+    """Replace `**options` in a builder's signature by each option.
 
-    Settings of `SSD` have the default `...`, which stands for the weights' or the builder's own. A signature without
-    `Options` is returned as it is.
+    Settings of `SSD` get the default `...`, which stands for that of the weights or the builder. A signature without
+    `Options` is returned unchanged.
     """
     own = {name: item for name, item in signature.parameters.items() if Options not in get_args(item.annotation)}
     if len(own) == len(signature.parameters):
@@ -95,9 +95,9 @@ def expand_options(signature: inspect.Signature) -> inspect.Signature:
 
 
 def describe_options(docstring: str, signature: inspect.Signature) -> str:
-    """Complete a builder's docstring by the arguments of its expanded signature and what they raise.
+    """Complete a builder's docstring with the shared arguments and errors.
 
-    What the builder says of an argument itself has precedence.
+    Where the builder documents an argument itself, its text is kept.
     """
     own, shared, of_ssd = (_sections(text) for text in (docstring, Options.__doc__ or "", SSD.__doc__ or ""))
     entries = {**_entries(of_ssd["Args"]), **_entries(shared["Args"]), **_entries(own.pop("Args", ""))}
@@ -107,7 +107,7 @@ def describe_options(docstring: str, signature: inspect.Signature) -> str:
 
 
 def _sections(docstring: str) -> dict[str, str]:
-    """Split a docstring at its titles; what stands before the first has none."""
+    """Split a docstring into sections by title; the summary's title is empty."""
     text, *rest = re.split(r"^(\w+):\n", inspect.cleandoc(docstring), flags=re.MULTILINE)
     return {"": text, **dict(zip(rest[::2], rest[1::2], strict=True))}
 

@@ -1,4 +1,4 @@
-"""The table of builders. Names in it are the only ones; hub, command line, docs and tests read them from here."""
+"""The registry of builders: the source of model names for all other rooms."""
 
 import dataclasses
 import difflib
@@ -25,7 +25,7 @@ except ImportError:
 
 __all__ = ["get_model", "get_model_builder", "get_model_weights", "get_weight", "list_models", "register_model"]
 
-# Arguments that say where tensors come from and how they train, not what the network is.
+# Arguments about tensors and training: a saved model has its tensors already.
 _OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
 _BUILDERS: dict[str, Callable[..., SSD]] = {}
 
@@ -33,11 +33,11 @@ Builder = TypeVar("Builder", bound=Callable[..., SSD])
 
 
 def register_model(builder: Builder) -> Builder:
-    """Registers a builder under its name, and in torchvision's registry too, where that still exists.
+    """Register a builder under its name, here and in torchvision's registry.
 
-    Its signature and docstring show each of the `Options`, and what it is called with is kept as the model's
-    `recipe`, so that it can be saved. And its `weights` may be those of a saved model: then whatever is not asked for
-    otherwise is as it was saved.
+    The builder's signature and docstring get each of the `Options`. The arguments of a call are kept as the model's
+    `recipe`, which makes it possible to save the model. `weights` may be the address of a saved model; arguments that
+    the caller leaves out are then as saved.
 
     Raises:
         ValueError: If the name is taken.
@@ -77,7 +77,7 @@ def register_model(builder: Builder) -> Builder:
 
 
 def _by_name(signature: inspect.Signature, bound: inspect.BoundArguments) -> dict[str, Any]:
-    """Gives bound arguments as keywords of one level."""
+    """Return bound arguments as one dict of keywords."""
     arguments = dict(bound.arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -94,11 +94,11 @@ def _is_address(weights: Any, builder: Callable[..., SSD]) -> bool:
 
 
 def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
-    """Completes what was asked for by what was saved.
+    """Complete the caller's arguments with those of a saved model.
 
-    Literal steps and offsets of default boxes hold for one size of the input, so another size has the builder's.
+    Saved steps and offsets of default boxes hold for one input size. Another size gets those of the builder.
     """
-    get_model_builder(saved.builder)  # one of another version raises
+    get_model_builder(saved.builder)  # Raises if this version has no such builder.
     arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
     weights = saved.weights
     asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}
@@ -110,15 +110,15 @@ def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Si
 
 
 def list_models(include: Iterable[str] | str | None = None, exclude: Iterable[str] | str | None = None) -> list[str]:
-    """Lists the names of the registered models.
+    """List the names of the registered models.
 
     Args:
         include: Shell-style patterns; only names that match one are listed.
         exclude: Shell-style patterns; names that match one are not.
 
     Example:
-        >>> list_models("ssd*_vgg16d")
-        ['ssd256_vgg16d', 'ssd300_vgg16d', 'ssd512_vgg16d']
+        >>> [name.removesuffix("_vgg16d") for name in list_models("ssd*_vgg16d")]
+        ['ssd256', 'ssd300', 'ssd512']
     """
     names = sorted(_BUILDERS)
     if include is not None:
@@ -133,10 +133,10 @@ def _matches(name: str, patterns: Iterable[str] | str) -> bool:
 
 
 def get_model_builder(name: str) -> Callable[..., SSD]:
-    """Gives the builder of that name, in whatever case.
+    """Return a builder by its name, in upper or lower case.
 
     Raises:
-        ValueError: If there is none; the message proposes names that look alike.
+        ValueError: If no builder has the name; the message proposes similar names.
     """
     try:
         return _BUILDERS[name.lower()]
@@ -145,7 +145,7 @@ def get_model_builder(name: str) -> Callable[..., SSD]:
 
 
 def get_model(name: str, **config: Any) -> SSD:
-    """Builds a model by name.
+    """Build a model by name.
 
     Args:
         name: One of `list_models()`.
@@ -155,7 +155,7 @@ def get_model(name: str, **config: Any) -> SSD:
 
 
 def get_model_weights(name: str | Callable[..., SSD]) -> type[WeightsEnum]:
-    """Return the enum of a model's weights: `WeightsEnum` itself, which is empty, if none are published.
+    """Return the enum of a model's weights, or the empty `WeightsEnum`.
 
     Args:
         name: The model's name or its builder.
@@ -164,13 +164,13 @@ def get_model_weights(name: str | Callable[..., SSD]) -> type[WeightsEnum]:
 
 
 def get_weight(name: str) -> WeightsEnum:
-    """Gives a weights entry by its full name.
+    """Return a weights entry by its full name.
 
     Args:
         name: For example `"SSD300_VGG16D_Weights.COCO_V1"`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no entry has the name; the message proposes similar names.
     """
     entries = {str(entry): entry for model in list_models() for entry in get_model_weights(model).__members__.values()}
     if name not in entries:
@@ -179,5 +179,6 @@ def get_weight(name: str) -> WeightsEnum:
 
 
 def propose(name: str, allowed: list[str]) -> str:
+    """Return a sentence that proposes names similar to an unknown one."""
     close = difflib.get_close_matches(name, allowed, n=3)
     return f"Did you mean {' or '.join(close)}?" if close else f"Known are: {', '.join(allowed)}."

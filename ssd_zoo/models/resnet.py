@@ -1,6 +1,7 @@
-"""SSD on ResNet, after NVIDIA's DeepLearningExamples and MLPerf.
+"""SSD300 on ResNet, after NVIDIA's DeepLearningExamples and MLPerf.
 
-The one on ResNet-50 is held to the output of NVIDIA's own, the others to the names and shapes of their checkpoints.
+conv4 keeps the stride 8 of conv3 and is the first feature map; conv5 is left out. Tests compare the detector on
+ResNet-50 with NVIDIA's output, and the others with the names and shapes of NVIDIA's and MLPerf's checkpoints.
 
 https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD
 """
@@ -31,8 +32,7 @@ __all__ = [
     "ssd300_resnet50",
 ]
 
-
-# Of the classifier the detector leaves out conv5 and the last layer.
+# The detector leaves out conv5 and the linear layer of the classifier.
 _UP_TO_CONV4 = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
 
 
@@ -71,7 +71,7 @@ class ResNet101_Weights(WeightsEnum):
 
 
 class SSD300_ResNet50_Weights(WeightsEnum):
-    """Weights of `ssd300_resnet50`."""
+    """Weights of NVIDIA's SSD300 on ResNet-50."""
 
     COCO_NVIDIA_V1 = Weights(
         url="https://api.ngc.nvidia.com/v2/models/nvidia/ssd_pyt_ckpt_amp/versions/20.06.0/files/nvidia_ssdpyt_amp_200703.pt",
@@ -85,7 +85,7 @@ class SSD300_ResNet50_Weights(WeightsEnum):
             "licence": "Apache-2.0",
             "origin": "https://github.com/NVIDIA/DeepLearningExamples",
             "recipe": "https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Detection/SSD",
-            # The recipe gives AP 26.8 on average of 15 runs; the file's own AP is not published.
+            # The recipe's AP is 26.8, the mean of 15 runs; the AP of this file is not published.
             "metrics": {},
         },
     )
@@ -99,16 +99,10 @@ def ssd300_resnet50(
     weights_backbone: ResNet50_Weights | str | None = ResNet50_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build NVIDIA's SSD300 on ResNet-50: 300 × 300 input, maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
+    """Build NVIDIA's SSD300 on ResNet-50.
 
-    conv4 keeps the stride 8 of conv3 and is the first feature map; conv5 is left out. Scores, NMS and resizing are
-    those of NVIDIA's evaluation. ResNet has 4 stages here, conv1 to conv4.
-
-    Example:
-        >>> model = ssd300_resnet50(weights_backbone=None, num_classes=21).eval()
-        >>> [detections] = model([torch.rand(3, 375, 500)])
-        >>> sorted(detections)
-        ['boxes', 'labels', 'scores']
+    Feature maps have 38 19 10 5 3 1 cells a side, with 8732 default boxes. conv4 has stride 8 and is the first of them.
+    Thresholds, NMS and resizing are those of NVIDIA's evaluation. The stages that can train are conv1 to conv4.
     """
     asked = settle(SSD300_ResNet50_Weights, weights, ResNet50_Weights, weights_backbone, options, size=300)
     return _ssd300(50, asked)
@@ -121,7 +115,7 @@ def ssd300_resnet34(
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-34, after NVIDIA's; see `ssd300_resnet50`."""
+    """Build NVIDIA's SSD300 on ResNet-34: as on ResNet-50, with that backbone."""
     return _ssd300(34, settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300))
 
 
@@ -132,7 +126,7 @@ def ssd300_resnet18(
     weights_backbone: ResNet18_Weights | str | None = ResNet18_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-18, after NVIDIA's; see `ssd300_resnet50`."""
+    """Build NVIDIA's SSD300 on ResNet-18: as on ResNet-50, with that backbone."""
     return _ssd300(18, settle(WeightsEnum, weights, ResNet18_Weights, weights_backbone, options, size=300))
 
 
@@ -143,10 +137,7 @@ def ssd300_resnet34_mlperf(
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-34, after MLPerf's; see `ssd300_resnet50`.
-
-    Its extra layers have no norms.
-    """
+    """Build MLPerf's SSD300 on ResNet-34: NVIDIA's, with extra layers without norms."""
     asked = settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300)
     return _ssd300(34, asked, norm_extras=False)
 
@@ -158,7 +149,7 @@ def ssd300_resnet101(
     weights_backbone: ResNet101_Weights | str | None = ResNet101_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on ResNet-101, after NVIDIA's; see `ssd300_resnet50`."""
+    """Build NVIDIA's SSD300 on ResNet-101: as on ResNet-50, with that backbone."""
     return _ssd300(101, settle(WeightsEnum, weights, ResNet101_Weights, weights_backbone, options, size=300))
 
 

@@ -1,4 +1,4 @@
-"""What every builder does before and after its own recipe: settle what it was asked for, and finish the detector."""
+"""Steps that builders share: settle the arguments, and finish the detector."""
 
 import logging
 import warnings
@@ -27,16 +27,16 @@ _log = logging.getLogger("ssd_zoo")
 
 @dataclass(frozen=True)
 class Settled:
-    """What a builder was asked for, complete and without contradictions.
+    """A builder's arguments, complete and consistent.
 
     Attributes:
         weights: Weights of the whole detector.
-        weights_backbone: Weights of the backbone; None beside those of the detector.
+        weights_backbone: Weights of the backbone; None where `weights` is given.
         categories: Names of the classes, background first.
         size: (height, width) of the input.
         in_chans: Channels of an image.
-        norm_layer: Makes norms; None for those of the recipe.
-        options: All options, as they were asked for.
+        norm_layer: Makes a norm from a number of channels; None for the norm of the recipe.
+        options: The caller's options, completed by the defaults.
     """
 
     weights: WeightsEnum | None
@@ -49,20 +49,22 @@ class Settled:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the weights were trained with where that is not the recipe's."""
+        """Settings of the weights that differ from the recipe's."""
         weights = self.weights or self.weights_backbone
         return {} if weights is None else weights.settings
 
     def trainable(self, stages: int, *, default: int | None = None, pretrained: bool = False) -> int:
-        """Return how many of a backbone's stages train. Without pretrained weights all do, as in torchvision.
+        """Return how many stages of a backbone train.
+
+        Without pretrained weights all stages train, as in torchvision.
 
         Args:
-            stages: Number of its stages.
-            default: How many train unless asked otherwise; None for all.
-            pretrained: Whether the backbone has weights that are not among ours.
+            stages: Number of stages.
+            default: Number that trains by default; None for all.
+            pretrained: Whether the backbone has weights without an entry here, such as timm's.
 
         Raises:
-            ValueError: If the number asked for is not between 0 and `stages`.
+            ValueError: If `trainable_backbone_layers` is not between 0 and `stages`.
         """
         asked = self.options["trainable_backbone_layers"]
         if asked is not None and not 0 <= asked <= stages:
@@ -77,9 +79,10 @@ class Settled:
         return stages
 
     def default_boxes(self, **recipe: Any) -> DefaultBoxGenerator:
-        """Return the default boxes asked for, or else the recipe's, changed to what the weights were trained with.
+        """Return the caller's default boxes, or the recipe's with the weights' changes.
 
-        Weights of a saved model tell all of them, which serve as long as the model has as many feature maps.
+        A saved model holds the shapes of all default boxes. They are used where the model to build has the same number
+        of feature maps.
 
         Args:
             **recipe: Keywords of `DefaultBoxGenerator`.
@@ -105,21 +108,21 @@ def settle(
     *,
     size: int | tuple[int, int],
 ) -> Settled:
-    """Settle what a builder was asked for, before anything is built.
+    """Settle a builder's arguments before the model is built.
 
-    Weights of the whole detector make those of the backbone needless.
+    Weights of the backbone are left out where weights of the whole detector are given.
 
     Args:
-        weights_enum: The builder's weights; `WeightsEnum` itself if none are published.
-        weights: Which of them was asked for.
-        backbone_enum: Weights of its backbone.
-        weights_backbone: Which of them was asked for.
+        weights_enum: Enum of the builder's weights; `WeightsEnum` itself where it has none.
+        weights: The builder's argument of that name.
+        backbone_enum: Enum of the backbone's weights.
+        weights_backbone: The builder's argument of that name.
         options: The builder's keywords.
-        size: Side, or (height, width), of the input if neither options nor weights have another.
+        size: Side, or (height, width), of the input where neither options nor weights give one.
 
     Raises:
-        TypeError: If weights are of another builder.
-        ValueError: If weights are unknown, options contradict each other, or a class stands in the background's place.
+        TypeError: If weights belong to another builder.
+        ValueError: If weights are unknown, options contradict each other, or the first category is a class.
     """
     complete: Options = {**DEFAULTS, **options}
     if complete["in_chans"] < 1:
@@ -138,17 +141,17 @@ def settle(
 
 
 def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerator, **recipe: Unpack[Settings]) -> SSD:
-    """Build the detector and load what weights were asked for.
+    """Build the detector and load its weights.
 
     Args:
-        asked: What the builder was asked for.
-        backbone: Gives the feature maps.
+        asked: The builder's arguments.
+        backbone: Module that returns the feature maps.
         default_boxes: The default boxes of these maps.
-        **recipe: Keywords of `SSD`, with mean and standard deviation of RGB. Those of the weights have precedence, and
-            those asked for have it over both.
+        **recipe: Keywords of `SSD`, with mean and standard deviation of RGB. Settings of the weights override them,
+            and the caller's options override both.
 
     Raises:
-        ValueError: If the size is too small for the backbone, or the weights are of another model.
+        ValueError: If the size is too small for the backbone, or the weights belong to another model.
     """
     of_weights = {name: value for name, value in asked.settings.items() if name not in ("size", "default_boxes")}
     own = {name: value for name, value in asked.options.items() if name in Settings.__annotations__}
@@ -163,10 +166,14 @@ def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerat
 def _settle_categories(
     num_classes: int | None, categories: Sequence[str] | None, weights: WeightsEnum | None
 ) -> list[str]:
-    """Return the categories given, or those of the weights, or names made up for `num_classes`, or COCO's."""
+    """Return the names of the classes, background first.
+
+    Without `categories` they are those of the weights, or COCO's without weights. If `num_classes` asks for another
+    number, they are made up.
+    """
     known = COCO_CATEGORIES if weights is None else weights.meta["categories"]
     if categories is not None:
-        # COCO's ids that are not in use all bear the same name.
+        # COCO's unused ids share this name.
         names = [name for name in categories if name != "N/A"]
         if isinstance(categories, str) or len(set(names)) < len(names):
             raise ValueError(f"categories must be a list of different names, background first, got {categories!r}.")
@@ -184,11 +191,14 @@ def _settle_categories(
 
 
 def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse categories that begin with a class, and warn where the first name may be one.
+    """Check that the first category is a background; warn in doubt.
 
     Args:
-        categories: The names asked for.
-        known: Those of the weights; what they begin with is a background.
+        categories: The caller's names.
+        known: Names of the weights; the first of them is a background.
+
+    Raises:
+        ValueError: If the first name is a known class, or a later one is a background's.
     """
     first = categories[0] if categories else "background"
     if is_background(first) or first == known[0]:
@@ -202,8 +212,8 @@ def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _repeat(rgb: Sequence[float], in_chans: int) -> tuple[float, ...]:
-    """Return numbers of RGB channels for images of other channels.
+    """Return numbers of RGB channels for another number of channels.
 
-    One channel gets the average of the three; more than three go round: red, green, blue, red, …
+    One channel gets the mean of the three. For other numbers red, green and blue repeat in turn.
     """
     return (fmean(rgb),) if in_chans == 1 else tuple(islice(cycle(rgb), in_chans))

@@ -9,12 +9,14 @@ from ssd_zoo.weights.entries import WeightsEnum
 __all__ = ["RESULTS", "list_weights", "result_columns", "weights_table"]
 
 RESULTS = ("COCO val2017", "COCO minival", "Other results")
-"""Headings of the columns of results. A minival is another part of COCO, and easier."""
+"""Headings of the result columns. A minival is another set of COCO images, easier than val2017."""
 _HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
-    """Lists the weights of all detectors, each with its builder's name; those that ship in the package come first.
+    """List the weights of all detectors with their builders' names.
+
+    Weights that ship in the package come first.
 
     Args:
         include: Shell-style patterns of builders' names.
@@ -22,7 +24,7 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
     builders: dict[WeightsEnum, str] = {}
     for name in list_models(include):
         for entry in get_model_weights(name).__members__.values():
-            # Models for clips take the weights of those for images, whose names come first.
+            # Clip models share entries with image models, whose names sort first.
             builders.setdefault(entry, name)
     return sorted(
         ((name, entry) for entry, name in builders.items()), key=lambda row: not row[1].url.startswith("package:")
@@ -30,7 +32,7 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
-    """Gives the table of weights in Markdown, its columns aligned.
+    """Return the table of weights in Markdown, with aligned columns.
 
     Args:
         include: Shell-style patterns of builders' names.
@@ -61,7 +63,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
 
 
 def result_columns(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
-    """Return the figures of a weights entry as the cells of three columns, `RESULTS`.
+    """Return a weights entry's figures as cells of the columns `RESULTS`.
 
     Args:
         metrics: Per data set its figures, and under `"source"` who measured them.

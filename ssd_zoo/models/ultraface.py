@@ -25,7 +25,7 @@ __all__ = [
 
 _REPOSITORY = "https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB"
 _COMMIT = "dffdddda9794a50607cba8f318507a28c1c27cab"
-# Sides of the default boxes in pixels, whatever the input's size.
+# Sides of the default boxes in pixels, for each feature map; the same for every input size.
 _SIDES = [(10, 16, 24), (32, 48), (64, 96), (128, 192, 256)]
 
 
@@ -49,7 +49,7 @@ def _published(file: str, *, sha256: str, num_params: int, macs: float, file_siz
 
 
 class SSDLite320_UltraFace_RFB_Weights(WeightsEnum):
-    """Weights of `ssdlite320_ultraface_rfb`."""
+    """Weights of the face detector with a receptive field block."""
 
     WIDER_FACE_V1 = _published(
         "version-RFB-320.pth",
@@ -62,7 +62,7 @@ class SSDLite320_UltraFace_RFB_Weights(WeightsEnum):
 
 
 class SSDLite320_UltraFace_Slim_Weights(WeightsEnum):
-    """Weights of `ssdlite320_ultraface_slim`."""
+    """Weights of the slim face detector."""
 
     WIDER_FACE_V1 = _published(
         "version-slim-320.pth",
@@ -81,15 +81,10 @@ def ssdlite320_ultraface_rfb(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build the face detector with a receptive field block: 240 × 320 input (height, width), 4420 default boxes.
+    """Build the face detector with a receptive field block.
 
-    Other sizes, such as (480, 640), have the same weights' shapes and the same default boxes in pixels, more of them.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssdlite320_ultraface_rfb(categories=["background", "face"])
-        >>> model.default_boxes.shape
-        torch.Size([4420, 4])
+    The input is 240 × 320 (height, width), with 4420 default boxes. Default boxes keep their sides in pixels at other
+    sizes, such as (480, 640).
     """
     asked = settle(SSDLite320_UltraFace_RFB_Weights, weights, WeightsEnum, weights_backbone, options, size=(240, 320))
     return _ultraface(asked, rfb=True)
@@ -102,7 +97,10 @@ def ssdlite320_ultraface_slim(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build the slim face detector; see `ssdlite320_ultraface_rfb`."""
+    """Build the face detector without a receptive field block.
+
+    Input and default boxes are those of the detector with the block.
+    """
     asked = settle(SSDLite320_UltraFace_Slim_Weights, weights, WeightsEnum, weights_backbone, options, size=(240, 320))
     return _ultraface(asked, rfb=False)
 

@@ -1,4 +1,4 @@
-"""SSD on VGG-16 (configuration D), the detector of the paper.
+"""SSD on VGG-16 (configuration D), as in the paper.
 
 Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016. https://arxiv.org/abs/1512.02325
 """
@@ -53,7 +53,7 @@ class VGG16D_Weights(WeightsEnum):
 
 
 class SSD300_VGG16D_Weights(WeightsEnum):
-    """Weights of `ssd300_vgg16d`."""
+    """Weights of SSD300 on VGG-16."""
 
     COCO_V1 = Weights(
         url="https://download.pytorch.org/models/ssd300_vgg16_coco-b556d3b4.pth",
@@ -100,7 +100,7 @@ class SSD300_VGG16D_Weights(WeightsEnum):
 
 
 class SSD512_VGG16D_Weights(WeightsEnum):
-    """Weights of `ssd512_vgg16d`."""
+    """Weights of SSD512 on VGG-16."""
 
     COCO_MMDET_V1 = mmdet_weights(
         "ssd512_coco/ssd512_coco_20210803_022849-0a47a1ca.pth",
@@ -110,7 +110,7 @@ class SSD512_VGG16D_Weights(WeightsEnum):
         macs=98.629e9,
         file_size=144.2e6,
         metrics={"COCO-val2017": {"AP": 29.5}},
-        # mmdet cuts its sizes to whole pixels.
+        # mmdet truncates box sizes to whole pixels.
         default_boxes={"scales": [side / 512 for side in (20, 51, 133, 215, 296, 378, 460, 542)]},
     )
     COCO_LUFFICC_V1 = lufficc_weights(
@@ -140,7 +140,9 @@ def ssd300_vgg16d(
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300: 300 × 300 input, six feature maps of 38 19 10 5 3 1 cells a side, 8732 default boxes.
+    """Build the paper's SSD300 on VGG-16.
+
+    Feature maps have 38 19 10 5 3 1 cells a side, with 8732 default boxes.
 
     Args:
         trainable_backbone_layers: Number of VGG's 5 stages that train, counted from the last; by default 4.
@@ -174,17 +176,13 @@ def ssd512_vgg16d(
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD512: 512 × 512 input, seven feature maps of 64 32 16 8 4 2 1 cells a side, 24564 default boxes.
+    """Build the paper's SSD512 on VGG-16.
+
+    Feature maps have 64 32 16 8 4 2 1 cells a side, with 24564 default boxes.
 
     Args:
         trainable_backbone_layers: Number of VGG's 5 stages that train, counted from the last; by default 4.
         norm_layer: Norm of conv4_3, called with the number of channels; by default the paper's.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd512_vgg16d(weights_backbone=None, num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([24564, 4])
     """
     asked = settle(SSD512_VGG16D_Weights, weights, VGG16D_Weights, weights_backbone, options, size=512)
     extras = [
@@ -208,19 +206,13 @@ def ssd256_vgg16d(
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD256: 256 × 256 input, six feature maps of 32 16 8 4 2 1 cells a side, 6132 default boxes.
+    """Build SSD256 on VGG-16: SSD300 whose maps all divide the input.
 
-    It is SSD300 for an input that every map divides evenly.
+    Feature maps have 32 16 8 4 2 1 cells a side, with 6132 default boxes.
 
     Args:
         trainable_backbone_layers: Number of VGG's 5 stages that train, counted from the last; by default 4.
         norm_layer: Norm of conv4_3, called with the number of channels; by default the paper's.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = ssd256_vgg16d(weights_backbone=None, num_classes=21)
-        >>> model.default_boxes.shape
-        torch.Size([6132, 4])
     """
     asked = settle(WeightsEnum, weights, VGG16D_Weights, weights_backbone, options, size=256)
     extras = [
@@ -231,7 +223,7 @@ def ssd256_vgg16d(
     ]
     default_boxes = asked.default_boxes(
         aspect_ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
-        # From 0.2 to 0.9 in even steps of 0.175; the last goes one step on.
+        # The paper's even steps from 0.2 to 0.9, and one step further.
         scales=[0.1, 0.2, 0.375, 0.55, 0.725, 0.9, 1.075],
     )
     return _vgg16d(asked, extras, default_boxes)
@@ -243,7 +235,7 @@ def _vgg16d(
     norm_layer = asked.norm_layer or partial(L2Norm, scale=20)
     backbone = VGG16D(extras, norm_layer=norm_layer, in_chans=asked.in_chans)
     backbone.freeze(asked.trainable(backbone.num_stages, default=4))
-    # Caffe's pixels: 0 to 255, less the mean, not divided.
+    # Caffe subtracts the mean from pixels of 0 to 255 and does not divide.
     return finish(
         asked,
         backbone,

@@ -1,4 +1,4 @@
-"""Models as folders, on the disk and on the Hub, and checkpoints of other projects as models."""
+"""Saved models in folders and on the Hub; checkpoints of other projects."""
 
 from ssd_zoo.saved.checkpoints import load_checkpoint
 from ssd_zoo.saved.pretrained import from_pretrained, push_to_hub, save_pretrained

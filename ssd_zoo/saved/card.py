@@ -1,4 +1,4 @@
-"""The model card: what somebody who finds the model on the Hub needs to know before using it."""
+"""The model card: description, use, results and licence of a saved model."""
 
 import re
 from collections.abc import Mapping
@@ -63,15 +63,15 @@ def make_card(
     metrics: Mapping[str, Mapping[str, Any]],
     notes: str | None,
 ) -> str:
-    """Writes a model card with the Hub's metadata at its head.
+    """Return the text of a model card, with the Hub's metadata first.
 
     Args:
         model: The model, made by a registered builder.
-        address: What `from_pretrained` finds it by.
+        address: Argument of `from_pretrained` that opens the model.
         licence: The weights' licence, by its SPDX name.
         trained_on: Name of the training data.
         metrics: Per data set its figures, and under `"source"` who measured them.
-        notes: What else the card should say, in Markdown.
+        notes: Further text of the card, in Markdown.
     """
     name, builder = address.rstrip("/").rpartition("/")[2] or address, (model.recipe or ("a model", {}))[0]
     objects = [category for category in model.categories[1:] if category != "N/A"]

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects into models that detect what the originals detect."""
+"""Loading of other projects' checkpoints as models with the same detections."""
 
 import logging
 import os
@@ -29,42 +29,41 @@ def load_checkpoint(
     categories: Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
 ) -> SSD:
-    """Make a model of another project's checkpoint.
+    """Load a checkpoint of another project as a model.
 
-    It has the builder, the number of classes, the normalisation, the default boxes, the order of classes and the
-    thresholds that the file and its origin ask for, so that it detects what the original detects.
+    Number and order of classes, normalisation, default boxes and thresholds are those of the file and its origin. So
+    the model has the detections of the original.
 
     Args:
-        path_or_state_dict: A file of `torch.save` (nothing but tensors and plain values is unpickled), a `.safetensors`
-            file, a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a TensorFlow.js model
+        path_or_state_dict: A file of `torch.save` (only tensors and plain values are unpickled), a `.safetensors` file,
+            a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a TensorFlow.js model
             (`model.json` or its folder), or tensors by name. Training checkpoints are unwrapped.
-        origin: The project that the file is from, one of `amdegroot`, `lufficc`, `mmdet`, `nvidia`, `qfgaohao`,
-            `tensorflow`, `torchvision` and `ultraface`; by default the one that its names tell of.
-        categories: Names of the classes, background first; by default those of the origin's own models of as many
-            classes, or else "class 1" and so on.
-        size: Side, or (height, width), of the input, where the file is for another than the origin's usual one: the
-            tensors do not tell it.
+        origin: Project of the file: `amdegroot`, `lufficc`, `mmdet`, `nvidia`, `qfgaohao`, `tensorflow`, `torchvision`
+            or `ultraface`; by default recognised by the tensors' names.
+        categories: Names of the classes, background first; by default those of the origin's models with the same
+            number of classes, else "class 1" and so on.
+        size: Side, or (height, width), of the input; by default the origin's. Tensors do not show it.
 
     Returns:
         The model, on the CPU, in evaluation mode.
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file is damaged, would have to be unpickled, or is of no known origin; if tensors are
-            missing, unexpected, of a wrong shape, or not finite; if `categories` are not as many as the classes.
+        ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin; if
+            tensors are missing, unexpected, of a wrong shape, or not finite; if the number of `categories` is wrong.
     """
     return open_checkpoint(path_or_state_dict, origin).build(categories=categories, size=size)
 
 
 @dataclass(frozen=True)
 class OpenedCheckpoint:
-    """A checkpoint whose origin is known.
+    """A checkpoint with a recognised origin.
 
     Attributes:
-        origin: The project that it is from, one of `ORIGINS`.
-        match: What the origin's key table makes of its names.
-        state: Its tensors, by the names in the file.
-        shapes: The same, converted; of them only the shapes are there.
+        origin: Name of the origin, one of `ORIGINS`.
+        match: Match of the names with the origin's key table.
+        state: Tensors by the names in the file.
+        shapes: The same tensors by our names, on the meta device.
     """
 
     origin: str
@@ -78,9 +77,9 @@ class OpenedCheckpoint:
         return count_head(self.shapes)[1]
 
     def build(self, *, categories: Sequence[str] | None = None, size: int | tuple[int, int] | None = None) -> SSD:
-        """Build the model that detects what the original detects; see `load_checkpoint`."""
+        """Build the model, as `load_checkpoint` does."""
         origin, theirs = ORIGINS[self.origin], self.match.kept()
-        # Shapes come first: nothing is computed with tensors before they are known to fit.
+        # Check shapes before anything is computed with the tensors.
         model = self._build(categories, None if size is None else parse_size(size))
         _check_shapes(model, self.shapes, theirs)
         check_finite({name: self.state[name] for name in theirs.values()})
@@ -119,7 +118,7 @@ def open_checkpoint(
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file is damaged, would have to be unpickled, or is of no known origin.
+        ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin.
     """
     if isinstance(path_or_state_dict, (str, os.PathLike)):
         state = read_checkpoint(path_or_state_dict)
@@ -136,10 +135,10 @@ def _recognise(state: Mapping[str, Tensor], origin: str | None) -> tuple[str, Ma
 
     Args:
         state: Tensors by their names.
-        origin: Where they are said to be from, to make sure of it.
+        origin: The expected origin; None to try all.
 
     Raises:
-        ValueError: If it is not the given one, or, without one given, if there are none or several.
+        ValueError: If the names do not fit the expected origin, or fit none or several of all.
     """
     if origin is not None and origin not in ORIGINS:
         raise ValueError(f"Unknown origin {origin!r}; known are {', '.join(ORIGINS)}.")
@@ -177,18 +176,18 @@ def _is_narrow(tensor: Tensor) -> bool:
 
 
 def _check_shapes(model: SSD, tensors: Mapping[str, Tensor], theirs: Mapping[str, str]) -> None:
-    """Check that a model gets exactly the tensors that it has.
+    """Check that tensors fit a model exactly.
 
     Args:
         model: The model.
-        tensors: What it is to get.
-        theirs: The names that these have in the file.
+        tensors: Tensors by our names.
+        theirs: Their names in the file.
 
     Raises:
-        ValueError: Naming the tensors that are missing, unexpected, or of a wrong shape.
+        ValueError: If tensors are missing, unexpected, or of a wrong shape; the message names them.
     """
     own = model.state_dict()
-    # Files from before PyTorch 0.4.1, and TensorFlow's, do not count batches.
+    # Files from before PyTorch 0.4.1, and TensorFlow's, have no counter of batches.
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
     unexpected = [theirs.get(name, name) for name in tensors if name not in own]
     for what, names in (

@@ -1,7 +1,7 @@
-"""A model as a folder: `config.json`, `model.safetensors` and `README.md`, the model card.
+"""Saved models: folders of `config.json`, `model.safetensors` and `README.md`, the model card.
 
-The config also stands in the header of the safetensors file, so that this file alone is the whole model, and so that a
-save that was cut off between two files leaves the old model or the new one.
+The header of the safetensors file repeats the config. So this file alone is a whole model, and a save that is cut off
+between two files leaves the old model or the new one.
 """
 
 import hashlib
@@ -42,24 +42,24 @@ def save_pretrained(
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
     notes: str | None = None,
 ) -> Path:
-    """Saves a model as a folder that `from_pretrained`, any builder's `weights` and the Hub take.
+    """Save a model as a folder for `from_pretrained`, builders and the Hub.
 
-    Each file is written whole or not at all. A model card that is there already is kept, unless there is something new
-    to say in it.
+    Each file is written atomically. An existing model card is kept, unless `licence`, `trained_on`, `metrics` or
+    `notes` are given.
 
     Args:
         model: The model, made by a registered builder.
-        folder: Where to; made if it is not there.
+        folder: The folder; created if needed.
         licence: The weights' licence, by its SPDX name.
         trained_on: Name of the training data, for the card.
         metrics: Per data set its figures, and under `"source"` who measured them: `"published"` or `"measured"`.
-        notes: What else the card should say, in Markdown.
+        notes: Further text of the card, in Markdown.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If no registered builder made the model, or it holds numbers that are not finite.
+        ValueError: If no registered builder made the model, an argument can't be saved, or a number is not finite.
         OSError: If the folder can't be written.
     """
     card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
@@ -71,7 +71,7 @@ def _save(model: SSD, folder: Path, *, address: str, metrics: Any, notes: Any, *
     state = _state(model)
     check_finite(state)
     config = {**describe(model), "meta": meta, "weights_id": _digest(state)}
-    # One line a key: default boxes are many numbers.
+    # One line a key keeps the many numbers of default boxes on one line.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
     write_safetensors(folder / MODEL, state, {"ssd_zoo": text})
     write_file(folder / CONFIG, text.encode())
@@ -81,7 +81,7 @@ def _save(model: SSD, folder: Path, *, address: str, metrics: Any, notes: Any, *
 
 
 def _state(model: SSD) -> dict[str, Tensor]:
-    # Modules with two places in a model have their tensors twice; a safetensors file holds no tensor twice.
+    # A module at two places of a model shares its tensors, and safetensors refuses shared memory.
     seen: set[int] = set()
     state = {}
     for name, tensor in model.state_dict().items():
@@ -105,13 +105,13 @@ def from_pretrained(
     categories: Sequence[str] | None = None,
     **overrides: Any,
 ) -> SSD:
-    """Builds a saved model again: same outputs, bit for bit, unless something is overridden.
+    """Load a saved model; without overrides its outputs are bit-identical.
 
     Args:
         folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`.
         revision: Branch, tag or commit of the repository; by default its main branch.
-        num_classes: Another number of classes, background counted; the class head starts fresh.
-        categories: Other categories, background first; the class head keeps those that it knows by name.
+        num_classes: Another number of classes, with the background; the class head starts fresh.
+        categories: Other categories, background first; the class head keeps rows of names that it knows.
         **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
 
     Raises:
@@ -119,7 +119,7 @@ def from_pretrained(
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
         PermissionError: If the repository asks for a token, or for another one.
         TypeError: If a keyword is unknown.
-        ValueError: If what lies there was not saved by ssd_zoo, or can't be used.
+        ValueError: If the files were not saved by ssd_zoo, or can't be used.
     """
     address = os.fspath(folder_or_repo)
     local = os.path.exists(address) or address.endswith(".safetensors") or not _REPO.fullmatch(address)
@@ -151,9 +151,9 @@ def push_to_hub(
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
     notes: str | None = None,
 ) -> str:
-    """Saves a model to a repository on the Hugging Face Hub, which is made if it is not there.
+    """Save a model to a repository on the Hub, created if needed.
 
-    A model card that the repository has is kept, unless there is something new to say in it.
+    An existing model card is kept, unless `licence`, `trained_on`, `metrics` or `notes` are given.
 
     Args:
         model: The model, made by a registered builder.
@@ -174,7 +174,7 @@ def push_to_hub(
     Raises:
         ConnectionError: If the Hub can't be reached.
         PermissionError: If the token does not allow it.
-        ValueError: If the model can't be saved, or `repo_id` is no name of a repository.
+        ValueError: If the model can't be saved, or `repo_id` is not "owner/name".
     """
     card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,1 +1,1 @@
-"""Trained weights: what there is, and how it is read."""
+"""Entries of trained weights, and reading of their files."""

@@ -1,4 +1,4 @@
-"""Names of classes: COCO's and Pascal VOC's, and which names in two lists mean the same class.
+"""Class names of COCO and Pascal VOC, and matching of class names.
 
 Data sets write one class in several ways: COCO says "airplane" and "dining table", Pascal VOC "aeroplane" and
 "diningtable". Evaluation and fine-tuning compare names by `match_classes` alone.
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 COCO_CATEGORIES: list[str] = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1.meta["categories"]
-"""The 91 names of COCO's category ids, background first; ten of the ids are unused ("N/A")."""
+"""Names of COCO's 91 category ids, background first; ten ids are unused ("N/A")."""
 
 COCO80_CATEGORIES: list[str] = [name for name in COCO_CATEGORIES if name != "N/A"]
 """The background and the 80 names that COCO uses, in the order of their ids."""
@@ -28,7 +28,7 @@ COCO80_CATEGORIES: list[str] = [name for name in COCO_CATEGORIES if name != "N/A
 VOC_CATEGORIES: list[str] = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
 """The background and the 20 names of Pascal VOC, in VOC's own order."""
 
-# Pascal VOC's names that COCO writes otherwise, and two common spellings.
+# Names of Pascal VOC that differ from COCO's, and two common spellings.
 _SYNONYMS = {
     "aeroplane": "airplane",
     "cellphone": "cell phone",
@@ -44,9 +44,9 @@ _SYNONYMS = {
 def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
     """Map labels to the labels of the same class in another list.
 
-    Names are compared three times: as written, then without regard to case, space, hyphens and underscores, then with
-    the synonyms of COCO and Pascal VOC. An earlier match holds. Where one name fits several others, none of them is
-    matched: two categories of one list are never merged. "N/A", COCO's name of unused ids, matches nothing.
+    Names are compared three times: as written; without case, spaces, hyphens and underscores; and with the synonyms of
+    COCO and Pascal VOC. An earlier match holds. A name that fits several others stays unmatched, so two categories of
+    one list are never merged. "N/A", COCO's name of unused ids, matches nothing.
 
     Args:
         categories: Names of classes, background first.
@@ -69,17 +69,17 @@ def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, 
 
 
 def is_background(name: str) -> bool:
-    """Return whether a name is one of the background's: "background", "__background__" or "bg", in any case."""
+    """Return whether a name means the background: "background", "__background__" or "bg"."""
     return name.strip(" _").casefold() in ("background", "bg")
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, separated by commas, and an ellipsis for the others."""
+    """Join the first names with commas, and an ellipsis for the others."""
     return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
 
 
 def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collection[int]) -> dict[str, list[int]]:
-    """Group the labels that are not matched yet by their names in a spelling."""
+    """Group unmatched labels by the spelling of their names."""
     labels = defaultdict(list)
     for label, name in enumerate(names):
         if label > 0 and label not in done and name.strip().casefold() != "n/a":
@@ -88,7 +88,7 @@ def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collect
 
 
 def _fold(name: str) -> str:
-    # Only between letters or digits: "-5" is not "5".
+    # Separators fold only between letters or digits: "-5" and "5" differ.
     return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", name.strip().casefold())
 
 

@@ -1,4 +1,4 @@
-"""What a saved model's config.json says: enough to build the model again, in JSON's own types."""
+"""The config.json of a saved model, which rebuilds the model without tensors."""
 
 import functools
 import importlib
@@ -21,14 +21,14 @@ __all__ = ["SavedModel", "describe", "open_config"]
 
 FORMAT = 1
 _LARGEST_SIDE = 16384
-# Where models saved before say that a class is.
+# Former modules of classes, as named by configs of older versions.
 _MOVED = {
     "ssd_zoo.detector.layers": "ssd_zoo.layers.basic",
     "ssd_zoo.detector.convolution": "ssd_zoo.layers.convolution",
 }
 _log = logging.getLogger("ssd_zoo")
 
-# What is read off the model as it is now, whatever the builder was called with.
+# Settings are read from the model, since they may have changed after the build.
 _SETTINGS = [
     name
     for name, parameter in inspect.signature(SSD).parameters.items()
@@ -38,10 +38,10 @@ _OTHERWISE = ("num_classes", "categories", "size", "default_boxes")
 
 
 class SavedModel(NamedTuple):
-    """A saved model, opened: its tensors are not read yet.
+    """A saved model whose tensors are not read yet.
 
     Attributes:
-        builder: Name of the builder that made it.
+        builder: Name of its builder.
         arguments: The builder's own arguments, with `size` and `in_chans`.
         weights: Its tensors, categories and settings.
     """
@@ -52,10 +52,10 @@ class SavedModel(NamedTuple):
 
 
 def describe(model: SSD) -> dict[str, Any]:
-    """Says how to build a model again, but for its tensors.
+    """Return the config that rebuilds a model without its tensors.
 
     Raises:
-        ValueError: If no registered builder made it, or it was given a part that can't be named.
+        ValueError: If no registered builder made the model, or an argument can't be saved by its name.
     """
     if model.recipe is None:
         raise ValueError(
@@ -82,7 +82,7 @@ def _setting(model: SSD, name: str) -> Any:
     if name in ("image_mean", "image_std"):
         return value.flatten().tolist()
     if callable(value):
-        _log.warning("%s is a function of your own; the saved model will have the builder's.", name)
+        _log.warning("%s is a custom function; the saved model will have the builder's.", name)
         return None
     return "none" if value is None else value
 
@@ -116,7 +116,7 @@ def _decode(value: Any) -> Any:
 
 
 def _find_module(path: str) -> type[nn.Module] | None:
-    """Finds a class of modules by its path, in the few places whose classes do nothing but compute."""
+    """Find a module class by its path, in packages safe to call."""
     home, _, name = path.rpartition(".")
     home = _MOVED.get(home, home)
     if not home.startswith(("torch.nn.modules.", "torchvision.ops.", "ssd_zoo.layers.", "ssd_zoo.detector.")):
@@ -126,15 +126,15 @@ def _find_module(path: str) -> type[nn.Module] | None:
 
 
 def open_config(text: str | bytes, file: Path, source: str) -> SavedModel:
-    """Reads a config.
+    """Read a config.
 
     Args:
         text: The JSON.
-        file: Where the tensors lie.
-        source: What reports and errors call the model.
+        file: Path of the tensors.
+        source: Name of the model in reports and errors.
 
     Raises:
-        ValueError: If it is no config, is of a newer format, or names what this version does not know.
+        ValueError: If the text is not a config, has a newer format, or holds names that this version does not know.
     """
     try:
         config = json.loads(text)
@@ -175,7 +175,7 @@ def _settle(config: Mapping[str, Any], file: Path) -> SavedModel:
         url=str(file),
         transforms=detection_transforms,
         meta={**config.get("meta", {}), "categories": categories, "builder": config["builder"]},
-        # Models that were saved before there were offsets have none.
+        # Older configs have no offsets.
         settings={**settings, "default_boxes": {"offsets": None, **config["default_boxes"]}},
     )
     return SavedModel(config["builder"], arguments, weights)

@@ -1,4 +1,4 @@
-"""Weights entries: where they lie and what is known of them."""
+"""Weights entries: address, preprocessing, metadata and settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,10 @@ __all__ = ["Weights", "WeightsEnum", "detection_transforms"]
 
 
 def detection_transforms() -> Callable[[Any], Tensor]:
-    """Gives what turns an image (PIL, array or tensor) into the tensor `(C, H, W)`, 0 to 1, that a model takes."""
+    """Return the preprocessing: PIL image, array or tensor to float tensor.
+
+    The tensor is `(C, H, W)`, with values from 0 to 1.
+    """
     from torchvision.transforms import v2
 
     return v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
@@ -22,20 +25,20 @@ def detection_transforms() -> Callable[[Any], Tensor]:
 
 @dataclass(eq=False)
 class Weights(torchvision.models.Weights):
-    """One set of weights: where it lies, how to feed it, and what is known of it.
+    """A weights entry: address, preprocessing, metadata and settings.
 
     Args:
-        url: An address; `hf-hub:owner/name@revision` for `model.safetensors` of a repository on the Hugging Face Hub;
-            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file. Empty for settings
-            without tensors.
-        transforms: Makes the preprocessing.
+        url: A web address; `hf-hub:owner/name@revision` for `model.safetensors` of a repository on the Hub;
+            `package:FILE` for a file that ships with ssd_zoo; or the path of a safetensors file. Empty for an entry of
+            settings alone.
+        transforms: Called without arguments; returns the preprocessing.
         meta: `categories`, `num_params`, `macs`, `licence`, `origin`, `recipe`, and `metrics`: per data set its
             figures, each with `source`, either `"published"` or `"measured"`.
-        layout: Whose names the file's tensors have: a converter's name, or None for our own.
-        settings: What the weights were trained and are used with where that is not the builder's own: keywords of
-            `SSD`, `size` among them, and under `"default_boxes"` keywords of `DefaultBoxGenerator`.
-        sha256: The file's hash, or its beginning; None where it is not known, or stands in the file's name.
-        prefixes: What the names of the needed tensors begin with; of a file on the Hub only these are downloaded.
+        layout: Name of the converter for the tensors' names; None for our own names.
+        settings: Settings of the weights that differ from the builder's: keywords of `SSD`, with `size`, and under
+            `"default_boxes"` keywords of `DefaultBoxGenerator`.
+        sha256: The file's hash, or its beginning; None where it is unknown, or part of the file's name.
+        prefixes: Beginnings of the needed tensors' names; from the Hub only these are downloaded.
     """
 
     layout: str | None = None
@@ -52,7 +55,7 @@ class Weights(torchvision.models.Weights):
         return self.url
 
     def get_state_dict(self, progress: bool = True) -> dict[str, Tensor]:
-        """Reads the tensors under the names that the builder's model has; downloads them first where needed.
+        """Return the tensors by our names, downloaded if needed.
 
         Args:
             progress: Whether to show a progress bar on stderr.
@@ -64,17 +67,20 @@ Self = TypeVar("Self", bound="WeightsEnum")
 
 
 class WeightsEnum(torchvision.models.WeightsEnum):
-    """The weights that a builder offers; members are `Weights`. The enum itself stands for builders that have none."""
+    """Enum of a builder's weights, with `Weights` as members.
+
+    `WeightsEnum` itself is the empty enum of builders without weights.
+    """
 
     @classmethod
     def verify(cls: type[Self], obj: Any) -> Self | None:
-        """Finds a member by itself, its name, or its full name.
+        """Return a member, given itself, its name or its full name.
 
-        `Weights` of a saved model pass for a member: they have what a builder needs of one.
+        `Weights` of a saved model are returned unchanged; builders use them like a member.
 
         Raises:
-            ValueError: If a name is unknown.
-            TypeError: If it is something else.
+            ValueError: If the name is unknown.
+            TypeError: If `obj` is of another type.
         """
         if obj is None or type(obj) is cls or isinstance(obj, Weights):
             return cast("Self | None", obj)
@@ -91,11 +97,11 @@ class WeightsEnum(torchvision.models.WeightsEnum):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What a builder sets otherwise for these weights, so that they detect what they detect at their origin."""
+        """Settings that reproduce the detections of the weights' origin."""
         return self.value.settings
 
     def get_state_dict(self, progress: bool = True) -> dict[str, Tensor]:
-        """Reads the tensors under the names that the builder's model has; downloads them first where needed.
+        """Return the tensors by our names, downloaded if needed.
 
         Args:
             progress: Whether to show a progress bar on stderr.

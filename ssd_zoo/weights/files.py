@@ -1,4 +1,4 @@
-"""Files of tensors: written whole or not at all, and read with distrust."""
+"""Files of tensors: atomic writing, and reading with checks."""
 
 import contextlib
 import os
@@ -24,33 +24,33 @@ __all__ = [
     "write_safetensors",
 ]
 
-# No detector has more than a few hundred tensors; safetensors itself would parse 100 MB.
+# Detectors have a few hundred tensors; safetensors itself accepts headers of 100 MB.
 LARGEST_HEADER = 10 * 2**20
 
 
 def home() -> Path:
-    """Gives the folder of what ssd_zoo keeps: `SSD_ZOO_HOME`, by default beside torch.hub's."""
+    """Return ssd_zoo's cache folder: `SSD_ZOO_HOME`, by default within torch.hub's."""
     return Path(os.environ.get("SSD_ZOO_HOME") or Path(torch.hub.get_dir()) / "ssd_zoo").expanduser()
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file so that at any moment either the old one or the new one is there.
+    """Write a file atomically: an error leaves the old one.
 
     Raises:
-        OSError: If it can't be written; the old file stays.
+        OSError: If the file can't be written; the old one stays.
     """
     try:
         with replacing(path) as file:
             file.write(content)
     except OSError as error:
-        # A full disk does not say which file it had no place for.
+        # The error of a full disk lacks the file's name.
         error.filename = str(path)
         raise
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a new file beside a path, which takes its place once it is written and on the disk."""
+    """Open a temporary file that replaces a path once complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
         try:
@@ -67,32 +67,32 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes tensors to a safetensors file, whole or not at all."""
+    """Write tensors to a safetensors file atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     write_file(path, save(tensors, {"format": "pt", **metadata}))
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Gives the metadata of a safetensors file.
+    """Return the metadata of a safetensors file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none, is cut off, or has a header of an absurd length.
+        ValueError: If it is not a safetensors file, is cut off, or has a header that is too long.
     """
     with _opened(path) as file:
         return file.metadata() or {}
 
 
 def read_safetensors(path: Path, keep: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
-    """Reads tensors, those of half precision as float32.
+    """Read tensors; those of half precision become float32.
 
     Args:
         path: A safetensors file.
-        keep: Tells by its name whether a tensor is wanted.
+        keep: Called with a tensor's name; returns whether to read it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none or is cut off, or if a number in it is not finite.
+        ValueError: If it is not a safetensors file, is cut off, or holds a number that is not finite.
     """
     with _opened(path) as file:
         state = {name: _single(file.get_tensor(name)) for name in file.keys() if keep(name)}  # noqa: SIM118

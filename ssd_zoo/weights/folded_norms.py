@@ -1,8 +1,7 @@
-"""Norms that a source has folded into its convolutions, and their way back.
+"""Restoration of batch norms that an exported network has folded into convolutions.
 
-An exported network keeps of a batch norm only a gain and an offset a channel. With a mean of 0 and a variance of
-1 - eps such a norm does in evaluation what it did before. In training it would normalise by the batch instead, which
-changes all that follows.
+Of a folded norm only a gain and an offset per channel remain. With a mean of 0 and a variance of 1 - eps it keeps its
+output in evaluation mode. In training mode it normalises by the batch, which changes its output.
 """
 
 import re
@@ -22,14 +21,14 @@ _OFFSET = re.compile(r"(.*\bnorms?(\.\d+)*)\.bias")
 
 
 def fill_folded_norms(state: Mapping[str, Tensor], *, eps: float) -> dict[str, Tensor]:
-    """Add what folded norms lack, so that they pass their input on and add their bias.
+    """Add neutral statistics, and weights where missing, to folded norms.
 
-    A source without norms has one offset a channel where our models have a norm. Its gain, where the source has one,
-    is the norm's weight. `restore_norms` gives such norms statistics to train with.
+    Such a norm multiplies its input by its weight and adds its bias. `restore_norms` later computes real statistics for
+    training.
 
     Args:
-        state: Tensors by our names; of a folded norm the bias, and perhaps the weight.
-        eps: The norms' epsilon: a variance of 1 - eps divides by 1.
+        state: Tensors by our names; for a folded norm the bias, and perhaps the weight.
+        eps: The norms' epsilon; with a variance of 1 - eps they divide by 1.
     """
     filled = dict(state)
     for name, bias in state.items():
@@ -43,19 +42,18 @@ def fill_folded_norms(state: Mapping[str, Tensor], *, eps: float) -> dict[str, T
 
 @torch.no_grad()
 def restore_norms(model: SSD, images: Iterable[Tensor], *, batch_size: int = 8) -> int:
-    """Restore norms that were folded away, by running images.
+    """Restore the statistics of folded norms from images, for training.
 
-    Each gets the mean and variance of its input on these images. Its weight and bias change so that its output in
-    evaluation mode stays. After that the model can be trained. 64 to 128 images like those of the source's training
-    are enough; they need no labels.
+    Each norm gets the mean and variance of its input on these images. Its weight and bias change so that its output in
+    evaluation mode stays the same. Use 64 to 128 unlabelled images that resemble the training data of the weights.
 
     Args:
-        model: The detector; it is changed in place. Norms that have statistics stay as they are.
+        model: The detector, changed in place. Norms with statistics stay unchanged.
         images: Tensors `(C, H, W)` as for calling the model, on its device.
-        batch_size: Images that are run at once.
+        batch_size: Images in a batch.
 
     Returns:
-        The number of norms that were restored; 0 if none was folded.
+        The number of restored norms; 0 if none was folded.
 
     Raises:
         ValueError: If there are fewer than two images, or one is invalid.
@@ -76,30 +74,30 @@ def restore_norms(model: SSD, images: Iterable[Tensor], *, batch_size: int = 8) 
     finally:
         for hook in hooks:
             hook.remove()
-        # Not SSD's own, which would warn of norms that are folded still.
+        # SSD.train would warn of norms that are still folded.
         nn.Module.train(model, training)
     return len(norms)
 
 
 class _Moments:
-    """Sums from which mean and variance of a norm's input follow, channel by channel."""
+    """Sums for the mean and variance of a norm's input, per channel."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sum = self.squares = torch.zeros(())
 
     def add(self, values: Tensor) -> None:
-        """Take in a batch `(N, channels, H, W)`."""
+        """Add a batch `(N, channels, H, W)`."""
         rows = values.double().transpose(0, 1).flatten(1)
         self.count += rows.shape[1]
         self.sum = self.sum.to(rows) + rows.sum(1)
         self.squares = self.squares.to(rows) + rows.square().sum(1)
 
     def fill(self, norm: nn.BatchNorm2d) -> None:
-        """Give a folded norm these statistics, and the weight and bias that keep its output."""
+        """Set a folded norm's statistics; adapt weight and bias to them."""
         mean = self.sum / self.count
         variance = (self.squares / self.count - mean.square()).clamp(min=0)
-        # The folded norm gives weight * x + bias.
+        # The folded norm computes weight * x + bias.
         norm.bias.copy_(norm.bias + norm.weight * mean)
         norm.weight.copy_(norm.weight * (variance + norm.eps).sqrt())
         cast(Tensor, norm.running_mean).copy_(mean)

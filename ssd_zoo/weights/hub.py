@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, through its own client: fetching models, fetching parts of files, uploading."""
+"""Downloads from and uploads to the Hugging Face Hub, through its client."""
 
 import contextlib
 import hashlib
@@ -12,19 +12,18 @@ from ssd_zoo.weights.files import LARGEST_HEADER, home, replacing
 __all__ = ["fetch_model", "fetch_tensors", "upload_folder"]
 
 _CHUNK = 8 * 2**20
-# What the client reads beyond what it is asked for: as much as holds a header.
+# Bytes that the client reads ahead; they hold the header of a usual file.
 _AHEAD = 2**16
 _TRIES = 3
 _TRANSPORTS = ("requests", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3")
 
 
 def fetch_model(repo: str, files: Sequence[str]) -> Path:
-    """Downloads files of one commit, or finds them in the Hub's cache.
+    """Download files of one commit, or find them in the Hub's cache.
 
     Args:
-        repo: `owner/name@revision`; the revision is the main branch if it is left out. Files of a full commit hash
-            that are in the cache need no request.
-        files: Their names.
+        repo: `owner/name@revision`; by default the main branch. Cached files of a full commit hash need no request.
+        files: Names of the files.
 
     Returns:
         The folder that holds them.
@@ -42,7 +41,7 @@ def fetch_model(repo: str, files: Sequence[str]) -> Path:
         first, *others = files
         folder = Path(hf_hub_download(name, first, revision=revision or None)).parent
         for file in others:
-            # The branch may have moved on since; all files are of the first one's commit.
+            # The branch may have moved since; take all files from the commit of the first.
             hf_hub_download(name, file, revision=folder.name)
         return folder
 
@@ -57,21 +56,21 @@ def fetch_model(repo: str, files: Sequence[str]) -> Path:
 
 
 def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True) -> Path:
-    """Downloads those tensors of a repository's `model.safetensors` with certain names, and only those.
+    """Download part of a repository's `model.safetensors`, by tensor names.
 
     Args:
         repo: `owner/name@revision`.
-        prefixes: What the names begin with.
+        prefixes: Beginnings of the wanted tensors' names.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
-        A safetensors file of these tensors in `SSD_ZOO_HOME`, which is made once.
+        A safetensors file of these tensors in `SSD_ZOO_HOME`. It is reused by later calls.
 
     Raises:
         FileNotFoundError: If there is no such repository, revision or file.
-        ConnectionError: If the Hub can't be reached and the file has not been made yet.
+        ConnectionError: If the Hub can't be reached and the tensors are not in `SSD_ZOO_HOME`.
         PermissionError: If the repository asks for a token, or for another one.
-        ValueError: If the file is no safetensors file, or has no such tensors.
+        ValueError: If the file is not a safetensors file, or has no such tensors.
     """
     name, _, revision = repo.partition("@")
     key = hashlib.sha256(f"{repo} {prefixes}".encode()).hexdigest()[:8]
@@ -90,9 +89,10 @@ def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True
 
 
 def _copy_tensors(source: Any, kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:
-    """Copies tensors from one safetensors file into another, by the format that its README describes.
+    """Copy tensors from one safetensors file into another.
 
-    Eight bytes tell the length of a JSON header; the header tells where each tensor's bytes lie behind it.
+    The format: eight bytes hold the length of a JSON header, and the header holds the offsets of each tensor's bytes.
+    https://github.com/huggingface/safetensors#format
     """
     from tqdm import tqdm
 
@@ -135,7 +135,7 @@ def upload_folder(
     create_pr: bool,
     keep: Sequence[str],
 ) -> str:
-    """Uploads a folder's files in one commit to a repository, which is made if it is not there.
+    """Upload a folder's files in one commit; create the repository if needed.
 
     Args:
         folder: The folder.
@@ -145,7 +145,7 @@ def upload_folder(
         token: The Hub's token.
         commit_message: The commit's message.
         create_pr: Whether to open a pull request instead.
-        keep: Files that are not replaced where the repository has them.
+        keep: Names of files that stay as they are if the repository has them.
 
     Returns:
         Address of the commit.
@@ -171,7 +171,7 @@ def upload_folder(
 
 @contextlib.contextmanager
 def _explained(repo: str, revision: str | None) -> Iterator[None]:
-    """Turns the client's errors into Python's own, with a way out."""
+    """Raise the client's errors as built-in ones that propose a way out."""
     from huggingface_hub import errors
 
     login = "Log in by `hf auth login`, or set HF_TOKEN."
@@ -206,7 +206,7 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _broke_off(error: Exception) -> bool:
-    # The client's transport is requests or httpx, by its version, and their errors share no base.
+    # The client uses requests or httpx, depending on its version; their errors share no base class.
     return type(error).__module__.partition(".")[0] in _TRANSPORTS
 
 

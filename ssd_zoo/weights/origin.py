@@ -1,4 +1,4 @@
-"""What is known of a project whose files are read: its names for our tensors, and the builders of its models."""
+"""Origins of checkpoints: key tables and builders of other projects' models."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,13 +23,13 @@ _VGG16_STEPS = {300: [8, 16, 32, 64, 100, 300], 512: [8, 16, 32, 64, 128, 256, 5
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a recipe is read from.
+    """A checkpoint of another project, matched with a key table.
 
     Args:
         state: The file's tensors.
-        tensors: The same, converted; only their shapes are meant.
+        tensors: The same tensors by our names; only their shapes are valid.
         table: The key table that converted them.
-        size: (height, width) of the input where it is not the origin's.
+        size: (height, width) of the input where it differs from the origin's.
     """
 
     state: Mapping[str, Tensor]
@@ -40,12 +40,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A builder's name and what it is called with.
+    """A builder's name and arguments.
 
     Args:
         builder: The registered name.
-        arguments: Keywords of the builder: what the origin has otherwise than the builder by itself.
-        known: Per number of classes, the names that the origin's own models of so many classes have.
+        arguments: Keywords of the builder for which the origin differs from the builder's defaults.
+        known: Per number of classes, the names in the origin's own models.
     """
 
     builder: str
@@ -63,13 +63,13 @@ def _no_detector(checkpoint: Checkpoint) -> Recipe:
 
 @dataclass(frozen=True)
 class Origin:
-    """A project whose files are read.
+    """A project whose checkpoints can be read.
 
     Args:
         tables: The key tables of its models.
-        describe: Names the builder of a checkpoint and its arguments.
-        adapt: Turns a tensor to PyTorch's order of axes; called with the project's name for it.
-        finish: Called with the tensors by our names; reorders rows, and adds what the project leaves out.
+        describe: Returns a checkpoint's builder and arguments.
+        adapt: Called with the project's name and the tensor; returns the tensor with PyTorch's order of axes.
+        finish: Called with the tensors by our names; reorders rows and adds tensors that the project leaves out.
     """
 
     tables: Tables
@@ -78,31 +78,31 @@ class Origin:
     finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
     def match(self, names: Collection[str]) -> Match:
-        """Match the names of a file's tensors with the table of the model that they tell of."""
+        """Match tensor names with the key table of their model."""
         return match_names(names, self.tables)
 
     def convert(self, state: Mapping[str, Tensor], match: Match | None = None) -> dict[str, Tensor]:
-        """Rename tensors, and bring them to the order that our models have.
+        """Convert tensors to our names and layout.
 
         Args:
             state: Tensors by the project's names.
-            match: What `match` returned for these names; by default they are matched here.
+            match: Match of these names; by default it is made here.
 
         Raises:
-            ValueError: If a tensor is of another model, or two are for the same place.
+            ValueError: If a tensor's name is unknown, or two tensors get the same name.
         """
         kept = (match or self.match(state)).kept()
         return self.finish({ours: self.adapt(theirs, state[theirs]) for ours, theirs in kept.items()})
 
 
 def count_head(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Counts the feature maps and the classes, background counted, that the tensors of a head tell.
+    """Count the feature maps and classes of a head, background included.
 
     Args:
         tensors: Tensors by our names.
 
     Raises:
-        ValueError: If there are no predictors of the first feature map.
+        ValueError: If predictors of the first feature map are missing, or have fractional boxes or classes.
     """
     rows = {}
     for name, tensor in sorted(tensors.items()):
@@ -117,14 +117,14 @@ def count_head(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def boxes_per_cell(tensors: Mapping[str, Tensor], name: str) -> int:
-    """Gives the number of default boxes in a cell that a tensor of a head's last layer is for.
+    """Return the number of default boxes per cell of a head's tensor.
 
     Args:
         tensors: Tensors by our names.
-        name: The tensor, of either branch.
+        name: Name of a tensor of a last layer, for classes or boxes.
 
     Raises:
-        ValueError: If the same tensor of the box branch is missing, or not of whole boxes.
+        ValueError: If its counterpart for boxes is missing, or the two do not fit each other.
     """
     partner = name.replace("cls_logits", "bbox_regression")
     rows, own = (tensors[key].shape[:1] if key in tensors else () for key in (partner, name))
@@ -134,17 +134,17 @@ def boxes_per_cell(tensors: Mapping[str, Tensor], name: str) -> int:
 
 
 def settings_of(origin: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """Gives the keywords of `SSD` among an origin's settings."""
+    """Return the keywords of `SSD` among an origin's settings."""
     return {**{name: value for name, value in origin.items() if name != "default_boxes"}, **others}
 
 
 def vgg16_boxes(sides: Sequence[float], clip: str, size: tuple[int, int] | None) -> DefaultBoxGenerator:
-    """Gives the default boxes of SSD300 or SSD512, whichever has as many sides.
+    """Return the default boxes of SSD300 (7 sides) or SSD512 (8 sides).
 
     Args:
-        sides: Sides of the smaller squares in pixels of the nominal input, and one more.
+        sides: Side of the smaller square of each feature map, in pixels of the nominal input, and one further side.
         clip: See `DefaultBoxGenerator`.
-        size: (height, width) of the input where it is not the nominal one.
+        size: (height, width) of the input where it differs from the nominal one.
     """
     nominal = 300 if len(sides) == 7 else 512
     return DefaultBoxGenerator(

@@ -1,4 +1,4 @@
-"""Entries of the weights that projects have published: where they lie, and the origin's settings."""
+"""Makers of entries for weights that other projects have published."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,16 +30,16 @@ def lufficc_weights(
     config: str | None = None,
     default_boxes: Mapping[str, Any] | None = None,
 ) -> Weights:
-    """Makes the entry of one file of lufficc/SSD's release 1.2.
+    """Return the entry of a file of lufficc/SSD's release 1.2.
 
     Args:
-        file: Its name, without the suffix.
+        file: Name of the file, without the suffix.
         categories: Names of the classes, background first.
         num_params: Number of parameters.
-        macs: Multiply–adds of one image.
-        file_size: Bytes of the safetensors file that is kept.
+        macs: Multiply–adds for one image.
+        file_size: Bytes of the converted safetensors file.
         metrics: Per data set its published figures.
-        config: Name of the configuration, where it is not the file's.
+        config: Name of the configuration; by default that of the file.
         default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
     """
     return Weights(
@@ -72,15 +72,15 @@ def mmdet_weights(
     default_boxes: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Weights:
-    """Makes the entry of one file of MMDetection's model zoo.
+    """Return the entry of a file of MMDetection's model zoo.
 
     Args:
-        file: Its path among the SSDs.
+        file: Path of the file below the zoo's folder `ssd`.
         categories: Names of the classes, background first.
         config: Name of the configuration.
         num_params: Number of parameters.
-        macs: Multiply–adds of one image.
-        file_size: Bytes of the safetensors file that is kept.
+        macs: Multiply–adds for one image.
+        file_size: Bytes of the converted safetensors file.
         metrics: Per data set its published figures.
         default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.
         **settings: Keywords of `SSD` that differ from those of mmdet's SSD300.
@@ -108,13 +108,13 @@ def _with_boxes(settings: Mapping[str, Any], default_boxes: Mapping[str, Any] | 
 
 
 def timm_weights(name: str, *prefixes: str, num_params: int, licence: str = "BSD-3-Clause", **settings: Any) -> Weights:
-    """Makes the entry of a classifier that timm keeps on the Hub, of which a backbone needs a part.
+    """Return the entry of a timm classifier, for a backbone.
 
     Args:
         name: timm's name, with the weights' tag.
-        *prefixes: What the names of the needed tensors begin with.
-        num_params: Number of their parameters.
-        licence: Their licence.
+        *prefixes: Beginnings of the names of the backbone's tensors.
+        num_params: Number of the backbone's parameters.
+        licence: Licence of the weights.
         **settings: Keywords of `SSD` that differ from the builder's.
     """
     return Weights(
@@ -128,7 +128,7 @@ def timm_weights(name: str, *prefixes: str, num_params: int, licence: str = "BSD
 
 
 def torchvision_weights(theirs: torchvision.models.WeightsEnum, *, num_params: int) -> Weights:
-    """Makes the entry of one of torchvision's classifiers.
+    """Return the entry of a torchvision classifier, for a backbone.
 
     Args:
         theirs: torchvision's own entry.

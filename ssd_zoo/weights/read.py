@@ -1,7 +1,7 @@
-"""Reading the weights that enums and saved models name.
+"""Reading of weights entries.
 
-A checkpoint of another origin is downloaded, checked and converted once; what is kept is a safetensors file of our own
-names.
+A checkpoint of another origin is downloaded, checked and converted once. The cache keeps the result, a safetensors file
+with our names.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["read_weights"]
 
-# Rises with every change of a converter, so that what an older one made is made anew.
+# Raise it with every change of a converter: cached conversions are then made again.
 _CONVERSION = "1"
 
 
 def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]:
-    """Reads a weights entry, from the package, a file, the Hub or by download, and gives its tensors our names.
+    """Read a weights entry's tensors from package, file, Hub or web.
 
     Args:
         weights: The entry.
@@ -41,9 +41,9 @@ def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]
         Tensors by name, in float32 where they are stored in half precision.
 
     Raises:
-        ConnectionError: If the file can't be downloaded; the message says where to put it by hand.
-        ValueError: If the file is damaged or is not the one that the entry names, if its tensors are not of the
-            origin that the entry names, or if a number in them is not finite.
+        ConnectionError: If the file can't be downloaded; the message names the path for a copy by hand.
+        ValueError: If the file is damaged, has another hash than the entry's, does not fit the entry's layout, or holds
+            a number that is not finite.
     """
     scheme, _, rest = weights.url.partition(":")
     if scheme in ("http", "https", "file"):
@@ -72,7 +72,7 @@ def _convert(state: Mapping[str, Tensor], weights: "Weights") -> dict[str, Tenso
 
 
 def _converted(weights: "Weights", progress: bool) -> Path:
-    """Gives the file of our own that a checkpoint was converted to; makes it if it is not there."""
+    """Return the path of a converted checkpoint, converted first if needed."""
     stem = weights.url.rpartition("/")[2].rpartition(".")[0]
     key = hashlib.sha256(f"{_CONVERSION} {weights.layout} {weights.url}".encode()).hexdigest()[:8]
     kept = home() / f"{stem}-{key}.safetensors"
@@ -88,7 +88,7 @@ def _converted(weights: "Weights", progress: bool) -> Path:
 
 
 def _checkpoints() -> Path:
-    """Where torch.hub keeps downloads, and so where somebody without a network puts them."""
+    """Return torch.hub's download folder, also used for copies by hand."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 

@@ -1,4 +1,4 @@
-"""Saved models, opened: the config is read, the tensors when a builder loads them."""
+"""Opening of saved models; a builder reads the tensors later."""
 
 import json
 import logging
@@ -19,15 +19,15 @@ _log = logging.getLogger("ssd_zoo")
 
 
 def open_saved(address: str | os.PathLike[str]) -> SavedModel:
-    """Opens a saved model; its tensors are read when a builder loads them.
+    """Open a saved model without reading its tensors.
 
     Args:
         address: A folder, a `.safetensors` file, or `hf-hub:owner/name@revision`.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If nothing lies at the address.
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
-        ValueError: If what lies there was not saved by ssd_zoo, or can't be used.
+        ValueError: If the files were not saved by ssd_zoo, or can't be used.
     """
     if isinstance(address, str) and address.startswith(HUB):
         folder = fetch_model(address.removeprefix(HUB), (CONFIG, MODEL))

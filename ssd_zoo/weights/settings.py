@@ -1,6 +1,6 @@
-"""How projects treat pixels, default boxes and detections.
+"""Settings of other projects for pixels, default boxes and detections.
 
-A model detects what its weights detect at their origin only with the origin's settings.
+Weights reproduce the detections of their origin only with the origin's settings.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["AMDEGROOT", "LUFFICC", "MMDET"]
 
-# Pixels from 0 to 255, less a mean, not divided.
+# The projects subtract the mean from pixels of 0 to 255 and do not divide.
 _UNDIVIDED = (1 / 255, 1 / 255, 1 / 255)
 _CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
 
@@ -18,7 +18,7 @@ AMDEGROOT: Mapping[str, Any] = {
     "score_thresh": 0.01,
     "nms_thresh": 0.45,
     "topk_candidates": 200,
-    # There is no limit but that of each class.
+    # The source limits detections by class alone, 200 of each; VOC has 20 classes.
     "detections_per_img": 200 * 20,
     "clip_before_nms": False,
     "default_boxes": {"clip": "all"},
@@ -35,8 +35,8 @@ LUFFICC: Mapping[str, Any] = {
     "default_boxes": {"clip": "all"},
 }
 
-# mmdet takes the 1000 best pairs of box and class of each feature map to NMS. No such limit here: it could tell only
-# where those leave fewer than 200 detections.
+# mmdet passes the 1000 best pairs of box and class of each feature map to NMS. That limit is left out here: it matters
+# only where it leaves fewer than 200 detections.
 MMDET: Mapping[str, Any] = {
     "image_mean": (0.485, 0.456, 0.406),
     "image_std": _UNDIVIDED,

@@ -1,4 +1,4 @@
-"""How key tables are applied."""
+"""Key tables: types, unwrapping of checkpoints, and matching of names."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ The first row that matches decides. An empty replacement drops the tensor.
 """
 
 Tables = Sequence[tuple[str | None, Table]]
-"""The tables of an origin's models, each with the name of a tensor that tells its files from those of later ones."""
+"""The tables of an origin's models, each with the name of a tensor that marks its files; the last needs no mark."""
 
 # NVIDIA's examples wrap a model twice.
 _PARALLEL = re.compile(r"^module\.(1\.)?")
@@ -22,28 +22,28 @@ _WRAPPERS = ("model", "state_dict", "ema", "model_ema", "state_dict_ema")
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the tensors of a model out of a checkpoint of its training.
+    """Return the state dict within a training checkpoint.
 
-    They lie there beside the optimiser's state, under `model` or `state_dict`, or averaged ones under `ema`; from
-    training on several devices their names may begin with `module.`.
+    It lies beside the optimiser's state under `model` or `state_dict`, or under `ema` if averaged. The prefix `module.`
+    of training on several devices is removed.
     """
-    # So deep and no deeper: a file may hold itself.
+    # The depth is limited because a file may contain itself.
     for _ in range(4):
         inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None)
         if inner is None:
             break
         checkpoint = inner
-    # torch.optim.swa_utils counts what it has averaged among the tensors.
+    # torch.optim.swa_utils stores its counter among the tensors.
     return {_PARALLEL.sub("", str(name)): value for name, value in checkpoint.items() if name != "n_averaged"}
 
 
 @dataclass(frozen=True)
 class Match:
-    """What a table makes of the names of a file's tensors.
+    """Result of matching tensor names with a key table.
 
     Attributes:
         table: The table.
-        names: Our name for each of theirs: empty where the table drops the tensor, None where nothing matches.
+        names: Our name for each of the file's: empty if the table drops the tensor, None if no row matches.
     """
 
     table: Table
@@ -51,15 +51,15 @@ class Match:
 
     @property
     def unknown(self) -> list[str]:
-        """The names that the table does not know; all of them if none is of a detector's head."""
+        """Names without a match; all names if the file lacks a head."""
         of_head = any((ours or "").startswith("head.") for ours in self.names.values())
         return [theirs for theirs, ours in self.names.items() if ours is None or not of_head]
 
     def kept(self) -> dict[str, str]:
-        """Map our names to theirs, of the tensors that are kept.
+        """Map our names to the file's, for the tensors that are kept.
 
         Raises:
-            ValueError: If a name is unknown, or two tensors have the same name here.
+            ValueError: If a name is unknown, or two tensors get the same name.
         """
         kept: dict[str, str] = {}
         for theirs, ours in self.names.items():
@@ -73,7 +73,7 @@ class Match:
 
 
 def match_names(names: Collection[str], tables: Tables) -> Match:
-    """Match names with the first table whose mark is among them; the last table needs no mark."""
+    """Match names with the first table whose mark is among them."""
     table = next(table for mark, table in tables if mark is None or mark in names)
     rows = [(re.compile(pattern), replacement) for pattern, replacement in table]
     matched: dict[str, str | None] = {}

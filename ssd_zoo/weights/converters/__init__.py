@@ -1,4 +1,4 @@
-"""Tensors of other projects under our names; one file an origin."""
+"""Converters of other projects' tensors to our names, one module an origin."""
 
 from ssd_zoo.weights.converters import (
     amdegroot,
@@ -25,7 +25,7 @@ ORIGINS: dict[str, Origin] = {
     "torchvision": torchvision.ORIGIN,
     "ultraface": ultraface.ORIGIN,
 }
-"""The projects whose detectors are read, by name."""
+"""Projects whose detectors can be read, by name."""
 
 LAYOUTS: dict[str, Origin] = {**ORIGINS, "timm": timm.ORIGIN}
-"""The same, and timm, whose classifiers backbones start from."""
+"""`ORIGINS`, and timm, whose classifiers are weights of backbones."""

@@ -1,4 +1,4 @@
-"""What the key tables of several origins' MobileNets have in common."""
+"""Parts of key tables that several origins' MobileNets share."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ __all__ = ["conv_norm", "fold_biases", "mobilenet_v2"]
 
 
 def conv_norm(conv: str, norm: str, ours: str) -> Table:
-    """Gives the rows of a convolution and its norm.
+    """Return the rows of a convolution and its norm.
 
     Args:
         conv: Pattern of the convolution's name.
         norm: Pattern of the norm's name.
-        ours: The name of our `ConvNormAct`; it may refer to groups of both patterns.
+        ours: Name of our `ConvNormAct`; it may refer to groups of both patterns.
     """
     return [
         (rf"{conv}\.(?P<leaf>weight|bias)", rf"{ours}.conv.\g<leaf>"),
@@ -24,11 +24,11 @@ def conv_norm(conv: str, norm: str, ours: str) -> Table:
 
 
 def mobilenet_v2(theirs: str = "", ours: str = "") -> Table:
-    """Gives the rows of torchvision's MobileNetV2, which lufficc/SSD has taken over.
+    """Return the rows of torchvision's MobileNetV2, which lufficc/SSD copied.
 
     Args:
-        theirs: Pattern that comes before their names.
-        ours: What comes before ours.
+        theirs: Pattern of the prefix of their names.
+        ours: Prefix of our names.
     """
     layers = [
         (r"features\.0", r"\.0", r"\.1", "stem"),
@@ -50,9 +50,9 @@ def mobilenet_v2(theirs: str = "", ours: str = "") -> Table:
 
 
 def fold_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Takes the biases of convolutions before norms into the norms' running means: there they have the same effect.
+    """Fold biases of convolutions into the running means of their norms.
 
-    Our convolutions before norms have none, since a norm takes off whatever they add.
+    The output stays the same. Our convolutions before norms have no bias, since a norm subtracts it again.
 
     Args:
         state: Tensors by our names.

@@ -1,4 +1,4 @@
-"""Names of the TensorFlow Object Detection API's FPNLite in TensorFlow.js files, which have their norms folded away."""
+"""Key table of TensorFlow's FPNLite in TensorFlow.js files, whose norms are folded."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ _PREDICTOR = "StatefulPartitionedCall/WeightSharedConvolutionalBoxPredictor"
 _PYRAMID = f"{_EXTRACTOR}/FeatureMaps/top_down"
 _LEVELS = 5
 
-# A layer is called once a level, and each call has copies of its tensors.
+# A shared layer is called once for each level, and each call has a copy of its tensors.
 _CALLS = [(level, f"_{level}" if level else "") for level in range(_LEVELS)]
 _LATER_CALL = r"(_\d)"
 
@@ -70,10 +70,10 @@ FPNLITE: Table = [
 
 
 def split_levels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Split the kernels that each level of FPNLite has of its own into shared kernels and norms.
+    """Split the kernels of FPNLite's levels into shared kernels and norms.
 
     Args:
-        tensors: Tensors by the names of `FPNLITE`; of another model, which are returned as they are.
+        tensors: Tensors by the names of `FPNLITE`. Those of other models are returned unchanged.
 
     Raises:
         ValueError: If a level is missing, or has a kernel of another shape.
@@ -91,17 +91,18 @@ def split_levels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split_kernels(kernels: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the kernels of all levels into a shared one and gains.
+    """Split the kernels of all levels into a shared kernel and gains.
 
-    A level's kernel is the shared one times the gain of the level's norm in each output channel: a matrix of rank 1,
-    whose factors a singular value decomposition gives. Where kernels were quantised, it gives the nearest such matrix.
+    In each output channel a level's kernel is the shared kernel times the gain of the level's norm. So the kernels of
+    all levels form a matrix of rank 1, and a singular value decomposition finds its factors. For quantised kernels it
+    finds those of the nearest such matrix.
 
     Args:
         kernels: `(levels, channels out, channels in, height, width)`.
 
     Returns:
-        The shared kernel `(channels out, channels in, height, width)`, and gains `(levels, channels out)`, whose
-        mean square in a channel is 1 and whose sum is not negative.
+        The shared kernel `(channels out, channels in, height, width)`, and gains `(levels, channels out)`. Gains of a
+        channel have a mean square of 1, and their sum is not negative.
     """
     of_channels = kernels.transpose(0, 1).flatten(2).double()
     left, singular, right = torch.linalg.svd(of_channels, full_matrices=False)

@@ -16,7 +16,7 @@ _PLAIN_HEADS = [
     (rf"box_head\.predictor\.cls_headers\.(\d)\.{_LEAF}", r"head.cls_logits.\1.\2"),
     (rf"box_head\.predictor\.reg_headers\.(\d)\.{_LEAF}", r"head.bbox_regression.\1.\2"),
 ]
-# SSD512 has ten convolutions in its extra layers, in one list: two a layer, without the ReLUs between.
+# SSD512's extra layers are a list of ten convolutions, two for each layer; ReLUs are not in it.
 _SSD_VGG16 = [
     (rf"backbone\.vgg\.(\d+)\.{_LEAF}", r"backbone.features.\1.\2"),
     (r"backbone\.l2_norm\.weight", r"backbone.conv4_3_norm.weight"),
@@ -55,7 +55,7 @@ _SSDLITE_MOBILENET_V2 = [
 
 
 def _block(theirs: str, expand: str, depthwise: str, squeeze: str, project: str) -> Table:
-    """Gives the rows of a block of MobileNetV3; it is one sequence, of layers and activations."""
+    """Return the rows of a MobileNetV3 block, a sequence with activations."""
     return [
         *conv_norm(rf"{theirs}\.0", rf"{theirs}\.1", expand),
         *conv_norm(rf"{theirs}\.3", rf"{theirs}\.4", depthwise),
@@ -103,7 +103,7 @@ _SSD_EFFICIENTNET_B3 = [
     *_PLAIN_HEADS,
 ]
 
-# Pixels, from configs/vgg_ssd{300,512}_{voc0712,coco_trainval35k}.yaml.
+# Box sides in pixels, from configs/vgg_ssd{300,512}_{voc0712,coco_trainval35k}.yaml.
 _VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.65)}
 _COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)}
 
@@ -116,10 +116,10 @@ _TABLES: Tables = [
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a converted checkpoint's model, and its arguments.
+    """Return the builder of a checkpoint's model, and its arguments.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If predictors of the first feature map are missing or do not fit each other.
     """
     table = checkpoint.table
     if table is _SSDLITE_MOBILENET_V2:
@@ -134,7 +134,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # MobileNetV3's squeeze is of linear layers there, of 1 × 1 convolutions here.
+    # Squeeze-and-excitation has linear layers there and 1 × 1 convolutions here.
     return {
         name: tensor[..., None, None] if _SQUEEZE.fullmatch(name) and tensor.ndim == 2 else tensor
         for name, tensor in fold_biases(tensors).items()

@@ -50,11 +50,10 @@ _SSDLITE_MOBILENET_V2 = [
     ),
 ]
 
-# The last layers of the class predictors: their rows are boxes × classes.
+# Last layers of the class predictors; their rows are boxes × classes.
 _CLASS_ROWS = r"head\.cls_logits\.\d(\.1)?\.(weight|bias)"
 
-
-# Pixels; SSDAnchorGenerator cuts them to whole ones. Configurations for VOC have another basesize_ratio_range.
+# Box sides in pixels. SSDAnchorGenerator truncates them; VOC's configurations have another basesize_ratio_range.
 _VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35, 76, 153, 230, 307, 384, 460, 537)}
 _COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20, 51, 133, 215, 296, 378, 460, 542)}
 
@@ -62,10 +61,10 @@ _TABLES: Tables = [("backbone.features.0.weight", _SSD_VGG16), (None, _SSDLITE_M
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a converted checkpoint's model, and its arguments.
+    """Return the builder of a checkpoint's model, and its arguments.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If predictors of the first feature map are missing or do not fit each other.
     """
     if checkpoint.table is _SSDLITE_MOBILENET_V2:
         return Recipe("ssdlite320_mobilenet_v2")
@@ -75,7 +74,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move the background's rows, which are mmdet's last, to the front."""
+    """Move the background's rows from last, as in mmdet, to first."""
     for name, tensor in tensors.items():
         if re.fullmatch(_CLASS_ROWS, name):
             boxes = boxes_per_cell(tensors, name)

@@ -1,4 +1,4 @@
-"""Weights of NVIDIA's DeepLearningExamples, and of MLPerf's SSD300, which comes from the same hands."""
+"""Weights of NVIDIA's DeepLearningExamples, and of MLPerf's SSD300, which NVIDIA wrote too."""
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ _SSD_RESNET = [
     (rf"additional_blocks\.(\d\.\d)\.{_NORM}", r"backbone.extras.\1.\2"),
     *_HEADS,
 ]
-# MLPerf's is cut in two sequences, before conv4.
+# MLPerf's backbone is two sequences, divided before conv4.
 _SSD_RESNET_MLPERF = [
     (r"model\.layer1\.0\.weight", r"backbone.conv1.weight"),
     (rf"model\.layer1\.1\.{_NORM}", r"backbone.bn1.\1"),
@@ -32,7 +32,7 @@ _SSD_RESNET_MLPERF = [
 ]
 
 
-# Blocks of conv4, and whether they have three convolutions.
+# Number of conv4's blocks, and whether a block has three convolutions.
 _BUILDERS = {
     (2, False): "ssd300_resnet18",
     (6, False): "ssd300_resnet34",
@@ -44,10 +44,10 @@ _TABLES: Tables = [("model.layer1.0.weight", _SSD_RESNET_MLPERF), (None, _SSD_RE
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a converted checkpoint's model, and its arguments.
+    """Return the builder of a checkpoint's model, and its arguments.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If no builder has a ResNet of this depth.
     """
     if checkpoint.table is _SSD_RESNET_MLPERF:
         return Recipe("ssd300_resnet34_mlperf")
@@ -61,8 +61,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Reorder the head's rows.
 
-    NVIDIA's heads count their output channels by class, or coordinate, and then by the shape of the box; ours the
-    other way round.
+    NVIDIA's rows are (classes or coordinates) × boxes; ours are boxes × (classes or coordinates).
     """
     for name, tensor in tensors.items():
         if name.startswith("head."):

@@ -14,7 +14,7 @@ _PLAIN_HEADS = [(rf"{theirs}\.(\d)\.{_LEAF}", rf"head.{ours}.\1.\2") for theirs,
 
 _SSD_VGG16 = [
     (rf"base_net\.(\d+)\.{_LEAF}", r"backbone.features.\1.\2"),
-    # A batch norm, or an L2 norm in older files.
+    # Older files have an L2 norm (`scale`), newer ones a batch norm.
     (r"source_layer_add_ons\.0\.scale", r"backbone.conv4_3_norm.weight"),
     (r"source_layer_add_ons\.0\.(\w+)", r"backbone.conv4_3_norm.\1"),
     (rf"extras\.(\d\.[02])\.{_LEAF}", r"backbone.extras.\1.\2"),
@@ -45,7 +45,7 @@ _SSDLITE_MOBILENET_V1 = [
     *_PLAIN_HEADS,
 ]
 
-# A block is one sequence: convolution, norm, ReLU6, and so on. The first block does not expand.
+# A block is one sequence of convolutions, norms and ReLU6. The first block does not expand.
 _SSDLITE_MOBILENET_V2 = [
     *conv_norm(r"base_net\.0\.0", r"base_net\.0\.1", "backbone.stem"),
     *conv_norm(r"base_net\.1\.conv\.0", r"base_net\.1\.conv\.1", "backbone.blocks.0.depthwise"),
@@ -77,8 +77,7 @@ _SSDLITE_MOBILENET_V2 = [
     *_PLAIN_HEADS,
 ]
 
-
-# Pixels, from vision/ssd/config/vgg_ssd_config.py.
+# Box sides in pixels, from vision/ssd/config/vgg_ssd_config.py.
 _VOC = (30, 60, 111, 162, 213, 264, 315)
 
 _TABLES: Tables = [
@@ -93,10 +92,10 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     """Name the builder of a converted checkpoint's model, and its arguments.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If predictors of the first feature map are missing or do not fit each other.
     """
     table, (_, classes) = checkpoint.table, count_head(checkpoint.tensors)
-    # There is no limit but that of each class.
+    # The source limits detections by class alone, 200 of each.
     limit = 200 * (classes - 1)
     for of_builder, builder in (
         (_SSDLITE_MOBILENET_V2, "ssdlite300_mobilenet_v2_qfgaohao"),

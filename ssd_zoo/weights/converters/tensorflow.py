@@ -22,11 +22,11 @@ _LEAVES = {
     "BatchNorm/beta": "norm.bias",
     "BatchNorm/moving_mean": "norm.running_mean",
     "BatchNorm/moving_variance": "norm.running_var",
-    # What TensorFlow.js leaves of a norm: a kernel with the gain in it or a gain, and an offset.
+    # Of a norm TensorFlow.js keeps an offset, and the gain, alone or within the kernel.
     "Conv2D/merged_input": "conv.weight",
     "BatchNorm/batchnorm/mul": "norm.weight",
     "BatchNorm/batchnorm/sub": "norm.bias",
-    # TensorFlow Lite leaves of it the offset alone, the convolution's bias.
+    # TensorFlow Lite keeps the offset alone, as the convolution's bias.
     "biases": "norm.bias",
 }
 _EXTRACTOR = "FeatureExtractor/MobilenetV2"
@@ -40,7 +40,7 @@ _MOBILENET_V2 = [
 ]
 _MOBILENET_V2_LITE = [
     *_MOBILENET_V2,
-    # The name of the pointwise layer speaks of the depthwise one before it.
+    # The pointwise layer has the depthwise layer's name (3x3_s2), without a suffix.
     *((rf"{_EXTRACTOR}/layer_19_2_Conv2d_{i + 2}_3x3_s2_\d+_depthwise", rf"backbone.extras.{i}.1") for i in range(4)),
     *((rf"{_EXTRACTOR}/layer_19_2_Conv2d_{i + 2}_3x3_s2_\d+", rf"backbone.extras.{i}.2") for i in range(4)),
     (r"BoxPredictor_(\d)/BoxEncodingPredictor_depthwise", r"head.bbox_regression.\1.0"),
@@ -93,7 +93,7 @@ _TABLES: Tables = [
     ("BoxPredictor_0/ClassPredictor_depthwise/depthwise_weights", [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
     (None, [*_SSD_MOBILENET_V2, _NO_VARIABLE]),
 ]
-# The builders of the tables' models.
+# Builders of the tables' models, in the same order.
 _BUILDERS = (
     "ssd300_mobilenet_v1",
     "ssdlite320_mobilenet_v2_fpn",
@@ -103,16 +103,12 @@ _BUILDERS = (
 
 _KERNEL = r".*(weights|/merged_input|/(Conv2D|separable_conv2d(_\d)?)/ReadVariableOp(_1)?)"
 _DEPTHWISE = r".*(/depthwise_weights|/separable_conv2d(_\d)?/ReadVariableOp)"
-# The last layers of the box predictors: their rows are boxes × coordinates.
+# Last layers of the box predictors; their rows are boxes × coordinates.
 _BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a graph's model; read settings from the graph's constants.
-
-    Raises:
-        ValueError: If none does.
-    """
+    """Return the builder of a graph's model, with settings from its constants."""
     constants = _Constants(checkpoint.state)
     arguments: dict[str, Any] = {}
     for argument, pattern in _SETTINGS.items():
@@ -121,7 +117,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
             arguments[argument] = value if argument != "detections_per_img" else int(value)
     scale, offset = constants.number(r"(.*/)?Preprocessor/mul/x"), constants.number(r"(.*/)?Preprocessor/sub/y")
     if scale and offset is not None:
-        # pixel · scale - offset, of pixels from 0 to 255.
+        # TensorFlow computes pixel * scale - offset, with pixels of 0 to 255.
         arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
     size = constants.vector(r"(.*/)?Preprocessor/.*ResizeImage/(stack|resize/size|size)")
     size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
@@ -144,27 +140,30 @@ _SETTINGS = {
 
 
 class _Constants:
-    """Numbers among a graph's constants, found by patterns of their names."""
+    """Constants of a graph, found by patterns of their names."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._state = state
 
     def all(self, pattern: str) -> list[Tensor]:
-        """Gives the constants whose names match, in the order of the numbers in them."""
+        """Return the constants with matching names, in the order of their numbers."""
         names = [name for name in self._state if re.fullmatch(pattern, name)]
         return [self._state[name] for name in sorted(names, key=lambda name: (len(name), name))]
 
     def number(self, pattern: str) -> float | None:
-        """Gives the first of those that are single numbers."""
+        """Return the first matching constant that is a single number."""
         return next((tensor.item() for tensor in self.all(pattern) if tensor.numel() == 1), None)
 
     def vector(self, pattern: str) -> list[float] | None:
-        """Gives the first of those that are lists."""
+        """Return the first matching constant that is a list."""
         return next((tensor.tolist() for tensor in self.all(pattern) if tensor.ndim == 1), None)
 
 
 def _box_shapes(constants: _Constants) -> list[list[tuple[float, float]]]:
-    """Gives the shapes of the default boxes, per feature map, where the graph tells scales and aspect ratios."""
+    """Return the shapes of the default boxes for each feature map.
+
+    The list is empty if the graph holds no scales and aspect ratios.
+    """
     generator = r"MultipleGridAnchorGenerator"
     scales, ratios = (
         [tensor.double() for tensor in constants.all(rf"{generator}/{operation}(_\d+)?/x") if tensor.ndim == 1]
@@ -179,7 +178,13 @@ def _box_shapes(constants: _Constants) -> list[list[tuple[float, float]]]:
 
 
 def _adapt(name: str, tensor: Tensor) -> Tensor:
-    """Turn TensorFlow's kernels, (height, width, in, out), or (height, width, in, 1) where depthwise."""
+    """Permute a kernel from TensorFlow's axes to PyTorch's.
+
+    TensorFlow's are (height, width, in, out), and (height, width, in, 1) for depthwise kernels.
+
+    Raises:
+        ValueError: If the kernel does not have four dimensions.
+    """
     if not re.fullmatch(_KERNEL, name) or tensor.ndim < 2:
         return tensor
     if tensor.ndim != 4:
@@ -188,7 +193,10 @@ def _adapt(name: str, tensor: Tensor) -> Tensor:
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Split what FPNLite's levels share, bring offsets from y, x, height, width to ours, and fill folded norms."""
+    """Split FPNLite's shared layers, reorder box offsets, and fill folded norms.
+
+    TensorFlow's offsets are y, x, height, width; ours are x, y, width, height.
+    """
     tensors = split_levels(tensors)
     for name, tensor in tensors.items():
         if re.fullmatch(_BOX_ROWS, name):

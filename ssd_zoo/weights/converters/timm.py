@@ -1,8 +1,7 @@
-"""Weights of timm's classifiers, for backbones of the same names here.
+"""Weights of timm's classifiers, for backbones of the same name.
 
-VGG-16, ResNets and MobileNetV2 compute the same here and there. timm's MobileNetV3 has an eps of 1e-5 in its norms,
-torchvision's 1e-3, which `ssdlite320_mobilenet_v3_large` takes over: with timm's weights pass
-`norm_layer=partial(BatchNorm2d, eps=1e-5)` for the same numbers.
+VGG-16, ResNets and MobileNetV2 compute the same as timm's. Norms of MobileNetV3 have an eps of 1e-5 in timm, and of
+1e-3 in torchvision and here. With timm's weights pass `norm_layer=partial(BatchNorm2d, eps=1e-5)` for timm's numbers.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,14 @@ _RESNET = [(r"((conv1|bn1|layer\d)\..*)", r"\1"), (r"fc\..*", "")]
 
 
 def _blocks(stages: Sequence[int]) -> Table:
-    """Gives the rows of the blocks, which are counted within stages there and throughout here.
+    """Return the rows of MobileNet's blocks.
+
+    timm counts blocks within each stage; our blocks are counted throughout.
 
     Args:
-        stages: The number of blocks of each stage.
+        stages: Number of blocks of each stage.
     """
-    # The first block does not expand, and names its convolutions otherwise.
+    # The first block does not expand, and its convolutions have other names.
     layers = [
         (r"blocks\.0\.0", "conv_dw", "bn1", "blocks.0.depthwise"),
         (r"blocks\.0\.0", "conv_pw", "bn2", "blocks.0.project"),

@@ -9,7 +9,7 @@ from ssd_zoo.weights.tables import Table, Tables
 
 __all__ = ["ORIGIN"]
 
-# conv4_3's ReLU is the last of torchvision's `features`; its `extra.0` goes on from the pool after it (index 23).
+# torchvision's `features` end with conv4_3's ReLU, and `extra.0` begins with the pool after it (index 23).
 _SSD_VGG16 = [
     (r"backbone\.features\.(\d+)\.(weight|bias)", r"backbone.features.\1.\2"),
     (r"backbone\.scale_weight", r"backbone.conv4_3_norm.weight"),
@@ -30,17 +30,17 @@ _MOBILENET_V2 = [*mobilenet_v2(), (r"classifier\..*", "")]
 
 
 def _mobilenet_v3(layer: Callable[[int], str], block: Callable[[int], str], expand_13: str, ours: str = "") -> Table:
-    """Gives the rows of MobileNetV3.
+    """Return the rows of MobileNetV3.
 
     Args:
-        layer: Gives the pattern of one of the 17 layers.
-        block: Gives the pattern of the sequence within layers 1 to 15.
+        layer: Returns the pattern of one of the 17 layers.
+        block: Returns the pattern of the sequence within layers 1 to 15.
         expand_13: Pattern of the expansion of layer 13.
-        ours: What comes before our names.
+        ours: Prefix of our names.
     """
     layers = [
         (layer(0), "stem"),
-        # The first block does not expand. Some squeeze, so that the projection is their third or fourth layer.
+        # The first block does not expand. Projections are the third layer, or the fourth after a squeeze.
         (rf"{block(1)}\.0", "blocks.0.depthwise"),
         (rf"{block(1)}\.1", "blocks.0.project"),
         *((rf"{block(i)}\.0" if i != 13 else expand_13, f"blocks.{i - 1}.expand") for i in range(2, 16)),
@@ -63,7 +63,7 @@ _MOBILENET_V3 = [
 ]
 
 
-# The detector's backbone is the classifier's sequence, cut in two behind the expansion of layer 13.
+# The detector divides the classifier's sequence in two after the expansion of layer 13.
 def _cut_layer(i: int) -> str:
     return rf"backbone\.features\.0\.{i}" if i < 13 else rf"backbone\.features\.1\.{i - 13}"
 
@@ -100,11 +100,7 @@ _TABLES: Tables = [
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a converted checkpoint's model, and its arguments.
-
-    Raises:
-        ValueError: If none does.
-    """
+    """Return the builder of a checkpoint's model, and its arguments."""
     known = {len(COCO_CATEGORIES): COCO_CATEGORIES}
     if checkpoint.table is _SSD_VGG16:
         return Recipe("ssd300_vgg16d", known=known)

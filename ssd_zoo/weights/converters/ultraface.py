@@ -45,12 +45,9 @@ _TABLES: Tables = [("base_net.7.ConvLinear.conv.weight", _RFB), (None, _SLIM)]
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a converted checkpoint's model, and its arguments.
+    """Return the builder of a checkpoint's model, and its arguments.
 
-    The tensors do not tell the input's size; without one it is 320 × 240.
-
-    Raises:
-        ValueError: If none does.
+    The tensors do not show the input's size; the builder's default is 240 × 320 (height, width).
     """
     builder = "ssdlite320_ultraface_rfb" if checkpoint.table is _RFB else "ssdlite320_ultraface_slim"
     return Recipe(builder, known={2: ["background", "face"]})

@@ -1,1 +1,1 @@
-"""Tensors by name out of files of other projects; one file a format."""
+"""Readers of other projects' file formats, one module a format."""

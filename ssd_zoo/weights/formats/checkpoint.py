@@ -1,4 +1,4 @@
-"""Checkpoint files into tensors by name, without running anything that a file holds."""
+"""Reader of checkpoint files; it never runs code from a file."""
 
 import os
 import warnings
@@ -21,15 +21,15 @@ __all__ = ["check_finite", "check_state", "read_checkpoint"]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Reads the tensors of a checkpoint, under the names that they have there.
+    """Read the tensors of a checkpoint under their original names.
 
     Args:
         path: A `.safetensors` file, a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a
-            TensorFlow.js model (its `model.json` or folder), or else what `torch.save` wrote: a state dict, or a
+            TensorFlow.js model (its `model.json` or folder), or else a file of `torch.save`: a state dict, or a
             training checkpoint that holds one.
 
     Returns:
-        Tensors on the CPU; of a graph all its numeric constants.
+        Tensors on the CPU; for a graph all its numeric constants.
 
     Raises:
         OSError: If there is no such file.
@@ -42,7 +42,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise IsADirectoryError(
             f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."
         )
-    # What is missing or not readable says so itself.
     other = name_other_kind(file)
     if other is not None:
         raise ValueError(f"{file} {other}.")
@@ -56,14 +55,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str, Tensor]:
-    """Takes the tensors out of a checkpoint and makes sure that they are tensors.
+    """Unwrap a checkpoint's state dict and check its values.
 
     Args:
         checkpoint: A state dict, or a training checkpoint that holds one.
-        source: What messages call it.
+        source: Name of the checkpoint in messages.
 
     Raises:
-        ValueError: If it holds no state dict.
+        ValueError: If it holds no state dict, or a value is not a dense tensor of real numbers.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{source} is of type {type(checkpoint).__name__}, not a state dict of tensors by name.")
@@ -86,10 +85,10 @@ def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str,
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Makes sure that no tensor holds NaN or infinity.
+    """Check that all numbers are finite.
 
     Raises:
-        ValueError: Naming the first tensor that does.
+        ValueError: If a tensor holds NaN or infinity; the message names the first.
     """
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -109,10 +108,10 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> Any:
     try:
-        # PyTorch warns of what it reads; what is refused of it is refused by `check_state`.
+        # PyTorch warns of some contents; `check_state` refuses those that do not load.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    # Damaged files fail in many ways, wherever the damage lies.
+    # The type of the error depends on the place of the damage.
     except Exception as error:
         raise ValueError(f"{file} {explain_refusal(file, error)}.") from error

@@ -1,7 +1,7 @@
-"""Reads the constants of frozen TensorFlow graphs from protobuf's wire format.
+"""Reader of constants in frozen TensorFlow graphs, from protobuf's wire format.
 
-A GraphDef is a list of nodes; a node of the operation Const has its tensor among its attributes. Field numbers are
-those of tensorflow/core/framework: graph.proto, node_def.proto, attr_value.proto, tensor.proto, tensor_shape.proto.
+A GraphDef is a list of nodes; a node of the operation Const holds its tensor in an attribute. Field numbers are from
+tensorflow/core/framework: graph.proto, node_def.proto, attr_value.proto, tensor.proto, tensor_shape.proto.
 https://protobuf.dev/programming-guides/encoding
 """
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 __all__ = ["read_constants"]
 
-_MAX_BYTES = 2**31  # No protobuf message may be larger.
+_MAX_BYTES = 2**31  # Protobuf's limit of a message.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # GraphDef.node; NodeDef: name, op, attr; the entry of a map: key, value; AttrValue.tensor.
 _NODE, _NAME, _OP, _ATTR, _KEY, _VALUE, _TENSOR = 1, 1, 2, 5, 1, 2, 8
 # TensorProto: dtype, shape, content; TensorShapeProto.dim, its size.
 _DTYPE, _SHAPE, _CONTENT, _DIM, _SIZE = 1, 2, 4, 2, 1
-# DataType: NumPy's type, and the field of TensorProto that lists values where there is no content.
+# DataType: NumPy's type, and the field of TensorProto for values listed one by one.
 _TYPES: dict[int, tuple[str, int]] = {
     1: ("<f4", 5),
     2: ("<f8", 6),
@@ -36,16 +36,16 @@ Field = tuple[int, int, "int | memoryview"]
 
 
 def read_constants(file: Path) -> dict[str, Tensor]:
-    """Reads the numeric constants of a graph; the weights of a frozen one are among them.
+    """Read the numeric constants of a frozen graph, weights among them.
 
     Args:
-        file: The graph, binary.
+        file: The binary GraphDef (`.pb`).
 
     Returns:
         Tensors by the names of their nodes.
 
     Raises:
-        ValueError: If the file is truncated, damaged, or no graph.
+        ValueError: If the file is truncated, damaged, or not a graph.
     """
     size = file.stat().st_size
     if size > _MAX_BYTES:
@@ -63,7 +63,7 @@ def read_constants(file: Path) -> dict[str, Tensor]:
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """Gives number, wire type and value of each field; messages in it stay as they are."""
+    """Yield number, wire type and value of each field, without recursion."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -107,7 +107,7 @@ def _text(value: int | memoryview) -> str:
 
 
 def _constant(node: memoryview) -> dict[str, Tensor]:
-    """Gives the name and tensor of a Const node; nothing if it is another node, or holds no numbers."""
+    """Return name and tensor of a numeric Const node, else nothing."""
     name = operation = ""
     tensor = None
     for number, _, value in _fields(node):
@@ -145,7 +145,7 @@ def _tensor(message: memoryview) -> Tensor | None:
         values = np.frombuffer(content, kind)
     else:
         values = _listed([field for field in fields if field[0] == listed], dtype, kind)
-        # A list may stop early; its last value then fills the rest. That must not blow a few bytes up to gigabytes.
+        # A shorter list is filled with its last value. The limit keeps a few bytes from becoming gigabytes.
         count = math.prod(shape)
         if len(values) != count and (len(values) > count or count > 2**24):
             raise ValueError(f"shape {shape} has {len(values)} values.")
@@ -162,7 +162,7 @@ def _sizes(shape: memoryview) -> Iterator[int]:
 
 
 def _listed(fields: list[Field], dtype: int, kind: str) -> np.ndarray:
-    """Gives the values of a repeated field, packed or not; those of half precision are the bits of each number."""
+    """Return the values of a repeated field; float16 is stored as bits."""
     floating = kind in ("<f4", "<f8")
     values: list[float] = []
     for _, wire, value in fields:

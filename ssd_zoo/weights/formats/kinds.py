@@ -1,6 +1,6 @@
-"""What files are that hold no checkpoint, in words of our own.
+"""Messages about files that are not readable checkpoints.
 
-Messages of PyTorch advise to read such files anyway, or to file issues with it, so they are not passed on.
+PyTorch's messages are replaced: they advise to unpickle such files anyway, or to report an issue to PyTorch.
 """
 
 import re
@@ -25,10 +25,10 @@ _DAMAGED = "is damaged, or not what torch.save writes"
 
 
 def name_other_kind(file: Path) -> str | None:
-    """Name what a file is if no checkpoint of any format begins like it.
+    """Name the kind of a file that is not a checkpoint.
 
     Returns:
-        The rest of a sentence that begins with the file's name, or None.
+        The rest of a sentence that begins with the file's name; None if the file may be a checkpoint.
     """
     with file.open("rb") as stream:
         head = stream.read(_HEAD)
@@ -40,7 +40,7 @@ def explain_refusal(file: Path, error: Exception) -> str:
 
     Args:
         file: The file.
-        error: What it raised.
+        error: The error of `torch.load`.
 
     Returns:
         The rest of a sentence that begins with the file's name.
@@ -57,7 +57,7 @@ def explain_refusal(file: Path, error: Exception) -> str:
         head = stream.read(4)
     if head == b"PK\x03\x04":
         return _explain_zip(file)
-    # torch.save itself pickles by protocol 2.
+    # torch.save uses pickle protocol 2; higher ones come from the pickle module.
     if re.match(rb"\x80[\x03-\x05]", head):
         return "is a pickle, but not one of torch.save: save its tensors by that or by safetensors"
     return _DAMAGED
@@ -67,7 +67,7 @@ def _explain_zip(file: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
-    # Damaged directories fail in many ways.
+    # The type of the error depends on the place of the damage.
     except Exception:
         return "is cut off or damaged: a zip archive without a readable directory at its end"
     if "constants.pkl" in names:

@@ -1,6 +1,6 @@
-"""Reads the weights of TensorFlow.js models.
+"""Reader of weights in TensorFlow.js models.
 
-A graph model is `model.json` and shards: the manifest lists groups of weights, and a group's shards, joined, hold the
+A graph model is `model.json` and shards. The manifest lists groups of weights. The joined shards of a group hold the
 values of its weights one after another.
 https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts
 """
@@ -32,7 +32,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
 
     Raises:
         OSError: If `model.json` is missing.
-        ValueError: If it is no TensorFlow.js model, or if a shard is missing, outside the folder, or of another length.
+        ValueError: If the model is invalid, or a shard is missing, outside the folder, or of another length.
     """
     file = path / "model.json" if path.is_dir() else path
     try:
@@ -58,7 +58,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
 
 
 class _WeightError(ValueError):
-    """A weight that the manifest describes wrongly."""
+    """Error of a weight with an invalid description in the manifest."""
 
 
 class _Weight:
@@ -99,7 +99,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _read_shards(file: Path, paths: Any, length: int) -> bytes:
-    """Join a group's shards, whose lengths are known to be right before they are read."""
+    """Join a group's shards; check their lengths before reading them."""
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise ValueError(f"{file} lists {paths!r} as the paths of shards; they must be texts.")
     shards = []

@@ -1,7 +1,8 @@
-"""Reads the constants of TensorFlow Lite models.
+"""Reader of constants in TensorFlow Lite models.
 
-A model is a flatbuffer: lists of tensors, of their buffers, and of the operators between them. Converters name a
-constant after whatever else shares it, so kernels and biases are named after the convolution that takes them.
+A model is a flatbuffer: lists of tensors, of their buffers, and of operators. Names of constants are unreliable, since
+converters name a constant after other operators that share it. Kernels and biases are therefore named after their
+convolution.
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs
 """
 
@@ -18,13 +19,13 @@ from torch import Tensor
 
 __all__ = ["read_tflite"]
 
-_MAX_BYTES = 2**31  # No flatbuffer may be larger.
+_MAX_BYTES = 2**31  # Flatbuffers' limit of a file.
 _MAX_ENTRIES = 2**16
 _MAX_DIMENSIONS = 8
 _TYPES = {"FLOAT32": "<f4", "FLOAT16": "<f2", "FLOAT64": "<f8", "BOOL": "?"}
 _TYPES |= {"INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 _KERNELS = {"CONV_2D": "weights", "DEPTHWISE_CONV_2D": "depthwise_weights"}
-# The end of the name of a convolution's output: what follows the layer's own name.
+# The part of a convolution output's name that follows the layer's name.
 _OPERATION = re.compile(r"/BatchNorm/.*|/[^/]*$")
 
 
@@ -35,13 +36,13 @@ def read_tflite(path: Path) -> dict[str, Tensor]:
         path: The `.tflite` file. Its main graph is read.
 
     Returns:
-        Tensors by name, dequantised to float32; integers without a scale as they are. Kernels and biases of
+        Tensors by name, dequantised to float32; integers without a scale are unchanged. Kernels and biases of
         convolutions have the names and layouts of TensorFlow's variables: `LAYER/weights (H, W, in, out)`,
         `LAYER/depthwise_weights (H, W, C, 1)` and `LAYER/biases`. Inputs add their shapes as `NAME/shape`.
 
     Raises:
-        ImportError: If the package `tflite`, which has the schema, is missing.
-        ValueError: If the file is truncated, damaged, no TensorFlow Lite model, or has constants of unknown types.
+        ImportError: If the package `tflite`, which holds the schema, is missing.
+        ValueError: If the file is truncated, damaged, not a TensorFlow Lite model, or has constants of unknown types.
     """
     size = path.stat().st_size
     if size > _MAX_BYTES:
@@ -57,13 +58,13 @@ def read_tflite(path: Path) -> dict[str, Tensor]:
         return _Graph(tflite, content).read()
     except _FlawError as error:
         raise ValueError(f"{path} is no readable TensorFlow Lite model: {error}.") from error
-    # What the schema's package raises where an offset leads astray.
+    # Errors of the schema's package at an offset out of bounds.
     except (struct.error, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{path} is cut off or damaged: an offset in it points to nothing readable.") from error
 
 
 class _FlawError(ValueError):
-    """A flaw of the file, in words for its reader."""
+    """Error of a flaw in the file; its message completes a sentence."""
 
 
 class _Graph:
@@ -76,7 +77,7 @@ class _Graph:
 
     def __init__(self, tflite: Any, content: bytes) -> None:
         self._content = content
-        # Constants may share bytes; a damaged file could share all of them many times.
+        # Constants may share bytes. The limit keeps a damaged file from repeating all of them many times.
         self._bytes_left = 2 * len(content)
         model = tflite.Model.GetRootAs(content, 0)
         self._buffers = self._entries("buffers", model.BuffersLength, model.Buffers)
@@ -88,7 +89,7 @@ class _Graph:
         self._operators = self._entries("operators", graphs[0].OperatorsLength, graphs[0].Operators)
         self._inputs = self._entries("inputs", graphs[0].InputsLength, graphs[0].Inputs)
         builtin = {value: name for name, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
-        # Codes below 127 stand in the field that older files have, later ones in the newer.
+        # Codes below 127 are in the deprecated field, later ones in the newer field.
         self._codes = [builtin.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode())) for code in codes]
         self._types = {value: name for name, value in vars(tflite.TensorType).items() if isinstance(value, int)}
         self._read: dict[int, Tensor | None] = {}
@@ -115,7 +116,7 @@ class _Graph:
         return state
 
     def _operands(self) -> Iterator[tuple[str, int, bool]]:
-        """Yield new name and tensor of each kernel and bias, and whether it is a kernel."""
+        """Yield new name, tensor index and kind of kernels and biases."""
         dequantised = {}
         for operator in self._operators:
             inputs = self._entries("inputs", operator.InputsLength, operator.Inputs)
@@ -129,7 +130,7 @@ class _Graph:
                         yield f"{layer}/{leaf}", dequantised.get(index, index), leaf != "biases"
 
     def _constant(self, index: int) -> Tensor | None:
-        """Return a tensor's values, None if it is computed; the same tensor at each call."""
+        """Return a constant's values, cached; None for a tensor that is computed."""
         if index not in self._read:
             self._read[index] = self._decode(index)
         return self._read[index]
@@ -157,7 +158,10 @@ class _Graph:
         return self._dequantise(name, values, entry.Quantization())
 
     def _dequantise(self, name: str, values: np.ndarray, quantization: Any) -> Tensor:
-        """Return `(values - zero point) * scale`, by channel where there are several; without a scale the values."""
+        """Return `(values - zero point) * scale`; the values themselves without a scale.
+
+        Scales and zero points are one for all values, or one for each channel.
+        """
         if quantization is None or not quantization.ScaleLength():
             return torch.from_numpy(values)
         if quantization.DetailsType():
