@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssd_zoo.data import image_endings
 from ssd_zoo.weights.categories import COCO_CATEGORIES
+from ssd_zoo.weights.files import write_file
 
 __all__ = [
     "category_ids",
@@ -151,11 +152,4 @@ def write_json(results: Sequence[dict[str, Any]], file: Path) -> None:
     if is_stream(file):
         file.write_text(text)
         return
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text)
-        unfinished.replace(file)
-    except OSError as error:
-        raise OSError(f"{file} can't be written: {error.strerror or error}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_file(file, text.encode())

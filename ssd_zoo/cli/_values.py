@@ -2,12 +2,12 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ssd_zoo.detector.sizes import read_size
 from ssd_zoo.weights.categories import is_background
 
-__all__ = ["count", "fraction", "name_list", "number", "positive", "size", "with_background"]
+__all__ = ["count", "fraction", "name_list", "number", "positive", "size", "with_background", "zero_is_none"]
 
 
 def count(text: str) -> int:
@@ -67,3 +67,8 @@ def size(text: str) -> tuple[int, int]:
         return read_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def zero_is_none(parse: Callable[[str], float]) -> Callable[[str], float | None]:
+    """Return a parser that reads 0 as None, which disables what the number is of."""
+    return lambda text: parse(text) or None

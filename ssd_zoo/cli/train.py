@@ -5,23 +5,29 @@ command with `accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
 """
 
 import argparse
+import inspect
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from ssd_zoo.cli._models import build_model
-from ssd_zoo.cli._values import count, fraction, name_list, number, positive, size, with_background
+from ssd_zoo.cli._values import count, fraction, name_list, number, positive, size, with_background, zero_is_none
 from ssd_zoo.data import DetectionDataset, fit_default_boxes, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.fit import BatchNormMode, MixedPrecision, fit
+from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 
 __all__ = ["add_arguments", "run"]
+
+_OF_FIT = inspect.signature(fit).parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--cache", action="store_true", help="keep decoded images in memory")
     data.add_argument("--cache-longest", type=positive, metavar="PX",
                       help="longest side of cached training images; implies --cache")  # fmt: skip
-    data.add_argument("--workers", type=count, default=0, help="processes that load images (default: %(default)s)")
+    _add_of_fit(data, "num_workers", flag="--workers", type=count, help="processes that load images")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
@@ -56,40 +62,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     training = parser.add_argument_group("training")
     training.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder for the results")
-    training.add_argument("--resume", action="store_true", help="resume the run in the output folder")
-    training.add_argument("--epochs", type=positive, default=50, help="(default: %(default)s)")
-    training.add_argument("--batch-size", type=positive, default=16,
-                          help="images per optimizer step, over all processes (default: %(default)s)")  # fmt: skip
-    training.add_argument("--accumulate", type=positive, default=1, help="parts per batch (default: %(default)s)")
-    training.add_argument(
-        "--augmentation", choices=get_args(Augmentation), default="ssd", help="(default: %(default)s)"
-    )
-    training.add_argument("--flip-vertically", action="store_true", help="flip images vertically too")
-    training.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd", help="(default: %(default)s)")
-    training.add_argument("--learning-rate", type=number, help="(default: .01 for sgd, .001 for adamw)")
-    training.add_argument("--backbone-scale", type=number, default=1.0,
-                          help="factor on the backbone's learning rate (default: %(default)s)")  # fmt: skip
-    training.add_argument("--freeze-backbone", action="store_true", help="keep pretrained layers of the backbone fixed")
-    training.add_argument("--weight-decay", type=number, default=5e-4, help="(default: %(default)s)")
-    training.add_argument("--schedule", choices=("cosine", "step", "constant"), default="cosine",
-                          help="(default: %(default)s)")  # fmt: skip
-    training.add_argument("--warmup-steps", type=count, help="(default: 5 %% of the steps, at most 500)")
-    training.add_argument("--batch-norm", choices=("train", "frozen", "sync"), default="train",
-                          help="frozen for small batches, sync for several GPUs (default: %(default)s)")  # fmt: skip
-    training.add_argument("--ema-decay", type=fraction, default=0.9998, metavar="D",
-                          help="decay of the weights' moving average, 0 to disable (default: %(default)s)")  # fmt: skip
-    training.add_argument("--clip-norm", type=number, default=10.0, help="0 to disable (default: %(default)s)")
-    training.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), help="(default: accelerate's)")
-    training.add_argument("--seed", type=count, default=0,
-                          help="seed of new layers, data order and augmentation (default: %(default)s)")  # fmt: skip
-    training.add_argument("--evaluate-every", type=positive, default=1, metavar="EPOCHS",
-                          help="epochs between validations (default: %(default)s)")  # fmt: skip
-    training.add_argument("--checkpoint-seconds", type=number, default=300, help="(default: %(default)s)")
-    training.add_argument("--device", choices=("cpu",), help="train on the CPU even if there is a GPU")
-    training.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
-    training.add_argument("--quiet", action="store_true", help="print no report and no progress")
-    training.add_argument("--trained-on", metavar="NAME", help="name of the data set for the model card")
-    training.add_argument("--licence", metavar="SPDX", help="licence of the weights for the model card")
+    add = partial(_add_of_fit, training)
+    add("resume", action="store_true", help="resume the run in the output folder")
+    add("epochs", type=positive)
+    add("batch_size", type=positive, help="images per optimizer step, over all processes")
+    add("accumulate", type=positive, help="parts per batch")
+    add("augmentation", choices=get_args(Augmentation))
+    add("flip_vertically", action="store_true", help="flip images vertically too")
+    add("optimizer", choices=get_args(OptimizerName))
+    add("learning_rate", type=number, help="(default: .01 for sgd, .001 for adamw)")
+    add("backbone_scale", type=number, help="factor on the backbone's learning rate")
+    add("freeze_backbone", action="store_true", help="keep pretrained layers of the backbone fixed")
+    add("momentum", type=fraction, help="of sgd, or the first beta of adamw")
+    add("weight_decay", type=number)
+    add("schedule", choices=get_args(ScheduleName))
+    add("warmup_steps", type=count, help="(default: 5 %% of the steps, at most 500)")
+    add("batch_norm", choices=get_args(BatchNormMode), help="frozen for small batches, sync for several GPUs")
+    add("ema_decay", type=zero_is_none(fraction), metavar="D", help="of the weights' moving average, 0 to disable")
+    add("clip_norm", type=zero_is_none(number), help="largest norm of the gradient, 0 to disable")
+    add("mixed_precision", choices=get_args(MixedPrecision), help="(default: accelerate's)")
+    add("seed", type=count, help="seed of new layers, data order and augmentation")
+    add("evaluate_every", type=positive, metavar="EPOCHS", help="epochs between validations")
+    add("checkpoint_seconds", type=number, help="time between checkpoints")
+    add("device", choices=("cpu",), help="train on the CPU even if there is a GPU")
+    add("tensorboard", flag="--no-tensorboard", action="store_false", help="write no TensorBoard events")
+    add("progress", flag="--quiet", action="store_false", help="print no report and no progress")
+    add("trained_on", metavar="NAME", help="name of the data set for the model card")
+    add("licence", metavar="SPDX", help="licence of the weights for the model card")
+
+
+def _add_of_fit(group: Any, name: str, *, flag: str | None = None, **settings: Any) -> None:
+    """Declare a keyword of `fit` as an option, with the same default."""
+    default = _OF_FIT[name].default
+    if default is not None and "action" not in settings:
+        settings["help"] = f"{settings.get('help', '')} (default: %(default)s)".strip()
+    flag = flag or f"--{name.replace('_', '-')}"
+    group.add_argument(flag, dest=name, default=default, **settings)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,9 +106,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 0, or 1 if the loss diverged or an optional package is missing.
     """
-    from ssd_zoo.training import fit
-
-    talks = not args.quiet and os.environ.get("RANK", "0") == "0"
+    talks = args.progress and os.environ.get("RANK", "0") == "0"
     names = splits(args.data)
     train_split = args.train_split or ("train" if "train" in names else None)
     val_split = args.val_split or next((name for name in ("val", "valid", "validation") if name in names), None)
@@ -131,33 +137,7 @@ def run(args: argparse.Namespace) -> int:
             model,
             CachedDataset(train, args.cache_longest) if cache else train,
             validation=CachedDataset(validation) if cache and validation is not None else validation,
-            output=args.output,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            accumulate=args.accumulate,
-            augmentation=args.augmentation,
-            flip_vertically=args.flip_vertically,
-            optimizer=args.optimizer,
-            learning_rate=args.learning_rate,
-            backbone_scale=args.backbone_scale,
-            freeze_backbone=args.freeze_backbone,
-            weight_decay=args.weight_decay,
-            schedule=args.schedule,
-            warmup_steps=args.warmup_steps,
-            batch_norm=args.batch_norm,
-            ema_decay=args.ema_decay or None,
-            clip_norm=args.clip_norm or None,
-            mixed_precision=args.mixed_precision,
-            seed=args.seed,
-            num_workers=args.workers,
-            evaluate_every=args.evaluate_every,
-            checkpoint_seconds=args.checkpoint_seconds,
-            resume=args.resume,
-            device=args.device,
-            tensorboard=not args.no_tensorboard,
-            progress=not args.quiet,
-            trained_on=args.trained_on,
-            licence=args.licence,
+            **{name: value for name, value in vars(args).items() if name in _OF_FIT},
         )
     except (FloatingPointError, ImportError) as error:
         print(f"ssd-zoo: {error}", file=sys.stderr)
@@ -172,7 +152,7 @@ def _build(args: argparse.Namespace, categories: list[str], **more: Any) -> SSD:
     for name in ("size", "classification_loss", "box_loss", "score_thresh", "nms_thresh"):
         if getattr(args, name) is not None:
             more[name] = getattr(args, name)
-    return build_model(args.model, args.weights, categories=categories, progress=not args.quiet, **more)
+    return build_model(args.model, args.weights, categories=categories, progress=args.progress, **more)
 
 
 def _check(what: str, dataset: DetectionDataset, model: SSD, args: argparse.Namespace, talks: bool) -> DetectionDataset:

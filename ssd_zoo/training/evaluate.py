@@ -23,6 +23,7 @@ from ssd_zoo.training.metrics.records import Record, label_map, make_record
 from ssd_zoo.training.metrics.voc import voc_scores
 from ssd_zoo.training.processes import all_gather, process
 from ssd_zoo.weights.categories import list_names
+from ssd_zoo.weights.files import write_file
 
 __all__ = ["Evaluation", "evaluate", "evaluate_results"]
 
@@ -91,7 +92,7 @@ class Evaluation:
         """Write the metrics, the classes that one side lacks, and under `per_class` the metrics of each class."""
         lacking = {"model_lacks": self.model_lacks, "data_lacks": self.data_lacks}
         content = {**self.metrics, "images": self.images, **lacking, "per_class": self.per_class}
-        Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_file(Path(file), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def evaluate(
