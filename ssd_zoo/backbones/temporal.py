@@ -1,8 +1,8 @@
 """Causal convolutions in time.
 
 The frames of all clips lie one after another in a flat batch `(F, channels, height, width)`. `Past` finds the frames
-before each of them, so clips need no padding and all other layers stay two-dimensional. A temporal kernel of three taps
-is the sum of three Conv2d, over the frames and the two frames before each.
+before each of them, so clips need no padding and all other layers stay two-dimensional. A temporal convolution of three
+taps is the sum of three Conv2d, over the frames and the two frames before each.
 
 Before the first frame of a clip, that frame is repeated. Each layer replaces a Conv2d under the same names, so a 2-D
 network's state loads.

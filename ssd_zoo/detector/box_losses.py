@@ -24,7 +24,7 @@ _EPSILON = 1e-7
 
 
 def smooth_l1(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:  # noqa: ARG001
-    """Sum the smooth L1 losses of offsets `(N, D, 4)` to `(N, D)`."""
+    """Sum smooth L1 losses of offsets, `(N, D, 4)` to `(N, D)`."""
     return F.smooth_l1_loss(offsets, target, reduction="none").sum(-1)
 
 

@@ -267,7 +267,7 @@ class SSD(nn.Module):
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Detect objects in the next frames of streams.
 
-        Detections are those of a whole clip at once.
+        Results equal those of the whole clip in one call.
 
         Args:
             images: One frame `(in_chans, H, W)` per stream, or several `(T, in_chans, H, W)`.

@@ -77,8 +77,8 @@ def _detect(
 def _best_candidates(best: Array, scores: Array, take: int, score_thresh: float) -> tuple[Array, Array, bool]:
     """Return the best candidates above the threshold, and whether they are all.
 
-    They lie within the `take` boxes whose best class scores highest. None scores less than the lowest of these best
-    classes.
+    They lie within the `take` boxes whose best class scores highest. None scores less than the lowest best
+    score of these boxes.
 
     Args:
         best: `(D,)`, the greatest score of each box.

@@ -6,7 +6,7 @@ from torchvision.ops import nms
 
 __all__ = ["overlaps_of_class", "suppress_by_kernel", "suppress_in_rounds"]
 
-# Coordinates are clamped to this number of pixels.
+# Coordinates are clamped to this number of pixels, so that groups can be shifted apart.
 _FAR = 1e6
 # Most boxes that the kernel compares at once; it needs one bit of memory per pair.
 _MOST_BOXES = 2**15
