@@ -27,7 +27,7 @@ from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 
 __all__ = ["add_arguments", "run"]
 
-_OF_FIT = inspect.signature(fit).parameters
+_OF_FIT = {name: item for name, item in inspect.signature(fit).parameters.items() if name != "model"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
