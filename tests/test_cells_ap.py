@@ -9,6 +9,7 @@ pytest.importorskip("faster_coco_eval")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_shipped_weights(test_data):
     from ssd_zoo.training import evaluate
 

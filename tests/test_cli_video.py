@@ -174,6 +174,7 @@ sys.exit(main.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="NO SIGNALS under Windows: how a camera ends is not tested")
 def test_a_camera_runs_until_it_is_stopped(tmp_path):
     # In place of a camera, FFmpeg's endless test picture: a device of another kind, opened by the same function.

@@ -26,6 +26,7 @@ def run(monkeypatch, name, *arguments):
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [(), ("--torchvision", "--model", "ssdlite320_mobilenet_v3_large", "--augmentation", "none")]
 )
@@ -37,6 +38,7 @@ def test_finetune(monkeypatch, capsys, folder, options):
     assert "dog  AP" in told
 
 
+@pytest.mark.slow
 def test_ten_images(monkeypatch, folder):
     arguments = [folder / "data", "--output", folder / "ten", "--numbers", 4, "--steps", 1, "--batch-size", 4]
     run(monkeypatch, "ten_images.py", *arguments)
@@ -53,6 +55,7 @@ def test_fit_default_boxes(monkeypatch, capsys, folder):
 
 
 # What compilers and old versions warn of is not the benchmark's.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_benchmarks(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(EXAMPLES / "benchmarks")

@@ -33,6 +33,7 @@ def assert_equal(state, other):
     assert not different
 
 
+@pytest.mark.slow
 def test_learns(tmp_path):
     make_coco(tmp_path / "data", "train", colourful(16))
     options = "--val-split train --size 64 --epochs 40 --batch-size 8 --optimizer adamw --learning-rate .003"
@@ -77,6 +78,7 @@ def interrupt(process, run, number):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_as_not_killed(unbroken, tmp_path):
     run = tmp_path / "run"
     options = {"resume": True, "checkpoint_seconds": 0}
@@ -127,10 +129,12 @@ def assert_close(weights, one):
     assert (one.model.state_dict()[weight] - build().state_dict()[weight]).abs().max() > 0.001
 
 
+@pytest.mark.slow
 def test_parts_train_as_one(one, tmp_path):
     assert_close(train(tmp_path / "parts", tmp_path / "data", **AS_ONE, accumulate=2).model.state_dict(), one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launchers", [torchrun, accelerate_launch, two_machines])
 def test_processes_train_as_one(launchers, one, tmp_path):
     processes = [start(tmp_path / "two", *launcher, **AS_ONE) for launcher in launchers()]
@@ -143,6 +147,7 @@ def test_processes_train_as_one(launchers, one, tmp_path):
             assert float(row[name]) == pytest.approx(expected[name], rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_machines_that_share_no_folder(tmp_path):
     train(tmp_path / "mine", tmp_path / "data", **AS_ONE)
     processes = [

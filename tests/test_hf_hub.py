@@ -143,6 +143,7 @@ def test_a_download_that_breaks_off_goes_on(hub, run, tmp_path):
     assert size + 3 * 10**6 < hub.sent < size + 7 * 10**6
 
 
+@pytest.mark.slow
 def test_a_download_that_keeps_breaking_leaves_nothing_half(hub, run, tmp_path):
     hub.break_after = [1000] * 100
     assert "ConnectionError" in run(LOAD)
@@ -202,6 +203,7 @@ def test_only_the_needed_part_of_a_file_is_downloaded(hub, run, tmp_path):
     assert len(list((tmp_path / "home").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_backbones_come_from_timm_in_part(hub, run):
     torch.manual_seed(0)
     with torch.device("meta"):

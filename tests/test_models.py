@@ -126,6 +126,7 @@ def test_published_counts(published, boxes, parameters, gmacs):
         assert round(counter.get_total_flops() / 2e9, 3) == gmacs
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks(model, raw):
     torch._dynamo.reset()
     model.eval()

@@ -104,6 +104,7 @@ class Tiny(nn.Module):
 
 
 # Old inductors warn while they compile.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled():
     torch.manual_seed(0)
@@ -186,6 +187,7 @@ def test_refuses_what_cannot_be():
         compare_detections(model, model, IMAGES)
 
 
+@pytest.mark.slow
 def test_many_models_compile(monkeypatch):
     # What is compiled does not matter here, but how often.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))

@@ -90,6 +90,7 @@ def losses(model, photographs, *, training):
     return sum(model.eval()(images, targets, return_losses=True)[1].values()).item()
 
 
+@pytest.mark.slow
 def test_what_ships_can_be_trained(shipped, photographs):
     state = {name: tensor.clone() for name, tensor in shipped.state_dict().items()}
     in_evaluation = losses(shipped, photographs, training=False)
@@ -98,6 +99,7 @@ def test_what_ships_can_be_trained(shipped, photographs):
     shipped.eval()
 
 
+@pytest.mark.slow
 def test_the_original_says_that_it_cant(folder, photographs, tmp_path, caplog):
     from ssd_zoo.training import fit
 
@@ -113,6 +115,7 @@ def test_the_original_says_that_it_cant(folder, photographs, tmp_path, caplog):
         assert losses(model, photographs, training=True) > 2 * in_evaluation
 
 
+@pytest.mark.slow
 def test_command_restores_norms(folder, test_data, tmp_path, capsys, original, photographs):
     from ssd_zoo.cli.main import main
 

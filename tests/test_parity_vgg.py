@@ -68,6 +68,7 @@ def test_detections(pair):
     assert_same_detections(ours(IMAGES), theirs(IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [21], indirect=True)
 def test_losses_and_gradients(pair):
     # ReLUs and pools make large in the gradients what rounding did before: in float64, without resizing, it did little.

@@ -42,6 +42,7 @@ def assert_same(model, loaded):
     assert all(torch.equal(expected[key], found[key]) for key in DETECTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ssd_zoo.list_models())
 def test_every_model_comes_back_bit_for_bit(name, tmp_path):
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def test_arguments_come_back(kwargs, tmp_path):
     assert_same(model, loaded)
 
 
+@pytest.mark.slow
 def test_builders_take_what_was_saved(tmp_path, caplog):
     model = small(size=96, categories=["background", "cat", "dog"], score_thresh=0.2)
     folder = ssd_zoo.save_pretrained(model, tmp_path / "cats")
@@ -187,6 +189,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path):
     for delay in (0.0, 0.05):
         with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:

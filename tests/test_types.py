@@ -23,6 +23,7 @@ model.size.append(3)  # refused
 """
 
 
+@pytest.mark.slow
 def test_misspelt_options_are_type_errors(tmp_path):
     pytest.importorskip("mypy")
     (tmp_path / "user.py").write_text(USER)

@@ -204,6 +204,7 @@ def test_last_frame_alone(model):
         assert torch.equal(found["boxes"], split_frames(complete, length)[-1]["boxes"])
 
 
+@pytest.mark.slow
 def test_vgg():
     torch.manual_seed(0)
     plain = VGG16D([(8, 16, 3, 2, 1)], norm_layer=nn.BatchNorm2d).double().eval()
@@ -302,6 +303,7 @@ def test_image_models_take_clips_and_streams():
 
 
 # torch 2.6 warns of itself.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 @pytest.mark.filterwarnings("ignore:Node .* does not reference an nn.Module:UserWarning")
 @pytest.mark.parametrize("temporal", ["3d", "shift"])

@@ -64,6 +64,7 @@ def test_a_file_of_another_origin_is_refused(downloads):
         read_weights(entry("http://127.0.0.1:9/x.pth", layout="torchvision"))
 
 
+@pytest.mark.slow
 def test_entries_tell_all_that_is_known_of_them():
     for name, entry in list_weights():
         with torch.device("meta"):
