@@ -126,7 +126,7 @@ def test_folder_of_frames_goes_by_number(tmp_path):
 
 
 def test_what_is_no_video(tmp_path, photo):
-    with pytest.raises(FileNotFoundError, match="is no file or folder"):
+    with pytest.raises(FileNotFoundError, match="is not a file or folder"):
         open_video(tmp_path / "nothing.mp4")
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"text.mp4 is not a readable video"):

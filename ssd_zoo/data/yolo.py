@@ -45,7 +45,7 @@ def find_yolo(path: Path) -> tuple[dict[str, list[Path]], list[str] | None]:
 
 
 def _folders_of(images: Path) -> dict[str, list[Path]]:
-    """Return the subfolders by name, or none beside images."""
+    """Return subfolders by name, unless the folder itself holds images."""
     entries = [entry for entry in sorted(images.iterdir()) if not entry.name.startswith(".")]
     below = [entry for entry in entries if entry.is_dir()]
     endings = image_endings()
