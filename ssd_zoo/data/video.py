@@ -215,7 +215,7 @@ def _frames_by_av(path: Path, name: str, kind: str | None) -> Iterator[Tensor]:
     with av.open(str(path), format=kind) as container, contextlib.ExitStack() as leaving:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        # Without the flush, closing the file early may deadlock: PyAV 16 waits for its threads while holding a lock they need.
+        # Without the flush, closing early may deadlock: PyAV 16 waits for its threads while holding a lock they need.
         leaving.callback(stream.codec_context.flush_buffers)
         packets = container.demux(stream)
         while True:
