@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*", default=["*"], help="shell-style patterns of timm's model names")
     parser.add_argument("--size", type=int, default=320, help="side of the input in pixels")
     parser.add_argument("--timeout", type=int, default=120, help="seconds allowed for a model")
-    parser.add_argument("--output", type=Path, default=Path("timm_sweep.json"), help="JSON file; the table is .md")
+    parser.add_argument("--output", type=Path, default=Path("timm_sweep.json"), help="JSON file, plus a table as .md")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

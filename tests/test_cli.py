@@ -291,10 +291,10 @@ def test_picture_that_cannot_be_written(detect, folder):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["gone.jpg"], "gone.jpg is no file or folder"),
-        (["images/*.bmp"], "images/*.bmp is no file or folder, nor a pattern"),
+        (["gone.jpg"], "gone.jpg is not a file or folder"),
+        (["images/*.bmp"], "images/*.bmp is not a file or folder, nor a pattern"),
         (["empty"], "empty holds no image"),
-        (["images/a.jpg", "gone.jpg"], "gone.jpg is no file or folder"),
+        (["images/a.jpg", "gone.jpg"], "gone.jpg is not a file or folder"),
         (["images", "--device", "nonsense"], "Device 'nonsense' can't be used"),
         (["images", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
         (["images", "--device", "meta"], "Device 'meta' can't be used"),

@@ -140,7 +140,7 @@ def test_interrupted_video_leaves_whole_files(film, tmp_path):
     [
         ((), "or --camera 0"),
         (("a.mp4", "--camera", 0), "or --camera 0"),
-        (("nothing.mp4",), "nothing.mp4 is no file or folder"),
+        (("nothing.mp4",), "nothing.mp4 is not a file or folder"),
         (("{film}", "{photo}"), "detect in images separately"),
         (("{photo}", "--frames"), "--frames takes folders and videos"),
         (("{photo}", "--track"), "add --frames"),
@@ -158,7 +158,7 @@ def test_bad_arguments(detect, film, photo, args, message):
 def test_no_camera(detect):
     code, out, err = detect("--camera", 77)
     assert (code, out) == (1, "")
-    assert "camera 77 is no video that can be read" in err
+    assert "camera 77 is not a readable video" in err
 
 
 WITH_A_DEVICE = """

@@ -40,7 +40,7 @@ def test_report(broken):
     assert '"bbox": [1, 1, 0, 5]' in found["the box (1, 1, 1, 6) has no area"]
     assert "NaN" in found["the box (1, 1, nan, 6) is not finite"]
     assert '"bbox": [500' in found["the box (500, 1, 505, 6) lies outside the image of 80 × 60"]
-    assert '"image_id": 99' in found["image_id 99 is no image's"]
+    assert '"image_id": 99' in found["image_id 99 does not match an image"]
     assert '"id": 1,' in found["annotation id 1 occurs twice"]
     assert "first.png" in found["image id 7 occurs twice; the first counts"]
     unreadable = sorted(problem.rpartition("/")[2] for problem in report.problems if ".json" not in problem)

@@ -227,17 +227,17 @@ def test_yolo_outlines_become_boxes(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "file", "old", "new", "message"),
     [
-        ("coco", "instances_train.json", '"annotations": [', '"annotations": [,', r"train.json:\d+ is no JSON"),
+        ("coco", "instances_train.json", '"annotations": [', '"annotations": [,', r"train.json:\d+ is not JSON"),
         ("coco", "instances_train.json", '"category_id": 9', '"category_id": 8', r"train.json:36: .* category_id 8"),
         ("coco", "instances_train.json", '"categories"', '"kinds"', "has no list of categories"),
-        ("voc", "Annotations/first.xml", "<xmin>20</xmin>", "<xmin>wide</xmin>", "first.xml:17: xmin is no number"),
+        ("voc", "Annotations/first.xml", "<xmin>20</xmin>", "<xmin>wide</xmin>", "first.xml:17: xmin is not a number"),
         ("voc", "Annotations/first.xml", "<ymax>54</ymax>", "", "first.xml:16: bndbox lacks ymax"),
-        ("voc", "Annotations/first.xml", "</annotation>", "", "first.xml:23 is no XML"),
+        ("voc", "Annotations/first.xml", "</annotation>", "", "first.xml:23 is not XML"),
         ("voc", "ImageSets/Main/train.txt", "second", "fourth", "train.txt:2: fourth has no annotations"),
         ("yolo", "labels/train/first.txt", "\n1 ", "\ndog ", "first.txt:2: expected numbers"),
         ("yolo", "labels/train/first.txt", "\n1 ", "\n2 ", "first.txt:2: class 2 is not among the 2 classes"),
         ("yolo", "labels/train/first.txt", "\n1 ", "\n1 0.5 ", "first.txt:2: expected class, x, y"),
-        ("yolo", "data.yaml", "names: {", "names: [{", r"data.yaml:\d is no YAML"),
+        ("yolo", "data.yaml", "names: {", "names: [{", r"data.yaml:\d is not YAML"),
     ],
 )
 def test_bad_files_tell_where(tmp_path, layout, file, old, new, message):
@@ -368,7 +368,7 @@ def test_cache_shrinks_images_with_their_boxes(tmp_path):
 def test_unknown_layouts(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no"):
         open_dataset(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="has no layout that is known"):
+    with pytest.raises(ValueError, match="has no known layout"):
         open_dataset(tmp_path)
     with pytest.raises(ValueError, match="kind must be one of"):
         DetectionPresetTrain("strong")

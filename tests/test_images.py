@@ -259,8 +259,8 @@ def test_each_file_once(tree):
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("gone.jpg", r"gone\.jpg is no file or folder, nor a pattern"),
-        ("*.bmp", r"\*\.bmp is no file or folder, nor a pattern"),
+        ("gone.jpg", r"gone\.jpg is not a file or folder, nor a pattern"),
+        ("*.bmp", r"\*\.bmp is not a file or folder, nor a pattern"),
         ("empty", "empty holds no image"),
         ("folder.jpg", r"folder\.jpg holds no image"),
     ],

@@ -126,10 +126,10 @@ def test_folder_of_frames_goes_by_number(tmp_path):
 
 
 def test_what_is_no_video(tmp_path, photo):
-    with pytest.raises(FileNotFoundError, match="is no file or folder"):
+    with pytest.raises(FileNotFoundError, match="is not a file or folder"):
         open_video(tmp_path / "nothing.mp4")
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(ValueError, match=r"text.mp4 is no video that can be read"):
+    with pytest.raises(ValueError, match=r"text.mp4 is not a readable video"):
         open_video(tmp_path / "text.mp4")
     with pytest.raises(OSError, match="can't be written"):
         VideoWriter(tmp_path / "film.xyz", fps=25)
@@ -248,5 +248,5 @@ def test_torchcodec_reads_the_same(film, test_data, tmp_path, monkeypatch):
         assert all(torch.equal(*pair) for pair in zip(open_video(file), frames, strict=True))
     assert (open_video(film).fps, open_video(film).length) == (12.5, 50)
     (tmp_path / "film.mp4").write_bytes(b"no film")
-    with pytest.raises(ValueError, match=r"film.mp4 is no video that can be read"):
+    with pytest.raises(ValueError, match=r"film.mp4 is not a readable video"):
         open_video(tmp_path / "film.mp4")

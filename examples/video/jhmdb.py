@@ -1,6 +1,6 @@
 """Compare a 2-D SSDLite with models for clips on actions of J-HMDB-21.
 
-All models start from the packaged person detector, with new classes. They are trained on clips of two folds and
+All models start from the packaged COCO detector, with new classes. They are trained on clips of two folds and
 evaluated on whole videos of the third; no source video is in two folds. Detections of each model and fold are stored in
 the work folder. An interrupted run can be continued, and parts can run in parallel. At the end all stored detections
 are evaluated.
@@ -29,7 +29,7 @@ METRICS = ("frame-mAP@.5", "video-mAP@.2", "video-mAP@.5")
 
 
 def build(variant: str, categories: list[str], size: int) -> ssd_zoo.SSD:
-    """Build a model from the person detector's weights."""
+    """Build a model from the packaged weights, with new classes."""
     settings: dict[str, Any] = {"weights": "COCO_TF_V1", "categories": categories, "size": size, "score_thresh": 0.01}
     settings["score_function"] = "softmax"  # Actions are mutually exclusive.
     if variant == "2-D":

@@ -1,4 +1,4 @@
-"""Compare the speed of a stream's step, a window and a 2-D model.
+"""Compare the speed of streams, a window and a 2-D model.
 
 The window of eight frames is computed again for each frame, and detects in its last one. Times are the minimum of
 several alternating runs. On a CPU they are process time, which depends little on other load.

@@ -48,12 +48,12 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Path]:
         found = [path for path in paths if path.suffix.lower() in _ENDINGS or (frames and path.is_dir())]
         videos += found
         if not paths and Path(source).suffix.lower() in _ENDINGS:
-            raise FileNotFoundError(f"{source} is no file or folder, nor a pattern that matches a file.")
+            raise FileNotFoundError(f"{source} is not a file or folder, nor a pattern that matches a file.")
         if len(found) < max(1, len(paths)):
             others.append(source)
     if others and (videos or frames):
         reason = f"{videos[0]} is one: detect in images separately" if videos else "--frames takes folders and videos"
-        raise ValueError(f"{others[0]} is no video, but {reason}.")
+        raise ValueError(f"{others[0]} is not a video, but {reason}.")
     return list(dict.fromkeys(videos))
 
 

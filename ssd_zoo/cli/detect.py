@@ -1,6 +1,6 @@
 """Detect objects in images, videos or a camera's pictures.
 
-The default model detects persons, with weights included in the package.
+The default model detects the 80 classes of COCO, with weights included in the package.
 """
 
 import argparse

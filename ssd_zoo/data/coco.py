@@ -55,9 +55,9 @@ def read_coco_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno} is no JSON: {error.msg}.") from error
+        raise ValueError(f"{file}:{error.lineno} is not JSON: {error.msg}.") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no JSON: {error}.") from error
+        raise ValueError(f"{file} is not JSON: {error}.") from error
     missing = [
         key
         for key in ("images", "annotations", "categories")
@@ -102,7 +102,7 @@ def read_coco(file: Path, categories: Sequence[str] | None = None) -> Annotation
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{file}:{line}: the annotation {what}: {annotation!r:.200}") from error
         if image_id not in entries:
-            problems.append(f"{file}:{line_of_annotation(file, i)}: image_id {image_id} is no image's")
+            problems.append(f"{file}:{line_of_annotation(file, i)}: image_id {image_id} does not match an image")
         elif annotation.get("id", object()) in seen:
             problems.append(f"{file}:{line_of_annotation(file, i)}: annotation id {annotation['id']} occurs twice")
         else:

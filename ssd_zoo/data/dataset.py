@@ -178,6 +178,6 @@ def _find(path: Path) -> tuple[Layout, dict[str, Any], list[str] | None]:
     if yolo:
         return "yolo", yolo, names
     raise ValueError(
-        f"{path} has no layout that is known: COCO (a JSON file with images, annotations and categories), Pascal VOC "
+        f"{path} has no known layout: COCO (a JSON file with images, annotations and categories), Pascal VOC "
         "(Annotations, JPEGImages, ImageSets/Main) or YOLO (data.yaml, or images and labels)."
     )

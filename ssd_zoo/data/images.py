@@ -45,7 +45,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
         else:
             found = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if file.is_file())
         if not found:
-            what = "holds no image" if path.is_dir() else "is no file or folder, nor a pattern that matches a file"
+            what = "holds no image" if path.is_dir() else "is not a file or folder, nor a pattern that matches a file"
             raise FileNotFoundError(f"{source} {what}.")
         for file in found:
             files.setdefault(os.path.abspath(file), file)

@@ -66,7 +66,7 @@ def open_video(source: str | Path, *, fps: float = 25.0) -> Video:
         files = sorted(find_images([path]), key=_by_numbers)
         return Video(str(source), fps, len(files), lambda: (read_image(file) for file in files))
     if not path.exists():
-        raise FileNotFoundError(f"{source} is no file or folder.")
+        raise FileNotFoundError(f"{source} is not a file or folder.")
     if find_spec("av") is not None:
         return _open_by_av(path)
     if find_spec("torchcodec") is not None:
@@ -205,7 +205,7 @@ def _open_by_av(path: Path, *, name: str | None = None, kind: str | None = None)
             seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
             length = stream.frames or round(seconds * fps) or None
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{name} is no video that can be read: {_reason(error)}.") from error
+        raise ValueError(f"{name} is not a readable video: {_reason(error)}.") from error
     return Video(name, fps, None if kind else length, lambda: _frames_by_av(path, name, kind))
 
 
@@ -215,7 +215,7 @@ def _frames_by_av(path: Path, name: str, kind: str | None) -> Iterator[Tensor]:
     with av.open(str(path), format=kind) as container, contextlib.ExitStack() as leaving:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        # Without the flush, closing the file early may deadlock: PyAV 16 joins its decoder threads while they wait.
+        # Without the flush, closing early may deadlock: PyAV 16 waits for its threads while holding a lock they need.
         leaving.callback(stream.codec_context.flush_buffers)
         packets = container.demux(stream)
         while True:
@@ -254,7 +254,7 @@ def _open_by_torchcodec(path: Path) -> Video:
     except (RuntimeError, ValueError) as error:
         if "libtorchcodec" in str(error):
             raise ImportError(f"torchcodec finds no FFmpeg that it can use. {_MISSING}") from error
-        raise ValueError(f"{path} is no video that can be read: {_reason(error)}.") from error
+        raise ValueError(f"{path} is not a readable video: {_reason(error)}.") from error
 
     def frames() -> Iterator[Tensor]:
         decoder, i = VideoDecoder(str(path)), 0

@@ -152,7 +152,7 @@ def open_video_dataset(folder: str | Path, *, split: str | None = None, **settin
         of_frames = [_read_imagenet_vid(frames, folder / "Annotations" / "VID" / split, root) for frames in folders]
         return VideoDataset(of_frames, ["background", *_IMAGENET_VID.values()], **settings)
     raise FileNotFoundError(
-        f"{folder} is no data set of videos that is known: it has neither annotations.json nor Data/VID."
+        f"{folder} is not a known data set of videos: it has neither annotations.json nor Data/VID."
     )
 
 

@@ -87,7 +87,7 @@ def _parse(file: Path) -> ET.Element:
     try:
         parser.Parse(file.read_bytes(), True)
     except expat.ExpatError as error:
-        raise ValueError(f"{file}:{error.lineno} is no XML: {expat.errors.messages[error.code]}.") from error
+        raise ValueError(f"{file}:{error.lineno} is not XML: {expat.errors.messages[error.code]}.") from error
     return builder.close()
 
 
@@ -127,4 +127,4 @@ def _number(parent: ET.Element, tag: str, file: Path) -> float:
     try:
         return float(element.text or "")
     except ValueError as error:
-        raise ValueError(f"{place}: {tag} is no number: {element.text!r}.") from error
+        raise ValueError(f"{place}: {tag} is not a number: {element.text!r}.") from error

@@ -45,7 +45,7 @@ def find_yolo(path: Path) -> tuple[dict[str, list[Path]], list[str] | None]:
 
 
 def _folders_of(images: Path) -> dict[str, list[Path]]:
-    """Return the subfolders by name, or none beside images."""
+    """Return subfolders by name, unless the folder itself holds images."""
     entries = [entry for entry in sorted(images.iterdir()) if not entry.name.startswith(".")]
     below = [entry for entry in entries if entry.is_dir()]
     endings = image_endings()
@@ -73,14 +73,14 @@ def _of_yaml(file: Path) -> tuple[dict[str, list[Path]], list[str]]:
         content = yaml.safe_load(_read(file))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise ValueError(f"{file}:{mark.line + 1 if mark else 1} is no YAML: {error}") from error
+        raise ValueError(f"{file}:{mark.line + 1 if mark else 1} is not YAML: {error}") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise ValueError(f"{file}: names must be numbered from 0 without gaps, got {list(names)}.")
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ValueError(f"{file} has no list of names, so it describes no data set in YOLO's layout.")
+        raise ValueError(f"{file} has no list of names, so it is not a data set in YOLO's layout.")
     if no_text := [name for name in names if isinstance(name, bool) or not isinstance(name, str | int | float)]:
         raise ValueError(
             f"{file}: YAML reads some names not as text but as {no_text}; quote them, as in ['yes', 'no']."
