@@ -89,7 +89,7 @@ def ssdlite300_mobilenet_v2_3d(
         >>> model = ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1").eval()
         >>> clip = ssd_zoo.data.read_image("examples/astronaut.jpg").repeat(3, 1, 1, 1)
         >>> [detections] = model([clip])
-        >>> detections["frame_index"][detections["scores"] > 0.8].tolist()
+        >>> detections["frame_index"][detections["scores"] > 0.5].tolist()
         [0, 1, 2]
     """
     of_images, of_clips = split_clip_weights(weights)

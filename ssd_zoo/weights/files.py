@@ -112,10 +112,10 @@ def _opened(path: Path) -> Iterator["safe_open"]:
         size = path.stat().st_size
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
             raise ValueError(
-                f"{path} is cut off, or no safetensors file: it has {size} bytes and announces a header of {length}, "
+                f"{path} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}, "
                 f"of which {LARGEST_HEADER} are allowed. Download or save it again."
             )
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut off, or no safetensors file: {error}. Download or save it again.") from error
+        raise ValueError(f"{path} is cut off or not a safetensors file: {error}. Download or save it again.") from error
