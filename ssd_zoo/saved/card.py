@@ -124,7 +124,7 @@ def _results(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     if not metrics:
         return "None are known."
     rows = [
-        f"| {data} | {figure} | {value} | {figures.get('source', 'not told')} |"
+        f"| {data} | {figure} | {value} | {figures.get('source', 'not stated')} |"
         for data, figures in metrics.items()
         for figure, value in figures.items()
         if figure != "source"

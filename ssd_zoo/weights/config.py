@@ -116,7 +116,7 @@ def _decode(value: Any) -> Any:
 
 
 def _find_module(path: str) -> type[nn.Module] | None:
-    """Find a module class by its path, in packages safe to call."""
+    """Find a module class by its path, in packages that only compute."""
     home, _, name = path.rpartition(".")
     home = _MOVED.get(home, home)
     if not home.startswith(("torch.nn.modules.", "torchvision.ops.", "ssd_zoo.layers.", "ssd_zoo.detector.")):

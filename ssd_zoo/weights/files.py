@@ -34,7 +34,9 @@ def home() -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: an error leaves the old one.
+    """Write a file atomically.
+
+    At any moment the old or the new file is there, whole.
 
     Raises:
         OSError: If the file can't be written; the old one stays.
