@@ -122,7 +122,7 @@ def test_truncated_files(state, form, tmp_path):
     content = file.read_bytes()
     for length in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="x.*(damaged|no whole|empty)"):
+        with pytest.raises(ValueError, match="x.*(damaged|not a whole|empty)"):
             ssd_zoo.load_checkpoint(file)
     with pytest.raises(FileNotFoundError):
         ssd_zoo.load_checkpoint(tmp_path / "none.pth")
@@ -185,7 +185,7 @@ def test_pointers_in_place_of_any_format(suffix, tmp_path):
 
 def test_safetensors_of_another_kind(tmp_path):
     (tmp_path / "z.safetensors").write_bytes(b"\xff" * 99)
-    with pytest.raises(ValueError, match="z.safetensors is no whole safetensors file"):
+    with pytest.raises(ValueError, match="z.safetensors is not a whole safetensors file"):
         ssd_zoo.load_checkpoint(tmp_path / "z.safetensors")
 
 

@@ -236,7 +236,7 @@ def folder(saved, tmp_path):
     [
         ({"builder": "ssd300_vgg17"}, r"Unknown model 'ssd300_vgg17'. Did you mean ssd300_vgg16d"),
         ({"format": 2, "version": "9.0"}, r"has format 2, saved by ssd_zoo 9.0; .* pip install --upgrade"),
-        ({"format": None}, r"is not of ssd_zoo: it names no 'format'"),
+        ({"format": None}, r"is not of ssd_zoo: it lacks 'format'"),
         ({"categories": "abc"}, r"categories must be a list of names"),
         ({"settings": {"score_tresh": 1}}, r"unknown settings score_tresh; known are .*score_thresh"),
         ({"settings": None}, r"can't be used"),
@@ -246,7 +246,7 @@ def folder(saved, tmp_path):
         ),
         (
             {"arguments": {"size": [64, 64], "norm_layer": {"callable": "torch.nn.functional.os.system"}}},
-            r"is no module of torch.nn",
+            r"is not a module of torch.nn",
         ),
         ({"arguments": {"size": [10**6, 10**6]}}, r"larger than 16384"),
         ({"builder": "ssd_timm", "arguments": {"size": [64, 64], "backbone": "local-dir:/etc"}}, r"read a folder"),
@@ -286,7 +286,7 @@ def test_damaged_files_are_refused(folder):
     file, whole = folder / "model.safetensors", (folder / "model.safetensors").read_bytes()
     for data in (whole[:-100], whole[:1000], b"", b"\x80\x04pickled", (2 * 10**7).to_bytes(8, "little") + b" " * 10**7):
         file.write_bytes(data)
-        with pytest.raises(ValueError, match=r"cut off, or no safetensors file.*Download or save it again"):
+        with pytest.raises(ValueError, match=r"cut off or not a safetensors file.*Download or save it again"):
             ssd_zoo.from_pretrained(folder)
 
 

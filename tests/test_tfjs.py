@@ -92,5 +92,5 @@ def test_a_missing_shard_is_named(tmp_path):
 def test_another_json_is_refused(tmp_path, text):
     file = tmp_path / "model.json"
     file.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match="model.json (is no model.json|lists)"):
+    with pytest.raises(ValueError, match="model.json (is not a model.json|lists)"):
         read_checkpoint(file)

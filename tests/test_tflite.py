@@ -94,7 +94,7 @@ ROW = FLOAT([1, 2])
         (model(constant("w", ROW, shape=(2**30,) * 3)), r"'w' has shape .* of FLOAT32, but 8 bytes"),
         (model(constant("w", ROW, shape=(-2, -1))), r"'w' has shape \[-2, -1\]; sides are whole numbers"),
         (model(constant("w", ROW, shape=(1,) * 9)), "'w' has 9 dimensions"),
-        (model(constant(b"\xff\xfe", ROW)), r"name of tensor 0 is no UTF-8: b'\\xff"),
+        (model(constant(b"\xff\xfe", ROW)), r"name of tensor 0 is not UTF-8: b'\\xff"),
         (model(constant("w", ROW, type=tflite.TensorType.STRING)), "'w' is of the type STRING; known are FLOAT32"),
         (model(constant("w", ROW, type=77)), "'w' is of the type 77"),
         (model(constant("w", ROW, sparse=True)), "'w' is sparse"),

@@ -1,8 +1,8 @@
 """Detectors for clips of video, inflated from detectors for images.
 
 Most layers of the 2-D model process the frames of a clip one by one; some stages also look back in time. The models are
-experimental: no weights are published. Inflated from 2-D weights, they detect in each frame what the 2-D model detects,
-until they are trained on clips.
+experimental: no weights are published. Inflated from 2-D weights by default arguments, they detect in each frame what
+the 2-D model detects, until they are trained on clips.
 """
 
 from collections.abc import Sequence
@@ -80,8 +80,8 @@ def ssdlite300_mobilenet_v2_3d(
 
     Args:
         temporal: How layers look back in time: `"3d"`, `"2plus1d"`, `"depthwise"` or `"shift"`, as for SSD300.
-        temporal_stages: Stages that look back in time, of 1 to 5, each the layers of one stride. Depthwise
-            convolutions look back, and for `"2plus1d"` the last one of each block.
+        temporal_stages: Stages that look back in time, of 1 to 5, each with the layers of one stride. In a
+            block its depthwise convolution looks back, or for `"2plus1d"` its last convolution.
         inflate: Start of the kernels in time, `"identity"` or `"average"`, as for SSD300.
         frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
 
@@ -89,7 +89,7 @@ def ssdlite300_mobilenet_v2_3d(
         >>> model = ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1").eval()
         >>> clip = ssd_zoo.data.read_image("examples/astronaut.jpg").repeat(3, 1, 1, 1)
         >>> [detections] = model([clip])
-        >>> detections["frame_index"][detections["scores"] > 0.8].tolist()
+        >>> detections["frame_index"][detections["scores"] > 0.5].tolist()
         [0, 1, 2]
     """
     of_images, of_clips = split_clip_weights(weights)
@@ -118,8 +118,8 @@ def ssdlite320_mobilenet_v3_large_3d(
 
     Args:
         temporal: How layers look back in time: `"3d"`, `"2plus1d"`, `"depthwise"` or `"shift"`, as for SSD300.
-        temporal_stages: Stages that look back in time, of 1 to 5, each the layers of one stride. Depthwise
-            convolutions look back, and for `"2plus1d"` the last one of each block.
+        temporal_stages: Stages that look back in time, of 1 to 5, each with the layers of one stride. In a
+            block its depthwise convolution looks back, or for `"2plus1d"` its last convolution.
         inflate: Start of the kernels in time, `"identity"` or `"average"`, as for SSD300.
         frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
         reduced_tail: Whether the layers at stride 32 have half their channels, as in the paper's detectors.

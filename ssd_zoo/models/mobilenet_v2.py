@@ -3,8 +3,8 @@
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", section 6.2.
 https://arxiv.org/abs/1801.04381
 
-Four projects published weights of four networks. In those of TensorFlow and MMDetection the extra layers end in an
-activation, and the heads of all maps are depthwise. In those of qfgaohao and lufficc the extra layers are linear
+Four projects published weights, each of another network. In those of TensorFlow and MMDetection the extra layers end in
+an activation, and the heads of all maps are depthwise. In those of qfgaohao and lufficc the extra layers are linear
 blocks, and the last map has a 1 × 1 head. The map at stride 16 is the expansion within a block for TensorFlow and
 qfgaohao, and the output of a block for MMDetection and lufficc.
 """

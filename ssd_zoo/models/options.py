@@ -43,7 +43,7 @@ class Options(Settings, total=False):
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         num_classes: Number of classes with the background; by default that of the weights, else COCO's 91.
         categories: Names of the classes in place of their number, background first.
-        size: Side, or (height, width), of the input; by default that of the weights, else of the builder's name.
+        size: Side, or (height, width), of the input; by default the weights', else the one in the builder's name.
         in_chans: Channels of an image. Pretrained weights of the first convolution are adapted to them.
         trainable_backbone_layers: Number of backbone stages that train, counted from the last; by default all.
         norm_layer: Makes a norm from a number of channels; by default the norm of the original.

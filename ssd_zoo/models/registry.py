@@ -1,4 +1,4 @@
-"""The registry of builders: the source of model names for all other rooms."""
+"""The registry of builders, from which all other rooms read model names."""
 
 import dataclasses
 import difflib

@@ -12,7 +12,7 @@ _TEXT = """\
 # {name}
 
 `{builder}` of the Python package ssd_zoo. It finds {objects} in images, which it resizes to
-{height} × {width} pixels, by {params:.1f} million parameters and {boxes} default boxes.
+{height} × {width} pixels. It has {params:.1f} million parameters and {boxes} default boxes.
 
 ## Use
 
@@ -33,8 +33,8 @@ for box, label, score in zip(detections["boxes"], detections["labels"], detectio
     print(model.categories[label], f"{{score:.2f}}", box.tolist())  # xyxy, in the image's pixels
 ```
 
-For other classes, `from_pretrained` takes `categories=["background", …]`: the class predictors of the names
-that the model knows are kept, and everything else.
+For other classes, give `from_pretrained` the names: `categories=["background", …]`. Only the class predictors
+of names that the model does not know start fresh.
 
 ## Results
 
@@ -85,9 +85,9 @@ def make_card(
         params=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         boxes=len(model.default_boxes),
         results=_results(metrics),
-        trained_on=trained_on or "Not told by who saved the model.",
+        trained_on=trained_on or "Not stated.",
         categories=", ".join(f"{i} {category}" for i, category in enumerate(model.categories) if category != "N/A"),
-        licence=licence or "Not told by who saved the model.",
+        licence=licence or "Not stated.",
     )
     return f"---\n{_metadata(name, licence, metrics)}\n---\n\n{text}" + (f"\n## Notes\n\n{notes}\n" if notes else "")
 
@@ -124,7 +124,7 @@ def _results(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     if not metrics:
         return "None are known."
     rows = [
-        f"| {data} | {figure} | {value} | {figures.get('source', 'not told')} |"
+        f"| {data} | {figure} | {value} | {figures.get('source', 'not stated')} |"
         for data, figures in metrics.items()
         for figure, value in figures.items()
         if figure != "source"

@@ -59,8 +59,8 @@ def describe(model: SSD) -> dict[str, Any]:
     """
     if model.recipe is None:
         raise ValueError(
-            "No registered builder made this model, so nothing could build it again. "
-            "Decorate the function that makes it with ssd_zoo.register_model, and save what that function gives."
+            "No registered builder made this model, so it can't be built again. "
+            "Decorate the function that makes it with ssd_zoo.register_model, and save its result."
         )
     builder, asked = model.recipe
     own = {name: value for name, value in asked.items() if name not in {*_SETTINGS, *_OTHERWISE}}
@@ -110,13 +110,13 @@ def _decode(value: Any) -> Any:
     if isinstance(value, dict):
         part = _find_module(value["callable"])
         if part is None:
-            raise ValueError(f"{value['callable']!r} is no module of torch.nn, torchvision.ops or ssd_zoo.layers")
+            raise ValueError(f"{value['callable']!r} is not a module of torch.nn, torchvision.ops or ssd_zoo.layers")
         return functools.partial(part, *_decode(value["args"]), **{k: _decode(v) for k, v in value["keywords"].items()})
     return value
 
 
 def _find_module(path: str) -> type[nn.Module] | None:
-    """Find a module class by its path, in packages safe to call."""
+    """Find a module class by its path, in packages that only compute."""
     home, _, name = path.rpartition(".")
     home = _MOVED.get(home, home)
     if not home.startswith(("torch.nn.modules.", "torchvision.ops.", "ssd_zoo.layers.", "ssd_zoo.detector.")):
@@ -139,10 +139,10 @@ def open_config(text: str | bytes, file: Path, source: str) -> SavedModel:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"The config of {source} is no JSON: {error}") from error
+        raise ValueError(f"The config of {source} is not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("format"), int) or "builder" not in config:
         raise ValueError(
-            f"The config of {source} is not of ssd_zoo: it names no 'format' and 'builder'. Models of other origins "
+            f"The config of {source} is not of ssd_zoo: it lacks 'format' or 'builder'. Models of other origins "
             "are read by ssd_zoo.load_checkpoint."
         )
     if config["format"] > FORMAT:

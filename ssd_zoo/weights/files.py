@@ -34,7 +34,9 @@ def home() -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: an error leaves the old one.
+    """Write a file atomically.
+
+    At any moment the old or the new file is there, whole.
 
     Raises:
         OSError: If the file can't be written; the old one stays.
@@ -112,10 +114,10 @@ def _opened(path: Path) -> Iterator["safe_open"]:
         size = path.stat().st_size
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
             raise ValueError(
-                f"{path} is cut off, or no safetensors file: it has {size} bytes and announces a header of {length}, "
+                f"{path} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}, "
                 f"of which {LARGEST_HEADER} are allowed. Download or save it again."
             )
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut off, or no safetensors file: {error}. Download or save it again.") from error
+        raise ValueError(f"{path} is cut off or not a safetensors file: {error}. Download or save it again.") from error

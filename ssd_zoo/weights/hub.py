@@ -98,7 +98,7 @@ def _copy_tensors(source: Any, kept: Path, prefixes: tuple[str, ...], *, what: s
 
     length = int.from_bytes(source.read(8), "little")
     if length > min(LARGEST_HEADER, source.size - 8):
-        raise ValueError(f"model.safetensors of {what} is no safetensors file: its header has {length} bytes.")
+        raise ValueError(f"model.safetensors of {what} is not a safetensors file: its header has {length} bytes.")
     header = json.loads(source.read(length))
     wanted = {name: entry for name, entry in header.items() if name.startswith(prefixes) and name != "__metadata__"}
     if not wanted:
@@ -178,7 +178,7 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise ValueError(f"{repo!r} is no name of a repository, which is 'owner/name': {_line(error)}") from error
+        raise ValueError(f"{repo!r} is not the name of a repository, 'owner/name': {_line(error)}") from error
     except errors.GatedRepoError as error:
         raise PermissionError(f"{repo} is gated: ask for access on its page on the Hub. {login}") from error
     except errors.RepositoryNotFoundError as error:

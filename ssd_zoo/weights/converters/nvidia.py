@@ -1,4 +1,4 @@
-"""Weights of NVIDIA's DeepLearningExamples, and of MLPerf's SSD300, which NVIDIA wrote too."""
+"""Weights of NVIDIA's DeepLearningExamples, and of MLPerf's SSD300 by the same authors."""
 
 from torch import Tensor
 

@@ -103,7 +103,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is no whole safetensors file: {error}.") from error
+        raise ValueError(f"{file} is not a whole safetensors file: {error}.") from error
 
 
 def _read_pickle(file: Path) -> Any:

@@ -56,9 +56,9 @@ def read_constants(file: Path) -> dict[str, Tensor]:
             if number == _NODE:
                 constants.update(_constant(_message(node)))
     except ValueError as error:
-        raise ValueError(f"{file} is no whole frozen TensorFlow graph: {error}") from error
+        raise ValueError(f"{file} is not a whole frozen TensorFlow graph: {error}") from error
     if not constants:
-        raise ValueError(f"{file} is no frozen TensorFlow graph: it holds no constants.")
+        raise ValueError(f"{file} is not a frozen TensorFlow graph: it holds no constants.")
     return constants
 
 

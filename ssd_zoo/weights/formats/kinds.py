@@ -49,7 +49,7 @@ def explain_refusal(file: Path, error: Exception) -> str:
     if needed is not None:
         return (
             f"holds more than tensors and plain values, {needed[1]!r} among it. To unpickle that could run any "
-            "code, so the file is not read. Who trusts it can save its tensors alone: "
+            "code, so the file is not read. If you trust it, save its tensors alone: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE), with 'model' where they lie "
             "there; of a whole model .state_dict()"
         )
@@ -72,7 +72,7 @@ def _explain_zip(file: Path) -> str:
         return "is cut off or damaged: a zip archive without a readable directory at its end"
     if "constants.pkl" in names:
         return (
-            "is a TorchScript archive, a program with its weights, which is not run. Who trusts it can save its "
+            "is a TorchScript archive, a program with its weights, which is not run. If you trust it, save its "
             "tensors alone: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
         )
     if "data.pkl" not in names:

@@ -43,7 +43,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
         if isinstance(error, _WeightError):
             raise
         raise ValueError(
-            f"{file} is no model.json of TensorFlow.js: it lacks a readable weightsManifest of paths and weights."
+            f"{file} is not a model.json of TensorFlow.js: it lacks a readable weightsManifest of paths and weights."
         ) from error
     state: dict[str, Tensor] = {}
     for paths, weights in entries:

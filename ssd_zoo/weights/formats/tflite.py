@@ -49,7 +49,7 @@ def read_tflite(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} has {size} bytes, more than a TensorFlow Lite model can have.")
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
-        raise ValueError(f"{path} is no TensorFlow Lite model: it lacks the identifier TFL3 in bytes 4 to 8.")
+        raise ValueError(f"{path} is not a TensorFlow Lite model: it lacks the identifier TFL3 in bytes 4 to 8.")
     try:
         import tflite
     except ImportError as error:
@@ -57,7 +57,7 @@ def read_tflite(path: Path) -> dict[str, Tensor]:
     try:
         return _Graph(tflite, content).read()
     except _FlawError as error:
-        raise ValueError(f"{path} is no readable TensorFlow Lite model: {error}.") from error
+        raise ValueError(f"{path} is not a readable TensorFlow Lite model: {error}.") from error
     # Errors of the schema's package at an offset out of bounds.
     except (struct.error, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{path} is cut off or damaged: an offset in it points to nothing readable.") from error
@@ -185,7 +185,7 @@ class _Graph:
         try:
             return name.decode()
         except UnicodeDecodeError as error:
-            raise _FlawError(f"the name of tensor {index} is no UTF-8: {name[:40]!r}") from error
+            raise _FlawError(f"the name of tensor {index} is not UTF-8: {name[:40]!r}") from error
 
     def _shape(self, index: int) -> list[int]:
         entry = _at(self._tensors, index, "tensor")
