@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mixes numbers into one of 63 bits, so that neighbours have nothing in common."""
+    """Hash numbers to 63 bits, so that neighbouring seeds are unrelated."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -51,7 +51,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, step: int, values: Row) -> None:
-        """Adds numbers of a step."""
+        """Write the numbers of a step."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
@@ -61,7 +61,7 @@ class TensorBoard:
 
 
 def plot_curves(history: Sequence[Row], file: Path) -> None:
-    """Draws losses and AP over epochs.
+    """Plot losses and AP over epochs.
 
     Raises:
         ImportError: If matplotlib is missing.

@@ -75,7 +75,7 @@ class Trainer:
     meta: dict[str, Any]
 
     def run(self) -> None:
-        """Trains from where the progress is to the end."""
+        """Train from the progress so far to the end."""
         loader = make_loader(
             self.samples,
             self.plan,
@@ -100,7 +100,7 @@ class Trainer:
                     stop.leave()
 
     def _step(self, batch: Sequence[Part], stop: StopRequest, due: bool) -> tuple[bool, bool]:
-        """Trains on one batch; gives whether any process was asked to stop and whether a checkpoint is due."""
+        """Train on one batch; return whether to stop and whether a checkpoint is due."""
         step, device = self.progress.step, self.accelerator.device
         torch.manual_seed(derive_seed(self.plan.seed, step, self.plan.rank, 1))
         self.wrapped.train()
@@ -158,7 +158,7 @@ class Trainer:
         )
 
     def _finish_epoch(self) -> bool:
-        """Notes the end of an epoch, and evaluates and saves at some, unless that has been done; never says no."""
+        """Record the end of an epoch; evaluate and save where that is due and not done."""
         epoch, rest = divmod(self.progress.step, self.plan.steps_per_epoch)
         if rest or epoch == len(self.progress.history):
             return True

@@ -111,7 +111,7 @@ def make_ema(model: nn.Module, decay: float) -> Any:
 
 
 def freeze_norms(model: nn.Module, *, whole: bool) -> None:
-    """Keeps batch norms at their running statistics, which small batches would spoil.
+    """Freeze the running statistics of batch norms, which small batches would spoil.
 
     Args:
         model: A model in training mode.

@@ -27,7 +27,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
-    """Draws precision over recall at an IoU of .5, a curve a class, the ten worst where there are more.
+    """Plot precision over recall at an IoU of .5, for the ten worst classes at most.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -50,7 +50,7 @@ def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
 
 
 def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
-    """Draws which classes were taken for which, as shares of the objects of a class.
+    """Plot the confusion of classes, as shares of the objects of a class.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -86,7 +86,7 @@ def draw_records(
     most: int = 8,
     score_thresh: float = 0.4,
 ) -> None:
-    """Draws what was found in some images of a data set, spread over it.
+    """Draw the detections in some images, spread over a data set.
 
     Args:
         evaluation: Of that data set.

@@ -38,7 +38,7 @@ class StopRequest:
         self.signal = signal.Signals(number)
 
     def leave(self) -> None:
-        """Ends the program as the signal would have.
+        """End the program as the signal would have.
 
         Raises:
             KeyboardInterrupt: After SIGINT.
