@@ -88,7 +88,7 @@ def test_entries_tell_all_that_is_known_of_them():
 
 @pytest.mark.parametrize("entry", ssd_zoo.SSDLite300_MobileNet_V2_Weights, ids=str)
 def test_shipped_files_have_the_sizes_that_their_entries_say(entry):
-    file = Path(ssd_zoo.saved.__file__).parent / "packaged" / entry.url.removeprefix("package:")
+    file = Path(ssd_zoo.weights.__file__).parent / "packaged" / entry.url.removeprefix("package:")
     assert entry.meta["file_size"] == pytest.approx(file.stat().st_size, rel=1e-2)
 
 

@@ -12,5 +12,5 @@ ssd-zoo train "$data" --output "$run" --seed "$seed" --resume \
   --model ssdlite300_mobilenet_v2 --weights COCO_TF_V1 --size 480x640 --fit-default-boxes \
   --on-invalid drop --cache --augmentation ssdlite --flip-vertically \
   --epochs 25 --batch-size 8 --box-loss giou --optimizer adamw --learning-rate 0.001 --weight-decay 0.0005 \
-  --ema-decay 0.998 --evaluate-every 5 --trained-on BCCD --licence MIT
+  --ema-decay 0.998 --evaluate-every 5 --trained-on BCCD --licence Apache-2.0
 ssd-zoo evaluate "$data" --split test --model "$run/best" --json "$run/test.json" --output "$run"
