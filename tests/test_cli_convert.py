@@ -75,8 +75,8 @@ def test_background_may_be_left_out(convert, faces, tmp_path, names):
     [
         (["--origin", "lufficc"], "not of the origin 'lufficc'"),
         (["--origin", "caffe"], "invalid choice: 'caffe'"),
-        (["--categories", "bg"], "2 classes, background counted, but there are 1 categories"),
-        (["--categories", "face,mask,hat"], "2 classes, background counted, but there are 3 categories"),
+        (["--categories", "bg"], "so categories must be 2 names, the background's first; got 1"),
+        (["--categories", "face,mask,hat"], "2 classes, background counted: --categories must be 1 names, or 2"),
         (["--categories", "person,dog"], "first of the categories is the background, got 'person'"),
         (["--size", "wide"], "must be a side or HEIGHTxWIDTH, such as 480x640, got 'wide'"),
     ],

@@ -96,7 +96,7 @@ def test_command_lists_them_all(capsys):
     assert main(["list", "--weights"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "| COCO_TF_V1 " in lines[2]
-    assert "9.3 MB, ships" in lines[2]
+    assert "9.4 MB, ships" in lines[2]
     assert "| BCCD_V1 " in lines[3]
     assert len(lines) == 2 + len(list_weights())
     assert len({len(line) for line in lines}) == 1

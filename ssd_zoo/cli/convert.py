@@ -62,4 +62,9 @@ def _categories(text: str, num_classes: int) -> list[str]:
     file = Path(text)
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
     names = [line.strip() for line in lines if line.strip()]
-    return with_background(names) if len(names) == num_classes - 1 else names
+    if len(names) not in (num_classes - 1, num_classes):
+        raise ValueError(
+            f"The file has {num_classes} classes, background counted: --categories must be {num_classes - 1} names, or "
+            f"{num_classes} with the background's first; got {len(names)}."
+        )
+    return names if len(names) == num_classes else with_background(names)

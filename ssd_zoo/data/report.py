@@ -64,7 +64,9 @@ class DataReport:
             share = self.unreached / total if total else 0
             lines.append(f"no default box reaches {self.unreached} objects ({share:.1%})")
             if share > 0.1:
-                lines.append("  a larger size, or default boxes by ssd_zoo.fit_default_boxes, may reach more")
+                lines.append(
+                    "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
+                )
         lines += [f"problem: {problem}" for problem in self.problems[:20]]
         if len(self.problems) > 20:
             lines.append(f"and {len(self.problems) - 20} more problems")

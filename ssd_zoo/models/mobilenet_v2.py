@@ -83,7 +83,7 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
         meta={
             "num_params": 4500543,
             "macs": 0.750e9,
-            "file_size": 9.35e6,
+            "file_size": 9.353e6,
             "categories": COCO_CATEGORIES,
             "licence": "Apache-2.0",
             "origin": "TensorFlow Object Detection API model zoo, ssdlite_mobilenet_v2_coco, by way of TensorFlow.js's "

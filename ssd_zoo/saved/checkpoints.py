@@ -99,8 +99,8 @@ class OpenedCheckpoint:
             categories = recipe.known.get(self.num_classes)
         elif len(categories) != self.num_classes:
             raise ValueError(
-                f"The file has {self.num_classes} classes, background counted, but there are {len(categories)} "
-                "categories; the background's name comes first."
+                f"The file has {self.num_classes} classes, background counted, so categories must be "
+                f"{self.num_classes} names, the background's first; got {len(categories)}."
             )
         names = {"num_classes": self.num_classes} if categories is None else {"categories": list(categories)}
         of_size = {} if size is None else {"size": size}

@@ -72,9 +72,13 @@ class Evaluation:
         lines += [f"  {name:12} {_figure(value)}" for name, value in self.metrics.items()]
         width = max(map(len, self.per_class), default=0)
         lines += [
-            f"  {name:{width}}  AP {_figure(row['AP'])}  AP50 {_figure(row['AP50'])}  {row['objects']:.0f} objects"
+            f"  {name:{width}}  AP {_figure(row['AP'])}  AP50 {_figure(row['AP50'])}  "
+            f"{row['objects']:.0f} object{'' if row['objects'] == 1 else 's'}"
             for name, row in self.per_class.items()
         ]
+        absent = [name for name in self.classes if name not in {*self.per_class, *self.model_lacks, *self.data_lacks}]
+        if absent:
+            lines.append(f"  no objects: {list_names(absent)}")
         return "\n".join(lines)
 
     def _classes_apart(self) -> str:

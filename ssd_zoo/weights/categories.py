@@ -69,8 +69,9 @@ def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, 
 
 
 def is_background(name: str) -> bool:
-    """Return whether a name means the background: "background", "__background__" or "bg"."""
-    return name.strip(" _").casefold() in ("background", "bg")
+    """Return whether a name means the background: "background", "__background__", "bg" or "???"."""
+    # Label maps of TensorFlow Lite begin with "???".
+    return name.strip(" _").casefold() in ("background", "bg", "???")
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:
