@@ -106,3 +106,7 @@ def test_lists_of_names():
     assert list_names(list("abcde")) == "a, b, c, d, e"
     assert list_names(list("abcdef")) == "a, b, c, d, e, …"
     assert list_names(list("abc"), most=2) == "a, b, …"
+
+
+def test_accents_may_be_characters_of_their_own():
+    assert match_classes(["background", "cafe\u0301"], ["background", "caf\u00e9"]) == {1: 1}

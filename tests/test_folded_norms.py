@@ -88,3 +88,8 @@ def test_mode_is_kept():
     ssd_zoo.restore_norms(model, IMAGES)
     assert model.training
     assert model.train() is model
+
+
+def test_a_new_model_in_bfloat16_has_no_folded_norms():
+    fresh = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=3, size=96)
+    assert folded_norms(fresh.bfloat16()) == []

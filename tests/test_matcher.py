@@ -5,7 +5,7 @@ import torch
 from torchvision.ops import box_iou as torchvision_box_iou
 
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.overlap import box_iou
+from ssd_zoo.detector.overlap import box_iou, match_detections
 
 DEFAULT_BOXES = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [0, 0, 20, 20], [50, 50, 60, 60]])
 
@@ -63,3 +63,26 @@ def test_images_without_objects_and_padding():
 def test_padding_does_not_take_the_first_default_box():
     # The padded box overlaps nothing, so its best default box would be the first.
     assert match([[50.0, 50, 60, 60]], [[0.0, 0, 10, 10], [10, 0, 20, 10]])[0] == [-1, -1, -1, 0]
+
+
+def test_iou_of_half_precision_does_not_overflow():
+    boxes = torch.tensor([[0.0, 0, 640, 480], [0, 0, 320, 480]])
+    for dtype in (torch.float16, torch.bfloat16):
+        torch.testing.assert_close(box_iou(boxes.to(dtype), boxes.to(dtype)), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("next_best", "ignored", "expected"),
+    [
+        # By hand: the first takes object 0. The second overlaps it most too; the third only object 1, the fourth none.
+        (False, None, [0, -1, 1, -1]),
+        (True, None, [0, 1, -1, -1]),
+        (False, [True, False], [0, 0, 1, -1]),
+    ],
+)
+def test_detections_take_objects_greedily(next_best, ignored, expected):
+    iou = torch.tensor([[0.9, 0.6], [0.8, 0.7], [0.1, 0.6], [0.4, 0.4]])
+    ignored = None if ignored is None else torch.tensor(ignored)
+    assert match_detections(iou, 0.5, ignored=ignored, next_best=next_best).tolist() == expected
+    assert match_detections(iou[:0], 0.5, next_best=next_best).tolist() == []
+    assert match_detections(iou[:, :0], 0.5, next_best=next_best).tolist() == [-1] * 4

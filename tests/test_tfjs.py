@@ -83,10 +83,27 @@ def test_a_missing_shard_is_named(tmp_path):
         read_checkpoint(file)
 
 
+def test_nothing_is_listed_twice(tmp_path):
+    # A shard that stands for many weights would let a small file fill the memory.
+    file = write(tmp_path / "model", {"w": FLOAT}, {"a.bin": bytes(8)})
+    manifest = json.loads(file.read_text())
+    [group] = manifest["weightsManifest"]
+    file.write_text(
+        json.dumps({"weightsManifest": [group, {**group, "weights": [{**group["weights"][0], "name": "v"}]}]})
+    )
+    with pytest.raises(ValueError, match=r"lists the shard 'a.bin' 2 times; each must be there once"):
+        read_checkpoint(file)
+    file.write_text(json.dumps({"weightsManifest": [{**group, "weights": group["weights"] * 2}]}))
+    with pytest.raises(ValueError, match=r"lists the weight 'w' 2 times"):
+        read_checkpoint(file)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", "null", '{"weightsManifest": 3}', '{"weightsManifest": [{}]}', "[" * 100_000, "\xff\xfe",
-     '{"weightsManifest": [{"paths": 3, "weights": []}]}', '{"weightsManifest": []}',
+     '{"weightsManifest": [{"paths": 3, "weights": []}]}', '{"weightsManifest": [{"paths": [], "weights": [3]}]}',
+     '{"weightsManifest": [{"paths": [], "weights": [{"name": "w", "shape": [2], "dtype": "float32",'
+     ' "quantization": 3}]}]}', '{"weightsManifest": []}',
      '{"weightsManifest": [{"paths": [], "weights": [{"name": "w", "shape": 3, "dtype": "float32"}]}]}'],
 )  # fmt: skip
 def test_another_json_is_refused(tmp_path, text):

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from ssd_zoo.cli._values import name_list, size, with_background
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _categories(text: str, num_classes: int) -> list[str]:
     """Read class names; add the background if exactly one is missing."""
-    file = Path(text)
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else name_list(text)
+    # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
+    lines = Path(text).read_text(encoding="utf-8").splitlines() if os.path.isfile(text) else name_list(text)
     names = [line.strip() for line in lines if line.strip()]
     if len(names) not in (num_classes - 1, num_classes):
         raise ValueError(

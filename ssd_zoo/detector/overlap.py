@@ -20,8 +20,11 @@ def intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tenso
         others: `(..., 4)`, xyxy, of a shape that broadcasts with that of `boxes`.
 
     Returns:
-        Two tensors `(...)`, in square pixels.
+        Two tensors `(...)`, in square pixels; in float32 for boxes in half precision, whose areas would overflow.
     """
+    boxes, others = (
+        some.float() if some.dtype in (torch.float16, torch.bfloat16) else some for some in (boxes, others)
+    )
     top_left = torch.max(boxes[..., :2], others[..., :2])
     bottom_right = torch.min(boxes[..., 2:], others[..., 2:])
     intersection = area_of((bottom_right - top_left).clamp(min=0))

@@ -117,4 +117,5 @@ def tube_iou(one: Tube, other: Tube) -> float:
     common = frames[counts == 2]
     left, right = (tube["boxes"][torch.isin(tube["frame_index"], common)].float() for tube in (one, other))
     intersection, union = intersection_and_union(left, right)
-    return float((intersection / union).sum() / len(frames))
+    # Boxes without an area have no union.
+    return float((intersection / union).nan_to_num(0).sum() / len(frames))

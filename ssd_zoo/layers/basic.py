@@ -75,7 +75,10 @@ def _is_folded(module: nn.Module) -> bool:
     if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.running_mean.is_meta:
         return False
     variance = cast(Tensor, module.running_var)
-    return not module.running_mean.any() and bool((variance == variance.new_tensor(1 - module.eps)).all())
+    neutral = torch.tensor(1 - module.eps, dtype=variance.dtype)
+    # Where rounding hides eps, as in bfloat16, a folded norm looks like a new one.
+    neutral = neutral.to(variance.device)
+    return bool(neutral != 1) and not module.running_mean.any() and bool((variance == neutral).all())
 
 
 class ConvNormAct(nn.Sequential):

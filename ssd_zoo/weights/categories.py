@@ -5,6 +5,7 @@ Data sets write one class in several ways: COCO says "airplane" and "dining tabl
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
@@ -90,7 +91,9 @@ def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collect
 
 def _fold(name: str) -> str:
     # Separators fold only between letters or digits: "-5" and "5" differ.
-    return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", name.strip().casefold())
+    # macOS writes an accent as a character of its own.
+    composed = unicodedata.normalize("NFC", name.strip().casefold())
+    return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", composed)
 
 
 def _canonical(name: str) -> str:

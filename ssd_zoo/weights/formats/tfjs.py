@@ -7,6 +7,7 @@ https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -36,21 +37,27 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
     """
     file = path / "model.json" if path.is_dir() else path
     try:
-        content = json.loads(file.read_bytes())
-        groups = content["weightsManifest"]
+        groups = json.loads(file.read_bytes())["weightsManifest"]
         entries = [(group["paths"], [_Weight(file, weight) for weight in group["weights"]]) for group in groups]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, _WeightError):
             raise
         raise ValueError(
             f"{file} is not a model.json of TensorFlow.js: it lacks a readable weightsManifest of paths and weights."
         ) from error
+    names = Counter(weight.name for _, weights in entries for weight in weights)
+    # A shared shard would let a small file fill the memory.
+    shards = Counter(path for paths, _ in entries if isinstance(paths, list) for path in map(str, paths))
+    for what, listed in (("weight", names), ("shard", shards)):
+        for name, count in listed.most_common(1):
+            if count > 1:
+                raise ValueError(f"{file} lists the {what} {name!r} {count} times; each must be there once.")
     state: dict[str, Tensor] = {}
     for paths, weights in entries:
-        shards = _read_shards(file, paths, sum(weight.length for weight in weights))
+        content = _read_shards(file, paths, sum(weight.length for weight in weights))
         start = 0
         for weight in weights:
-            state[weight.name] = weight.restore(shards[start : start + weight.length])
+            state[weight.name] = weight.restore(content[start : start + weight.length])
             start += weight.length
     if not state:
         raise ValueError(f"{file} lists no weights.")
