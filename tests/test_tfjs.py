@@ -93,6 +93,9 @@ def test_nothing_is_listed_twice(tmp_path):
     )
     with pytest.raises(ValueError, match=r"lists the shard 'a.bin' 2 times; each must be there once"):
         read_checkpoint(file)
+    file.write_text(json.dumps({"weightsManifest": [{**group, "paths": ["a.bin", "./a.bin"]}]}))
+    with pytest.raises(ValueError, match=r"lists the shard 'a.bin' 2 times"):
+        read_checkpoint(file)
     file.write_text(json.dumps({"weightsManifest": [{**group, "weights": group["weights"] * 2}]}))
     with pytest.raises(ValueError, match=r"lists the weight 'w' 2 times"):
         read_checkpoint(file)

@@ -47,7 +47,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
         ) from error
     names = Counter(weight.name for _, weights in entries for weight in weights)
     # A shared shard would let a small file fill the memory.
-    shards = Counter(path for paths, _ in entries if isinstance(paths, list) for path in map(str, paths))
+    shards = Counter(path for paths, _ in entries if isinstance(paths, list) for path in map(_normal, paths))
     for what, listed in (("weight", names), ("shard", shards)):
         for name, count in listed.most_common(1):
             if count > 1:
@@ -99,6 +99,11 @@ class _Weight:
             values = values * np.float64(self.scale) + np.float64(self.min)
             values = values.round() if self.dtype == "int32" else values
         return torch.from_numpy(np.array(values, dtype=_TYPES[self.dtype]))
+
+
+def _normal(path: Any) -> str:
+    """Return a path in one spelling: "./a.bin" is "a.bin"."""
+    return str(PurePosixPath(str(path)))
 
 
 def _is_number(value: Any) -> bool:
