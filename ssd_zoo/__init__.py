@@ -52,3 +52,4 @@ for _file in (
     models.vgg,
 ):
     __all__ += _file.__all__
+models.registry.register_plugins()

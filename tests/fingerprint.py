@@ -4,23 +4,22 @@
 
 One line a builder and variant, and the hash of them all at the end. A hash covers the names and shapes of tensors,
 the printed modules, the settings of `SSD`, the default boxes, what trains, and the saved config. The script uses public
-names only, so that it runs before and after modules move.
+names, and the function that makes the config, so that it runs before and after modules move.
 """
 
 import hashlib
 import inspect
 import json
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
 import ssd_zoo
+from ssd_zoo.weights.config import describe as config
 
 NORM = partial(nn.BatchNorm2d, eps=0.25)
 SETTINGS = {
@@ -97,14 +96,6 @@ def variants(name: str) -> Iterator[tuple[str, dict[str, object]]]:
             yield f"{key}={value}", {**few, key: value}
 
 
-def saved_config(model: ssd_zoo.SSD) -> dict[str, object]:
-    """Gives the config that the model is saved with; its tensors are taken out, so that nothing is written."""
-    model.backbone, model.head = nn.Identity(), nn.Identity()
-    with tempfile.TemporaryDirectory() as folder:
-        ssd_zoo.save_pretrained(model, folder)
-        return json.loads((Path(folder) / "config.json").read_text())
-
-
 def describe(name: str, arguments: dict[str, object]) -> list[object]:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,7 +110,7 @@ def describe(name: str, arguments: dict[str, object]) -> list[object]:
         {key: repr(getattr(model, key)) for key in SETTINGS if key != "head"},
         [model.size, model.categories],
         hashlib.sha256(model.default_boxes.numpy().tobytes()).hexdigest(),
-        saved_config(model),
+        config(model),
     ]
 
 

@@ -1,11 +1,16 @@
 """Weights in models that differ from them, with the detector of COCO that ships."""
 
+import copy
+import io
 import logging
+import pickle
+import re
 
 import pytest
 import torch
 
 import ssd_zoo
+import ssd_zoo.deploy
 from ssd_zoo.models.load import fit_state
 from ssd_zoo.weights.categories import COCO80_CATEGORIES, VOC_CATEGORIES
 
@@ -78,9 +83,12 @@ def test_another_name_of_the_background_changes_nothing():
 
 
 @pytest.mark.parametrize("weights", ["DEFAULT", None])
-@pytest.mark.parametrize("categories", [["person", "dog"], ["Person", "dog"], ["sofa", "dog"], ["crack", "background"]])
+@pytest.mark.parametrize(
+    "categories", [["person", "dog"], ["Person", "dog"], ["sofa", "dog"], ["crack", "background"], ["crack", "hole"]]
+)
 def test_a_class_is_no_background(weights, categories):
-    with pytest.raises(ValueError, match=f"first of the categories is the background, got '{categories[0]}'"):
+    mended = ["background", *(name for name in categories if name != "background")]
+    with pytest.raises(ValueError, match=re.escape(f"background, got {categories[0]!r}: write categories={mended}.")):
         ssd_zoo.ssdlite300_mobilenet_v2(weights=weights, weights_backbone=None, categories=categories)
 
 
@@ -95,19 +103,53 @@ def test_names_of_the_background(name, caplog):
     assert not caplog.records
 
 
-def test_a_first_category_that_may_be_a_class_is_told(caplog):
-    assert fresh(["crack", "hole"]).categories == ["crack", "hole"]
-    [record] = caplog.records
-    assert "first category, 'crack', is the background" in record.message
-
-
-def test_saved_models_open_whatever_their_background_is_called(tmp_path, caplog):
-    model = fresh(["nothing", "helmet"])
-    caplog.clear()
+def test_saved_models_open_whatever_their_background_is_called(tmp_path):
+    model = fresh(["background", "helmet"])
+    model.categories[0] = "nothing"
     folder = ssd_zoo.save_pretrained(model, tmp_path / "model")
     assert ssd_zoo.from_pretrained(folder).categories == ["nothing", "helmet"]
     assert ssd_zoo.from_pretrained(folder, categories=["nothing", "robot"]).categories == ["nothing", "robot"]
-    assert not any("is the background" in record.message for record in caplog.records)
+
+
+def test_a_mere_number_of_classes_starts_them_fresh(tmp_path, caplog):
+    folder = ssd_zoo.save_pretrained(fresh(["background", "class 1", "class 2"]), tmp_path / "model")
+    # The names of four classes are made up, "class 1" among them.
+    other = ssd_zoo.from_pretrained(folder, num_classes=5)
+    assert ssd_zoo.load_report(other).tensors[f"{LOGITS}.weight"] == "new"
+    assert "new in head.cls_logits" in caplog.text
+    named = ssd_zoo.from_pretrained(folder, categories=["background", "class 2"])
+    assert ssd_zoo.load_report(named).classes == ("background", "class 2")
+    assert set(ssd_zoo.load_report(ssd_zoo.from_pretrained(folder, num_classes=3)).tensors.values()) == {"loaded"}
+
+
+def test_saved_models_of_other_builders_are_refused(tmp_path):
+    folder = ssd_zoo.save_pretrained(fresh(["background", "a"]), tmp_path / "model")
+    for name in ("ssd300_mobilenet_v2", "ssdlite300_mobilenet_v2_qfgaohao", "ssdlite320_mobilenet_v3_large_3d"):
+        with pytest.raises(ValueError, match=f"is a model of ssdlite300_mobilenet_v2, not of {name}.*from_pretrained"):
+            ssd_zoo.get_model(name, weights=folder)
+    # Models of clips start from those of images.
+    ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=folder)
+
+
+def test_the_report_goes_with_the_model():
+    model = build(categories=["background", "person"])
+    report = ssd_zoo.load_report(model)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    others = {
+        "deepcopy": copy.deepcopy(model),
+        "pickle": pickle.loads(pickle.dumps(model)),
+        "torch.save": torch.load(file, weights_only=False),
+        "optimize": ssd_zoo.deploy.optimize(copy.deepcopy(model).eval(), compile=False),
+        "compile": torch.compile(model),
+        "parallel": torch.nn.DataParallel(model),
+        "average": torch.optim.swa_utils.AveragedModel(model),
+    }
+    for name, other in others.items():
+        assert ssd_zoo.load_report(other) == report, name
+    del model
+    assert ssd_zoo.load_report(others["deepcopy"]) == report
 
 
 def test_the_copied_class_detects_as_before(photo):

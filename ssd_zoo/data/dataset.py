@@ -13,6 +13,7 @@ from ssd_zoo.data.coco import coco_split, find_coco, read_coco
 from ssd_zoo.data.images import read_image
 from ssd_zoo.data.voc import find_voc, read_voc
 from ssd_zoo.data.yolo import find_yolo, read_yolo
+from ssd_zoo.weights.categories import check_names
 
 __all__ = ["DetectionDataset", "open_dataset", "splits"]
 
@@ -135,8 +136,9 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: If path or images are missing.
-        ValueError: If the layout is not recognised, the split does not exist, or annotations are invalid. The message
-            names file and line.
+        TypeError: If `categories` is not a list of names.
+        ValueError: If the layout is not recognised, the split does not exist, annotations are invalid, or `categories`
+            does not begin with the background. The message names file and line.
 
     Example:
         >>> from ssd_zoo.data import open_dataset
@@ -145,6 +147,7 @@ def open_dataset(
         FileNotFoundError: There is no nowhere.
     """
     path = Path(path)
+    categories = None if categories is None else check_names(categories)
     layout, found, names = _find(path)
     if split is None and len(found) > 1:
         raise ValueError(f"{path} has the splits {', '.join(found)}; say which: open_dataset({str(path)!r}, 'train').")

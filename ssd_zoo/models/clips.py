@@ -136,4 +136,4 @@ def ssdlite320_mobilenet_v3_large_3d(
 
 def _load(model: SSD, weights: Any, options: Options) -> SSD:
     note_inflated(model)
-    return load(model, weights, progress=options.get("progress", True))
+    return load(model, weights, options)

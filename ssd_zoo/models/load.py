@@ -4,7 +4,7 @@ These differences are allowed:
 
 * Other categories: the last layers of the class head get the rows of the classes that the weights know, with the
   background's. If the weights know none, these layers start fresh. Classes are matched by name, with COCO's and VOC's
-  synonyms.
+  synonyms. Another number of classes without names starts these layers fresh.
 * Other channels: the first convolution is summed to one channel, or its red, green and blue kernels repeat in turn.
   Repeated kernels are scaled so that the output keeps its magnitude.
 * Other default boxes, sizes or norms: tensors of the head, of extra layers and of norms without a counterpart start
@@ -17,14 +17,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.temporal import CausalConv3d
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.options import Options
 from ssd_zoo.weights.categories import list_names, match_classes
 from ssd_zoo.weights.entries import Weights, WeightsEnum
 
@@ -39,8 +39,11 @@ __all__ = [
     "split_clip_weights",
 ]
 
+W = TypeVar("W")
+
 _log = logging.getLogger("ssd_zoo")
-_reports: WeakKeyDictionary[SSD, "LoadReport"] = WeakKeyDictionary()
+# Attribute of a model, so that the report is copied, pickled and moved with it.
+_REPORT = "load_report"
 
 
 @dataclass(frozen=True)
@@ -72,27 +75,44 @@ class LoadReport:
         return f"{self.source}: of {len(self.tensors)} tensors {text}" + (f"; new in {', '.join(new)}" if new else "")
 
 
-def load_report(model: SSD) -> LoadReport:
+def load_report(model: nn.Module) -> LoadReport:
     """Return the report on the weights that a builder loaded.
+
+    Args:
+        model: The model, a copy of it, or a module that holds it, as `torch.compile` and data-parallel training make.
 
     Raises:
         ValueError: If the builder loaded nothing.
     """
-    if model not in _reports:
+    reports = (vars(module).get(_REPORT) for module in model.modules())
+    report = next((report for report in reports if isinstance(report, LoadReport)), None)
+    if report is None:
         raise ValueError("No builder loaded weights into this model; all its tensors started fresh.")
-    return _reports[model]
+    return report
 
 
-def load(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> SSD:
+def _keep(model: SSD, report: LoadReport) -> None:
+    vars(model)[_REPORT] = report
+
+
+def load(model: SSD, weights: WeightsEnum | None, options: Options) -> SSD:
     """Load a detector's weights; log one line if the model differs.
+
+    Args:
+        model: The detector.
+        weights: The weights; None or an entry without address to load nothing.
+        options: The caller's options.
 
     Raises:
         ValueError: If the weights belong to another model.
     """
     if weights is not None and weights.url:
-        state = weights.get_state_dict(progress=progress)
-        report = fit_state(model, state, weights.meta["categories"], source=str(weights))
-        _reports[model] = report
+        state = weights.get_state_dict(progress=options.get("progress", True))
+        # The names of a mere number of classes are made up, so they match nothing.
+        made_up = options.get("num_classes") is not None and options.get("categories") is None
+        known = weights.meta["categories"]
+        report = fit_state(model, state, known, source=str(weights), by_name=not made_up)
+        _keep(model, report)
         if set(report.tensors.values()) != {"loaded"}:
             _log.warning("%s", report)
     return model
@@ -108,7 +128,7 @@ def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) ->
     """
     if weights is not None:
         state = {f"backbone.{name}": tensor for name, tensor in weights.get_state_dict(progress=progress).items()}
-        _reports[model] = fit_state(model, state, None, source=str(weights))
+        _keep(model, fit_state(model, state, None, source=str(weights)))
 
 
 def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
@@ -121,10 +141,10 @@ def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
     """
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
-    _reports[model] = LoadReport(source, tensors)
+    _keep(model, LoadReport(source, tensors))
 
 
-def split_clip_weights(weights: Any) -> tuple[Any, Any]:
+def split_clip_weights(weights: W) -> tuple[W | Weights, Weights | None]:
     """Split weights into those loaded before and those loaded after inflation.
 
     A saved clip model has tensors of the inflated model and settings for the 2-D model. Other weights are of the 2-D
@@ -137,18 +157,21 @@ def split_clip_weights(weights: Any) -> tuple[Any, Any]:
 
 def note_inflated(model: SSD) -> None:
     """Record in the report which loaded kernels were inflated."""
-    if model in _reports:
-        known = _reports[model].tensors
+    report = vars(model).get(_REPORT)
+    if isinstance(report, LoadReport):
+        known = report.tensors
         inflated = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, CausalConv3d)}
         tensors = {
             name: "inflated" if name in inflated and known.get(name) == "loaded" else known.get(name, "new")
             for name in model.state_dict()
             if not name.endswith("num_batches_tracked")
         }
-        _reports[model] = replace(_reports[model], tensors=tensors)
+        _keep(model, replace(report, tensors=tensors))
 
 
-def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str) -> LoadReport:
+def fit_state(
+    model: SSD, state: Mapping[str, Tensor], categories: Sequence[str] | None, *, source: str, by_name: bool = True
+) -> LoadReport:
     """Load tensors into a model by the rules of this module.
 
     Args:
@@ -156,6 +179,7 @@ def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str]
         state: Tensors by our names.
         categories: The categories that the class head of `state` has, background first; None for a backbone's tensors.
         source: Name of the weights in the report.
+        by_name: Whether other categories get the rows of classes with the same name.
 
     Raises:
         ValueError: If the tensors belong to another model.
@@ -163,7 +187,7 @@ def fit_state(model: SSD, state: Mapping[str, Tensor], categories: Sequence[str]
     own = model.state_dict()
     other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
     class_layers = _class_layers(model) if other_classes else set()
-    classes = _shared_classes(model.categories, categories or ())
+    classes = _shared_classes(model.categories, categories or ()) if by_name else {}
     fitted: dict[str, Tensor] = {}
     tensors: dict[str, str] = {}
     for name, tensor in own.items():

@@ -5,15 +5,17 @@ import difflib
 import fnmatch
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torchvision
 
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.options import describe_options, expand_options
+from ssd_zoo.models.plugins import LazyBuilder, find_plugins, missing_package
 from ssd_zoo.weights.config import SavedModel
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.saved_models import open_saved
@@ -28,6 +30,8 @@ __all__ = ["get_model", "get_model_builder", "get_model_weights", "get_weight", 
 # Arguments about tensors and training: a saved model has its tensors already.
 _OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
 _BUILDERS: dict[str, Callable[..., SSD]] = {}
+_PLUGINS: dict[str, LazyBuilder] = {}
+_log = logging.getLogger("ssd_zoo")
 
 Builder = TypeVar("Builder", bound=Callable[..., SSD])
 
@@ -40,26 +44,31 @@ def register_model(builder: Builder) -> Builder:
     the caller leaves out are then as saved.
 
     Raises:
-        ValueError: If the name is taken.
+        TypeError: If annotations are texts, so that neither options nor weights can be read from the signature.
+        ValueError: If the name is taken, or is not lower case.
     """
     name = builder.__name__
     if name in _BUILDERS:
         raise ValueError(f"A model named {name!r} is already registered.")
+    if name != name.lower():
+        raise ValueError(f"Names of models are lower case, got {name!r}.")
     declared = inspect.signature(builder)
+    if any(isinstance(parameter.annotation, str) for parameter in declared.parameters.values()):
+        raise TypeError(f"Annotations of {name} are texts: remove `from __future__ import annotations` from its file.")
     signature = expand_options(declared)
 
     @functools.wraps(builder)
-    def build(*args: Any, **kwargs: Any) -> SSD:
+    def build(*args: object, **kwargs: object) -> SSD:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{name}() {error}") from None
         asked = _by_name(signature, bound)
-        weights: Any = asked.get("weights")
-        if _is_address(weights, builder):
+        weights = asked.get("weights")
+        if isinstance(weights, (str, os.PathLike)) and _is_address(weights, builder):
             weights = open_saved(weights)
         if isinstance(weights, SavedModel):
-            asked = _as_saved(weights, asked, signature)
+            asked = _as_saved(weights, asked, signature, name)
         model = builder(**asked)
         complete = signature.bind(**asked)
         complete.apply_defaults()
@@ -71,34 +80,55 @@ def register_model(builder: Builder) -> Builder:
         build.__signature__ = signature  # type: ignore[attr-defined]
         build.__doc__ = describe_options(builder.__doc__ or "", signature)
     _BUILDERS[name] = build
-    if _register_in_torchvision is not None and name not in torchvision.models.list_models():
-        _register_in_torchvision(name)(build)
+    _mirror(name, build)
     return cast(Builder, build)
 
 
-def _by_name(signature: inspect.Signature, bound: inspect.BoundArguments) -> dict[str, Any]:
+def register_plugins() -> None:
+    """Register the builders that other packages list, without importing them."""
+    _PLUGINS.update(find_plugins(taken=_BUILDERS))
+    for name, plugin in _PLUGINS.items():
+        _mirror(name, plugin)
+
+
+def _mirror(name: str, builder: Callable[..., SSD]) -> None:
+    if _register_in_torchvision is not None and name not in torchvision.models.list_models():
+        _register_in_torchvision(name)(builder)
+
+
+def _by_name(signature: inspect.Signature, bound: inspect.BoundArguments) -> dict[str, object]:
     """Return bound arguments as one dict of keywords."""
-    arguments = dict(bound.arguments)
+    arguments: dict[str, object] = dict(bound.arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(parameter.name, {})
     return arguments
 
 
-def _is_address(weights: Any, builder: Callable[..., SSD]) -> bool:
+def _is_address(weights: str | os.PathLike[str], builder: Callable[..., SSD]) -> bool:
     if not isinstance(weights, str):
-        return isinstance(weights, os.PathLike)
+        return True
     if weights in get_model_weights(builder).__members__:
         return False
     return weights.startswith("hf-hub:") or weights.endswith(".safetensors") or "/" in weights or os.path.isdir(weights)
 
 
-def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
+def _as_saved(
+    saved: SavedModel, asked: Mapping[str, object], signature: inspect.Signature, name: str
+) -> dict[str, object]:
     """Complete the caller's arguments with those of a saved model.
 
     Saved steps and offsets of default boxes hold for one input size. Another size gets those of the builder.
+
+    Raises:
+        ValueError: If another builder made the model, except that clip models start from those of images.
     """
-    get_model_builder(saved.builder)  # Raises if this version has no such builder.
+    builder_of(saved)
+    if name not in (saved.builder, f"{saved.builder}_3d"):
+        raise ValueError(
+            f"{saved.weights} is a model of {saved.builder}, not of {name}. ssd_zoo.from_pretrained builds it by its "
+            f"own builder; get_model({saved.builder!r}, weights=…) takes other options."
+        )
     arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
     weights = saved.weights
     asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}
@@ -120,11 +150,27 @@ def list_models(include: Iterable[str] | str | None = None, exclude: Iterable[st
         >>> [name.removesuffix("_vgg16d") for name in list_models("ssd*_vgg16d")]
         ['ssd256', 'ssd300', 'ssd512']
     """
-    names = sorted(_BUILDERS)
+    names = sorted(_BUILDERS.keys() | _PLUGINS.keys())
     if include is not None:
         names = [name for name in names if _matches(name, include)]
     if exclude is not None:
         names = [name for name in names if not _matches(name, exclude)]
+    return names
+
+
+def usable_models(include: Iterable[str] | str | None = None) -> list[str]:
+    """List the models whose builders can be imported; log the others.
+
+    Args:
+        include: See `list_models`.
+    """
+    names = []
+    for name in list_models(include):
+        try:
+            get_model_builder(name)
+            names.append(name)
+        except ImportError as error:
+            _log.warning("%s", error)
     return names
 
 
@@ -136,15 +182,36 @@ def get_model_builder(name: str) -> Callable[..., SSD]:
     """Return a builder by its name, in upper or lower case.
 
     Raises:
+        ImportError: If the builder is of another package, which can't be imported.
         ValueError: If no builder has the name; the message proposes similar names.
     """
+    key = name.lower()
+    if key not in _BUILDERS and key in _PLUGINS:
+        _PLUGINS[key].load()
+        if key not in _BUILDERS:
+            raise ImportError(
+                f"The package {_PLUGINS[key].source} lists a model {key!r} and registers none of that name: its "
+                "builder needs the decorator ssd_zoo.register_model."
+            )
     try:
-        return _BUILDERS[name.lower()]
+        return _BUILDERS[key]
     except KeyError:
-        raise ValueError(f"Unknown model {name!r}. {propose(name.lower(), list_models())}") from None
+        raise ValueError(f"Unknown model {name!r}. {propose(key, list_models())}") from None
 
 
-def get_model(name: str, **config: Any) -> SSD:
+def builder_of(saved: SavedModel) -> Callable[..., SSD]:
+    """Return the builder of a saved model.
+
+    Raises:
+        ValueError: If it is not known here; the message names the package that has it.
+    """
+    try:
+        return get_model_builder(saved.builder)
+    except ValueError as error:
+        raise ValueError(f"{error}{missing_package(saved.weights.meta.get('package'))}") from error
+
+
+def get_model(name: str, **config: object) -> SSD:
     """Build a model by name.
 
     Args:
@@ -160,7 +227,12 @@ def get_model_weights(name: str | Callable[..., SSD]) -> type[WeightsEnum]:
     Args:
         name: The model's name or its builder.
     """
-    return torchvision.models.get_model_weights(get_model_builder(name) if isinstance(name, str) else name)
+    builder = get_model_builder(name) if isinstance(name, str) else name
+    try:
+        return torchvision.models.get_model_weights(builder)
+    except ValueError:
+        # The annotation of `weights` names no enum.
+        return WeightsEnum
 
 
 def get_weight(name: str) -> WeightsEnum:
@@ -172,7 +244,9 @@ def get_weight(name: str) -> WeightsEnum:
     Raises:
         ValueError: If no entry has the name; the message proposes similar names.
     """
-    entries = {str(entry): entry for model in list_models() for entry in get_model_weights(model).__members__.values()}
+    entries = {
+        str(entry): entry for model in usable_models() for entry in get_model_weights(model).__members__.values()
+    }
     if name not in entries:
         raise ValueError(f"Unknown weights {name!r}. {propose(name, list(entries))}")
     return entries[name]

@@ -1,12 +1,12 @@
 """Steps that builders share: settle the arguments, and finish the detector."""
 
-import logging
+import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from statistics import fmean
-from typing import Any
+from typing import Any, SupportsIndex
 
 from torch import nn
 from typing_extensions import Unpack
@@ -17,12 +17,10 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import NormLayer
 from ssd_zoo.models.load import load, load_backbone
 from ssd_zoo.models.options import DEFAULTS, Options, Settings
-from ssd_zoo.weights.categories import COCO_CATEGORIES, is_background, match_classes
+from ssd_zoo.weights.categories import COCO_CATEGORIES, check_names
 from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["Settled", "finish", "settle"]
-
-_log = logging.getLogger("ssd_zoo")
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,12 @@ def settle(
         size: Side, or (height, width), of the input where neither options nor weights give one.
 
     Raises:
-        TypeError: If weights belong to another builder.
-        ValueError: If weights are unknown, options contradict each other, or the first category is a class.
+        TypeError: If weights belong to another builder, or an option has the wrong type.
+        ValueError: If weights are unknown, an option is out of range, options contradict each other, or the first
+            category is not the background.
     """
     complete: Options = {**DEFAULTS, **options}
-    if complete["in_chans"] < 1:
-        raise ValueError(f"in_chans must be at least 1, got {complete['in_chans']}.")
+    _check_numbers(complete)
     of_detector = weights_enum.verify(weights)
     of_weights = {} if of_detector is None else of_detector.settings
     return Settled(
@@ -160,7 +158,36 @@ def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerat
     arguments: dict[str, Any] = {**settings, **pixels, **own, "in_chans": asked.in_chans}
     model = SSD(backbone, default_boxes, asked.size, asked.categories, **arguments)
     load_backbone(model, asked.weights_backbone, progress=asked.options["progress"])
-    return load(model, asked.weights, progress=asked.options["progress"])
+    return load(model, asked.weights, asked.options)
+
+
+def _check_numbers(options: Options) -> None:
+    """Check the options that are not text, so that errors come before anything is built.
+
+    Raises:
+        TypeError: If an option has the wrong type.
+        ValueError: If a number is too small or too large.
+    """
+    whole_numbers = {name: options[name] for name in ("num_classes", "in_chans", "trainable_backbone_layers")}
+    for name, value in whole_numbers.items():
+        may_be_none = value is None and name != "in_chans"
+        if not may_be_none and (isinstance(value, bool) or not isinstance(value, SupportsIndex)):
+            raise TypeError(f"{name} must be a whole number, got {reprlib.repr(value)}.")
+    num_classes, in_chans = options["num_classes"], options["in_chans"]
+    if num_classes is not None and not 2 <= num_classes <= 10**6:
+        raise ValueError(
+            f"num_classes counts the background, so it is at least 2 and at most {10**6}, got {num_classes}."
+        )
+    if not 1 <= in_chans <= 10**4:
+        raise ValueError(f"in_chans must be at least 1 and at most {10**4}, got {in_chans}.")
+    norm_layer, default_boxes = options["norm_layer"], options["default_boxes"]
+    if norm_layer is not None and (not callable(norm_layer) or isinstance(norm_layer, nn.Module)):
+        raise TypeError(
+            "norm_layer must be a class or function that makes a norm from a number of channels, such as "
+            f"torch.nn.BatchNorm2d, got {reprlib.repr(norm_layer)}."
+        )
+    if default_boxes is not None and not isinstance(default_boxes, DefaultBoxGenerator):
+        raise TypeError(f"default_boxes must be a DefaultBoxGenerator, got {reprlib.repr(default_boxes)}.")
 
 
 def _settle_categories(
@@ -173,42 +200,13 @@ def _settle_categories(
     """
     known = COCO_CATEGORIES if weights is None else weights.meta["categories"]
     if categories is not None:
-        # COCO's unused ids share this name.
-        names = [name for name in categories if name != "N/A"]
-        if isinstance(categories, str) or len(set(names)) < len(names):
-            raise ValueError(f"categories must be a list of different names, background first, got {categories!r}.")
-        if num_classes not in (None, len(categories)):
-            raise ValueError(
-                f"num_classes={num_classes}, but there are {len(categories)} categories (background counted)."
-            )
-        _check_background(categories, known)
-        return list(categories)
+        names = check_names(categories, background=known[0])
+        if num_classes not in (None, len(names)):
+            raise ValueError(f"num_classes={num_classes}, but there are {len(names)} categories (background counted).")
+        return names
     if num_classes is None or (weights is not None and num_classes == len(known)):
         return list(known)
-    if num_classes < 2:
-        raise ValueError(f"num_classes counts the background, so it is at least 2, got {num_classes}.")
     return ["background", *(f"class {i}" for i in range(1, num_classes))]
-
-
-def _check_background(categories: Sequence[str], known: Sequence[str]) -> None:
-    """Check that the first category is a background; warn in doubt.
-
-    Args:
-        categories: The caller's names.
-        known: Names of the weights; the first of them is a background.
-
-    Raises:
-        ValueError: If the first name is a known class, or a later one is a background's.
-    """
-    first = categories[0] if categories else "background"
-    if is_background(first) or first == known[0]:
-        return
-    is_class = any(match_classes(["background", first], names) for names in (known, COCO_CATEGORIES))
-    if is_class or any(map(is_background, categories)):
-        raise ValueError(
-            f"The first of the categories is the background, got {first!r}: write categories=['background', …]."
-        )
-    _log.warning("The first category, %r, is the background. If it is a class, put 'background' before it.", first)
 
 
 def _repeat(rgb: Sequence[float], in_chans: int) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ssd_zoo.models.registry import get_model_weights, list_models
+from ssd_zoo.models.registry import get_model_weights, usable_models
 from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["RESULTS", "list_weights", "result_columns", "weights_table"]
@@ -22,7 +22,7 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
         include: Shell-style patterns of builders' names.
     """
     builders: dict[WeightsEnum, str] = {}
-    for name in list_models(include):
+    for name in usable_models(include):
         for entry in get_model_weights(name).__members__.values():
             # Clip models share entries with image models, whose names sort first.
             builders.setdefault(entry, name)

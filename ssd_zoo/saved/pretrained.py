@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.registry import get_model_builder
+from ssd_zoo.models.registry import builder_of
 from ssd_zoo.saved.card import make_card
+from ssd_zoo.saved.proof import check_rebuild, package_of_model
 from ssd_zoo.weights.config import describe
 from ssd_zoo.weights.files import write_file, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import check_finite
@@ -59,7 +60,8 @@ def save_pretrained(
         The folder.
 
     Raises:
-        ValueError: If no registered builder made the model, an argument can't be saved, or a number is not finite.
+        ValueError: If no registered builder made the model, its builder does not build it again from what is saved, an
+            argument can't be saved, or a number is not finite.
         OSError: If the folder can't be written.
     """
     card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
@@ -70,9 +72,10 @@ def _save(model: SSD, folder: Path, *, address: str, metrics: Any, notes: Any, *
     meta["metrics"] = {data: dict(figures) for data, figures in (metrics or {}).items()}
     state = _state(model)
     check_finite(state)
-    config = {**describe(model), "meta": meta, "weights_id": _digest(state)}
+    config = {**describe(model), "meta": meta | package_of_model(model), "weights_id": _digest(state)}
     # One line a key keeps the many numbers of default boxes on one line.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
+    check_rebuild(model, text)
     write_safetensors(folder / MODEL, state, {"ssd_zoo": text})
     write_file(folder / CONFIG, text.encode())
     if any(meta.values()) or notes or not (folder / CARD).exists():
@@ -131,7 +134,7 @@ def from_pretrained(
         address = f"{address}@{revision}"
     saved = open_saved(address)
     try:
-        build = get_model_builder(saved.builder)
+        build = builder_of(saved)
     except ValueError as error:
         raise ValueError(f"The config of {address} can't be used: {error}") from error
     return build(weights=saved, num_classes=num_classes, categories=categories, **overrides)

@@ -5,8 +5,9 @@ Data sets write one class in several ways: COCO says "airplane" and "dining tabl
 """
 
 import re
+import reprlib
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 
 import torchvision
@@ -15,6 +16,7 @@ __all__ = [
     "COCO80_CATEGORIES",
     "COCO_CATEGORIES",
     "VOC_CATEGORIES",
+    "check_names",
     "is_background",
     "list_names",
     "match_classes",
@@ -67,6 +69,43 @@ def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, 
             if len(left[name]) == len(right[name]) == 1:
                 matched[left[name][0]] = right[name][0]
     return dict(sorted(matched.items()))
+
+
+def check_names(categories: object, background: str | None = None) -> list[str]:
+    """Return the names of classes as a list, after checks.
+
+    The background is class 0, so its name comes first. That is required rather than assumed: without it the first
+    class would be taken for the background.
+
+    Args:
+        categories: The user's names.
+        background: Another name of the background that is accepted, such as that of a saved model.
+
+    Raises:
+        TypeError: If it is not a list or tuple of texts.
+        ValueError: If a name is empty or occurs twice, the first is not a background's, or there is no other.
+    """
+    if not isinstance(categories, Sequence) or isinstance(categories, (str, bytes)):
+        raise TypeError(f"categories must be a list of names, background first, got {reprlib.repr(categories)}.")
+    names = list(categories)
+    for i, name in enumerate(names):
+        if not isinstance(name, str):
+            raise TypeError(f"categories must be names; number {i} is {reprlib.repr(name)}.")
+        if not name.strip():
+            raise ValueError(f"categories must be names; number {i} is empty.")
+    # COCO's unused ids share this name.
+    twice = [name for name, count in Counter(names).items() if count > 1 and name != "N/A"]
+    if twice:
+        raise ValueError(f"categories must be different names, background first; {list_names(twice)} occurs twice.")
+    if names and not is_background(names[0]) and names[0] != background:
+        mended = ["background", *(name for name in names if not is_background(name))]
+        shown = ", ".join([*map(repr, mended[:5]), *(["…"] if len(mended) > 5 else [])])
+        raise ValueError(
+            f"The first of the categories is the background, got {names[0]!r}: write categories=[{shown}]."
+        )
+    if len(names) < 2:
+        raise ValueError(f"categories must name the background and at least one class, got {names}.")
+    return names
 
 
 def is_background(name: str) -> bool:

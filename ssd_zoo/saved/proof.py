@@ -1,0 +1,72 @@
+"""Proof that a model can be loaded, before it is saved."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.plugins import package_of
+from ssd_zoo.models.registry import get_model_builder
+from ssd_zoo.weights.config import describe, open_config
+
+__all__ = ["check_rebuild", "package_of_model"]
+
+
+def package_of_model(model: SSD) -> dict[str, dict[str, str]]:
+    """Return the package of a model's builder for the config; empty for our own builders."""
+    package = {} if model.recipe is None else package_of(get_model_builder(model.recipe[0]))
+    return {"package": package} if package else {}
+
+
+def check_rebuild(model: SSD, text: str) -> None:
+    """Check that a config rebuilds its model: the same tensors, settings and default boxes.
+
+    The model is built without memory for tensors.
+
+    Args:
+        model: The model.
+        text: Its config, as JSON.
+
+    Raises:
+        ValueError: If its builder fails or builds another model; the message says how it differs.
+    """
+    saved = open_config(text, Path(), "the model to save")
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rebuilt = get_model_builder(saved.builder)(weights=saved._replace(weights=replace(saved.weights, url="")))
+    except Exception as error:
+        raise ValueError(f"{_REFUSED.format(saved.builder)}it fails: {type(error).__name__}: {error}") from error
+    differences = [*_shape_differences(model, rebuilt), *_config_differences(json.loads(text), rebuilt)]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(
+            f"{_REFUSED.format(saved.builder)}it builds another model: {'; '.join(differences[:3])}{more}."
+        )
+
+
+_REFUSED = "The model can't be saved, because {} would not build it again from its arguments, settings and categories: "
+
+
+def _shape_differences(model: SSD, rebuilt: SSD) -> list[str]:
+    ours, theirs = ({k: tuple(v.shape) for k, v in of.state_dict().items()} for of in (model, rebuilt))
+    differences = [f"tensor {name} is {ours.get(name, 'missing')} in the model and {theirs.get(name, 'missing')} there"
+                   for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]  # fmt: skip
+    if not torch.equal(model.default_boxes.cpu(), rebuilt.default_boxes.cpu()):
+        differences.append(f"default boxes differ, {len(model.default_boxes)} and {len(rebuilt.default_boxes)}")
+    return differences
+
+
+def _config_differences(saved: dict[str, dict[str, object]], rebuilt: SSD) -> list[str]:
+    again = json.loads(json.dumps(describe(rebuilt)))
+    parts = {"": ({"categories": saved["categories"]}, again)}
+    parts |= {f"{key} ": (saved[key], again[key]) for key in ("arguments", "settings")}
+    return [
+        f"{part}{name} is {value!r} in the model and {theirs.get(name)!r} there"
+        for part, (ours, theirs) in parts.items()
+        for name, value in ours.items()
+        if theirs.get(name) != value
+    ]
