@@ -1,8 +1,7 @@
-"""Entry points for torch.hub: every registered builder."""
+"""Entry points for torch.hub: every builder of this package."""
 
-from ssd_zoo import get_model_builder as _get_model_builder
-from ssd_zoo import list_models as _list_models
+import ssd_zoo as _ssd_zoo
 
 dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub", "typing_extensions"]
 
-globals().update({_name: _get_model_builder(_name) for _name in _list_models()})
+globals().update({_name: getattr(_ssd_zoo, _name) for _name in _ssd_zoo.list_models() if _name in _ssd_zoo.__all__})

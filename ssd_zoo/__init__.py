@@ -1,5 +1,8 @@
 """The SSD family for torchvision."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from ssd_zoo import data, models
 from ssd_zoo._version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
@@ -13,8 +16,10 @@ from ssd_zoo.models.load import LoadReport, load_report
 from ssd_zoo.models.mobilenet_v1 import *
 from ssd_zoo.models.mobilenet_v2 import *
 from ssd_zoo.models.mobilenet_v3 import *
+from ssd_zoo.models.options import Options
 from ssd_zoo.models.registry import *
 from ssd_zoo.models.resnet import *
+from ssd_zoo.models.settle import Settled, finish, settle
 from ssd_zoo.models.ultraface import *
 from ssd_zoo.models.vgg import *
 from ssd_zoo.saved.checkpoints import load_checkpoint
@@ -22,34 +27,26 @@ from ssd_zoo.saved.pretrained import from_pretrained, push_to_hub, save_pretrain
 from ssd_zoo.weights.entries import Weights, WeightsEnum
 from ssd_zoo.weights.folded_norms import restore_norms
 
-__all__ = [
-    "SSD",
-    "DefaultBoxFit",
-    "DefaultBoxGenerator",
-    "LoadReport",
-    "Weights",
-    "WeightsEnum",
-    "data",
-    "fit_default_boxes",
-    "from_pretrained",
-    "load_checkpoint",
-    "load_report",
-    "push_to_hub",
-    "restore_norms",
-    "save_pretrained",
-]
-for _file in (
-    models.registry,
-    models.any_timm,
-    models.clips,
-    models.efficientnet,
-    models.fpn,
-    models.mobilenet_v1,
-    models.mobilenet_v2,
-    models.mobilenet_v3,
-    models.resnet,
-    models.ultraface,
-    models.vgg,
-):
-    __all__ += _file.__all__
+__all__ = ["SSD", "DefaultBoxFit", "DefaultBoxGenerator", "LoadReport", "Options", "Settled", "Weights", "WeightsEnum"]
+__all__ += ["data", "finish", "fit_default_boxes", "from_pretrained", "load_checkpoint", "load_report", "push_to_hub"]
+__all__ += ["restore_norms", "save_pretrained", "settle"]
+# The names of the files that are imported by `*`.
+for _file in vars(models).copy().values():
+    __all__ += [name for name in getattr(_file, "__all__", ()) if name in globals() and name not in __all__]
 models.registry.register_plugins()
+
+# Rooms that are imported when they are first used.
+_LATER = ("deploy", "training", "video")
+if TYPE_CHECKING:
+    from ssd_zoo import deploy as deploy
+    from ssd_zoo import training as training
+    from ssd_zoo import video as video
+else:
+
+    def __getattr__(name):
+        if name in _LATER:
+            return importlib.import_module(f"ssd_zoo.{name}")
+        raise AttributeError(f"module 'ssd_zoo' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *_LATER})

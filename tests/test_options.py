@@ -63,9 +63,9 @@ def test_wrong_options(name):
 @pytest.mark.parametrize("layers", [-1, 99])
 @pytest.mark.parametrize("name", ["ssd300_resnet18", "ssdlite_timm", "ssd300_vgg16d_3d"])
 def test_numbers_of_stages(name, layers):
-    with pytest.raises(ValueError, match=f"trainable_backbone_layers must lie between 0 and .*got {layers}"):
-        with torch.device("meta"):
-            ssd_zoo.get_model(name, weights_backbone=None, num_classes=2, trainable_backbone_layers=layers)
+    message = f"trainable_backbone_layers must lie between 0 and .*got {layers}"
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        ssd_zoo.get_model(name, weights_backbone=None, num_classes=2, trainable_backbone_layers=layers)
 
 
 def test_whole_numbers_of_other_libraries():

@@ -1,5 +1,6 @@
 """Steps that builders share: settle the arguments, and finish the detector."""
 
+import inspect
 import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -145,7 +146,7 @@ def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerat
         asked: The builder's arguments.
         backbone: Module that returns the feature maps.
         default_boxes: The default boxes of these maps.
-        **recipe: Keywords of `SSD`, with mean and standard deviation of RGB. Settings of the weights override them,
+        **recipe: Keywords of `SSD`; mean and standard deviation are of RGB. Settings of the weights override them,
             and the caller's options override both.
 
     Raises:
@@ -153,7 +154,8 @@ def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerat
     """
     of_weights = {name: value for name, value in asked.settings.items() if name not in ("size", "default_boxes")}
     own = {name: value for name, value in asked.options.items() if name in Settings.__annotations__}
-    settings = {**recipe, **of_weights}
+    of_ssd = inspect.signature(SSD).parameters
+    settings = {**{name: of_ssd[name].default for name in ("image_mean", "image_std")}, **recipe, **of_weights}
     pixels = {name: _repeat(settings[name], asked.in_chans) for name in ("image_mean", "image_std")}
     arguments: dict[str, Any] = {**settings, **pixels, **own, "in_chans": asked.in_chans}
     model = SSD(backbone, default_boxes, asked.size, asked.categories, **arguments)

@@ -1,0 +1,233 @@
+"""Builders of other packages: the one that docs/plugins.md shows, installed by pip, and those that do not work."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+from typing_extensions import Unpack
+
+import ssd_zoo
+from ssd_zoo.models import registry
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+[CODE], [PROJECT] = (
+    re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S) for kind in ('python title="acme_ssd.py"', "toml")
+)
+# Builds a wheel of one file without hatchling, which may not be installed here.
+BACKEND = '''\
+import tomllib, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+    name, info = "acme_ssd-1.0-py3-none-any.whl", "acme_ssd-1.0.dist-info/"
+    points = ["[ssd_zoo.models]", *map(" = ".join, project["entry-points"]["ssd_zoo.models"].items())]
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        wheel.write("acme_ssd.py")
+        metadata = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
+        wheel.writestr(info + "METADATA", "\\n".join(metadata))
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any")
+        wheel.writestr(info + "entry_points.txt", "\\n".join(points))
+        wheel.writestr(info + "RECORD", "")
+    return name
+'''  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder that pip has installed the page's package into."""
+    pytest.importorskip("pip")
+    if sys.version_info < (3, 11):
+        pytest.skip("the test's build backend needs tomllib")
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    (source / "acme_ssd.py").write_text(CODE)
+    (source / "backend.py").write_text(BACKEND)
+    own = 'build-backend = "backend"\nbackend-path = ["."]'
+    (source / "pyproject.toml").write_text(
+        PROJECT.replace('"hatchling"', "").replace('build-backend = "hatchling.build"', own)
+    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--disable-pip-version-check", f"--target={site}", str(source)], check=True)
+    return site
+
+
+def run(code, *path, cwd):
+    """Runs code in a process of its own that finds further packages; returns its output."""
+    paths = os.pathsep.join(map(str, [ROOT, *path]))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    result = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
+    return result.stdout + result.stderr
+
+
+USER = """
+import sys
+import torch, torchvision
+import ssd_zoo
+from ssd_zoo.cli.main import main
+
+assert "acme_ssd128" in ssd_zoo.list_models("acme*")
+assert "acme_ssd128" in torchvision.models.list_models()
+assert "acme_ssd" not in sys.modules, "imported before it was asked for"
+assert torchvision.models.get_model_weights("acme_ssd128") is ssd_zoo.WeightsEnum
+theirs = torchvision.models.get_model("acme_ssd128", num_classes=3)
+model = ssd_zoo.get_model("acme_ssd128", categories=["background", "cat", "dog"], nms_thresh=0.3, size=96).eval()
+assert type(model.backbone).__module__ == "acme_ssd" and theirs.score_thresh == 0.1
+ssd_zoo.save_pretrained(model, "saved")
+again = ssd_zoo.from_pretrained("saved").eval()
+image = torch.rand(3, 50, 70)
+for one, other in zip(model([image])[0].values(), again([image])[0].values()):
+    assert torch.equal(one, other)
+assert (again.nms_thresh, again.categories, again.size) == (0.3, ["background", "cat", "dog"], (96, 96))
+assert ssd_zoo.from_pretrained("saved", categories=["background", "dog"]).categories == ["background", "dog"]
+assert main(["list", "acme*"]) == 0
+assert main(["detect", "photo.png", "--model", "saved"]) == 0
+print("all is well")
+"""
+
+
+def test_an_installed_package(site, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (70, 50)).save(tmp_path / "photo.png")
+    found = run(USER, site, cwd=tmp_path)
+    assert "acme_ssd128" in found
+    assert "all is well\n" in found, found
+    # Where the package is not installed, the error names it.
+    found = run("import ssd_zoo; ssd_zoo.from_pretrained('saved')", cwd=tmp_path)
+    assert "Unknown model 'acme_ssd128'" in found
+    assert "the builder is of the package acme-ssd 1.0: install that, if you trust it." in found
+    command = (
+        "import sys; from ssd_zoo.cli.main import main; sys.exit(main(['detect', 'photo.png', '--model', 'saved']))"
+    )
+    assert "package acme-ssd 1.0" in run(command, cwd=tmp_path)
+
+
+def write_package(folder, code, points, name="broken"):
+    info = folder / f"{name}-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("\n".join(["[ssd_zoo.models]", *points]))
+    (folder / f"{name}.py").write_text(code)
+
+
+def test_packages_that_do_not_work(tmp_path):
+    write_package(
+        tmp_path, "import nothing_of_that_name", ["broken_ssd = broken:build", "ssd300_vgg16d = broken:build"]
+    )
+    write_package(tmp_path, "def bare_ssd(): pass", ["bare_ssd = bare:bare_ssd", "broken_ssd = bare:x"], name="bare")
+    code = """
+import logging, ssd_zoo
+from ssd_zoo.models.table import weights_table
+assert ssd_zoo.get_model_builder("ssd300_vgg16d") is ssd_zoo.ssd300_vgg16d
+assert "COCO_V1" in weights_table("ssd300_vgg16d") and ssd_zoo.get_weight("SSD300_VGG16D_Weights.COCO_V1")
+for name in ("broken_ssd", "bare_ssd"):
+    try:
+        ssd_zoo.get_model(name)
+    except ImportError as error:
+        print(error)
+"""
+    found = run(code, tmp_path, cwd=tmp_path)
+    assert "broken 2.0 lists a model 'ssd300_vgg16d', a name that is taken; it is left out" in found
+    assert (
+        "bare 2.0 lists a model 'broken_ssd', a name that is taken" in found
+        or "broken 2.0 lists a model 'broken_ssd'" in found
+    )
+    assert "package bare 2.0 lists a model 'bare_ssd' and registers none of that name" in found
+    assert "Traceback" not in found
+
+
+@pytest.fixture
+def register():
+    """Registers builders for one test, as if in a package of the name `acme`."""
+    before = dict(registry._BUILDERS)
+
+    def register(builder):
+        builder.__module__ = "acme.models"
+        return ssd_zoo.register_model(builder)
+
+    yield register
+    for name in registry._BUILDERS.keys() - before.keys():
+        del registry._BUILDERS[name]
+    registry._BUILDERS.update(before)
+
+
+def make(options, weights=None, channels=4, **settings):
+    asked = ssd_zoo.settle(ssd_zoo.WeightsEnum, weights, ssd_zoo.WeightsEnum, None, options, size=32)
+    backbone = nn.ModuleList([nn.Conv2d(asked.in_chans, channels, 3, 8, 1)])
+    backbone.forward = lambda images: [backbone[0](images)]
+    return ssd_zoo.finish(asked, backbone, asked.default_boxes(aspect_ratios=[[2]], scales=[0.2, 0.5]), **settings)
+
+
+def test_a_model_that_would_not_come_back_is_refused(register, tmp_path):
+    def plain(
+        *, weights: str | None = None, weights_backbone: None = None, **options: Unpack[ssd_zoo.Options]
+    ) -> ssd_zoo.SSD:
+        return make(options, weights)
+
+    def without_weights(*, num_classes: int = 3) -> ssd_zoo.SSD:
+        return make({"num_classes": num_classes})
+
+    def deaf(*, weights: str | None = None, size: int = 32, categories: list[str] | None = None) -> ssd_zoo.SSD:
+        return make({"categories": categories or ["background", "a", "b"]})
+
+    def moody(*, weights: str | None = None, **options: Unpack[ssd_zoo.Options]) -> ssd_zoo.SSD:
+        return make(options, weights, channels=mood["channels"])
+
+    mood = {"channels": 4}
+    plain, without_weights, deaf, moody = map(register, (plain, without_weights, deaf, moody))
+    ssd_zoo.save_pretrained(plain(num_classes=3), tmp_path / "plain")
+    with pytest.raises(ValueError, match="without_weights would not build it again.*TypeError: .*weights"):
+        ssd_zoo.save_pretrained(without_weights(), tmp_path / "a")
+    model = deaf()
+    model.score_thresh = 0.3
+    with pytest.raises(ValueError, match="deaf would not.*score_thresh is 0.3 in the model and 0.01 there"):
+        ssd_zoo.save_pretrained(model, tmp_path / "a")
+    model = moody(num_classes=3)
+    mood["channels"] = 8
+    with pytest.raises(ValueError, match=r"tensor backbone.0.weight is \(4, 3, 3, 3\) in the model and \(8, "):
+        ssd_zoo.save_pretrained(model, tmp_path / "a")
+    model = plain(num_classes=3)
+    model.head.extra = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"tensor head.extra.weight is \(2, 2\) in the model and missing there"):
+        ssd_zoo.save_pretrained(model, tmp_path / "a")
+    model.head.extra, model.categories = None, ["background", "a"]
+    with pytest.raises(ValueError, match=r"cls_logits.0.weight is \(12, .* and \(8, "):
+        ssd_zoo.save_pretrained(model, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    # In a process that has not imported the module, the error names it.
+    del registry._BUILDERS["plain"]
+    with pytest.raises(ValueError, match="the builder is of the module acme.models.*import acme.models before"):
+        ssd_zoo.from_pretrained(tmp_path / "plain")
+
+
+def test_names_and_annotations(register):
+    def Acme(*, weights: str | None = None) -> ssd_zoo.SSD:  # noqa: N802
+        raise AssertionError
+
+    def late(*, weights: "str | None" = None) -> ssd_zoo.SSD:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="lower case, got 'Acme'"):
+        register(Acme)
+    with pytest.raises(TypeError, match="from __future__ import annotations"):
+        register(late)
+
+
+def test_rooms_are_there_on_first_use(tmp_path):
+    code = """
+import sys, ssd_zoo
+rooms = ["deploy", "training", "video"]
+assert not [room for room in rooms if f"ssd_zoo.{room}" in sys.modules]
+assert set(rooms) <= set(dir(ssd_zoo))
+assert ssd_zoo.training.fit and ssd_zoo.video.link_tubes and ssd_zoo.deploy.optimize
+try:
+    ssd_zoo.nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert run(code, cwd=tmp_path) == "module 'ssd_zoo' has no attribute 'nothing'\n"
