@@ -38,6 +38,12 @@ def test_code_runs_and_prints_what_it_says(page, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines() == expected
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_hold_no_pipe_in_code(page):
+    # MkDocs shows the backslash that GitHub needs before it.
+    assert not re.findall(r"`[^`\n]*\\\|[^`\n]*`", PAGES[page])
+
+
 def test_readme_commands_are_those_that_ci_runs():
     detect, test = (line for block in blocks(README, "sh") for line in block.splitlines())
     assert detect.startswith("python3 -m venv .venv && ")

@@ -102,6 +102,15 @@ def test_command_lists_them_all(capsys):
     assert len({len(line) for line in lines}) == 1
 
 
+def test_figures_are_of_the_model_that_was_measured(capsys):
+    assert main(["list", "ssd300_vgg16d*"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if "COCO_MMDET_V1" in line]
+    assert ["of ssd300_vgg16d " in line for line in shown] == [False, True]
+    assert main(["list", "--weights", "ssd300_vgg16d_3d"]) == 0
+    rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert set(rows) == {"ssd300_vgg16d"}
+
+
 def test_a_checkpoint_is_converted_once(downloads, tmp_path, monkeypatch):
     monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
     torch.save({"model": {"x": torch.ones(2, dtype=torch.float16)}}, tmp_path / "ssd.pth")

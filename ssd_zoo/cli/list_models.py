@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models
-from ssd_zoo.models.table import weights_table
+from ssd_zoo.models.table import list_weights, weights_table
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if args.weights:
         print(weights_table(args.pattern or None))
         return 0
+    measured_with = {entry: name for name, entry in list_weights(names)}
     for name in names:
         with torch.device("meta"):
             model = get_model(name, weights=None, weights_backbone=None)
@@ -36,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:32} {parameters:6.2f} M parameters   {height} × {width}   {len(model.categories)} classes")
         for entry in dict.fromkeys(get_model_weights(name).__members__.values()):
             figures = ", ".join(_describe(data, metrics) for data, metrics in entry.meta["metrics"].items())
-            print(f"  {entry.name:30} {len(entry.meta['categories']):3} classes   {figures}   {entry.meta['licence']}")
+            of = f", of {measured_with[entry]}" if figures and measured_with[entry] != name else ""
+            print(
+                f"  {entry.name:30} {len(entry.meta['categories']):3} classes   {figures}{of}   {entry.meta['licence']}"
+            )
     return 0
 
 

@@ -14,21 +14,22 @@ _HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
-    """List the weights of all detectors with their builders' names.
+    """List the weights of all detectors with the builders that their figures are of.
 
-    Weights that ship in the package come first.
+    Weights that ship in the package come first. Clip models take the weights of image models, whose figures they have
+    only where they treat each frame as an image.
 
     Args:
         include: Shell-style patterns of builders' names.
     """
     builders: dict[WeightsEnum, str] = {}
-    for name in usable_models(include):
+    for name in usable_models():
         for entry in get_model_weights(name).__members__.values():
-            # Clip models share entries with image models, whose names sort first.
+            # Names of image models sort before those of clip models.
             builders.setdefault(entry, name)
-    return sorted(
-        ((name, entry) for entry, name in builders.items()), key=lambda row: not row[1].url.startswith("package:")
-    )
+    listed = {entry for name in usable_models(include) for entry in get_model_weights(name).__members__.values()}
+    found = [(name, entry) for entry, name in builders.items() if entry in listed]
+    return sorted(found, key=lambda row: not row[1].url.startswith("package:"))
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
