@@ -65,9 +65,11 @@ def test_lower_precision_is_computed_in_single(state, dtype):
 
 def test_categories(state):
     assert ssd_zoo.load_checkpoint(state).categories == ["background", "face"]
-    assert ssd_zoo.load_checkpoint(state, categories=["nothing", "helmet"]).categories == ["nothing", "helmet"]
+    assert ssd_zoo.load_checkpoint(state, categories=["BG", "helmet"]).categories == ["BG", "helmet"]
     with pytest.raises(ValueError, match="2 classes, background counted, so categories must be 2 names, .* got 1"):
         ssd_zoo.load_checkpoint(state, categories=["face"])
+    with pytest.raises(ValueError, match=r"write categories=\['background', 'nothing', 'helmet'\]"):
+        ssd_zoo.load_checkpoint(state, categories=["nothing", "helmet"])
 
 
 class Harmful:

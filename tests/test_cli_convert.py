@@ -50,14 +50,14 @@ def test_the_folder_holds_the_model(convert, faces, tmp_path):
 
 
 def test_categories_and_size(convert, faces, tmp_path):
-    (tmp_path / "names.txt").write_text("nothing\nhelmet\n\n")
+    (tmp_path / "names.txt").write_text("bg\nhelmet\n\n")
     code, out, _ = convert(
         faces, "--output", tmp_path / "a", "--categories", tmp_path / "names.txt", "--size", "480x640"
     )
     assert code == 0
     assert "480 × 640, 2 classes (nothing, helmet)" in out
     model = ssd_zoo.from_pretrained(tmp_path / "a")
-    assert (model.size, model.categories) == ((480, 640), ["nothing", "helmet"])
+    assert (model.size, model.categories) == ((480, 640), ["bg", "helmet"])
     _, out, _ = convert(faces, "--output", tmp_path / "b", "--categories", "nothing, mask", "--origin", "ultraface")
     assert "(nothing, mask)" in out
 

@@ -181,7 +181,7 @@ def test_a_model_that_would_not_come_back_is_refused(register, tmp_path):
     mood = {"channels": 4}
     plain, without_weights, deaf, moody = map(register, (plain, without_weights, deaf, moody))
     ssd_zoo.save_pretrained(plain(num_classes=3), tmp_path / "plain")
-    with pytest.raises(ValueError, match="without_weights would not build it again.*TypeError: .*weights"):
+    with pytest.raises(ValueError, match="without_weights would not build it again.*TypeError: .*unexpected keyword"):
         ssd_zoo.save_pretrained(without_weights(), tmp_path / "a")
     model = deaf()
     model.score_thresh = 0.3

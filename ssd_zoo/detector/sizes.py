@@ -14,15 +14,13 @@ def parse_size(size: object) -> tuple[int, int]:
     """Return the (height, width) of a size.
 
     Raises:
-        ValueError: If the size is neither a positive int nor two of them, or a side is larger than `LARGEST_SIDE`.
+        ValueError: If the size is neither a positive int nor two of them, or is larger than `LARGEST_SIDE`.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {reprlib.repr(size)}.")
     if max(sides) > LARGEST_SIDE:
-        raise ValueError(
-            f"size must be a positive int or (height, width), not larger than {LARGEST_SIDE}, got {size!r}."
-        )
+        raise ValueError(f"size {sides[0]} × {sides[1]} is larger than {LARGEST_SIDE} pixels a side.")
     return sides[0], sides[1]
 
 

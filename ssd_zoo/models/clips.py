@@ -5,24 +5,23 @@ experimental: no weights are published. Inflated from 2-D weights by default arg
 the 2-D model detects, until they are trained on clips.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
 
+from torch import nn
 from typing_extensions import Unpack
 
 from ssd_zoo.backbones.temporal import Inflate, Temporal
 from ssd_zoo.backbones.video import Frames, VideoMobileNet, VideoVGG16D
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.load import load, note_inflated, split_clip_weights
-from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights, ssdlite300_mobilenet_v2
-from ssd_zoo.models.mobilenet_v3 import (
-    MobileNetV3_Large_Weights,
-    SSDLite320_MobileNet_V3_Large_Weights,
-    ssdlite320_mobilenet_v3_large,
-)
+from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights
+from ssd_zoo.models.mobilenet_v3 import MobileNetV3_Large_Weights, SSDLite320_MobileNet_V3_Large_Weights
 from ssd_zoo.models.options import Options
-from ssd_zoo.models.registry import register_model
-from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights, ssd300_vgg16d
+from ssd_zoo.models.registry import get_model, register_model
+from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights
+from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["ssd300_vgg16d_3d", "ssdlite300_mobilenet_v2_3d", "ssdlite320_mobilenet_v3_large_3d"]
 
@@ -55,12 +54,8 @@ def ssd300_vgg16d_3d(
         trainable_backbone_layers: Number of VGG's 5 stages that train, counted from the last; by default 4.
         norm_layer: Norm of conv4_3, called with the number of channels; by default the paper's.
     """
-    of_images, of_clips = split_clip_weights(weights)
-    model = ssd300_vgg16d(weights=of_images, weights_backbone=weights_backbone, **options)
-    model.backbone = VideoVGG16D(
-        model.backbone, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
-    )
-    return _load(model, of_clips, options)
+    inflated = partial(VideoVGG16D, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames)
+    return _of_clips(ssd300_vgg16d_3d, inflated, weights, weights_backbone=weights_backbone, **options)
 
 
 @register_model
@@ -92,12 +87,10 @@ def ssdlite300_mobilenet_v2_3d(
         >>> detections["frame_index"][detections["scores"] > 0.5].tolist()
         [0, 1, 2]
     """
-    of_images, of_clips = split_clip_weights(weights)
-    model = ssdlite300_mobilenet_v2(weights=of_images, weights_backbone=weights_backbone, **options)
-    model.backbone = VideoMobileNet(
-        model.backbone, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
+    inflated = partial(
+        VideoMobileNet, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
     )
-    return _load(model, of_clips, options)
+    return _of_clips(ssdlite300_mobilenet_v2_3d, inflated, weights, weights_backbone=weights_backbone, **options)
 
 
 @register_model
@@ -124,16 +117,28 @@ def ssdlite320_mobilenet_v3_large_3d(
         frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
         reduced_tail: Whether the layers at stride 32 have half their channels, as in the paper's detectors.
     """
+    inflated = partial(
+        VideoMobileNet, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
+    )
+    return _of_clips(
+        ssdlite320_mobilenet_v3_large_3d,
+        inflated,
+        weights,
+        weights_backbone=weights_backbone,
+        reduced_tail=reduced_tail,
+        **options,
+    )
+
+
+def _of_clips(
+    builder: Callable[..., SSD],
+    inflated: Callable[[nn.Module], nn.Module],
+    weights: WeightsEnum | str | None,
+    **arguments: object,
+) -> SSD:
+    """Build the model of images whose name the builder has without "_3d", and inflate its backbone."""
     of_images, of_clips = split_clip_weights(weights)
-    model = ssdlite320_mobilenet_v3_large(
-        weights=of_images, weights_backbone=weights_backbone, reduced_tail=reduced_tail, **options
-    )
-    model.backbone = VideoMobileNet(
-        model.backbone, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
-    )
-    return _load(model, of_clips, options)
-
-
-def _load(model: SSD, weights: Any, options: Options) -> SSD:
+    model = get_model(builder.__name__.removesuffix("_3d"), weights=of_images, **arguments)
+    model.backbone = inflated(model.backbone)
     note_inflated(model)
-    return load(model, weights, options)
+    return load(model, of_clips, cast(Options, arguments))

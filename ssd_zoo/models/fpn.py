@@ -6,7 +6,6 @@ https://github.com/tensorflow/models/tree/master/research/object_detection/confi
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torchvision
 from torch import nn
@@ -21,6 +20,7 @@ from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import Settled, finish, settle
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.published import timm_weights, torchvision_weights
+from ssd_zoo.weights.settings import BoxSettings
 
 __all__ = [
     "MobileNetV2FPN_Weights",
@@ -160,7 +160,7 @@ def _finish(
     )
 
 
-def _multiscale_boxes(size: tuple[int, int]) -> dict[str, Any]:
+def _multiscale_boxes(size: tuple[int, int]) -> BoxSettings:
     """Return the default boxes of TensorFlow's `multiscale_anchor_generator`, levels 3 to 7.
 
     Boxes have sides of 4 strides and half an octave more, each in three aspect ratios. Along each axis the first centre

@@ -19,6 +19,7 @@ from ssd_zoo.models.plugins import LazyBuilder, find_plugins, missing_package
 from ssd_zoo.weights.config import SavedModel
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.saved_models import open_saved
+from ssd_zoo.weights.settings import BoxSettings
 
 try:
     from torchvision.models._api import register_model as _register_in_torchvision
@@ -101,7 +102,7 @@ def _by_name(signature: inspect.Signature, bound: inspect.BoundArguments) -> dic
     arguments: dict[str, object] = dict(bound.arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            arguments |= arguments.pop(parameter.name, {})
+            arguments |= cast("dict[str, object]", arguments.pop(parameter.name, {}))
     return arguments
 
 
@@ -133,7 +134,7 @@ def _as_saved(
     weights = saved.weights
     asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}
     if "size" in asked and parse_size(asked["size"]) != saved.arguments["size"]:
-        saved_boxes = weights.settings["default_boxes"]
+        saved_boxes = cast(BoxSettings, weights.settings["default_boxes"])
         default_boxes = {name: value for name, value in saved_boxes.items() if name not in ("steps", "offsets")}
         weights = dataclasses.replace(weights, settings={**weights.settings, "default_boxes": default_boxes})
     return {**arguments, **asked, "weights": weights}

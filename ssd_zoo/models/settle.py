@@ -4,10 +4,10 @@ import inspect
 import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import fmean
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 from torch import nn
 from typing_extensions import Unpack
@@ -20,6 +20,7 @@ from ssd_zoo.models.load import load, load_backbone
 from ssd_zoo.models.options import DEFAULTS, Options, Settings
 from ssd_zoo.weights.categories import COCO_CATEGORIES, check_names
 from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.settings import BoxSettings
 
 __all__ = ["Settled", "finish", "settle"]
 
@@ -47,7 +48,7 @@ class Settled:
     options: Options
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """Settings of the weights that differ from the recipe's."""
         weights = self.weights or self.weights_backbone
         return {} if weights is None else weights.settings
@@ -77,7 +78,7 @@ class Settled:
             )
         return stages
 
-    def default_boxes(self, **recipe: Any) -> DefaultBoxGenerator:
+    def default_boxes(self, **recipe: Unpack[BoxSettings]) -> DefaultBoxGenerator:
         """Return the caller's default boxes, or the recipe's with the weights' changes.
 
         A saved model holds the shapes of all default boxes. They are used where the model to build has the same number
@@ -89,13 +90,16 @@ class Settled:
         asked = self.options["default_boxes"]
         if asked is not None:
             return asked
-        of_weights = self.settings.get("default_boxes", {})
+        of_weights = cast(BoxSettings, self.settings.get("default_boxes", {}))
         if "shapes" not in of_weights:
-            return DefaultBoxGenerator(**{**recipe, **of_weights})
+            merged: BoxSettings = {**recipe, **of_weights}
+            return DefaultBoxGenerator(**merged)
         of_recipe = DefaultBoxGenerator(**recipe)
         if len(of_weights["shapes"]) != len(of_recipe.shapes):
             return of_recipe
-        return replace(of_recipe, **of_weights)
+        others: BoxSettings = {"steps": of_recipe.steps, "offsets": of_recipe.offsets, "clip": of_recipe.clip}
+        merged = {**others, **of_weights}
+        return DefaultBoxGenerator(**merged)
 
 
 def settle(

@@ -1,7 +1,6 @@
 """The table of all weights, for the command line and the documentation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from ssd_zoo.models.registry import get_model_weights, usable_models
 from ssd_zoo.weights.entries import WeightsEnum
@@ -63,7 +62,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
     )
 
 
-def result_columns(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+def result_columns(metrics: Mapping[str, Mapping[str, float | str]]) -> tuple[str, str, str]:
     """Return a weights entry's figures as cells of the columns `RESULTS`.
 
     Args:

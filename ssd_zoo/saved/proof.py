@@ -2,12 +2,12 @@
 
 import json
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.load import without_tensors
 from ssd_zoo.models.plugins import package_of
 from ssd_zoo.models.registry import get_model_builder
 from ssd_zoo.weights.config import describe, open_config
@@ -37,10 +37,10 @@ def check_rebuild(model: SSD, text: str) -> None:
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rebuilt = get_model_builder(saved.builder)(weights=saved._replace(weights=replace(saved.weights, url="")))
+            rebuilt = get_model_builder(saved.builder)(**saved.arguments, weights=without_tensors(saved.weights))
     except Exception as error:
         raise ValueError(f"{_REFUSED.format(saved.builder)}it fails: {type(error).__name__}: {error}") from error
-    differences = [*_shape_differences(model, rebuilt), *_config_differences(json.loads(text), rebuilt)]
+    differences = [*_shape_differences(model, rebuilt), *_config_differences(text, rebuilt)]
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(
@@ -60,8 +60,8 @@ def _shape_differences(model: SSD, rebuilt: SSD) -> list[str]:
     return differences
 
 
-def _config_differences(saved: dict[str, dict[str, object]], rebuilt: SSD) -> list[str]:
-    again = json.loads(json.dumps(describe(rebuilt)))
+def _config_differences(text: str, rebuilt: SSD) -> list[str]:
+    saved, again = json.loads(text), json.loads(json.dumps(describe(rebuilt)))
     parts = {"": ({"categories": saved["categories"]}, again)}
     parts |= {f"{key} ": (saved[key], again[key]) for key in ("arguments", "settings")}
     return [

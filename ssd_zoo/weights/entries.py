@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torchvision
@@ -13,7 +13,7 @@ from ssd_zoo.weights.read import read_weights
 __all__ = ["Weights", "WeightsEnum", "detection_transforms"]
 
 
-def detection_transforms() -> Callable[[Any], Tensor]:
+def detection_transforms() -> Callable[[object], Tensor]:
     """Return the preprocessing: PIL image, array or tensor to float tensor.
 
     The tensor is `(C, H, W)`, with values from 0 to 1.
@@ -42,7 +42,7 @@ class Weights(torchvision.models.Weights):
     """
 
     layout: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     sha256: str | None = None
     prefixes: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ class WeightsEnum(torchvision.models.WeightsEnum):
     """
 
     @classmethod
-    def verify(cls: type[Self], obj: Any) -> Self | None:
+    def verify(cls: type[Self], obj: object) -> Self | None:
         """Return a member, given itself, its name or its full name.
 
         `Weights` of a saved model are returned unchanged; builders use them like a member.
@@ -96,7 +96,7 @@ class WeightsEnum(torchvision.models.WeightsEnum):
         raise TypeError(f"Expected weights of {cls.__name__}, one of their names, or None, got {obj!r}.")
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """Settings that reproduce the detections of the weights' origin."""
         return self.value.settings
 

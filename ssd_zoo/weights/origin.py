@@ -7,18 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.weights.categories import COCO80_CATEGORIES, VOC_CATEGORIES
 from ssd_zoo.weights.tables import Match, Table, Tables, match_names
 
-__all__ = ["Checkpoint", "Origin", "Recipe", "boxes_per_cell", "count_head", "settings_of", "vgg16_boxes"]
+__all__ = ["Checkpoint", "Origin", "Recipe", "boxes_per_cell", "count_head"]
 
 _KNOWN = {len(names): names for names in (VOC_CATEGORIES, COCO80_CATEGORIES)}
-_VGG16_RATIOS = {
-    300: [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
-    512: [[2], [2, 3], [2, 3], [2, 3], [2, 3], [2], [2]],
-}
-_VGG16_STEPS = {300: [8, 16, 32, 64, 100, 300], 512: [8, 16, 32, 64, 128, 256, 512]}
 
 
 @dataclass(frozen=True)
@@ -131,25 +125,3 @@ def boxes_per_cell(tensors: Mapping[str, Tensor], name: str) -> int:
     if not rows or not own or rows[0] < 4 or rows[0] % 4 or own[0] % (rows[0] // 4):
         raise ValueError(f"{name!r} and {partner!r} are not the predictions of the same number of default boxes.")
     return rows[0] // 4
-
-
-def settings_of(origin: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """Return the keywords of `SSD` among an origin's settings."""
-    return {**{name: value for name, value in origin.items() if name != "default_boxes"}, **others}
-
-
-def vgg16_boxes(sides: Sequence[float], clip: str, size: tuple[int, int] | None) -> DefaultBoxGenerator:
-    """Return the default boxes of SSD300 (7 sides) or SSD512 (8 sides).
-
-    Args:
-        sides: Side of the smaller square of each feature map, in pixels of the nominal input, and one further side.
-        clip: See `DefaultBoxGenerator`.
-        size: (height, width) of the input where it differs from the nominal one.
-    """
-    nominal = 300 if len(sides) == 7 else 512
-    return DefaultBoxGenerator(
-        aspect_ratios=_VGG16_RATIOS[nominal],
-        scales=[side / nominal for side in sides],
-        steps=_VGG16_STEPS[nominal] if size in (None, (nominal, nominal)) else None,
-        clip=clip,  # type: ignore[arg-type]
-    )

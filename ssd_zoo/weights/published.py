@@ -1,12 +1,11 @@
 """Makers of entries for weights that other projects have published."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torchvision
 
 from ssd_zoo.weights.entries import Weights, detection_transforms
-from ssd_zoo.weights.settings import LUFFICC, MMDET
+from ssd_zoo.weights.settings import LUFFICC, MMDET, BoxSettings, OriginSettings
 
 __all__ = [
     "lufficc_weights",
@@ -26,9 +25,9 @@ def lufficc_weights(
     num_params: int,
     macs: float,
     file_size: float,
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, float]],
     config: str | None = None,
-    default_boxes: Mapping[str, Any] | None = None,
+    default_boxes: BoxSettings | None = None,
 ) -> Weights:
     """Return the entry of a file of lufficc/SSD's release 1.2.
 
@@ -68,9 +67,9 @@ def mmdet_weights(
     num_params: int,
     macs: float,
     file_size: float,
-    metrics: Mapping[str, Mapping[str, Any]],
-    default_boxes: Mapping[str, Any] | None = None,
-    **settings: Any,
+    metrics: Mapping[str, Mapping[str, float]],
+    default_boxes: BoxSettings | None = None,
+    **settings: object,
 ) -> Weights:
     """Return the entry of a file of MMDetection's model zoo.
 
@@ -103,11 +102,13 @@ def mmdet_weights(
     )
 
 
-def _with_boxes(settings: Mapping[str, Any], default_boxes: Mapping[str, Any] | None) -> dict[str, Any]:
+def _with_boxes(settings: OriginSettings, default_boxes: BoxSettings | None) -> dict[str, object]:
     return {**settings, "default_boxes": {**settings["default_boxes"], **(default_boxes or {})}}
 
 
-def timm_weights(name: str, *prefixes: str, num_params: int, licence: str = "BSD-3-Clause", **settings: Any) -> Weights:
+def timm_weights(
+    name: str, *prefixes: str, num_params: int, licence: str = "BSD-3-Clause", **settings: object
+) -> Weights:
     """Return the entry of a timm classifier, for a backbone.
 
     Args:

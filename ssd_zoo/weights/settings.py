@@ -3,16 +3,41 @@
 Weights reproduce the detections of their origin only with the origin's settings.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, TypedDict
 
-__all__ = ["AMDEGROOT", "LUFFICC", "MMDET"]
+__all__ = ["AMDEGROOT", "LUFFICC", "MMDET", "BoxSettings", "OriginSettings"]
+
+
+class BoxSettings(TypedDict, total=False):
+    """Keywords of `DefaultBoxGenerator`."""
+
+    aspect_ratios: Sequence[Sequence[float]]
+    scales: Sequence[float]
+    shapes: Sequence[Sequence[Sequence[float]]]
+    steps: Sequence[float] | None
+    offsets: Sequence[Sequence[float]] | None
+    clip: Literal["sizes", "all", "none"]
+
+
+class OriginSettings(TypedDict):
+    """Keywords of `SSD`, and those of `DefaultBoxGenerator`, that reproduce an origin."""
+
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    score_thresh: float
+    nms_thresh: float
+    topk_candidates: int | None
+    detections_per_img: int
+    clip_before_nms: bool
+    default_boxes: BoxSettings
+
 
 # The projects subtract the mean from pixels of 0 to 255 and do not divide.
 _UNDIVIDED = (1 / 255, 1 / 255, 1 / 255)
 _CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)
 
-AMDEGROOT: Mapping[str, Any] = {
+AMDEGROOT: OriginSettings = {
     "image_mean": _CAFFE_MEAN,
     "image_std": _UNDIVIDED,
     "score_thresh": 0.01,
@@ -24,7 +49,7 @@ AMDEGROOT: Mapping[str, Any] = {
     "default_boxes": {"clip": "all"},
 }
 
-LUFFICC: Mapping[str, Any] = {
+LUFFICC: OriginSettings = {
     "image_mean": _CAFFE_MEAN,
     "image_std": _UNDIVIDED,
     "score_thresh": 0.01,
@@ -37,7 +62,7 @@ LUFFICC: Mapping[str, Any] = {
 
 # mmdet passes the 1000 best pairs of box and class of each feature map to NMS. That limit is left out here: it matters
 # only where it leaves fewer than 200 detections.
-MMDET: Mapping[str, Any] = {
+MMDET: OriginSettings = {
     "image_mean": (0.485, 0.456, 0.406),
     "image_std": _UNDIVIDED,
     "score_thresh": 0.02,

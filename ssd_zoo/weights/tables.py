@@ -21,7 +21,7 @@ _PARALLEL = re.compile(r"^module\.(1\.)?")
 _WRAPPERS = ("model", "state_dict", "ema", "model_ema", "state_dict_ema")
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def unwrap(checkpoint: Mapping[str, object]) -> dict[str, Any]:
     """Return the state dict within a training checkpoint.
 
     It lies beside the optimiser's state under `model` or `state_dict`, or under `ema` if averaged. The prefix `module.`
@@ -29,7 +29,8 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """
     # The depth is limited because a file may contain itself.
     for _ in range(4):
-        inner = next((checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None)
+        found = map(checkpoint.get, _WRAPPERS)
+        inner = next((value for value in found if isinstance(value, Mapping)), None)
         if inner is None:
             break
         checkpoint = inner

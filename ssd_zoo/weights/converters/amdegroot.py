@@ -1,6 +1,7 @@
 """Weights of github.com/amdegroot/ssd.pytorch."""
 
-from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.weights.converters._vgg16 import COCO_SIDES, VOC_SIDES, vgg16_recipe
+from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head
 from ssd_zoo.weights.settings import AMDEGROOT
 from ssd_zoo.weights.tables import Tables
 
@@ -17,9 +18,6 @@ _SSD_VGG16 = [
 ]
 
 
-# Box sides in pixels, from data/config.py. The project has no SSD512; its sides are the paper's.
-_VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.65)}
-_COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)}
 # The project's configuration for COCO has num_classes 201.
 _COCO_CLASSES = (81, 201)
 
@@ -33,15 +31,9 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
         ValueError: If predictors of the first feature map are missing or do not fit each other.
     """
     maps, classes = count_head(checkpoint.tensors)
-    sides = (_COCO if classes in _COCO_CLASSES else _VOC)[maps]
-    return Recipe(
-        "ssd300_vgg16d" if maps == 6 else "ssd512_vgg16d",
-        settings_of(
-            AMDEGROOT,
-            detections_per_img=200 * (classes - 1),
-            default_boxes=vgg16_boxes(sides, "all", checkpoint.size),
-        ),
-    )
+    # From data/config.py. The project has no SSD512; its sides are the paper's.
+    sides = (COCO_SIDES if classes in _COCO_CLASSES else VOC_SIDES)[maps]
+    return vgg16_recipe(sides, AMDEGROOT, checkpoint.size, detections_per_img=200 * (classes - 1))
 
 
 ORIGIN = Origin(_TABLES, describe=_describe)

@@ -5,7 +5,8 @@ import re
 from torch import Tensor
 
 from ssd_zoo.weights.converters._mobilenet import conv_norm, fold_biases, mobilenet_v2
-from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.weights.converters._vgg16 import COCO_SIDES, VOC_SIDES, vgg16_recipe
+from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head
 from ssd_zoo.weights.settings import LUFFICC
 from ssd_zoo.weights.tables import Table, Tables
 
@@ -103,9 +104,6 @@ _SSD_EFFICIENTNET_B3 = [
     *_PLAIN_HEADS,
 ]
 
-# Box sides in pixels, from configs/vgg_ssd{300,512}_{voc0712,coco_trainval35k}.yaml.
-_VOC = {6: (30, 60, 111, 162, 213, 264, 315), 7: (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.65)}
-_COCO = {6: (21, 45, 99, 153, 207, 261, 315), 7: (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)}
 
 _TABLES: Tables = [
     ("backbone.features.1.conv.0.0.weight", _SSDLITE_MOBILENET_V2),
@@ -129,8 +127,8 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     if table is _SSD_EFFICIENTNET_B3:
         return Recipe("ssd300_efficientnet_b3")
     maps, classes = count_head(checkpoint.tensors)
-    boxes = vgg16_boxes((_COCO if classes == 81 else _VOC)[maps], "all", checkpoint.size)
-    return Recipe("ssd300_vgg16d" if maps == 6 else "ssd512_vgg16d", settings_of(LUFFICC, default_boxes=boxes))
+    # From configs/vgg_ssd{300,512}_{voc0712,coco_trainval35k}.yaml.
+    return vgg16_recipe((COCO_SIDES if classes == 81 else VOC_SIDES)[maps], LUFFICC, checkpoint.size)
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

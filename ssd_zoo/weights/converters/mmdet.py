@@ -5,7 +5,8 @@ import re
 from torch import Tensor
 
 from ssd_zoo.weights.converters._mobilenet import conv_norm
-from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell, count_head, settings_of, vgg16_boxes
+from ssd_zoo.weights.converters._vgg16 import vgg16_recipe
+from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell, count_head
 from ssd_zoo.weights.settings import MMDET
 from ssd_zoo.weights.tables import Table, Tables
 
@@ -69,8 +70,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     if checkpoint.table is _SSDLITE_MOBILENET_V2:
         return Recipe("ssdlite320_mobilenet_v2")
     maps, classes = count_head(checkpoint.tensors)
-    boxes = vgg16_boxes((_VOC if classes == 21 else _COCO)[maps], "none", checkpoint.size)
-    return Recipe("ssd300_vgg16d" if maps == 6 else "ssd512_vgg16d", settings_of(MMDET, default_boxes=boxes))
+    return vgg16_recipe((_VOC if classes == 21 else _COCO)[maps], MMDET, checkpoint.size)
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,13 +32,8 @@ _SSD_RESNET_MLPERF = [
 ]
 
 
-# Number of conv4's blocks, and whether a block has three convolutions.
-_BUILDERS = {
-    (2, False): "ssd300_resnet18",
-    (6, False): "ssd300_resnet34",
-    (6, True): "ssd300_resnet50",
-    (23, True): "ssd300_resnet101",
-}
+# ResNets by the number of conv4's blocks, and whether a block has three convolutions.
+_DEPTHS = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101}
 
 _TABLES: Tables = [("model.layer1.0.weight", _SSD_RESNET_MLPERF), (None, _SSD_RESNET)]
 
@@ -52,10 +47,10 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     if checkpoint.table is _SSD_RESNET_MLPERF:
         return Recipe("ssd300_resnet34_mlperf")
     blocks = {name.split(".")[2] for name in checkpoint.tensors if name.startswith("backbone.layer3.")}
-    depth = len(blocks), "backbone.layer3.0.conv3.weight" in checkpoint.tensors
-    if depth not in _BUILDERS:
+    depth = _DEPTHS.get((len(blocks), "backbone.layer3.0.conv3.weight" in checkpoint.tensors))
+    if depth is None:
         raise ValueError(f"No builder makes a ResNet with {len(blocks)} such blocks in conv4.")
-    return Recipe(_BUILDERS[depth])
+    return Recipe(f"ssd300_resnet{depth}")
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.weights.converters._mobilenet import conv_norm, fold_biases
-from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head, settings_of, vgg16_boxes
+from ssd_zoo.weights.converters._vgg16 import VOC_SIDES, vgg16_recipe
+from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head
 from ssd_zoo.weights.settings import AMDEGROOT
 from ssd_zoo.weights.tables import Tables
 
@@ -77,9 +78,6 @@ _SSDLITE_MOBILENET_V2 = [
     *_PLAIN_HEADS,
 ]
 
-# Box sides in pixels, from vision/ssd/config/vgg_ssd_config.py.
-_VOC = (30, 60, 111, 162, 213, 264, 315)
-
 _TABLES: Tables = [
     ("base_net.1.conv.0.weight", _SSDLITE_MOBILENET_V2),
     ("extras.3.2.0.weight", _SSDLITE_MOBILENET_V1),
@@ -104,11 +102,9 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     ):
         if table is of_builder:
             return Recipe(builder, {"detections_per_img": limit})
-    boxes = vgg16_boxes(_VOC, "all", checkpoint.size)
-    settings = settings_of(AMDEGROOT, detections_per_img=limit, default_boxes=boxes)
-    if "backbone.conv4_3_norm.running_mean" in checkpoint.tensors:
-        settings["norm_layer"] = BatchNorm2d
-    return Recipe("ssd300_vgg16d", settings)
+    norm = {"norm_layer": BatchNorm2d} if "backbone.conv4_3_norm.running_mean" in checkpoint.tensors else {}
+    # From vision/ssd/config/vgg_ssd_config.py.
+    return vgg16_recipe(VOC_SIDES[6], AMDEGROOT, checkpoint.size, detections_per_img=limit, **norm)
 
 
 ORIGIN = Origin(_TABLES, describe=_describe, finish=fold_biases)

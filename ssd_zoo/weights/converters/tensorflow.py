@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -110,7 +109,7 @@ _BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 def _describe(checkpoint: Checkpoint) -> Recipe:
     """Return the builder of a graph's model, with settings from its constants."""
     constants = _Constants(checkpoint.state)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     for argument, pattern in _SETTINGS.items():
         value = constants.number(pattern)
         if value is not None:
