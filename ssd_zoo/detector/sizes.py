@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["parse_size", "read_size"]
+__all__ = ["LARGEST_SIDE", "parse_size", "read_size"]
+
+LARGEST_SIDE = 16384
 
 _TEXT = re.compile(r"(\d+)(?:[x×](\d+))?", re.IGNORECASE)
 
@@ -13,11 +15,13 @@ def parse_size(size: Any) -> tuple[int, int]:
     """Return the (height, width) of a size.
 
     Raises:
-        ValueError: If the size is neither a positive int nor two of them.
+        ValueError: If the size is neither a positive int nor two of them, or is larger than `LARGEST_SIDE`.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {size!r}.")
+    if max(sides) > LARGEST_SIDE:
+        raise ValueError(f"size {sides[0]} × {sides[1]} is larger than {LARGEST_SIDE} pixels a side.")
     return sides[0], sides[1]
 
 

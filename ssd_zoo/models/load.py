@@ -37,6 +37,7 @@ __all__ = [
     "note_inflated",
     "note_loaded",
     "split_clip_weights",
+    "without_tensors",
 ]
 
 _log = logging.getLogger("ssd_zoo")
@@ -131,8 +132,13 @@ def split_clip_weights(weights: Any) -> tuple[Any, Any]:
     model.
     """
     if isinstance(weights, Weights) and str(weights.meta.get("builder")).endswith("_3d"):
-        return Weights("", weights.transforms, weights.meta, settings=weights.settings), weights
+        return without_tensors(weights), weights
     return weights, None
+
+
+def without_tensors(weights: Weights) -> Weights:
+    """Return an entry of the same settings that loads nothing."""
+    return Weights("", weights.transforms, weights.meta, settings=weights.settings)
 
 
 def note_inflated(model: SSD) -> None:

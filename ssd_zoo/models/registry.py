@@ -14,6 +14,7 @@ import torchvision
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.options import describe_options, expand_options
+from ssd_zoo.models.restore import OF_THE_CALL, check_restored, check_whole
 from ssd_zoo.weights.config import SavedModel
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.saved_models import open_saved
@@ -25,8 +26,6 @@ except ImportError:
 
 __all__ = ["get_model", "get_model_builder", "get_model_weights", "get_weight", "list_models", "register_model"]
 
-# Arguments about tensors and training: a saved model has its tensors already.
-_OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
 _BUILDERS: dict[str, Callable[..., SSD]] = {}
 
 Builder = TypeVar("Builder", bound=Callable[..., SSD])
@@ -61,10 +60,12 @@ def register_model(builder: Builder) -> Builder:
         if isinstance(weights, SavedModel):
             asked = _as_saved(weights, asked, signature)
         model = builder(**asked)
+        if not isinstance(weights, SavedModel):
+            check_restored(model, asked)
         complete = signature.bind(**asked)
         complete.apply_defaults()
         arguments = _by_name(signature, complete)
-        model.recipe = name, {k: v for k, v in arguments.items() if k not in _OF_THE_CALL and v is not ...}
+        model.recipe = name, {k: v for k, v in arguments.items() if k not in OF_THE_CALL and v is not ...}
         return model
 
     if signature is not declared:
@@ -98,7 +99,7 @@ def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Si
 
     Saved steps and offsets of default boxes hold for one input size. Another size gets those of the builder.
     """
-    get_model_builder(saved.builder)  # Raises if this version has no such builder.
+    check_whole(saved, get_model_builder(saved.builder), asked)
     arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
     weights = saved.weights
     asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}
