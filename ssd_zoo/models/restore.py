@@ -15,7 +15,7 @@ from ssd_zoo.models.load import load_report, without_tensors
 from ssd_zoo.models.options import Settings
 from ssd_zoo.weights.config import SavedModel, check_names, is_plain
 from ssd_zoo.weights.files import read_header
-from ssd_zoo.weights.formats.safetensors_file import Entry
+from ssd_zoo.weights.formats.safetensors_file import INTEGERS, Entry
 
 __all__ = ["OF_THE_CALL", "check_restored", "check_whole"]
 
@@ -23,7 +23,6 @@ __all__ = ["OF_THE_CALL", "check_restored", "check_whole"]
 OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
 _SETTINGS = Settings.__annotations__.keys()
 _OTHERWISE = {"num_classes", "categories", "default_boxes"}
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def check_whole(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, object]) -> None:
@@ -71,7 +70,7 @@ def _is_counter(name: str) -> bool:
 
 
 def _fits(entry: Entry, tensor: Tensor) -> bool:
-    return entry.shape == tuple(tensor.shape) and (entry.dtype in _FLOATS) == tensor.is_floating_point()
+    return entry.shape == tuple(tensor.shape) and (entry.dtype not in INTEGERS) == tensor.is_floating_point()
 
 
 def _few(names: Collection[str]) -> str:

@@ -122,4 +122,4 @@ def _check_digest(file: IO[bytes], header: Header, expected: str, path: Path) ->
 
 
 def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor

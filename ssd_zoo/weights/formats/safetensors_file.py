@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssd_zoo.weights.outside import listing, mapping, parse_json, quote, text, whole
 
-__all__ = ["DIGEST", "Entry", "Header", "Packed", "digest_of", "encode_header", "pack", "parse_header"]
+__all__ = ["DIGEST", "INTEGERS", "Entry", "Header", "Packed", "digest_of", "encode_header", "pack", "parse_header"]
 
 DIGEST = "digest"
 """Key of the digest in a header's metadata."""
@@ -23,7 +23,10 @@ DIGEST = "digest"
 # Detectors have a few hundred tensors; safetensors itself accepts headers of 100 MB.
 _LARGEST = 10 * 2**20
 _MOST_SIDES = 8
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of a number, by type."""
+
+_BYTES = INTEGERS | {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
 class Entry(NamedTuple):
