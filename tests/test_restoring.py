@@ -1,6 +1,7 @@
 """A saved model is restored whole, or there is an error that says why not."""
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import ssd_zoo
 from ssd_zoo.weights.files import read_safetensors, write_safetensors
 from ssd_zoo.weights.formats.safetensors_file import pack
+from ssd_zoo.weights.hub import fetch_tensors
 from ssd_zoo.weights.saved_models import open_saved
 
 CATEGORIES = ["background", "a", "b"]
@@ -284,3 +286,55 @@ def test_no_log_line_when_all_is_well(folder, caplog):
         ssd_zoo.from_pretrained(folder)
     assert not caplog.records
     assert not [name for name in os.listdir(folder) if name.endswith(".part")]
+
+
+def _file(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _one(**entry):
+    return {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **entry}}
+
+
+REMOTE = {
+    "not JSON": _file(b"{" * 9, bytes(8)),
+    "a list": _file([1], bytes(8)),
+    "no entry": _file({"a": 5}, bytes(8)),
+    "unknown type": _file(_one(dtype="F99"), bytes(8)),
+    "type by number": _file(_one(dtype=[1]), bytes(8)),
+    "negative side": _file(_one(shape=[-2]), bytes(8)),
+    "side as text": _file(_one(shape=["2"]), bytes(8)),
+    "other shape": _file(_one(shape=[3]), bytes(8)),
+    "offsets beyond": _file(_one(data_offsets=[8, 16]), bytes(8)),
+    "offsets as text": _file(_one(data_offsets=["0", "8"]), bytes(8)),
+    "one offset": _file(_one(data_offsets=[0]), bytes(8)),
+    "huge offset": _file(_one(data_offsets=[0, 2**70]), bytes(8)),
+    "overlap": _file({**_one(), "b": _one()["a"]}, bytes(8)),
+    "cut off": _file(_one(), bytes(7)),
+    "too long": _file(_one(), bytes(9)),
+    "header cut off": _file(_one())[:20],
+    "web page": b"<!DOCTYPE html><html>Not found</html>",
+    "empty": b"",
+    "deep": _file(b"[" * 10**5, bytes(8)),
+    "name twice": _file(b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"a":5}', bytes(4)),
+    "metadata of numbers": _file({**_one(), "__metadata__": {"format": 5}}, bytes(8)),
+}
+
+
+@pytest.mark.parametrize("case", REMOTE)
+def test_a_part_of_a_malformed_file_is_not_kept(case, tmp_path, monkeypatch):
+    class Remote(io.BytesIO):
+        size = len(REMOTE[case])
+
+    class HfFileSystem:
+        def __init__(self, **_): ...
+
+        def open(self, *_, **__):
+            return Remote(REMOTE[case])
+
+    monkeypatch.setattr("huggingface_hub.HfFileSystem", HfFileSystem)
+    monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
+    with pytest.raises(ValueError, match=r"model.safetensors of owner/x is cut off or not a safetensors file"):
+        fetch_tensors("owner/x", ("a",), progress=False)
+    assert not list(tmp_path.rglob("*.*"))
