@@ -49,7 +49,7 @@ class Recipe:
     """
 
     builder: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     known: Mapping[int, Sequence[str]] = field(default_factory=lambda: _KNOWN)
 
 

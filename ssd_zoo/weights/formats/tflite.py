@@ -9,15 +9,17 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/li
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["read_tflite"]
+
+T = TypeVar("T")
 
 _MAX_BYTES = 2**31  # Flatbuffers' limit of a file.
 _MAX_ENTRIES = 2**16
@@ -201,7 +203,7 @@ class _Graph:
             raise _FlawError(f"tensor {self._name(index)!r} has shape {shape}; sides are whole numbers from 0")
         return shape
 
-    def _entries(self, what: str, length: Callable[[], int], get: Callable[[int], Any]) -> list[Any]:
+    def _entries(self, what: str, length: Callable[[], int], get: Callable[[int], T]) -> list[T]:
         count = length()
         self._entries_left -= count
         if count > min(_MAX_ENTRIES, len(self._content) // 4) or self._entries_left < 0:
@@ -215,7 +217,7 @@ class _Graph:
         state[name] = tensor
 
 
-def _at(entries: list[Any], index: int, what: str) -> Any:
+def _at(entries: Sequence[T], index: int, what: str) -> T:
     if not 0 <= index < len(entries):
         raise _FlawError(f"it names {what} {index} of {len(entries)}")
     return entries[index]
