@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import resource
 import struct
 import tarfile
 import warnings
@@ -124,7 +125,7 @@ def test_truncated_files(state, form, tmp_path):
     content = file.read_bytes()
     for length in (0, 1, 7, 100, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="x.*(damaged|not a whole|empty)"):
+        with pytest.raises(ValueError, match="x.*(damaged|cut off|empty)"):
             ssd_zoo.load_checkpoint(file)
     with pytest.raises(FileNotFoundError):
         ssd_zoo.load_checkpoint(tmp_path / "none.pth")
@@ -187,7 +188,7 @@ def test_pointers_in_place_of_any_format(suffix, tmp_path):
 
 def test_safetensors_of_another_kind(tmp_path):
     (tmp_path / "z.safetensors").write_bytes(b"\xff" * 99)
-    with pytest.raises(ValueError, match="z.safetensors is not a whole safetensors file"):
+    with pytest.raises(ValueError, match="z.safetensors is cut off or not a safetensors file"):
         ssd_zoo.load_checkpoint(tmp_path / "z.safetensors")
 
 
@@ -317,10 +318,13 @@ def test_constants_of_each_form(tmp_path):
         (varint(1 << 3 | 2) + varint(2**62), "too early"),
         (number(1, 5), "a number where a message should be"),
         (constant("w", 1, [2, 2], message(4, b"\0" * 15)), r"constant 'w': shape \[2, 2\] of float32 needs other"),
-        (constant("w", 1, [2**20, 2**20], number(1, 1)), r"constant 'w': shape .* has 0 values"),
-        (constant("w", 1, [2**40], message(4, b"")), "its shape is not known"),
-        (constant("w", 1, [-1], message(4, b"")), "its shape is not known"),
+        (constant("w", 1, [2**20, 2**20], number(1, 1)), "constant 'w': its shape .* too large"),
+        (constant("w", 1, [2**40], message(4, b"")), "its shape .* is not known"),
+        (constant("w", 1, [-1], message(4, b"")), "its shape .* is not known"),
         (constant("w", 1, [1], message(5, b"\0" * 6)), "constant 'w'"),
+        # Each of the constants repeats one number.
+        (constant("w", 1, [2**21], number(1, 1)) * 9, "repeat values to more than 16777216 bytes together"),
+        (constant("w", 1, [1] * 17, message(4, b"\0" * 4)), "its shape .* too large"),
     ],
 )
 def test_hostile_graphs(content, message, tmp_path):
@@ -344,3 +348,55 @@ def test_truncated_graph(test_data, tmp_path):
         (tmp_path / "x.pb").write_bytes(content[:length])
         with pytest.raises(ValueError, match="x.pb"):
             ssd_zoo.load_checkpoint(tmp_path / "x.pb")
+
+
+def _zip(file, records, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(f"archive/{name}", content)
+
+
+def _call(name: bytes, argument: int) -> bytes:
+    """A pickle that calls a function with a number."""
+    return b"\x80\x02c" + name + b"\nJ" + argument.to_bytes(4, "little") + b"\x85R."
+
+
+BOMBS = {
+    "expanded": lambda file: torch.save({"w": torch.zeros(1).expand(2**31, 2)}, file),
+    "expanded in part": lambda file: torch.save({"w": torch.zeros(1, 8).expand(2**20, 8)}, file),
+    "one storage a hundred times": lambda file: torch.save(
+        dict.fromkeys(map(str, range(100)), torch.rand(10**4)), file
+    ),
+    "compressed": lambda file: _zip(file, {"data.pkl": b"\x80\x02}.", "data/0": bytes(2**26)}, zipfile.ZIP_DEFLATED),
+    "bytes by number": lambda file: _zip(file, {"data.pkl": _call(b"__builtin__\nbytearray", 2**30)}),
+    "legacy bytes by number": lambda file: file.write_bytes(_call(b"builtins\nbytearray", 2**30)),
+    "many lists": lambda file: _zip(file, {"data.pkl": b"\x80\x02(" + b"]" * 2**21 + b"l."}),
+    "a large pickle": lambda file: _zip(file, {"data.pkl": b"\x80\x02" + b"N0" * 2**22 + b"N."}),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_are_refused_before_they_take_memory(bomb, tmp_path):
+    file = tmp_path / "x.pth"
+    BOMBS[bomb](file)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="x.pth") as caught:
+        ssd_zoo.load_checkpoint(file)
+    assert "damaged, or not what" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kilobytes
+
+
+def test_names_that_are_no_texts(tmp_path):
+    torch.save({(1, 2): torch.ones(1), "a" * 10**5: [torch.ones(1)]}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="x.pth") as caught:
+        ssd_zoo.load_checkpoint(tmp_path / "x.pth")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["explist.pth", "half_expand.pth", "pb_bomb.pb", "tuplekey.pth", "zipbomb.pth"])
+def test_hostile_files_from_outside(name, test_data):
+    file = test_data.parent / "cases" / "hostile" / name
+    if not file.is_file():
+        pytest.skip(f"{file} is missing")
+    with pytest.raises(ValueError, match=name):
+        ssd_zoo.load_checkpoint(file)

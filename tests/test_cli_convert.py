@@ -112,3 +112,27 @@ def test_page_lists_every_origin():
     from ssd_zoo.weights.converters import ORIGINS
 
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == sorted(ORIGINS)
+
+
+def test_an_output_that_is_a_file_is_refused_first(convert, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, err = convert(tmp_path / "nothing.pth", "--output", tmp_path / "out")
+    assert code != 0
+    assert "out is a file; name a folder" in err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_config_of_ours_names_from_pretrained(convert, tmp_path):
+    folder = ssd_zoo.save_pretrained(
+        ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, num_classes=2), tmp_path / "saved"
+    )
+    code, _, err = convert(folder / "config.json", "--output", tmp_path / "out")
+    assert code != 0
+    assert f"ssd_zoo.from_pretrained({str(folder)!r})" in err
+
+
+def test_convert_writes_no_size_that_is_not_read(convert, faces, tmp_path):
+    code, _, err = convert(faces, "--output", tmp_path / "out", "--size", "200x200000")
+    assert code != 0
+    assert "larger than 16384 pixels" in err
+    assert not (tmp_path / "out").exists()

@@ -52,11 +52,23 @@ FLOAT = {"shape": [2], "dtype": "float32"}
 FAULTS = {
     "a short shard": (FLOAT, {"a.bin": bytes(7)}, "weights of 8 bytes, but their shards hold 7: a.bin of 7"),
     "a long shard": (FLOAT, {"a.bin": bytes(9)}, "weights of 8 bytes, but their shards hold 9"),
-    "a huge shape": ({**FLOAT, "shape": [10**9, 10**9]}, {"a.bin": bytes(8)}, "but their shards hold 8"),
-    "a negative side": ({**FLOAT, "shape": [-2]}, {"a.bin": bytes(8)}, r"'w' with the shape \[-2\]"),
-    "an unknown type": ({**FLOAT, "dtype": "complex64"}, {"a.bin": bytes(8)}, "'w' with the type 'complex64'"),
-    "no scale": (quantised("uint8", min=0.0), {"a.bin": bytes(2)}, "scale None and min 0.0, not two numbers"),
-    "no number": (quantised("uint8", min=0.0, scale=float("nan")), {"a.bin": bytes(2)}, "scale nan and min"),
+    "a huge shape": ({**FLOAT, "shape": [10**9, 10**9]}, {"a.bin": bytes(8)}, "shape .* too large"),
+    "a negative side": (
+        {**FLOAT, "shape": [-2]},
+        {"a.bin": bytes(8)},
+        "'w': a side must be a whole number from 0 .*got -2",
+    ),
+    "an unknown type": ({**FLOAT, "dtype": "complex64"}, {"a.bin": bytes(8)}, "'w' has the type 'complex64'"),
+    "no scale": (quantised("uint8", min=0.0), {"a.bin": bytes(2)}, "scale must be a finite number .*got None"),
+    "a scale beyond single precision": (quantised("uint8", min=0.0, scale=1e308), {"a.bin": bytes(2)}, "'w': scale"),
+    "many sides": ({**FLOAT, "shape": [1] * 71}, {"a.bin": bytes(4)}, "0 to 8 entries, got 71"),
+    "a huge side and none": ({**FLOAT, "shape": [0, 10**30]}, {"a.bin": b""}, "holds 1000000000000000000000000000000"),
+    "a large side and none": ({**FLOAT, "shape": [0, 2**31, 2]}, {"a.bin": b""}, "too large"),
+    "no number": (
+        quantised("uint8", min=0.0, scale=float("nan")),
+        {"a.bin": bytes(2)},
+        "holds NaN, which is not a finite",
+    ),
 }
 
 
@@ -112,5 +124,5 @@ def test_nothing_is_listed_twice(tmp_path):
 def test_another_json_is_refused(tmp_path, text):
     file = tmp_path / "model.json"
     file.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match="model.json (is not a model.json|lists)"):
+    with pytest.raises(ValueError, match="model.json"):
         read_checkpoint(file)

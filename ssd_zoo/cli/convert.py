@@ -13,6 +13,7 @@ from ssd_zoo.saved.checkpoints import open_checkpoint
 from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.folded_norms import restore_norms
+from ssd_zoo.weights.outside import read_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code, 0.
     """
+    if args.output.exists() and not args.output.is_dir():
+        raise NotADirectoryError(f"--output {args.output} is a file; name a folder for the saved model.")
     checkpoint = open_checkpoint(args.file, args.origin)
     categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
     model = checkpoint.build(categories=categories, size=args.size)
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _categories(text: str, num_classes: int) -> list[str]:
     """Read class names; add the background if exactly one is missing."""
     # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
-    lines = Path(text).read_text(encoding="utf-8").splitlines() if os.path.isfile(text) else name_list(text)
+    lines = read_text(Path(text)).splitlines() if os.path.isfile(text) else name_list(text)
     names = [line.strip() for line in lines if line.strip()]
     if len(names) not in (num_classes - 1, num_classes):
         raise ValueError(

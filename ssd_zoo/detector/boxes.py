@@ -17,6 +17,8 @@ __all__ = ["DefaultBoxGenerator", "box_shapes", "decode_boxes", "encode_boxes", 
 
 # One over the variances 0.1 and 0.2 of the paper's code.
 CENTRE_WEIGHT, SIZE_WEIGHT = 10.0, 5.0
+# To make 8 million boxes takes about a gigabyte of memory.
+_MOST_BOXES = 2**23
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 Shapes = tuple[tuple[tuple[float, float], ...], ...]
@@ -156,10 +158,15 @@ class DefaultBoxGenerator:
             Boxes `(D, 4)`, xyxy in input pixels, float32 on the CPU, ordered by map, row, column, shape.
 
         Raises:
-            ValueError: If the numbers of feature maps and of shape lists differ.
+            ValueError: If the numbers of feature maps and of shape lists differ, or there are too many boxes.
         """
         if len(map_sizes) != len(self.shapes):
             raise ValueError(f"Got {len(map_sizes)} feature maps, but shapes for {len(self.shapes)}.")
+        count = sum(
+            rows * columns * len(of_map) for (rows, columns), of_map in zip(map_sizes, self.shapes, strict=True)
+        )
+        if count > _MOST_BOXES:
+            raise ValueError(f"These maps have {count} default boxes; at most {_MOST_BOXES} are allowed.")
         height, width = size
         cpu = torch.device("cpu")
         in_pixels = torch.tensor([width, height], device=cpu)

@@ -95,6 +95,7 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
                 "COCO128": {"AP": 33.6, "AP50": 49.6, "source": "measured"},
             },
         },
+        sha256="43f98df370f14893c09037dd700308b517907322d0e67743499ecdd47f661647",
     )
     BCCD_V1 = Weights(
         url="package:ssdlite300_mobilenet_v2_bccd_v1.safetensors",
@@ -109,6 +110,7 @@ class SSDLite300_MobileNet_V2_Weights(WeightsEnum):
             "recipe": "examples/recipes/bccd.sh",
             "metrics": {"BCCD, test": {"AP": 60.8, "AP50": 91.5, "source": "measured"}},
         },
+        sha256="c11a80efbf92f8f1c3d97c016aa8f7f1c81b3ca2c19b122ca952672b27cb6f17",
         settings={"size": (480, 640), "default_boxes": {"shapes": _BCCD_SHAPES, "clip": "none"}},
     )
     DEFAULT = COCO_TF_V1

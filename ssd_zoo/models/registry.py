@@ -16,6 +16,7 @@ from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.options import describe_options, expand_options
 from ssd_zoo.models.plugins import LazyBuilder, find_plugins, missing_package
+from ssd_zoo.models.restore import OF_THE_CALL, check_restored, check_whole
 from ssd_zoo.weights.config import SavedModel
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.saved_models import open_saved
@@ -28,8 +29,6 @@ except ImportError:
 
 __all__ = ["get_model", "get_model_builder", "get_model_weights", "get_weight", "list_models", "register_model"]
 
-# Arguments about tensors and training: a saved model has its tensors already.
-_OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
 _BUILDERS: dict[str, Callable[..., SSD]] = {}
 _PLUGINS: dict[str, LazyBuilder] = {}
 _log = logging.getLogger("ssd_zoo")
@@ -71,10 +70,12 @@ def register_model(builder: Builder) -> Builder:
         if isinstance(weights, SavedModel):
             asked = _as_saved(weights, asked, signature, name)
         model = builder(**asked)
+        if not isinstance(weights, SavedModel):
+            check_restored(model, asked)
         complete = signature.bind(**asked)
         complete.apply_defaults()
         arguments = _by_name(signature, complete)
-        model.recipe = name, {k: v for k, v in arguments.items() if k not in _OF_THE_CALL and v is not ...}
+        model.recipe = name, {k: v for k, v in arguments.items() if k not in OF_THE_CALL and v is not ...}
         return model
 
     if signature is not declared:
@@ -124,12 +125,13 @@ def _as_saved(
     Raises:
         ValueError: If another builder made the model, except that clip models start from those of images.
     """
-    builder_of(saved)
+    build = builder_of(saved)
     if name not in (saved.builder, f"{saved.builder}_3d"):
         raise ValueError(
             f"{saved.weights} is a model of {saved.builder}, not of {name}. ssd_zoo.from_pretrained builds it by its "
             f"own builder; get_model({saved.builder!r}, weights=…) takes other options."
         )
+    check_whole(saved, build, asked)
     arguments = {name: value for name, value in saved.arguments.items() if name in signature.parameters}
     weights = saved.weights
     asked = {name: value for name, value in asked.items() if (name, value) != ("size", None)}

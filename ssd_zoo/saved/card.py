@@ -2,11 +2,24 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 from ssd_zoo.detector.ssd import SSD
 
-__all__ = ["make_card"]
+__all__ = ["Card", "Metrics", "make_card"]
+
+Metrics: TypeAlias = Mapping[str, Mapping[str, float | str]]
+"""Per data set its figures, and under `"source"` who measured them."""
+
+
+class Card(TypedDict):
+    """The keywords of `make_card`."""
+
+    licence: str | None
+    trained_on: str | None
+    metrics: Metrics
+    notes: str | None
+
 
 _TEXT = """\
 # {name}
@@ -60,7 +73,7 @@ def make_card(
     *,
     licence: str | None,
     trained_on: str | None,
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Metrics,
     notes: str | None,
 ) -> str:
     """Return the text of a model card, with the Hub's metadata first.
@@ -92,7 +105,7 @@ def make_card(
     return f"---\n{_metadata(name, licence, metrics)}\n---\n\n{text}" + (f"\n## Notes\n\n{notes}\n" if notes else "")
 
 
-def _metadata(name: str, licence: str | None, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def _metadata(name: str, licence: str | None, metrics: Metrics) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -120,7 +133,7 @@ def _metadata(name: str, licence: str | None, metrics: Mapping[str, Mapping[str,
     return card.to_yaml().rstrip()
 
 
-def _results(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def _results(metrics: Metrics) -> str:
     if not metrics:
         return "None are known."
     rows = [

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +22,7 @@ _log = logging.getLogger("ssd_zoo")
 
 
 def load_checkpoint(
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, object],
     origin: str | None = None,
     *,
     categories: Sequence[str] | None = None,
@@ -108,7 +107,7 @@ class OpenedCheckpoint:
 
 
 def open_checkpoint(
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], origin: str | None = None
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, object], origin: str | None = None
 ) -> OpenedCheckpoint:
     """Read a checkpoint and recognise its origin.
 

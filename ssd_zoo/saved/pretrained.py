@@ -4,26 +4,25 @@ The header of the safetensors file repeats the config. So this file alone is a w
 between two files leaves the old model or the new one.
 """
 
-import hashlib
 import json
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import builder_of
-from ssd_zoo.saved.card import make_card
+from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model
 from ssd_zoo.weights.config import describe
 from ssd_zoo.weights.files import write_file, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import check_finite
+from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.hub import upload_folder
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL, open_saved
 
@@ -40,12 +39,13 @@ def save_pretrained(
     *,
     licence: str | None = None,
     trained_on: str | None = None,
-    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    metrics: Metrics | None = None,
     notes: str | None = None,
 ) -> Path:
     """Save a model as a folder for `from_pretrained`, builders and the Hub.
 
-    Each file is written atomically. An existing model card is kept, unless `licence`, `trained_on`, `metrics` or
+    Each file is written atomically, and a digest of the tensors is stored. If several processes save into one folder,
+    the last one wins. An existing model card is kept, unless `licence`, `trained_on`, `metrics` or
     `notes` are given.
 
     Args:
@@ -64,22 +64,24 @@ def save_pretrained(
             argument can't be saved, or a number is not finite.
         OSError: If the folder can't be written.
     """
-    card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
-    return _save(model, Path(folder), address=str(folder), **card)
+    card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}
+    return _save(model, Path(folder), str(folder), card)
 
 
-def _save(model: SSD, folder: Path, *, address: str, metrics: Any, notes: Any, **meta: Any) -> Path:
-    meta["metrics"] = {data: dict(figures) for data, figures in (metrics or {}).items()}
+def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
     state = _state(model)
     check_finite(state)
-    config = {**describe(model), "meta": meta | package_of_model(model), "weights_id": _digest(state)}
+    tensors = pack(state)
+    metrics = {data: dict(figures) for data, figures in card["metrics"].items()}
+    facts = {"licence": card["licence"], "trained_on": card["trained_on"], "metrics": metrics}
+    config = {**describe(model), "meta": facts | package_of_model(model), "weights_id": tensors.digest}
     # One line a key keeps the many numbers of default boxes on one line.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
     check_rebuild(model, text)
-    write_safetensors(folder / MODEL, state, {"ssd_zoo": text})
+    write_safetensors(folder / MODEL, tensors, {"ssd_zoo": text})
     write_file(folder / CONFIG, text.encode())
-    if any(meta.values()) or notes or not (folder / CARD).exists():
-        write_file(folder / CARD, make_card(model, address, **meta, notes=notes).encode())
+    if any(card.values()) or not (folder / CARD).exists():
+        write_file(folder / CARD, make_card(model, address, **card).encode())
     return folder
 
 
@@ -91,13 +93,6 @@ def _state(model: SSD) -> dict[str, Tensor]:
         state[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
     return state
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in state.values():
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def from_pretrained(
@@ -151,7 +146,7 @@ def push_to_hub(
     create_pr: bool = False,
     licence: str | None = None,
     trained_on: str | None = None,
-    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    metrics: Metrics | None = None,
     notes: str | None = None,
 ) -> str:
     """Save a model to a repository on the Hub, created if needed.
@@ -179,10 +174,10 @@ def push_to_hub(
         PermissionError: If the token does not allow it.
         ValueError: If the model can't be saved, or `repo_id` is not "owner/name".
     """
-    card = {"licence": licence, "trained_on": trained_on, "metrics": metrics, "notes": notes}
+    card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}
     with tempfile.TemporaryDirectory() as temporary:
         return upload_folder(
-            _save(model, Path(temporary), address=repo_id, **card),
+            _save(model, Path(temporary), repo_id, card),
             repo_id,
             revision=revision,
             private=private,

@@ -1,14 +1,17 @@
-"""The config.json of a saved model, which rebuilds the model without tensors."""
+"""The config.json of a saved model, which rebuilds the model without tensors.
+
+All that a config may hold is listed here: what it names is built, and anyone may have written it.
+"""
 
 import functools
 import importlib
 import inspect
-import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from torch import nn
 
@@ -16,16 +19,25 @@ from ssd_zoo._version import __version__
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.weights.entries import Weights, detection_transforms
+from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, text, whole
 
-__all__ = ["SavedModel", "describe", "open_config"]
+__all__ = ["SavedModel", "check_names", "describe", "digest_in", "is_plain", "open_config"]
 
 FORMAT = 1
-_LARGEST_SIDE = 16384
 # Former modules of classes, as named by configs of older versions.
 _MOVED = {
     "ssd_zoo.detector.layers": "ssd_zoo.layers.basic",
     "ssd_zoo.detector.convolution": "ssd_zoo.layers.convolution",
 }
+# Modules of norms and activations; others could take memory without end.
+_HOMES = (
+    *(f"torch.nn.modules.{home}" for home in ("activation", "batchnorm", "instancenorm", "linear", "normalization")),
+    *("torchvision.ops.misc", "ssd_zoo.layers.basic", "ssd_zoo.layers.convolution"),
+)
+_ALLOWED = "a norm or an activation of torch.nn, torchvision.ops or ssd_zoo.layers"
+_PLAIN = re.compile(r"[\w.+-]{1,100}", re.ASCII)
+_LARGEST_NUMBER = 2**14
+_MOST_MAPS, _MOST_SHAPES, _MOST_CATEGORIES = 32, 256, 2**16
 _log = logging.getLogger("ssd_zoo")
 
 # Settings are read from the model, since they may have changed after the build.
@@ -47,11 +59,24 @@ class SavedModel(NamedTuple):
     """
 
     builder: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     weights: Weights
 
 
-def describe(model: SSD) -> dict[str, Any]:
+class Config(TypedDict):
+    """What config.json holds, without the facts of the card and the digest."""
+
+    format: int
+    library: str
+    version: str
+    builder: str
+    arguments: dict[str, object]
+    categories: list[str]
+    settings: dict[str, object]
+    default_boxes: dict[str, object]
+
+
+def describe(model: SSD) -> Config:
     """Return the config that rebuilds a model without its tensors.
 
     Raises:
@@ -77,7 +102,7 @@ def describe(model: SSD) -> dict[str, Any]:
     }
 
 
-def _setting(model: SSD, name: str) -> Any:
+def _setting(model: SSD, name: str) -> object:
     value = getattr(model, name)
     if name in ("image_mean", "image_std"):
         return value.flatten().tolist()
@@ -87,13 +112,13 @@ def _setting(model: SSD, name: str) -> Any:
     return "none" if value is None else value
 
 
-def _encode(name: str, value: Any) -> Any:
+def _encode(name: str, value: object) -> object:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
         return [_encode(name, item) for item in value]
     if callable(value):
-        call = value if isinstance(value, functools.partial) else functools.partial(value)
+        call: functools.partial[object] = value if isinstance(value, functools.partial) else functools.partial(value)
         path = f"{getattr(call.func, '__module__', '')}.{getattr(call.func, '__qualname__', '')}"
         if _find_module(path) is call.func:
             keywords = {key: _encode(name, item) for key, item in call.keywords.items()}
@@ -104,78 +129,184 @@ def _encode(name: str, value: Any) -> Any:
     )
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: JSON, what: str) -> object:
+    if value is None or isinstance(value, (bool, str)):
+        return value
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [_decode(item, what) for item in listing(value, what, longest=64)]
     if isinstance(value, dict):
-        part = _find_module(value["callable"])
-        if part is None:
-            raise ValueError(f"{value['callable']!r} is not a module of torch.nn, torchvision.ops or ssd_zoo.layers")
-        return functools.partial(part, *_decode(value["args"]), **{k: _decode(v) for k, v in value["keywords"].items()})
-    return value
+        return _module(value, what)
+    limited = number(value, what, low=-_LARGEST_NUMBER, high=_LARGEST_NUMBER)
+    return value if isinstance(value, int) else limited
+
+
+def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
+    path = text(value["callable"], f"a callable of {what}")
+    part = _find_module(path)
+    if part is None:
+        raise ValueError(f"{what} {path!r:.100} is not {_ALLOWED}")
+    args = [_decode(item, what) for item in listing(value["args"], f"args of {path}")]
+    keywords = {key: _decode(item, what) for key, item in mapping(value["keywords"], f"keywords of {path}").items()}
+    unknown = keywords.keys() - inspect.signature(part).parameters.keys()
+    if unknown:
+        raise ValueError(f"{path} has no keyword {quote(min(unknown))}")
+    return functools.partial(part, *args, **keywords)
 
 
 def _find_module(path: str) -> type[nn.Module] | None:
-    """Find a module class by its path, in packages that only compute."""
+    """Find a module class by its path, in modules that only compute."""
     home, _, name = path.rpartition(".")
     home = _MOVED.get(home, home)
-    if not home.startswith(("torch.nn.modules.", "torchvision.ops.", "ssd_zoo.layers.", "ssd_zoo.detector.")):
+    if home not in _HOMES:
         return None
     found = getattr(importlib.import_module(home), name, None)
     return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
-def open_config(text: str | bytes, file: Path, source: str) -> SavedModel:
+def open_config(content: str | bytes, file: Path, source: str, *, digest: str | None = None) -> SavedModel:
     """Read a config.
 
     Args:
-        text: The JSON.
+        content: The JSON.
         file: Path of the tensors.
         source: Name of the model in reports and errors.
+        digest: The digest in the header of the tensors.
 
     Raises:
-        ValueError: If the text is not a config, has a newer format, or holds names that this version does not know.
+        ValueError: If the text is not a config, has a newer format, or holds names or values that are not allowed.
     """
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"The config of {source} is not JSON: {error}") from error
+    config = parse_json(content, f"The config of {source}")
     if not isinstance(config, dict) or not isinstance(config.get("format"), int) or "builder" not in config:
         raise ValueError(
             f"The config of {source} is not of ssd_zoo: it lacks 'format' or 'builder'. Models of other origins "
             "are read by ssd_zoo.load_checkpoint."
         )
-    if config["format"] > FORMAT:
+    if whole(config["format"], "format") > FORMAT:
         raise ValueError(
-            f"{source} has format {config['format']}, saved by ssd_zoo {config.get('version')}; this version "
+            f"{source} has format {config['format']}, saved by ssd_zoo {config.get('version')!s:.40}; this version "
             f"({__version__}) reads formats up to {FORMAT}. pip install --upgrade ssd_zoo"
         )
     try:
-        return _settle(config, file)
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+        return _settle(config, file, digest_in(config) or digest)
+    except (ImportError, KeyError, ValueError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"The config of {source} can't be used: {what}") from error
 
 
-def _settle(config: Mapping[str, Any], file: Path) -> SavedModel:
-    arguments = {name: _decode(value) for name, value in config["arguments"].items()}
-    arguments["size"] = parse_size(arguments["size"])
-    if max(arguments["size"]) > _LARGEST_SIDE:
-        raise ValueError(f"size {arguments['size']} is larger than {_LARGEST_SIDE}.")
-    if str(arguments.get("backbone")).startswith("local-dir:"):
-        raise ValueError(f"backbone {arguments['backbone']!r} would read a folder of this machine.")
-    categories = config["categories"]
-    if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
-        raise ValueError(f"categories must be a list of names, got {categories!r}.")
-    settings = {name: None if value == "none" else value for name, value in config["settings"].items()}
-    unknown = settings.keys() - set(_SETTINGS)
-    if unknown:
-        raise ValueError(f"unknown settings {', '.join(sorted(unknown))}; known are {', '.join(_SETTINGS)}.")
+def digest_in(config: JSON) -> str | None:
+    """Return the digest of the tensors that a config names; older ones have none that can be checked."""
+    found = config.get("weights_id") if isinstance(config, dict) else None
+    return found if isinstance(found, str) and found.startswith("sha256:") else None
+
+
+def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
+    builder = text(config["builder"], "builder", longest=200)
+    stored = mapping(config["arguments"], "arguments")
+    arguments = {text(name, "an argument"): _decode(value, name) for name, value in stored.items() if name != "size"}
+    size = listing(stored["size"], "size", shortest=2, longest=2)
+    arguments["size"] = parse_size([whole(side, "a side of size", low=1) for side in size])
+    in_chans = whole(arguments.get("in_chans", 3), "in_chans", low=1, high=1024)
+    listed = listing(config["categories"], "categories", shortest=2, longest=_MOST_CATEGORIES)
+    names = [text(name, "a name among the categories", longest=1000) for name in listed]
+    if len({name for name in names if name != "N/A"}) < len([name for name in names if name != "N/A"]):
+        raise ValueError("categories have a name twice.")
+    settings = _read_settings(mapping(config["settings"], "settings"))
+    for name in ("image_mean", "image_std"):
+        if len(listing(settings.get(name, [0] * in_chans), name)) != in_chans:
+            raise ValueError(f"{name} must have a number for each of {in_chans} channels, got {quote(settings[name])}.")
     weights = Weights(
         url=str(file),
         transforms=detection_transforms,
-        meta={**config.get("meta", {}), "categories": categories, "builder": config["builder"]},
-        # Older configs have no offsets.
-        settings={**settings, "default_boxes": {"offsets": None, **config["default_boxes"]}},
+        meta={**mapping(config.get("meta", {}), "meta"), "categories": names, "builder": builder},
+        settings={
+            **settings,
+            "default_boxes": _read_boxes(mapping(config["default_boxes"], "default_boxes")),
+        },
+        digest=digest,
     )
-    return SavedModel(config["builder"], arguments, weights)
+    return SavedModel(builder, arguments, weights)
+
+
+def _numbers(value: object, what: str, *, length: int, low: float, high: float) -> list[float]:
+    return [number(item, f"a number of {what}", low=low, high=high) for item in listing(value, what, longest=length)]
+
+
+def _flag(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} must be true or false, got {quote(value)}.")
+    return value
+
+
+_READERS: Mapping[str, Callable[[object, str], object]] = {
+    "image_mean": functools.partial(_numbers, length=1024, low=-1e3, high=1e3),
+    "image_std": functools.partial(_numbers, length=1024, low=1e-6, high=1e6),
+    "detections_per_img": functools.partial(whole, low=1),
+    "topk_candidates": functools.partial(whole, low=1),
+    "min_negatives": functools.partial(whole, low=0),
+    **dict.fromkeys(("antialias", "clip_before_nms"), _flag),
+    **dict.fromkeys(("score_function", "classification_loss", "box_loss", "on_invalid_boxes"), text),
+    **dict.fromkeys(
+        ("score_thresh", "nms_thresh", "iou_thresh", "positive_fraction"), functools.partial(number, low=0, high=1)
+    ),
+}
+
+
+def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
+    unknown = settings.keys() - _READERS.keys()
+    if unknown:
+        raise ValueError(f"unknown settings {min(unknown):.100}; known are {', '.join(_READERS)}.")
+    return {
+        name: None if (name, value) == ("topk_candidates", "none") else _READERS[name](value, name)
+        for name, value in settings.items()
+    }
+
+
+def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
+    shapes = [
+        [
+            _pair(shape, "a shape of default_boxes", low=1e-6)
+            for shape in listing(of_map, "shapes of a map", longest=_MOST_SHAPES)
+        ]
+        for of_map in listing(boxes["shapes"], "shapes of default_boxes", shortest=1, longest=_MOST_MAPS)
+    ]
+    steps, offsets = boxes.get("steps"), boxes.get("offsets")
+    return {
+        "shapes": shapes,
+        "steps": None if steps is None else _numbers(steps, "steps", length=_MOST_MAPS, low=1e-3, high=_LARGEST_NUMBER),
+        # Older configs have no offsets.
+        "offsets": None
+        if offsets is None
+        else [_pair(xy, "offsets", low=-1e3) for xy in listing(offsets, "offsets", longest=_MOST_MAPS)],
+        "clip": text(boxes["clip"], "clip"),
+    }
+
+
+def _pair(value: object, what: str, *, low: float) -> list[float]:
+    return [number(item, what, low=low, high=_LARGEST_NUMBER) for item in listing(value, what, shortest=2, longest=2)]
+
+
+def check_names(arguments: Mapping[str, object], known: Collection[str]) -> None:
+    """Check the names in a config's arguments, before a builder gets them.
+
+    Args:
+        arguments: Arguments that only the config has given.
+        known: Names of the builder's arguments that a config may hold.
+
+    Raises:
+        ValueError: If an argument is unknown, or a text is not a plain word: timm and the Hub take addresses, and a
+            folder of this machine must not make requests.
+    """
+    for name, value in arguments.items():
+        if name not in known:
+            raise ValueError(f"unknown argument {quote(name)}; known are {', '.join(known)}.")
+        if not is_plain(value):
+            raise ValueError(
+                f"{name} {quote(value)} is not a plain name, and could read a folder of this machine or make a "
+                f"request. If you trust it, pass {name}={quote(value)} yourself."
+            )
+
+
+def is_plain(value: object) -> bool:
+    """Return whether an argument has no text but plain words."""
+    words = value if isinstance(value, list) else [value]
+    return all(_PLAIN.fullmatch(word) for word in words if isinstance(word, str))

@@ -38,12 +38,14 @@ class Weights(torchvision.models.Weights):
         settings: Settings of the weights that differ from the builder's: keywords of `SSD`, with `size`, and under
             `"default_boxes"` keywords of `DefaultBoxGenerator`.
         sha256: The file's hash, or its beginning; None where it is unknown, or part of the file's name.
+        digest: The digest of a saved model's tensors; see `save_pretrained`.
         prefixes: Beginnings of the needed tensors' names; from the Hub only these are downloaded.
     """
 
     layout: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     sha256: str | None = None
+    digest: str | None = None
     prefixes: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:

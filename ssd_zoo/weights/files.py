@@ -1,31 +1,25 @@
-"""Files of tensors: atomic writing, and reading with checks."""
+"""Files of tensors: atomic writing, and reading with checks.
+
+Each safetensors file that is written holds a digest of its tensors, which is checked when they are read.
+"""
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ssd_zoo.weights.formats.checkpoint import check_finite
+from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, digest_of, encode_header, parse_header
 
-__all__ = [
-    "LARGEST_HEADER",
-    "home",
-    "read_header",
-    "read_safetensors",
-    "replacing",
-    "write_file",
-    "write_safetensors",
-]
+__all__ = ["home", "read_header", "read_safetensors", "replacing", "write_file", "write_safetensors"]
 
-# Detectors have a few hundred tensors; safetensors itself accepts headers of 100 MB.
-LARGEST_HEADER = 10 * 2**20
+_CHUNK = 2**20
 
 
 def home() -> Path:
@@ -33,8 +27,8 @@ def home() -> Path:
     return Path(os.environ.get("SSD_ZOO_HOME") or Path(torch.hub.get_dir()) / "ssd_zoo").expanduser()
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically.
+def write_file(path: Path, *content: bytes | memoryview) -> None:
+    """Write pieces of a file atomically.
 
     At any moment the old or the new file is there, whole.
 
@@ -43,7 +37,7 @@ def write_file(path: Path, content: bytes) -> None:
     """
     try:
         with replacing(path) as file:
-            file.write(content)
+            file.writelines(content)
     except OSError as error:
         # The error of a full disk lacks the file's name.
         error.filename = str(path)
@@ -68,56 +62,64 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors to a safetensors file atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_file(path, save(tensors, {"format": "pt", **metadata}))
+def write_safetensors(path: Path, tensors: Packed, metadata: Mapping[str, str]) -> None:
+    """Write packed tensors and their digest to a safetensors file atomically."""
+    header = encode_header(tensors.entries, {"format": "pt", DIGEST: tensors.digest, **metadata})
+    write_file(path, header, tensors.data)
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file.
+def read_header(path: Path) -> Header:
+    """Return the checked header of a safetensors file.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a safetensors file, is cut off, or has a header that is too long.
     """
-    with _opened(path) as file:
-        return file.metadata() or {}
+    with path.open("rb") as file:
+        return parse_header(file, os.fstat(file.fileno()).st_size, path)
 
 
-def read_safetensors(path: Path, keep: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+def read_safetensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
     """Read tensors; those of half precision become float32.
 
     Args:
-        path: A safetensors file.
-        keep: Called with a tensor's name; returns whether to read it.
+        path: A safetensors file. If its header holds a digest, its tensors must have it.
+        digest: The digest that the tensors must have, as far as it is known.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a safetensors file, is cut off, or holds a number that is not finite.
+        ValueError: If it is not a safetensors file, is damaged or of another digest, or holds a number that is not
+            finite.
     """
-    with _opened(path) as file:
-        state = {name: _single(file.get_tensor(name)) for name in file.keys() if keep(name)}  # noqa: SIM118
+    with path.open("rb") as file:
+        header = parse_header(file, os.fstat(file.fileno()).st_size, path)
+        expected = digest or header.metadata.get(DIGEST)
+        if expected is not None:
+            _check_digest(file, header, expected, path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            if (opened.metadata() or {}) != header.metadata:
+                raise ValueError(f"{path} was replaced while it was read. Read it again.")
+            state = {name: _single(opened.get_tensor(name)) for name in header.entries}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut off or not a safetensors file: {error}. Download or save it again.") from error
     check_finite(state)
     return state
 
 
+def _check_digest(file: IO[bytes], header: Header, expected: str, path: Path) -> None:
+    file.seek(header.start)
+    found = digest_of(header.entries, iter(lambda: file.read(_CHUNK), b""))
+    if found != header.metadata.get(DIGEST, found):
+        raise ValueError(
+            f"{path} is damaged: its tensors do not have the digest in its header. Download or save it again."
+        )
+    if found != expected:
+        raise ValueError(
+            f"{path} does not hold the tensors of its config: it is damaged, or was replaced while it was opened. "
+            "Open it again. If you changed the tensors yourself, remove weights_id from config.json."
+        )
+
+
 def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator["safe_open"]:
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-        size = path.stat().st_size
-        if size < 8 or length > min(size - 8, LARGEST_HEADER):
-            raise ValueError(
-                f"{path} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}, "
-                f"of which {LARGEST_HEADER} are allowed. Download or save it again."
-            )
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut off or not a safetensors file: {error}. Download or save it again.") from error
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor

@@ -2,12 +2,12 @@
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from ssd_zoo.weights.files import LARGEST_HEADER, home, replacing
+from ssd_zoo.weights.files import home, replacing
+from ssd_zoo.weights.formats.safetensors_file import DIGEST, digest_of, encode_header, parse_header
 
 __all__ = ["fetch_model", "fetch_tensors", "upload_folder"]
 
@@ -88,40 +88,51 @@ def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True
     return kept
 
 
-def _copy_tensors(source: Any, kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:
-    """Copy tensors from one safetensors file into another.
-
-    The format: eight bytes hold the length of a JSON header, and the header holds the offsets of each tensor's bytes.
-    https://github.com/huggingface/safetensors#format
-    """
+def _copy_tensors(source: "_Remote", kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:
+    """Copy tensors from one safetensors file into another, which gets a digest of its own."""
     from tqdm import tqdm
 
-    length = int.from_bytes(source.read(8), "little")
-    if length > min(LARGEST_HEADER, source.size - 8):
-        raise ValueError(f"model.safetensors of {what} is not a safetensors file: its header has {length} bytes.")
-    header = json.loads(source.read(length))
-    wanted = {name: entry for name, entry in header.items() if name.startswith(prefixes) and name != "__metadata__"}
+    header = parse_header(source, source.size, f"model.safetensors of {what}")
+    wanted = {name: entry for name, entry in header.entries.items() if name.startswith(prefixes)}
     if not wanted:
-        raise ValueError(f"{what} has no tensors {', '.join(prefixes)}; it has {', '.join(list(header)[:5])}, …")
+        raise ValueError(
+            f"{what} has no tensors {', '.join(prefixes)}; it has {', '.join(list(header.entries)[:5])}, …"
+        )
     moved, end = {}, 0
     for name, entry in wanted.items():
-        start, stop = entry["data_offsets"]
-        moved[name] = {**entry, "data_offsets": [end, end + stop - start]}
-        end += stop - start
-    text = json.dumps(moved).encode()
-    text += b" " * (-len(text) % 8)
+        length = entry.stop - entry.start
+        moved[name] = entry._replace(start=end, stop=end + length)
+        end += length
+    unknown = digest_of(moved, [])
     with replacing(kept) as target, tqdm(total=end, unit="B", unit_scale=True, desc=what, disable=not progress) as bar:
-        target.write(len(text).to_bytes(8, "little") + text)
-        for entry in wanted.values():
-            start, stop = entry["data_offsets"]
-            source.seek(8 + length + start)
-            while stop > start:
-                chunk = source.read(min(_CHUNK, stop - start))
-                if not chunk:
-                    raise ValueError(f"model.safetensors of {what} is cut off.")
-                target.write(chunk)
-                start += len(chunk)
-                bar.update(len(chunk))
+        target.write(encode_header(moved, {"format": "pt", DIGEST: unknown}))
+
+        def copied() -> Iterator[bytes]:
+            for entry in wanted.values():
+                source.seek(header.start + entry.start)
+                left = entry.stop - entry.start
+                while left:
+                    chunk = source.read(min(_CHUNK, left))
+                    if not chunk:
+                        raise ValueError(f"model.safetensors of {what} is cut off.")
+                    target.write(chunk)
+                    bar.update(len(chunk))
+                    left -= len(chunk)
+                    yield chunk
+
+        digest = digest_of(moved, copied())
+        target.seek(0)
+        target.write(encode_header(moved, {"format": "pt", DIGEST: digest}))
+
+
+class _Remote(Protocol):
+    """A file on the Hub."""
+
+    size: int
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def seek(self, place: int, /) -> object: ...
 
 
 def upload_folder(

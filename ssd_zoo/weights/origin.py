@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -43,7 +42,7 @@ class Recipe:
     """
 
     builder: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     known: Mapping[int, Sequence[str]] = field(default_factory=lambda: _KNOWN)
 
 

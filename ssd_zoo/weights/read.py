@@ -5,9 +5,10 @@ with our names.
 """
 
 import hashlib
+import logging
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from torch import Tensor
 from ssd_zoo.weights.converters import LAYOUTS
 from ssd_zoo.weights.files import home, read_safetensors, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import check_finite, read_checkpoint
+from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.hub import fetch_model, fetch_tensors
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = ["read_weights"]
 
 # Raise it with every change of a converter: cached conversions are then made again.
 _CONVERSION = "1"
+_log = logging.getLogger("ssd_zoo")
 
 
 def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]:
@@ -47,12 +50,13 @@ def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]
     """
     scheme, _, rest = weights.url.partition(":")
     if scheme in ("http", "https", "file"):
-        return read_safetensors(_converted(weights, progress))
+        return _read_kept(lambda: _converted(weights, progress))
     if scheme == "package":
         with resources.as_file(resources.files("ssd_zoo.weights") / "packaged" / rest) as path:
+            _check_hash(path, weights)
             state = read_safetensors(path)
     elif scheme == "hf-hub" and weights.prefixes:
-        state = read_safetensors(fetch_tensors(rest, weights.prefixes, progress=progress))
+        state = _read_kept(lambda: fetch_tensors(rest, weights.prefixes, progress=progress))
     elif scheme == "hf-hub":
         path = fetch_model(rest, ("model.safetensors",)) / "model.safetensors"
         try:
@@ -63,8 +67,19 @@ def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]
             raise
         state = read_safetensors(path)
     else:
-        state = read_safetensors(Path(weights.url))
+        state = read_safetensors(Path(weights.url), digest=weights.digest)
     return _convert(state, weights)
+
+
+def _read_kept(fetch: Callable[[], Path]) -> dict[str, Tensor]:
+    """Read a file of `SSD_ZOO_HOME`; make a damaged one again, once."""
+    path = fetch()
+    try:
+        return read_safetensors(path)
+    except ValueError as error:
+        _log.warning("%s It is made again.", error)
+        path.unlink(missing_ok=True)
+        return read_safetensors(fetch())
 
 
 def _convert(state: Mapping[str, Tensor], weights: "Weights") -> dict[str, Tensor]:
@@ -83,7 +98,7 @@ def _converted(weights: "Weights", progress: bool) -> Path:
             _check_hash(path, weights)
             state = _convert(read_checkpoint(path), weights)
         check_finite(state)
-        write_safetensors(kept, state, {"origin": weights.url, "licence": str(weights.meta.get("licence"))})
+        write_safetensors(kept, pack(state), {"origin": weights.url, "licence": str(weights.meta.get("licence"))})
     return kept
 
 

@@ -1,20 +1,20 @@
 """Opening of saved models; a builder reads the tensors later."""
 
-import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from ssd_zoo.weights.config import SavedModel, open_config
 from ssd_zoo.weights.files import read_header
+from ssd_zoo.weights.formats.safetensors_file import DIGEST
 from ssd_zoo.weights.hub import fetch_model
+from ssd_zoo.weights.outside import JSON, mapping, parse_json, read_text
 
 __all__ = ["CONFIG", "HUB", "MODEL", "open_saved"]
 
 CONFIG, MODEL = "config.json", "model.safetensors"
 HUB = "hf-hub:"
-_LARGEST_CONFIG = 10 * 2**20
+_LARGEST_CONFIG = 2**22
 _log = logging.getLogger("ssd_zoo")
 
 
@@ -42,11 +42,11 @@ def open_saved(address: str | os.PathLike[str]) -> SavedModel:
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    text = read_header(path).get("ssd_zoo")
+    text, digest = _header(path, str(path))
     if text is not None:
-        return open_config(text, path, str(path))
+        return open_config(text, path, str(path), digest=digest)
     if (path.parent / CONFIG).is_file():
-        return open_config(_read_config(path.parent / CONFIG), path, str(path))
+        return open_config(_read_config(path.parent / CONFIG), path, str(path), digest=digest)
     raise ValueError(
         f"{path} does not say what model its tensors are: it was not written by ssd_zoo.save_pretrained, and no "
         f"{CONFIG} lies beside it. Read checkpoints of other origins by ssd_zoo.load_checkpoint, and a bare state dict "
@@ -61,21 +61,27 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
                 f"{source} has no {name}; a folder of ssd_zoo.save_pretrained holds {CONFIG} and {MODEL}."
             )
     text = _read_config(folder / CONFIG)
-    of_file = read_header(folder / MODEL).get("ssd_zoo")
+    of_file, digest = _header(folder / MODEL, source)
     if of_file is not None and _weights_id(of_file) != _weights_id(text):
-        _log.warning("%s: a save was cut off after %s; its own config is used, %s is older.", source, MODEL, CONFIG)
+        _log.warning("%s: %s is of another save than %s, whose own config is used.", source, CONFIG, MODEL)
         text = of_file
-    return open_config(text, folder / MODEL, source)
+    return open_config(text, folder / MODEL, source, digest=digest)
 
 
 def _read_config(path: Path) -> str:
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; no config has more than {_LARGEST_CONFIG}.")
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_text(path, limit=_LARGEST_CONFIG)
 
 
-def _weights_id(text: str) -> Any:
+def _header(path: Path, source: str) -> tuple[str | None, str | None]:
+    """Return the config and the digest in a file's header."""
+    metadata = read_header(path).metadata
+    if DIGEST not in metadata:
+        _log.warning("%s has no digest, so damage can't be seen. Save it again by save_pretrained.", source)
+    return metadata.get("ssd_zoo"), metadata.get(DIGEST)
+
+
+def _weights_id(text: str) -> JSON:
     try:
-        return json.loads(text).get("weights_id")
-    except (ValueError, AttributeError):
+        return mapping(parse_json(text, CONFIG), CONFIG).get("weights_id")
+    except ValueError:
         return None

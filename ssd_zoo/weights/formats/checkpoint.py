@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,11 +12,22 @@ from torch import Tensor
 
 from ssd_zoo.weights.formats.frozen_graph import read_constants
 from ssd_zoo.weights.formats.kinds import explain_refusal, name_other_kind
+from ssd_zoo.weights.formats.pickles import check_pickle
+from ssd_zoo.weights.formats.safetensors_file import parse_header
 from ssd_zoo.weights.formats.tfjs import read_tfjs
 from ssd_zoo.weights.formats.tflite import read_tflite
+from ssd_zoo.weights.outside import quote
 from ssd_zoo.weights.tables import unwrap
 
 __all__ = ["check_finite", "check_state", "read_checkpoint"]
+
+_TYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
+# A state dict may list a tensor under a few names.
+_MOST_SHARED = 4
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -51,10 +61,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return read_tflite(file)
     if file.suffix == ".safetensors":
         return check_state(_read_safetensors(file), source=str(file))
-    return check_state(_read_pickle(file), source=str(file))
+    state = check_state(_read_pickle(file), source=str(file))
+    _check_sizes(state, file)
+    return state
 
 
-def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str, Tensor]:
+def check_state(checkpoint: object, *, source: str = "The checkpoint") -> dict[str, Tensor]:
     """Unwrap a checkpoint's state dict and check its values.
 
     Args:
@@ -72,14 +84,14 @@ def check_state(checkpoint: Any, *, source: str = "The checkpoint") -> dict[str,
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(
-                f"{source} holds {name!r} of type {type(tensor).__name__}, but a state dict holds tensors only; "
+                f"{source} holds {quote(name)} of type {type(tensor).__name__}, but a state dict holds tensors only; "
                 "a training checkpoint has it under 'model', 'state_dict' or 'ema'."
             )
         dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
-        if not dense or tensor.is_complex():
+        if not dense or tensor.dtype not in _TYPES:
             raise ValueError(
-                f"{source} holds {name!r}, a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; only dense "
-                "ones of real numbers load."
+                f"{source} holds {quote(name)}, a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; only "
+                "dense ones of real numbers load; save it as float32."
             )
     return {name: tensor.detach() for name, tensor in state.items()}
 
@@ -91,22 +103,44 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
         ValueError: If a tensor holds NaN or infinity; the message names the first.
     """
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            bad = (~tensor.isfinite()).sum().item()
+        # PyTorch does not look for infinity in 8 bits.
+        values = tensor if tensor.dtype.itemsize > 1 else tensor.float()
+        if tensor.is_floating_point() and not values.isfinite().all():
+            bad = (~values.isfinite()).sum().item()
             raise ValueError(
                 f"Tensor {name!r} holds {bad} numbers of {tensor.numel()} that are NaN or infinite: "
                 "the training has diverged, or the file is damaged."
             )
 
 
+def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
+    """Check that tensors take about as many bytes as their file, before anything is computed."""
+    storages = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    size = file.stat().st_size
+    for name, tensor in state.items():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ValueError(
+                f"{file} holds {quote(name)} of shape {quote(list(tensor.shape))}, which repeats fewer numbers. Save "
+                "tensor.contiguous()."
+            )
+    if (
+        max(storages.values(), default=0) > size
+        or sum(tensor.nbytes for tensor in state.values()) > _MOST_SHARED * size
+    ):
+        raise ValueError(f"{file} has {size} bytes, but its tensors announce more; it is damaged.")
+
+
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    with file.open("rb") as stream:
+        parse_header(stream, os.fstat(stream.fileno()).st_size, file)
     try:
         return load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a whole safetensors file: {error}.") from error
 
 
-def _read_pickle(file: Path) -> Any:
+def _read_pickle(file: Path) -> object:
+    check_pickle(file)
     try:
         # PyTorch warns of some contents; `check_state` refuses those that do not load.
         with warnings.catch_warnings():

@@ -7,15 +7,22 @@ https://protobuf.dev/programming-guides/encoding
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssd_zoo.weights.outside import quote
+
 __all__ = ["read_constants"]
 
 _MAX_BYTES = 2**31  # Protobuf's limit of a message.
+# Constants of one repeated value are short in the file; those of detectors take less than a megabyte together.
+_MAX_FILLED = 2**24
+_MAX_FIELDS = 2**20
+_MAX_SIDES = 16
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # GraphDef.node; NodeDef: name, op, attr; the entry of a map: key, value; AttrValue.tensor.
 _NODE, _NAME, _OP, _ATTR, _KEY, _VALUE, _TENSOR = 1, 1, 2, 5, 1, 2, 8
@@ -51,15 +58,28 @@ def read_constants(file: Path) -> dict[str, Tensor]:
     if size > _MAX_BYTES:
         raise ValueError(f"{file} has {size} bytes, more than a graph can have.")
     constants: dict[str, Tensor] = {}
+    filled = _Budget(_MAX_FILLED)
     try:
         for number, _, node in _fields(memoryview(file.read_bytes())):
             if number == _NODE:
-                constants.update(_constant(_message(node)))
+                constants.update(_constant(_message(node), filled))
     except ValueError as error:
         raise ValueError(f"{file} is not a whole frozen TensorFlow graph: {error}") from error
     if not constants:
         raise ValueError(f"{file} is not a frozen TensorFlow graph: it holds no constants.")
     return constants
+
+
+class _Budget:
+    """Bytes that values may take which are not in the file one by one."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ValueError(f"its constants repeat values to more than {_MAX_FILLED} bytes together.")
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
@@ -106,7 +126,7 @@ def _text(value: int | memoryview) -> str:
     return bytes(_message(value)).decode(errors="replace")
 
 
-def _constant(node: memoryview) -> dict[str, Tensor]:
+def _constant(node: memoryview, filled: _Budget) -> dict[str, Tensor]:
     """Return name and tensor of a numeric Const node, else nothing."""
     name = operation = ""
     tensor = None
@@ -123,21 +143,23 @@ def _constant(node: memoryview) -> dict[str, Tensor]:
     if operation != "Const" or tensor is None:
         return {}
     try:
-        values = _tensor(_message(tensor))
+        values = _tensor(_message(tensor), filled)
     except ValueError as error:
-        raise ValueError(f"constant {name!r}: {error}") from error
+        raise ValueError(f"constant {quote(name)}: {error}") from error
     return {} if values is None else {name: values}
 
 
-def _tensor(message: memoryview) -> Tensor | None:
-    fields = list(_fields(message))
+def _tensor(message: memoryview, filled: _Budget) -> Tensor | None:
+    fields = list(islice(_fields(message), _MAX_FIELDS + 1))
+    if len(fields) > _MAX_FIELDS:
+        raise ValueError(f"it has more than {_MAX_FIELDS} fields.")
     dtype = next((value for number, _, value in fields if number == _DTYPE), 0)
     if not isinstance(dtype, int) or dtype not in _TYPES:
         return None
     kind, listed = _TYPES[dtype]
     shape = [size for number, _, value in fields if number == _SHAPE for size in _sizes(_message(value))]
-    if any(size >= 2**31 for size in shape):
-        raise ValueError("its shape is not known.")
+    if len(shape) > _MAX_SIDES or math.prod(max(size, 1) for size in shape) >= 2**31:
+        raise ValueError(f"its shape {quote(shape)} is not known, or too large.")
     content = next((_message(value) for number, _, value in fields if number == _CONTENT), None)
     if content is not None:
         if len(content) != math.prod(shape) * np.dtype(kind).itemsize:
@@ -145,10 +167,11 @@ def _tensor(message: memoryview) -> Tensor | None:
         values = np.frombuffer(content, kind)
     else:
         values = _listed([field for field in fields if field[0] == listed], dtype, kind)
-        # A shorter list is filled with its last value. The limit keeps a few bytes from becoming gigabytes.
+        # A shorter list is filled with its last value.
         count = math.prod(shape)
-        if len(values) != count and (len(values) > count or count > 2**24):
+        if len(values) > count:
             raise ValueError(f"shape {shape} has {len(values)} values.")
+        filled.take((count - len(values)) * np.dtype(kind).itemsize)
         rest = values[-1:] if len(values) else np.zeros(1, kind)
         values = np.concatenate([values, np.repeat(rest, count - len(values))])
     return torch.from_numpy(values.astype(np.dtype(kind).newbyteorder("=")).reshape(shape))
@@ -164,19 +187,20 @@ def _sizes(shape: memoryview) -> Iterator[int]:
 def _listed(fields: list[Field], dtype: int, kind: str) -> np.ndarray:
     """Return the values of a repeated field; float16 is stored as bits."""
     floating = kind in ("<f4", "<f8")
-    values: list[float] = []
+    if floating:
+        packed = [np.frombuffer(value, kind) for _, _, value in fields if not isinstance(value, int)]
+        return np.concatenate([np.zeros(0, kind), *packed])
+    values: list[int] = []
     for _, wire, value in fields:
         if isinstance(value, int):
             values.append(value)
-        elif floating:
-            values += np.frombuffer(value, kind).tolist()
         elif wire == _BYTES:
             position = 0
             while position < len(value):
                 number, position = _varint(value, position)
                 values.append(number)
+                if len(values) > _MAX_FIELDS:
+                    raise ValueError(f"it lists more than {_MAX_FIELDS} values.")
     if dtype == _HALF:
-        return np.array([int(value) & 0xFFFF for value in values], np.uint16).view("<f2")
-    if floating:
-        return np.array(values, kind)
+        return np.array([value & 0xFFFF for value in values], np.uint16).view("<f2")
     return np.array([value - 2**64 if value >= 2**63 else value for value in values], np.int64).astype(kind)

@@ -5,21 +5,24 @@ values of its weights one after another.
 https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, read_bytes, text, whole
+
 __all__ = ["read_tfjs"]
 
 _TYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
 _MAX_BYTES = 2**31
+_MAX_SIDES = 8
+# Of scales and offsets; products with 16 bits stay within single precision.
+_LARGEST = 1e30
 
 
 def read_tfjs(path: Path) -> dict[str, Tensor]:
@@ -36,18 +39,11 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
         ValueError: If the model is invalid, or a shard is missing, outside the folder, or of another length.
     """
     file = path / "model.json" if path.is_dir() else path
-    try:
-        groups = json.loads(file.read_bytes())["weightsManifest"]
-        entries = [(group["paths"], [_Weight(file, weight) for weight in group["weights"]]) for group in groups]
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        if isinstance(error, _WeightError):
-            raise
-        raise ValueError(
-            f"{file} is not a model.json of TensorFlow.js: it lacks a readable weightsManifest of paths and weights."
-        ) from error
+    entries = [_group(file, group) for group in _manifest(file)]
     names = Counter(weight.name for _, weights in entries for weight in weights)
     # A shared shard would let a small file fill the memory.
-    shards = Counter(path for paths, _ in entries if isinstance(paths, list) for path in map(_normal, paths))
+    # In one spelling: "./a.bin" is "a.bin".
+    shards = Counter(str(PurePosixPath(path)) for paths, _ in entries for path in paths)
     for what, listed in (("weight", names), ("shard", shards)):
         for name, count in listed.most_common(1):
             if count > 1:
@@ -64,56 +60,70 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
     return state
 
 
-class _WeightError(ValueError):
-    """Error of a weight with an invalid description in the manifest."""
+def _manifest(file: Path) -> list[JSON]:
+    content = parse_json(read_bytes(file), file)
+    if isinstance(content, dict) and "weightsManifest" in content:
+        return listing(content["weightsManifest"], f"{file}: weightsManifest")
+    if isinstance(content, dict) and "builder" in content:
+        raise ValueError(
+            f"{file} is the config of a model that ssd_zoo has saved: ssd_zoo.from_pretrained({str(file.parent)!r}) "
+            "loads its folder."
+        )
+    raise ValueError(
+        f"{file} is not a model.json of TensorFlow.js: it lacks a readable weightsManifest of paths and weights."
+    )
+
+
+def _group(file: Path, value: JSON) -> tuple[list[str], list["_Weight"]]:
+    group = mapping(value, f"{file}: a group of weightsManifest")
+    paths = listing(group.get("paths"), f"{file}: the paths of shards")
+    weights = listing(group.get("weights"), f"{file}: the weights of a group")
+    return [text(path, f"{file}: a shard's path") for path in paths], [_Weight(file, weight) for weight in weights]
 
 
 class _Weight:
     """One entry of the manifest."""
 
-    def __init__(self, file: Path, entry: Mapping[str, Any]) -> None:
-        self.name = str(entry["name"])
-        self.shape = tuple(entry["shape"])
-        self.dtype = str(entry["dtype"])
-        quantization = entry.get("quantization") or {}
-        self.stored = str(quantization.get("dtype", self.dtype))
-        self.scale, self.min = quantization.get("scale"), quantization.get("min")
-        told = f"{file} describes weight {self.name!r} "
-        for dtype in (self.dtype, self.stored):
-            if dtype not in _TYPES:
-                raise _WeightError(f"{told}with the type {dtype!r}; known are {', '.join(_TYPES)}.")
-        if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 0 for side in self.shape):
-            raise _WeightError(f"{told}with the shape {list(self.shape)}; sides are whole numbers from 0.")
-        if (
-            self.stored in ("uint8", "uint16")
-            and self.stored != self.dtype
-            and not (_is_number(self.scale) and _is_number(self.min))
-        ):
-            raise _WeightError(f"{told}as quantised, with scale {self.scale!r} and min {self.min!r}, not two numbers.")
+    def __init__(self, file: Path, value: JSON) -> None:
+        entry = mapping(value, f"{file}: a weight")
+        self.name = text(entry.get("name"), f"{file}: a weight's name", longest=1024)
+        what = f"{file}: weight {quote(self.name)}"
+        sides = listing(entry.get("shape"), f"{what}: shape", longest=_MAX_SIDES)
+        self.shape = tuple(whole(side, f"{what}: a side", low=0, high=_MAX_BYTES) for side in sides)
+        if math.prod(max(side, 1) for side in self.shape) > _MAX_BYTES:
+            raise ValueError(f"{what} has the shape {list(self.shape)}, which is too large.")
+        self.dtype = _dtype(entry.get("dtype"), what)
+        quantization = mapping(entry.get("quantization") or {}, f"{what}: quantization")
+        self.stored = _dtype(quantization.get("dtype", self.dtype), what)
+        self.scale = self.min = 0.0
+        if self.is_quantised:
+            self.scale, self.min = (
+                number(quantization.get(key), f"{what}: {key}", low=-_LARGEST, high=_LARGEST)
+                for key in ("scale", "min")
+            )
         self.length = math.prod(self.shape) * np.dtype(_TYPES[self.stored]).itemsize
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.stored in ("uint8", "uint16") and self.stored != self.dtype
 
     def restore(self, content: bytes) -> Tensor:
         values = np.frombuffer(content, _TYPES[self.stored]).reshape(self.shape)
-        if self.stored in ("uint8", "uint16") and self.stored != self.dtype:
+        if self.is_quantised:
             # In double precision, as in TensorFlow.js.
-            values = values * np.float64(self.scale) + np.float64(self.min)
+            values = values * self.scale + self.min
             values = values.round() if self.dtype == "int32" else values
         return torch.from_numpy(np.array(values, dtype=_TYPES[self.dtype]))
 
 
-def _normal(path: Any) -> str:
-    """Return a path in one spelling: "./a.bin" is "a.bin"."""
-    return str(PurePosixPath(str(path)))
+def _dtype(value: JSON, what: str) -> str:
+    if not isinstance(value, str) or value not in _TYPES:
+        raise ValueError(f"{what} has the type {quote(value)}; known are {', '.join(_TYPES)}.")
+    return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _read_shards(file: Path, paths: Any, length: int) -> bytes:
+def _read_shards(file: Path, paths: Sequence[str], length: int) -> bytes:
     """Join a group's shards; check their lengths before reading them."""
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ValueError(f"{file} lists {paths!r} as the paths of shards; they must be texts.")
     shards = []
     for path in paths:
         windows = PureWindowsPath(path)

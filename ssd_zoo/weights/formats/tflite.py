@@ -9,9 +9,9 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/li
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from torch import Tensor
 
 __all__ = ["read_tflite"]
 
+T = TypeVar("T")
+
 _MAX_BYTES = 2**31  # Flatbuffers' limit of a file.
 _MAX_ENTRIES = 2**16
 _MAX_DIMENSIONS = 8
+_MAX_NAME = 1024
 _TYPES = {"FLOAT32": "<f4", "FLOAT16": "<f2", "FLOAT64": "<f8", "BOOL": "?"}
 _TYPES |= {"INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 _KERNELS = {"CONV_2D": "weights", "DEPTHWISE_CONV_2D": "depthwise_weights"}
@@ -79,6 +82,8 @@ class _Graph:
         self._content = content
         # Constants may share bytes. The limit keeps a damaged file from repeating all of them many times.
         self._bytes_left = 2 * len(content)
+        # Lists may be shared, too; an entry has four bytes.
+        self._entries_left = len(content)
         model = tflite.Model.GetRootAs(content, 0)
         self._buffers = self._entries("buffers", model.BuffersLength, model.Buffers)
         codes = self._entries("operator codes", model.OperatorCodesLength, model.OperatorCodes)
@@ -181,7 +186,9 @@ class _Graph:
         return torch.from_numpy((values - zero) * scale).float()
 
     def _name(self, index: int) -> str:
-        name = _at(self._tensors, index, "tensor").Name() or b""
+        name: bytes = _at(self._tensors, index, "tensor").Name() or b""
+        if len(name) > _MAX_NAME:
+            raise _FlawError(f"the name of tensor {index} has {len(name)} bytes")
         try:
             return name.decode()
         except UnicodeDecodeError as error:
@@ -196,9 +203,10 @@ class _Graph:
             raise _FlawError(f"tensor {self._name(index)!r} has shape {shape}; sides are whole numbers from 0")
         return shape
 
-    def _entries(self, what: str, length: Callable[[], int], get: Callable[[int], Any]) -> list[Any]:
+    def _entries(self, what: str, length: Callable[[], int], get: Callable[[int], T]) -> list[T]:
         count = length()
-        if count > min(_MAX_ENTRIES, len(self._content) // 4):
+        self._entries_left -= count
+        if count > min(_MAX_ENTRIES, len(self._content) // 4) or self._entries_left < 0:
             raise _FlawError(f"it lists {count} {what}, more than it can have")
         return [get(i) for i in range(count)]
 
@@ -209,7 +217,7 @@ class _Graph:
         state[name] = tensor
 
 
-def _at(entries: list[Any], index: int, what: str) -> Any:
+def _at(entries: Sequence[T], index: int, what: str) -> T:
     if not 0 <= index < len(entries):
         raise _FlawError(f"it names {what} {index} of {len(entries)}")
     return entries[index]

@@ -1,0 +1,414 @@
+"""Read mutated files, and count what each reader does with them.
+
+    python examples/fuzz.py                             # 20 000 cases of each cheap reader, 2 000 of each dear one
+    python examples/fuzz.py --readers tfjs pth --cases 500
+    python examples/fuzz.py --readers tfjs --case 417 --keep out   # one case again; its files go to out/
+
+A reader may accept a file or refuse it by ValueError or OSError. Anything else is a fault: another error, more than
+5 seconds, more than 1 GiB of further memory, or values that are known to be wrong.
+"""
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+import ssd_zoo
+from ssd_zoo.data import open_dataset, read_image
+from ssd_zoo.training.metrics.coco import score_results
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
+from ssd_zoo.weights.formats.safetensors_file import parse_header
+from ssd_zoo.weights.outside import parse_json, parse_xml, parse_yaml
+from ssd_zoo.weights.saved_models import open_saved
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+SECONDS, MEMORY = 5, 2**30
+BATCH = 200
+Files = dict[str, bytes]
+
+
+class Reader(NamedTuple):
+    """A reader of files.
+
+    Attributes:
+        seeds: Makes whole files; a name that begins with "=" is never mutated.
+        read: Called with the folder of the files; raises AssertionError for values that are known to be wrong.
+        dear: Whether a case takes more than some milliseconds.
+    """
+
+    seeds: Callable[[], list[Files]]
+    read: Callable[[Path], object]
+    dear: bool = False
+
+
+def saved_model() -> list[Files]:
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, num_classes=3)
+    with tempfile.TemporaryDirectory() as folder:
+        ssd_zoo.save_pretrained(model, folder)
+        files = {name: (Path(folder) / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    return [files]
+
+
+def config_alone() -> list[Files]:
+    [files] = saved_model()
+    return [{"config.json": files["config.json"], "=model.safetensors": files["model.safetensors"]}]
+
+
+def tensors_alone() -> list[Files]:
+    [files] = saved_model()
+    return [{"=config.json": files["config.json"], "model.safetensors": files["model.safetensors"]}]
+
+
+def read_tensors(folder: Path) -> None:
+    """Tensors that are read are the seed's, since the digest tells."""
+    weights = open_saved(folder).weights
+    state = weights.get_state_dict()
+    if weights.digest is not None:
+        assert [str(sorted(state)), sum(map(checksum, state.values()))] == WHOLE, "tensors differ from the seed's"
+
+
+def checksum(tensor: torch.Tensor) -> float:
+    return tensor.double().flatten().dot(torch.arange(tensor.numel()).double().cos()).item()
+
+
+def whole_state() -> list[object]:
+    torch.manual_seed(0)
+    state = ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, num_classes=3).state_dict()
+    return [str(sorted(state)), sum(checksum(state[name]) for name in sorted(state))]
+
+
+def read_model(folder: Path) -> None:
+    model = ssd_zoo.from_pretrained(folder)
+    assert all(0 <= value <= 1 for value in (model.score_thresh, model.nms_thresh, model.iou_thresh))
+    assert model.default_boxes.isfinite().all()
+
+
+def read_state(name: str) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        state = read_checkpoint(folder / name)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        assert all(isinstance(key, str) for key in state)
+        assert sum(tensor.nbytes for tensor in state.values()) <= 8 * size + 2**25, "more bytes than were read"
+
+    return read
+
+
+def torch_files() -> list[Files]:
+    state = {"a.weight": torch.rand(4, 3), "a.bias": torch.rand(4).half(), "n": torch.tensor(7)}
+    seeds = []
+    for checkpoint in (state, {"model": state, "epoch": 3, "args": {"lr": 0.1, "names": ["a", "b"]}}):
+        for zipped in (True, False):
+            stream = io.BytesIO()
+            torch.save(checkpoint, stream, _use_new_zipfile_serialization=zipped)
+            seeds.append({"x.pth": stream.getvalue()})
+    return seeds
+
+
+def torch_pickles() -> list[Files]:
+    """Records of a zip file; `read_pickles` puts them together, so that mutations do not break the archive."""
+    [whole, *_] = torch_files()
+    with zipfile.ZipFile(io.BytesIO(whole["x.pth"])) as archive:
+        records = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    return [{name if "data" in name else f"={name}": content for name, content in records.items()}]
+
+
+def read_pickles(folder: Path) -> None:
+    records = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    with zipfile.ZipFile(folder / "x.pth", "w") as archive:
+        for file in records:
+            archive.write(file, f"x/{file.relative_to(folder)}")
+    read_state("x.pth")(folder)
+
+
+def tfjs() -> list[Files]:
+    weights = [
+        {"name": "a/weights", "shape": [2, 2], "dtype": "float32"},
+        {"name": "b", "shape": [3], "dtype": "float32", "quantization": {"dtype": "uint8", "scale": 0.5, "min": -1.0}},
+        {"name": "c", "shape": [], "dtype": "int32"},
+    ]
+    manifest = {"format": "graph-model", "weightsManifest": [{"paths": ["a.bin", "b.bin"], "weights": weights}]}
+    return [{"model.json": json.dumps(manifest).encode(), "a.bin": bytes(range(9)), "b.bin": bytes(range(14))}]
+
+
+def tflite() -> list[Files]:
+    from tflite_file import computed, constant, model
+
+    kernel = constant("k", np.ones((2, 1, 1, 2), np.int8), scale=(0.5, 0.25), zero=(0, 1))
+    bias, image, out = constant("b", np.ones(2, np.float32)), computed("image", (1, 8, 8, 2)), computed("Layer/Relu6")
+    return [{"x.tflite": model(kernel, bias, image, out, operators=[("CONV_2D", (2, 0, 1), (3,))], inputs=(2,))}]
+
+
+def frozen_graph() -> list[Files]:
+    def field(number: int, content: bytes | int) -> bytes:
+        if isinstance(content, int):
+            return varint(number << 3) + varint(content)
+        return varint(number << 3 | 2) + varint(len(content)) + content
+
+    def varint(value: int) -> bytes:
+        low = b"" if value < 128 else bytes([value & 127 | 128])
+        return low + (varint(value >> 7) if low else bytes([value]))
+
+    def constant(name: str, dtype: int, shape: list[int], values: bytes) -> bytes:
+        sides = b"".join(field(2, field(1, side)) for side in shape)
+        tensor = field(1, dtype) + field(2, sides) + values
+        entry = field(1, b"value") + field(2, field(8, tensor))
+        return field(1, field(1, name.encode()) + field(2, b"Const") + field(5, entry))
+
+    graph = constant("a", 1, [2, 2], field(4, bytes(16))) + constant("b", 3, [70], field(7, 5))
+    return [{"x.pb": graph + constant("c", 1, [2], field(5, bytes(8))) + constant("h", 19, [2], field(13, 15360))}]
+
+
+def headers() -> list[Files]:
+    return [{"header": save({"features.0.weight": torch.ones(2, 3), "head.bias": torch.ones(2)}, {"format": "pt"})}]
+
+
+def read_remote_header(folder: Path) -> None:
+    content = (folder / "header").read_bytes()
+    header = parse_header(io.BytesIO(content), len(content), "the file")
+    assert sum(entry.stop - entry.start for entry in header.entries.values()) == len(content) - header.start
+
+
+def picture(kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise((24, 16), 50).convert("RGB").save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def images() -> list[Files]:
+    return [{"=kind": kind.encode(), "image": picture(kind)} for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")]
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png", "height": 16, "width": 24}],
+    "annotations": [
+        {"id": i, "image_id": 1, "category_id": 1 + i % 2, "bbox": [1, 2, 5.5, 6], "area": 33, "iscrowd": i // 2}
+        for i in range(3)
+    ],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+}
+RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 5, 6], "score": 0.5}] * 2
+VOC = """<?xml version="1.0" encoding="utf-8"?>
+<annotation><filename>a.png</filename><size><width>24</width><height>16</height><depth>3</depth></size>
+<object><name>cat</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9.5</xmax><ymax>8</ymax>
+</bndbox></object></annotation>"""
+YOLO = "path: .\ntrain: images\nval: images\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
+Y_BOXES = "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.2 0.1 0.3 0.4\n"
+
+
+def coco() -> list[Files]:
+    return [{"train.json": json.dumps(COCO, indent=1).encode(), "=a.png": picture()}]
+
+
+def results() -> list[Files]:
+    return [{"=truth.json": json.dumps(COCO).encode(), "found.json": json.dumps(RESULTS).encode()}]
+
+
+def voc() -> list[Files]:
+    lists = {"ImageSets/Main/train.txt": b"a\n"}
+    return [{**lists, "Annotations/a.xml": VOC.encode(), "=JPEGImages/a.png": picture()}]
+
+
+def yolo() -> list[Files]:
+    return [{"data.yaml": YOLO.encode(), "labels/a.txt": Y_BOXES.encode(), "=images/a.png": picture()}]
+
+
+def read_labels(folder: Path) -> None:
+    path = folder / "train.json" if (folder / "train.json").exists() else folder
+    _, target = open_dataset(path, "train")[0]
+    assert all(math.isfinite(value) for box in target["boxes"].tolist() for value in box), "boxes are not finite"
+
+
+READERS = {
+    "json": Reader(coco, lambda folder: parse_json((folder / "train.json").read_bytes(), "x.json")),
+    "yaml": Reader(yolo, lambda folder: parse_yaml((folder / "data.yaml").read_bytes(), "x.yaml")),
+    "xml": Reader(voc, lambda folder: parse_xml((folder / "Annotations/a.xml").read_bytes(), "x.xml")),
+    "config": Reader(config_alone, open_saved),
+    "header": Reader(headers, read_remote_header),
+    "tensors": Reader(tensors_alone, read_tensors, dear=True),
+    "tfjs": Reader(tfjs, read_state("model.json")),
+    "tflite": Reader(tflite, read_state("x.tflite")),
+    "pb": Reader(frozen_graph, read_state("x.pb")),
+    "pth": Reader(torch_files, read_state("x.pth")),
+    "pickle": Reader(torch_pickles, read_pickles),
+    "images": Reader(images, lambda folder: read_image(folder / "image")),
+    "coco": Reader(coco, read_labels),
+    "voc": Reader(voc, read_labels),
+    "yolo": Reader(yolo, read_labels),
+    "results": Reader(results, lambda folder: score_results(folder / "truth.json", folder / "found.json"), dear=True),
+    "folder": Reader(config_alone, read_model, dear=True),
+}
+
+NUMBERS = b"0 -1 1e999 1e308 -1e308 NaN Infinity 9223372036854775808 1e-320 16777217 65536 0.5 3.0 1_0".split()
+VALUES = [*NUMBERS, *b'true null "" [] {} "x" [[1,2]] {"a":1} "../../x" "hf-hub:a/b" *a &a <!DOCTYPE'.split()]
+BYTES = [b"\0", b"\xff", b"\x7f", b"\x80", b"\xe9", b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\xef\xbb\xbf", b"[" * 3000]
+LETTERS = frozenset(b"0123456789.-+eE")
+
+
+def mutate(content: bytes, chance: random.Random) -> bytes:
+    """Change a few places of a file."""
+    for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
+        at, size = chance.randrange(len(content) + 1), min(2 ** chance.randrange(9), len(content))
+        kind = chance.randrange(8)
+        if kind == 0 and content:
+            at = min(at, len(content) - 1)
+            content = content[:at] + bytes([content[at] ^ 1 << chance.randrange(8)]) + content[at + 1 :]
+        elif kind == 1:
+            content = content[:at] + content[at + size :]
+        elif kind == 2:
+            content = content[:at] + chance.choice(BYTES) + content[at + chance.randrange(2) :]
+        elif kind == 3:
+            other = chance.randrange(len(content) + 1)
+            content = content[:at] + content[other : other + size] + content[at:]
+        elif kind == 4 and chance.random() < 0.2:
+            content = content[:at]
+        else:
+            # A number, or a text between quotes, becomes another value.
+            stop = at
+            while stop < len(content) and content[stop] in LETTERS:
+                stop += 1
+            while at > 0 and content[at - 1] in LETTERS:
+                at -= 1
+            content = content[:at] + chance.choice(VALUES) + content[stop:]
+    return content
+
+
+def write_case(name: str, seeds: list[Files], number: int, seed: int, folder: Path) -> None:
+    """Write the files of a case; the same numbers make the same files."""
+    chance = random.Random(f"{seed} {name} {number}")
+    files = chance.choice(seeds)
+    victim = chance.choice([file for file in files if not file.startswith("=")])
+    shutil.rmtree(folder, ignore_errors=True)
+    for file, content in files.items():
+        path = folder / file.removeprefix("=")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(mutate(content, chance) if file == victim else content)
+
+
+class SlowError(BaseException):
+    """Error of a case that takes too long."""
+
+
+def run_case(reader: Reader, folder: Path) -> str:
+    """Return "accepted", "refused" or the fault of a case."""
+
+    def stop(*_: object) -> None:
+        raise SlowError
+
+    signal.signal(signal.SIGALRM, stop)
+    # A call into a library that does not come back ends the process.
+    signal.setitimer(signal.ITIMER_VIRTUAL, 3 * SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        reader.read(folder)
+        return "accepted"
+    except (ValueError, OSError) as error:
+        return "refused" if len(str(error)) < 2000 else f"a message of {len(str(error))} characters"
+    except SlowError:
+        return f"more than {SECONDS} s"
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, seed: int) -> Iterator[tuple[int, str]]:
+    """Run cases in a process of their own; yield each case's end."""
+    receiver, sender = os.pipe()
+    process = os.fork()
+    if process == 0:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+            base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (base + MEMORY, base + MEMORY))
+            with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for number in numbers:
+                    os.write(sender, f"{number}\n".encode())
+                    write_case(name, seeds, number, seed, Path(folder) / "case")
+                    os.write(sender, f"{run_case(reader, Path(folder) / 'case')}\n".encode(errors="replace"))
+        os._exit(0)
+    os.close(sender)
+    number = -1
+    with open(receiver, encoding="utf-8", errors="replace") as stream:
+        lines = iter(stream)
+        for line in lines:
+            number, end = int(line), next(lines, None)
+            if end is not None:
+                yield number, end.strip()
+    _, status = os.waitpid(process, 0)
+    if status:
+        yield number, f"the process ended by signal {os.WTERMSIG(status)}"
+
+
+def run_reader(name: str, cases: int, seed: int) -> dict[str, list[int]]:
+    """Run a reader's cases; return their numbers by end."""
+    reader, ends = READERS[name], collections.defaultdict(list)
+    seeds, start = reader.seeds(), 0
+    while start < cases:
+        last = start
+        for number, end in run_batch(reader, name, seeds, range(start, min(start + BATCH, cases)), seed):
+            ends[end].append(number)
+            last = number
+        start = last + 1
+    return ends
+
+
+WHOLE = whole_state()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="NAME")
+    parser.add_argument("--cases", type=int, help="cases of each reader (default: 20 000, of dear readers 2 000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", type=int, help="run this case alone, with the full error")
+    parser.add_argument("--keep", type=Path, default=Path("case"), help="folder for the files of --case")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.CRITICAL)
+    if args.case is not None:
+        [name] = args.readers
+        write_case(name, READERS[name].seeds(), args.case, args.seed, args.keep)
+        READERS[name].read(args.keep)
+        return 0
+    failed = False
+    for name in args.readers:
+        started = time.monotonic()
+        ends = run_reader(name, args.cases or (2000 if READERS[name].dear else 20000), args.seed)
+        counts = {end: len(ends.pop(end, [])) for end in ("accepted", "refused")}
+        faults = sum(map(len, ends.values()))
+        took = time.monotonic() - started
+        print(
+            f"{name:10} {counts['accepted']:6} accepted {counts['refused']:6} refused {faults:5} faults {took:5.0f} s"
+        )
+        for end, numbers in sorted(ends.items(), key=lambda item: -len(item[1]))[:8]:
+            print(f"    {len(numbers):5} × {end}, such as --case {numbers[0]}", flush=True)
+        failed |= faults > 0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

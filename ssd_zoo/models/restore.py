@@ -1,0 +1,95 @@
+"""Restoring of models: what nobody asked to change is there, or it is an error.
+
+Fine-tuning, where the caller asks for other classes or parts, is lenient; see `ssd_zoo.models.load`.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.load import load_report, without_tensors
+from ssd_zoo.models.options import Settings
+from ssd_zoo.weights.config import SavedModel, check_names, is_plain
+from ssd_zoo.weights.files import read_header
+from ssd_zoo.weights.formats.safetensors_file import INTEGERS, Entry
+
+__all__ = ["OF_THE_CALL", "check_restored", "check_whole"]
+
+# Arguments about tensors and training: a saved model has its tensors already.
+OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
+_SETTINGS = Settings.__annotations__.keys()
+_OTHERWISE = {"num_classes", "categories", "default_boxes"}
+
+
+def check_whole(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, object]) -> None:
+    """Check that a saved model's file has each tensor of the model that its config describes.
+
+    The model is built on the meta device. So a config that asks for more memory than its file is refused first.
+
+    Args:
+        saved: The saved model.
+        builder: Its builder.
+        given: The caller's arguments, which a config can't set.
+
+    Raises:
+        ValueError: If the config can't be built, or tensors are missing, left over, or of another shape or type.
+    """
+    source = saved.weights.url
+    known = inspect.signature(builder).parameters.keys() - OF_THE_CALL - _SETTINGS - _OTHERWISE
+    try:
+        check_names({name: value for name, value in saved.arguments.items() if name not in given}, known)
+        allowed = {name: given.get(name, value) for name, value in saved.arguments.items() if not is_plain(value)}
+        with torch.device("meta"):
+            model = builder(**{**saved.arguments, **allowed}, weights=without_tensors(saved.weights))
+    # The errors of builders, of timm and of modules that get wrong arguments.
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"The config of {source} can't be used: {str(error)[:500]}") from error
+    _compare(model.state_dict(), read_header(Path(source)).entries, len(saved.weights.meta["categories"]), source)
+
+
+def _compare(asked: Mapping[str, Tensor], found: Mapping[str, Entry], num_classes: int, source: str) -> None:
+    wanted = {name: tensor for name, tensor in asked.items() if name in found or not _is_counter(name)}
+    missing = [name for name in wanted if name not in found]
+    other = [name for name, tensor in wanted.items() if name in found and not _fits(found[name], tensor)]
+    unused = [name for name in found if name not in asked]
+    if missing or other or unused:
+        kinds = ((missing, "are missing"), (other, "have another shape or type"), (unused, "are left over"))
+        what = [f"{len(names)} {told} ({_few(names)})" for names, told in kinds if names]
+        raise ValueError(
+            f"{source} does not fit this model: of {len(wanted)} tensors of its config with {num_classes} categories "
+            f"{', '.join(what)}. The file or the config is damaged, cut off, or of another model."
+        )
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _fits(entry: Entry, tensor: Tensor) -> bool:
+    return entry.shape == tuple(tensor.shape) and (entry.dtype not in INTEGERS) == tensor.is_floating_point()
+
+
+def _few(names: Collection[str]) -> str:
+    return ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
+
+
+def check_restored(model: SSD, asked: Mapping[str, object]) -> None:
+    """Check that published weights filled a model, if the caller changed nothing that has tensors.
+
+    Raises:
+        ValueError: If a tensor started fresh, or one of the weights was not used.
+    """
+    changed = [name for name, value in asked.items() if value is not None and name not in {*OF_THE_CALL, *_SETTINGS}]
+    if asked.get("weights") is None or changed:
+        return
+    report = load_report(model)
+    fresh = [name for name, what in report.tensors.items() if what == "new"]
+    if "inflated" not in report.tensors.values() and (fresh or report.unused):
+        raise ValueError(
+            f"{report.source} lacks {len(fresh)} tensors of this model ({_few(fresh)}) and has {len(report.unused)} "
+            "that it does not need: the file is damaged or of another version."
+        )

@@ -1,0 +1,153 @@
+"""The header of safetensors files, and a digest of their tensors.
+
+Eight bytes hold the length of a JSON header, which holds type, shape and offsets of each tensor. Its values follow.
+https://github.com/huggingface/safetensors#format
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from safetensors.torch import save
+from torch import Tensor
+
+from ssd_zoo.weights.outside import listing, mapping, parse_json, quote, text, whole
+
+__all__ = ["DIGEST", "INTEGERS", "Entry", "Header", "Packed", "digest_of", "encode_header", "pack", "parse_header"]
+
+DIGEST = "digest"
+"""Key of the digest in a header's metadata."""
+
+# Detectors have a few hundred tensors; safetensors itself accepts headers of 100 MB.
+_LARGEST = 10 * 2**20
+_MOST_SIDES = 8
+INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of a number, by type."""
+
+_BYTES = INTEGERS | {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+
+
+class Entry(NamedTuple):
+    """Type, shape and place of a tensor; bytes count from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class Header(NamedTuple):
+    """A header: texts, tensors by name, and the first byte after it."""
+
+    metadata: dict[str, str]
+    entries: dict[str, Entry]
+    start: int
+
+
+class Packed(NamedTuple):
+    """Tensors as bytes, and their digest."""
+
+    entries: dict[str, Entry]
+    data: memoryview
+    digest: str
+
+
+class Stream(Protocol):
+    """A file opened for reading bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes."""
+        ...
+
+
+def parse_header(stream: Stream, size: int, source: object) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Args:
+        stream: The file, at its beginning.
+        size: Its length in bytes.
+        source: Name of the file in messages.
+
+    Raises:
+        ValueError: If it is not a safetensors file, is cut off, or has tensors of unknown types.
+    """
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or length > min(size - 8, _LARGEST):
+        raise ValueError(
+            f"{source} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}, "
+            f"of which {_LARGEST} are allowed. Download or save it again."
+        )
+    try:
+        content = mapping(parse_json(stream.read(length), "the header"), "the header")
+        texts = mapping(content.pop("__metadata__", {}), "__metadata__")
+        metadata = {name: text(value, f"metadata {quote(name)}", longest=_LARGEST) for name, value in texts.items()}
+        entries = {
+            text(name, "a tensor's name"): _entry(value, f"tensor {quote(name)}") for name, value in content.items()
+        }
+        _check_places(entries, size - 8 - length)
+    except ValueError as error:
+        raise ValueError(
+            f"{source} is cut off or not a safetensors file: {str(error).rstrip('.')}. Download or save it again."
+        ) from error
+    return Header(metadata, entries, 8 + length)
+
+
+def _entry(value: object, what: str) -> Entry:
+    entry = mapping(value, what)
+    dtype = entry.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _BYTES:
+        raise ValueError(f"{what} has the type {quote(dtype)}; known are {', '.join(_BYTES)}")
+    sides = listing(entry.get("shape"), f"the shape of {what}", longest=_MOST_SIDES)
+    shape = tuple(whole(side, f"a side of {what}", low=0) for side in sides)
+    offsets = listing(entry.get("data_offsets"), f"data_offsets of {what}", shortest=2, longest=2)
+    start, stop = (whole(offset, f"an offset of {what}", low=0) for offset in offsets)
+    if math.prod(shape) * _BYTES[dtype] != stop - start:
+        raise ValueError(f"{what} of shape {list(shape)} and type {dtype} has {stop - start} bytes")
+    return Entry(dtype, shape, start, stop)
+
+
+def _check_places(entries: Mapping[str, Entry], size: int) -> None:
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if entry.start != end:
+            raise ValueError(f"tensor {quote(name)} begins at byte {entry.start}, not at {end}")
+        end = entry.stop
+    if end != size:
+        raise ValueError(f"its tensors have {end} bytes, but {size} are there")
+
+
+def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes before the tensors' values."""
+    content = {"__metadata__": dict(metadata)} | {name: _plain(entry) for name, entry in entries.items()}
+    encoded = json.dumps(content).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
+def _plain(entry: Entry) -> dict[str, object]:
+    return {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.start, entry.stop]}
+
+
+def digest_of(entries: Mapping[str, Entry], data: Iterable[bytes | memoryview]) -> str:
+    """Return a digest of names, types, shapes and values.
+
+    Args:
+        entries: The tensors by name.
+        data: Their bytes, in any pieces.
+    """
+    digest = hashlib.sha256(json.dumps(sorted((name, *entry) for name, entry in entries.items())).encode())
+    for piece in data:
+        digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def pack(state: Mapping[str, Tensor]) -> Packed:
+    """Return tensors as the bytes of a safetensors file."""
+    whole_file = memoryview(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+    start = 8 + int.from_bytes(whole_file[:8], "little")
+    content = json.loads(bytes(whole_file[8:start]))
+    entries = {name: _entry(value, name) for name, value in content.items() if name != "__metadata__"}
+    data = whole_file[start:]
+    return Packed(entries, data, digest_of(entries, [data]))

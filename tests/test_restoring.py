@@ -1,0 +1,340 @@
+"""A saved model is restored whole, or there is an error that says why not."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import socket
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ssd_zoo
+from ssd_zoo.weights.files import read_safetensors, write_safetensors
+from ssd_zoo.weights.formats.safetensors_file import pack
+from ssd_zoo.weights.hub import fetch_tensors
+from ssd_zoo.weights.saved_models import open_saved
+
+CATEGORIES = ["background", "a", "b"]
+
+
+def tiny(**options):
+    options = {"categories": CATEGORIES, "size": 64, **options}
+    return ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, **options).eval()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return ssd_zoo.save_pretrained(tiny(), tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    for file in saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def change_config(folder, **changes):
+    """Change a folder's config, as anyone can."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def change_tensors(folder, change):
+    """Write other tensors without a digest, as other programs do."""
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    change_config(folder, weights_id=None)
+
+
+def every(folder):
+    """Ways to restore a model."""
+    yield lambda: ssd_zoo.from_pretrained(folder)
+    yield lambda: ssd_zoo.from_pretrained(folder / "model.safetensors")
+    yield lambda: ssd_zoo.ssdlite320_ultraface_slim(weights=str(folder))
+    yield lambda: ssd_zoo.get_model("ssdlite320_ultraface_slim", weights=folder, score_thresh=0.5)
+    # Who asks for other classes still wants the rest.
+    yield lambda: ssd_zoo.from_pretrained(folder, categories=["background", "c"])
+
+
+CHANGES = {
+    "one missing": (
+        lambda state: state.pop("head.cls_logits.0.0.conv.weight", None) or state.popitem(),
+        "1 are missing",
+    ),
+    "most missing": (lambda state: [state.pop(name) for name in sorted(state)[5:]], "are missing"),
+    "one more": (lambda state: state.update(new=torch.zeros(1)), r"1 are left over \(new\)"),
+    "other shape": (lambda state: state.update({k: v[:1] for k, v in state.items() if v.ndim == 4}), "another shape"),
+    "other type": (lambda state: state.update({k: v.int() for k, v in state.items() if v.ndim == 4}), "type"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_incomplete_tensors_are_refused(case, folder):
+    change, told = CHANGES[case]
+    change_tensors(folder, change)
+    for restore in every(folder):
+        with pytest.raises(ValueError, match=f"does not fit this model.*{told}"):
+            restore()
+
+
+@pytest.mark.parametrize("categories", [[*CATEGORIES, "c"], CATEGORIES[:2]])
+def test_categories_that_the_head_does_not_have_are_refused(categories, folder):
+    change_config(folder, categories=categories)
+    with pytest.raises(ValueError, match=f"with {len(categories)} categories .*head"):
+        ssd_zoo.from_pretrained(folder)
+
+
+def test_a_damaged_block_is_refused_wherever_it_lies(folder):
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for place in torch.linspace(start, len(whole) - 4096, 10).long().tolist():
+        file.write_bytes(whole[:place] + bytes(4096) + whole[place + 4096 :])
+        with pytest.raises(ValueError, match="does not have|do not have the digest"):
+            ssd_zoo.from_pretrained(folder)
+    for flipped in (b'"F32"', b"[3,"):
+        at = whole.index(flipped) if flipped in whole else start - 30
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match=r"model.safetensors"):
+            ssd_zoo.from_pretrained(folder)
+
+
+def test_a_file_of_other_tensors_than_the_config_names_is_refused(folder):
+    write_safetensors(folder / "model.safetensors", pack(tiny().state_dict()), {})
+    with pytest.raises(ValueError, match=r"does not hold the tensors of its config.*remove weights_id"):
+        ssd_zoo.from_pretrained(folder)
+
+
+def test_files_without_a_digest_load_and_say_so(folder, caplog):
+    expected = ssd_zoo.from_pretrained(folder).state_dict()
+    change_tensors(folder, lambda state: None)
+    found = ssd_zoo.from_pretrained(folder).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert "has no digest" in caplog.text
+
+
+def test_fine_tuning_keeps_what_fits(folder):
+    model = ssd_zoo.from_pretrained(folder, categories=["background", "b", "c"])
+    assert ssd_zoo.load_report(model).classes == ("background", "b")
+
+
+def test_published_weights_that_lack_tensors_are_refused(monkeypatch):
+    entry = ssd_zoo.get_weight("SSDLite300_MobileNet_V2_Weights.COCO_TF_V1")
+    state = {name: tensor for name, tensor in entry.get_state_dict().items() if "head.cls_logits.0" not in name}
+    monkeypatch.setattr(type(entry), "get_state_dict", lambda self, progress=True: state)
+    with pytest.raises(ValueError, match=r"COCO_TF_V1 lacks \d+ tensors"):
+        ssd_zoo.ssdlite300_mobilenet_v2(weights=entry)
+    ssd_zoo.ssdlite300_mobilenet_v2(weights=entry, categories=["background", "person"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"backbone": "hf-hub:owner/evil"},
+        {"backbone": "hf_hub:owner/evil"},
+        {"backbone": "local-dir:/etc"},
+        {"backbone": "timm/resnet18"},
+        {"backbone": "../resnet18"},
+        {"backbone": "https://example.org/x"},
+        {"weights_backbone": "DEFAULT"},
+        {"weights": "hf-hub:owner/evil"},
+        {"weights_backbone": True},
+        {"trainable_backbone_layers": 0},
+        {"categories": ["background", "x"]},
+        {"pretrained_cfg": {"callable": "torch.nn.modules.activation.ReLU", "args": [], "keywords": {}}},
+        {"norm_layer": {"callable": "torch.nn.modules.sparse.Embedding", "args": [10**9], "keywords": {}}},
+        {"norm_layer": {"callable": "ssd_zoo.detector.ssd.SSD", "args": [], "keywords": {}}},
+        {"norm_layer": {"callable": "torch.nn.modules.batchnorm.BatchNorm2d", "args": [10**12], "keywords": {}}},
+        {"norm_layer": {"callable": "torch.nn.modules.linear.Linear", "args": [16000, 16000], "keywords": {}}},
+        {"norm_layer": {"callable": "torch.nn.modules.batchnorm.BatchNorm2d", "args": [], "keywords": {"x": 1}}},
+        {"in_chans": 10**6},
+        {"in_chans": 1000},
+    ],
+    ids=str,
+)
+def test_a_folder_makes_no_request_and_builds_only_what_is_allowed(arguments, folder, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a local folder must not make requests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    config = json.loads((folder / "config.json").read_text())
+    builder = "ssdlite_timm" if "backbone" in arguments or "weights_backbone" in arguments else config["builder"]
+    change_config(folder, builder=builder, arguments={**config["arguments"], **arguments})
+    with pytest.raises(ValueError, match=r"can't be used|does not fit"):
+        ssd_zoo.from_pretrained(folder)
+
+
+SHAPE = [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"default_boxes": {"shapes": [[SHAPE] * 200] * 4, "steps": None, "clip": "none"}},
+        {"default_boxes": {"shapes": [[SHAPE] * 10**4] * 4, "steps": None, "clip": "none"}},
+        {"default_boxes": {"shapes": [["ab"]] * 4, "steps": None, "clip": "none"}},
+        {"default_boxes": {"shapes": 5, "steps": None, "clip": "none"}},
+        {"default_boxes": {"shapes": [[SHAPE]] * 4, "steps": [0] * 4, "clip": "none"}},
+        {"default_boxes": []},
+        {"settings": {"iou_thresh": 1e36}},
+        {"settings": {"nms_thresh": "high"}},
+        {"settings": {"detections_per_img": 2.5}},
+        {"settings": {"antialias": 1}},
+        {"settings": {"image_std": [0, 0, 0]}},
+        {"settings": {"image_mean": [0.5] * 4}},
+        {"categories": ["background", 1]},
+        {"categories": ["background"]},
+        {"categories": ["background", "a", "a"]},
+        {"categories": {"background": 1}},
+        {"builder": ["a"]},
+        {"builder": None},
+        {"format": 1e300},
+        {"arguments": {"size": [16384, 16384]}},
+        {"arguments": {"size": [64, 64, 64]}},
+        {"arguments": {"size": "64"}},
+        {"arguments": []},
+        {"meta": 5},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_values_of_a_config_are_checked(change, folder):
+    change_config(folder, **change)
+    with pytest.raises(ValueError, match=r"can't be used|does not fit|is not of ssd_zoo|has format") as caught:
+        ssd_zoo.from_pretrained(folder)
+    assert len(str(caught.value)) < 1000
+
+
+def test_what_could_not_be_opened_is_not_saved(tmp_path):
+    model = tiny()
+    model.nms_thresh = 7.0
+    with pytest.raises(ValueError, match="nms_thresh"):
+        ssd_zoo.save_pretrained(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_replaced_while_it_is_opened_is_refused(folder):
+    opened = open_saved(folder)
+    ssd_zoo.save_pretrained(tiny(), folder)
+    with pytest.raises(ValueError, match="replaced while it was opened"):
+        opened.weights.get_state_dict()
+
+
+def test_writers_and_readers_of_one_folder_see_whole_models(folder):
+    models = [tiny(), tiny()]
+    for value, model in enumerate(models):
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, value)
+    ssd_zoo.save_pretrained(models[0], folder)
+    writers = [
+        threading.Thread(target=lambda m=m: [ssd_zoo.save_pretrained(m, folder) for _ in range(5)]) for m in models
+    ]
+    for writer in writers:
+        writer.start()
+    seen = 0
+    while any(writer.is_alive() for writer in writers) or not seen:
+        # A model that was replaced while it was opened is an error.
+        loaded = None
+        with contextlib.suppress(ValueError):
+            loaded = ssd_zoo.from_pretrained(folder)
+        if loaded is not None:
+            seen += 1
+            values = {value for parameter in loaded.parameters() for value in parameter.unique().tolist()}
+            assert values in ({0.0}, {1.0})
+    for writer in writers:
+        writer.join()
+
+
+def test_old_parts_of_the_cache_are_made_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
+    source = tmp_path / "x.pth"
+    torch.save({"a": torch.ones(2000)}, source)
+    entry = ssd_zoo.Weights(source.as_uri(), None, {})
+    expected = {name: tensor.clone() for name, tensor in entry.get_state_dict(progress=False).items()}
+    [kept] = (tmp_path / "home").glob("*.safetensors")
+    whole = kept.read_bytes()
+    for damaged in (whole[:-400] + bytes(400), whole[:100], b"", b"<html>" * 100):
+        kept.write_bytes(damaged)
+        assert torch.equal(entry.get_state_dict(progress=False)["a"], expected["a"])
+        assert kept.read_bytes() == whole
+    assert "made again" in caplog.text
+
+
+def test_packaged_weights_have_their_hash(monkeypatch):
+    entry = ssd_zoo.get_weight("SSDLite300_MobileNet_V2_Weights.BCCD_V1").value
+    monkeypatch.setattr(entry, "sha256", "0" * 64)
+    with pytest.raises(ValueError, match="SHA-256"):
+        entry.get_state_dict()
+
+
+def test_a_written_file_is_read_by_safetensors(tmp_path):
+    state = {"b": torch.rand(2, 3), "a": torch.tensor(7), "c": torch.rand(3).half(), "e": torch.zeros(0, 4)}
+    write_safetensors(tmp_path / "x.safetensors", pack(state), {"told": "é"})
+    found = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert read_safetensors(tmp_path / "x.safetensors")["c"].dtype == torch.float32
+
+
+def test_no_log_line_when_all_is_well(folder, caplog):
+    with caplog.at_level(logging.INFO):
+        ssd_zoo.from_pretrained(folder)
+    assert not caplog.records
+    assert not [name for name in os.listdir(folder) if name.endswith(".part")]
+
+
+def _file(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _one(**entry):
+    return {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **entry}}
+
+
+REMOTE = {
+    "not JSON": _file(b"{" * 9, bytes(8)),
+    "a list": _file([1], bytes(8)),
+    "no entry": _file({"a": 5}, bytes(8)),
+    "unknown type": _file(_one(dtype="F99"), bytes(8)),
+    "type by number": _file(_one(dtype=[1]), bytes(8)),
+    "negative side": _file(_one(shape=[-2]), bytes(8)),
+    "side as text": _file(_one(shape=["2"]), bytes(8)),
+    "other shape": _file(_one(shape=[3]), bytes(8)),
+    "offsets beyond": _file(_one(data_offsets=[8, 16]), bytes(8)),
+    "offsets as text": _file(_one(data_offsets=["0", "8"]), bytes(8)),
+    "one offset": _file(_one(data_offsets=[0]), bytes(8)),
+    "huge offset": _file(_one(data_offsets=[0, 2**70]), bytes(8)),
+    "overlap": _file({**_one(), "b": _one()["a"]}, bytes(8)),
+    "cut off": _file(_one(), bytes(7)),
+    "too long": _file(_one(), bytes(9)),
+    "header cut off": _file(_one())[:20],
+    "web page": b"<!DOCTYPE html><html>Not found</html>",
+    "empty": b"",
+    "deep": _file(b"[" * 10**5, bytes(8)),
+    "name twice": _file(b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"a":5}', bytes(4)),
+    "metadata of numbers": _file({**_one(), "__metadata__": {"format": 5}}, bytes(8)),
+}
+
+
+@pytest.mark.parametrize("case", REMOTE)
+def test_a_part_of_a_malformed_file_is_not_kept(case, tmp_path, monkeypatch):
+    class Remote(io.BytesIO):
+        size = len(REMOTE[case])
+
+    class HfFileSystem:
+        def __init__(self, **_): ...
+
+        def open(self, *_, **__):
+            return Remote(REMOTE[case])
+
+    monkeypatch.setattr("huggingface_hub.HfFileSystem", HfFileSystem)
+    monkeypatch.setenv("SSD_ZOO_HOME", str(tmp_path / "home"))
+    with pytest.raises(ValueError, match=r"model.safetensors of owner/x is cut off or not a safetensors file"):
+        fetch_tensors("owner/x", ("a",), progress=False)
+    assert not list(tmp_path.rglob("*.*"))
