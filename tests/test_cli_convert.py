@@ -55,11 +55,11 @@ def test_categories_and_size(convert, faces, tmp_path):
         faces, "--output", tmp_path / "a", "--categories", tmp_path / "names.txt", "--size", "480x640"
     )
     assert code == 0
-    assert "480 × 640, 2 classes (nothing, helmet)" in out
+    assert "480 × 640, 2 classes (bg, helmet)" in out
     model = ssd_zoo.from_pretrained(tmp_path / "a")
     assert (model.size, model.categories) == ((480, 640), ["bg", "helmet"])
-    _, out, _ = convert(faces, "--output", tmp_path / "b", "--categories", "nothing, mask", "--origin", "ultraface")
-    assert "(nothing, mask)" in out
+    _, out, _ = convert(faces, "--output", tmp_path / "b", "--categories", "bg, mask", "--origin", "ultraface")
+    assert "(bg, mask)" in out
 
 
 @pytest.mark.parametrize("names", ["mask", "background,mask"])

@@ -79,13 +79,6 @@ def ssdlite300_mobilenet_v2_3d(
             block its depthwise convolution looks back, or for `"2plus1d"` its last convolution.
         inflate: Start of the kernels in time, `"identity"` or `"average"`, as for SSD300.
         frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
-
-    Example:
-        >>> model = ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1").eval()
-        >>> clip = ssd_zoo.data.read_image("examples/astronaut.jpg").repeat(3, 1, 1, 1)
-        >>> [detections] = model([clip])
-        >>> detections["frame_index"][detections["scores"] > 0.5].tolist()
-        [0, 1, 2]
     """
     inflated = partial(
         VideoMobileNet, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames

@@ -17,6 +17,7 @@ from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.categories import VOC_CATEGORIES
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.published import lufficc_weights
+from ssd_zoo.weights.settings import LUFFICC
 
 __all__ = ["SSD300_EfficientNet_B3_Weights", "ssd300_efficientnet_b3"]
 
@@ -63,11 +64,5 @@ def ssd300_efficientnet_b3(
         asked,
         backbone,
         default_boxes,
-        image_mean=(123 / 255, 117 / 255, 104 / 255),
-        image_std=(1 / 255, 1 / 255, 1 / 255),
-        score_thresh=0.01,
-        nms_thresh=0.45,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
+        **LUFFICC,
     )

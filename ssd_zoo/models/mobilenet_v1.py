@@ -17,6 +17,7 @@ from ssd_zoo.models.options import Options
 from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import Settled, finish, settle
 from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.settings import AMDEGROOT, TENSORFLOW
 
 __all__ = [
     "ssd300_mobilenet_v1",
@@ -51,15 +52,7 @@ def ssd300_mobilenet_v1(
         backbone,
         default_boxes,
         head=partial(SSDHead, kernel_size=1),
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-        antialias=True,
-        score_function="sigmoid",
-        score_thresh=1e-8,
-        nms_thresh=0.6,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
+        **TENSORFLOW,
     )
 
 
@@ -122,12 +115,5 @@ def _qfgaohao(asked: Settled, backbone: MobileNetV1, head: Head) -> SSD:
         backbone,
         default_boxes,
         head=head,
-        image_mean=(127 / 255, 127 / 255, 127 / 255),
-        image_std=(128 / 255, 128 / 255, 128 / 255),
-        score_thresh=0.01,
-        nms_thresh=0.45,
-        topk_candidates=200,
-        # The source limits detections by class alone, 200 of each; VOC has 20 classes.
-        detections_per_img=200 * 20,
-        clip_before_nms=False,
+        **AMDEGROOT | {"image_mean": (127 / 255,) * 3, "image_std": (128 / 255,) * 3},
     )

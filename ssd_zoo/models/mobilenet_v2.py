@@ -19,12 +19,13 @@ from ssd_zoo.detector.boxes import tf_box_shapes
 from ssd_zoo.detector.heads import SSDHead, SSDLiteHead
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import BatchNorm2d, Conv2dSame
-from ssd_zoo.models.options import Options, Settings
+from ssd_zoo.models.options import Options
 from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.categories import COCO80_CATEGORIES, COCO_CATEGORIES, VOC_CATEGORIES
 from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 from ssd_zoo.weights.published import lufficc_weights, mmdet_weights, timm_weights, torchvision_weights
+from ssd_zoo.weights.settings import AMDEGROOT, LUFFICC, MMDET, TENSORFLOW
 
 __all__ = [
     "MobileNetV2_Weights",
@@ -46,19 +47,6 @@ _BCCD_PIXELS = [
     [(181, 172), (218, 146), (210, 200), (228, 195), (232, 220), (242, 239)],
 ]
 _BCCD_SHAPES = [*([(w / 480, h / 480) for w, h in of_map] for of_map in _BCCD_PIXELS), *_BOX_SHAPES[3:]]
-
-# Settings that TensorFlow's configurations of SSD and SSDLite share.
-_TENSORFLOW: Settings = {
-    "image_mean": (0.5, 0.5, 0.5),
-    "image_std": (0.5, 0.5, 0.5),
-    "antialias": True,
-    "score_function": "sigmoid",
-    "score_thresh": 1e-8,
-    "nms_thresh": 0.6,
-    "detections_per_img": 100,
-    "topk_candidates": None,
-    "clip_before_nms": False,
-}
 
 
 class MobileNetV2_Weights(WeightsEnum):
@@ -158,11 +146,6 @@ def ssdlite300_mobilenet_v2(
 
     It has 1917 default boxes. Padding is TensorFlow's, and scores are sigmoids. NMS comes before boxes are clipped to
     the image.
-
-    Example:
-        >>> model = ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
-        >>> model.categories[1:4]
-        ['person', 'bicycle', 'car']
     """
     asked = settle(SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
@@ -175,7 +158,7 @@ def ssdlite300_mobilenet_v2(
     backbone.freeze(asked.trainable(backbone.num_stages))
     default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
     head = partial(SSDLiteHead, norm_layer=norm_layer)
-    return finish(asked, backbone, default_boxes, **_TENSORFLOW | {"head": head})
+    return finish(asked, backbone, default_boxes, head=head, **TENSORFLOW)
 
 
 @register_model
@@ -201,7 +184,7 @@ def ssd300_mobilenet_v2(
     backbone.freeze(asked.trainable(backbone.num_stages))
     default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
     head = partial(SSDHead, kernel_size=1)
-    return finish(asked, backbone, default_boxes, **_TENSORFLOW | {"head": head})
+    return finish(asked, backbone, default_boxes, head=head, **TENSORFLOW)
 
 
 @register_model
@@ -237,12 +220,7 @@ def ssdlite320_mobilenet_v2(
         backbone,
         default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer),
-        image_mean=(0.485, 0.456, 0.406),
-        image_std=(0.229, 0.224, 0.225),
-        score_thresh=0.02,
-        nms_thresh=0.45,
-        detections_per_img=200,
-        topk_candidates=None,
+        **MMDET | {"image_std": (0.229, 0.224, 0.225)},
     )
 
 
@@ -282,13 +260,7 @@ def ssdlite320_mobilenet_v2_lufficc(
         backbone,
         default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
-        image_mean=(123 / 255, 117 / 255, 104 / 255),
-        image_std=(1 / 255, 1 / 255, 1 / 255),
-        score_thresh=0.01,
-        nms_thresh=0.45,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
+        **LUFFICC,
     )
 
 
@@ -324,12 +296,5 @@ def ssdlite300_mobilenet_v2_qfgaohao(
         backbone,
         default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
-        image_mean=(127 / 255, 127 / 255, 127 / 255),
-        image_std=(128 / 255, 128 / 255, 128 / 255),
-        score_thresh=0.01,
-        nms_thresh=0.45,
-        topk_candidates=200,
-        # The source limits detections by class alone, 200 of each; VOC has 20 classes.
-        detections_per_img=200 * 20,
-        clip_before_nms=False,
+        **AMDEGROOT | {"image_mean": (127 / 255,) * 3, "image_std": (128 / 255,) * 3},
     )

@@ -18,6 +18,7 @@ from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.categories import COCO_CATEGORIES, VOC_CATEGORIES
 from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 from ssd_zoo.weights.published import lufficc_weights, torchvision_weights
+from ssd_zoo.weights.settings import LUFFICC
 
 __all__ = [
     "MobileNetV3_Large_Weights",
@@ -175,11 +176,5 @@ def ssdlite320_mobilenet_v3_large_lufficc(
         backbone,
         default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
-        image_mean=(123 / 255, 117 / 255, 104 / 255),
-        image_std=(1 / 255, 1 / 255, 1 / 255),
-        score_thresh=0.01,
-        nms_thresh=0.45,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
+        **LUFFICC,
     )

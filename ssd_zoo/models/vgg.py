@@ -147,12 +147,6 @@ def ssd300_vgg16d(
     Args:
         trainable_backbone_layers: Number of VGG's 5 stages that train, counted from the last; by default 4.
         norm_layer: Norm of conv4_3, called with the number of channels; by default the paper's.
-
-    Example:
-        >>> model = ssd300_vgg16d(weights_backbone=None, num_classes=21).eval()
-        >>> [detections] = model([torch.rand(3, 375, 500)])
-        >>> sorted(detections)
-        ['boxes', 'labels', 'scores']
     """
     asked = settle(SSD300_VGG16D_Weights, weights, VGG16D_Weights, weights_backbone, options, size=300)
     extras = [

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torchvision
 
 from ssd_zoo.weights.entries import Weights, detection_transforms
-from ssd_zoo.weights.settings import LUFFICC, MMDET, BoxSettings, OriginSettings
+from ssd_zoo.weights.settings import LUFFICC, MMDET, BoxSettings
 
 __all__ = [
     "lufficc_weights",
@@ -45,7 +45,7 @@ def lufficc_weights(
         url=f"{_RELEASES}/{file}.pth",
         transforms=detection_transforms,
         layout="lufficc",
-        settings=_with_boxes(LUFFICC, default_boxes),
+        settings={**LUFFICC, "default_boxes": {"clip": "all", **(default_boxes or {})}},
         meta={
             "num_params": num_params,
             "macs": macs,
@@ -88,7 +88,7 @@ def mmdet_weights(
         url=f"{_OPENMMLAB}/{file}",
         transforms=detection_transforms,
         layout="mmdet",
-        settings={**_with_boxes(MMDET, default_boxes), **settings},
+        settings={**MMDET, "default_boxes": {"clip": "none", **(default_boxes or {})}, **settings},
         meta={
             "num_params": num_params,
             "macs": macs,
@@ -100,10 +100,6 @@ def mmdet_weights(
             "metrics": {data: {**figures, "source": "published"} for data, figures in metrics.items()},
         },
     )
-
-
-def _with_boxes(settings: OriginSettings, default_boxes: BoxSettings | None) -> dict[str, object]:
-    return {**settings, "default_boxes": {**settings["default_boxes"], **(default_boxes or {})}}
 
 
 def timm_weights(

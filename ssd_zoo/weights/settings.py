@@ -6,7 +6,7 @@ Weights reproduce the detections of their origin only with the origin's settings
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-__all__ = ["AMDEGROOT", "LUFFICC", "MMDET", "BoxSettings", "OriginSettings"]
+__all__ = ["AMDEGROOT", "LUFFICC", "MMDET", "TENSORFLOW", "BoxSettings", "OriginSettings"]
 
 
 class BoxSettings(TypedDict, total=False):
@@ -20,17 +20,18 @@ class BoxSettings(TypedDict, total=False):
     clip: Literal["sizes", "all", "none"]
 
 
-class OriginSettings(TypedDict):
-    """Keywords of `SSD`, and those of `DefaultBoxGenerator`, that reproduce an origin."""
+class OriginSettings(TypedDict, total=False):
+    """Keywords of `SSD` that reproduce an origin."""
 
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
+    antialias: bool
+    score_function: Literal["softmax", "sigmoid"]
     score_thresh: float
     nms_thresh: float
     topk_candidates: int | None
     detections_per_img: int
     clip_before_nms: bool
-    default_boxes: BoxSettings
 
 
 # The projects subtract the mean from pixels of 0 to 255 and do not divide.
@@ -46,7 +47,6 @@ AMDEGROOT: OriginSettings = {
     # The source limits detections by class alone, 200 of each; VOC has 20 classes.
     "detections_per_img": 200 * 20,
     "clip_before_nms": False,
-    "default_boxes": {"clip": "all"},
 }
 
 LUFFICC: OriginSettings = {
@@ -57,7 +57,6 @@ LUFFICC: OriginSettings = {
     "topk_candidates": None,
     "detections_per_img": 100,
     "clip_before_nms": False,
-    "default_boxes": {"clip": "all"},
 }
 
 # mmdet passes the 1000 best pairs of box and class of each feature map to NMS. That limit is left out here: it matters
@@ -70,5 +69,17 @@ MMDET: OriginSettings = {
     "topk_candidates": None,
     "detections_per_img": 200,
     "clip_before_nms": True,
-    "default_boxes": {"clip": "none"},
+}
+
+# TensorFlow's configurations of SSD and SSDLite.
+TENSORFLOW: OriginSettings = {
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+    "antialias": True,
+    "score_function": "sigmoid",
+    "score_thresh": 1e-8,
+    "nms_thresh": 0.6,
+    "detections_per_img": 100,
+    "topk_candidates": None,
+    "clip_before_nms": False,
 }

@@ -1,6 +1,7 @@
 """Recipes of SSD300 and SSD512 on VGG-16, which several origins share."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.weights.origin import Recipe
@@ -20,13 +21,18 @@ _STEPS = {300: [8, 16, 32, 64, 100, 300], 512: [8, 16, 32, 64, 128, 256, 512]}
 
 
 def vgg16_recipe(
-    sides: Sequence[float], settings: OriginSettings, size: tuple[int, int] | None, **others: object
+    sides: Sequence[float],
+    settings: OriginSettings,
+    clip: Literal["all", "none"],
+    size: tuple[int, int] | None,
+    **others: object,
 ) -> Recipe:
     """Return the recipe of SSD300 (7 sides) or SSD512 (8 sides).
 
     Args:
         sides: Side of the smaller square of each feature map, in pixels of the nominal input, and one further side.
         settings: The origin's settings.
+        clip: See `DefaultBoxGenerator`.
         size: (height, width) of the input where it differs from the nominal one.
         **others: Arguments of the builder that go before the settings.
     """
@@ -35,6 +41,6 @@ def vgg16_recipe(
         aspect_ratios=_RATIOS[nominal],
         scales=[side / nominal for side in sides],
         steps=_STEPS[nominal] if size in (None, (nominal, nominal)) else None,
-        clip=settings["default_boxes"]["clip"],
+        clip=clip,
     )
     return Recipe(f"ssd{nominal}_vgg16d", {**settings, **others, "default_boxes": default_boxes})

@@ -33,7 +33,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     maps, classes = count_head(checkpoint.tensors)
     # From data/config.py. The project has no SSD512; its sides are the paper's.
     sides = (COCO_SIDES if classes in _COCO_CLASSES else VOC_SIDES)[maps]
-    return vgg16_recipe(sides, AMDEGROOT, checkpoint.size, detections_per_img=200 * (classes - 1))
+    return vgg16_recipe(sides, AMDEGROOT, "all", checkpoint.size, detections_per_img=200 * (classes - 1))
 
 
 ORIGIN = Origin(_TABLES, describe=_describe)

@@ -128,7 +128,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
         return Recipe("ssd300_efficientnet_b3")
     maps, classes = count_head(checkpoint.tensors)
     # From configs/vgg_ssd{300,512}_{voc0712,coco_trainval35k}.yaml.
-    return vgg16_recipe((COCO_SIDES if classes == 81 else VOC_SIDES)[maps], LUFFICC, checkpoint.size)
+    return vgg16_recipe((COCO_SIDES if classes == 81 else VOC_SIDES)[maps], LUFFICC, "all", checkpoint.size)
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     if checkpoint.table is _SSDLITE_MOBILENET_V2:
         return Recipe("ssdlite320_mobilenet_v2")
     maps, classes = count_head(checkpoint.tensors)
-    return vgg16_recipe((_VOC if classes == 21 else _COCO)[maps], MMDET, checkpoint.size)
+    return vgg16_recipe((_VOC if classes == 21 else _COCO)[maps], MMDET, "none", checkpoint.size)
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
             return Recipe(builder, {"detections_per_img": limit})
     norm = {"norm_layer": BatchNorm2d} if "backbone.conv4_3_norm.running_mean" in checkpoint.tensors else {}
     # From vision/ssd/config/vgg_ssd_config.py.
-    return vgg16_recipe(VOC_SIDES[6], AMDEGROOT, checkpoint.size, detections_per_img=limit, **norm)
+    return vgg16_recipe(VOC_SIDES[6], AMDEGROOT, "all", checkpoint.size, detections_per_img=limit, **norm)
 
 
 ORIGIN = Origin(_TABLES, describe=_describe, finish=fold_biases)
