@@ -91,7 +91,7 @@ def test_shards_outside_the_folder_are_refused(tmp_path, path):
 def test_a_missing_shard_is_named(tmp_path):
     file = write(tmp_path / "model", {"w": FLOAT}, {"a.bin": bytes(4), "b.bin": bytes(4)})
     (file.parent / "b.bin").unlink()
-    with pytest.raises(ValueError, match=r"names the shard 'b.bin', but there is no file .*b.bin"):
+    with pytest.raises(ValueError, match=r"names the shard 'b.bin', but there is no such file"):
         read_checkpoint(file)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssd_zoo.weights.formats.frozen_graph import read_constants
 from ssd_zoo.weights.formats.kinds import explain_refusal, name_other_kind
-from ssd_zoo.weights.formats.pickles import check_pickle
+from ssd_zoo.weights.formats.pickles import PickleError, check_pickle
 from ssd_zoo.weights.formats.safetensors_file import parse_header
 from ssd_zoo.weights.formats.tfjs import read_tfjs
 from ssd_zoo.weights.formats.tflite import read_tflite
@@ -140,12 +140,14 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(file: Path) -> object:
-    check_pickle(file)
     try:
+        check_pickle(file)
         # PyTorch warns of some contents; `check_state` refuses those that do not load.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
+    except PickleError:
+        raise
     # The type of the error depends on the place of the damage.
     except Exception as error:
         raise ValueError(f"{file} {explain_refusal(file, error)}.") from error

@@ -47,7 +47,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
     for what, listed in (("weight", names), ("shard", shards)):
         for name, count in listed.most_common(1):
             if count > 1:
-                raise ValueError(f"{file} lists the {what} {name!r} {count} times; each must be there once.")
+                raise ValueError(f"{file} lists the {what} {quote(name)} {count} times; each must be there once.")
     state: dict[str, Tensor] = {}
     for paths, weights in entries:
         content = _read_shards(file, paths, sum(weight.length for weight in weights))
@@ -78,7 +78,9 @@ def _group(file: Path, value: JSON) -> tuple[list[str], list["_Weight"]]:
     group = mapping(value, f"{file}: a group of weightsManifest")
     paths = listing(group.get("paths"), f"{file}: the paths of shards")
     weights = listing(group.get("weights"), f"{file}: the weights of a group")
-    return [text(path, f"{file}: a shard's path") for path in paths], [_Weight(file, weight) for weight in weights]
+    return [text(path, f"{file}: a shard's path", longest=1024) for path in paths], [
+        _Weight(file, weight) for weight in weights
+    ]
 
 
 class _Weight:
@@ -128,13 +130,13 @@ def _read_shards(file: Path, paths: Sequence[str], length: int) -> bytes:
     for path in paths:
         windows = PureWindowsPath(path)
         if windows.drive or windows.root or ".." in windows.parts or not windows.parts:
-            raise ValueError(f"{file} names a shard outside its folder, {path!r}; shards must lie beside it.")
+            raise ValueError(f"{file} names a shard outside its folder, {quote(path)}; shards must lie beside it.")
         shards.append(file.parent / PurePosixPath(path))
         if not shards[-1].is_file():
-            raise ValueError(f"{file} names the shard {path!r}, but there is no file {shards[-1]}.")
+            raise ValueError(f"{file} names the shard {quote(path)}, but there is no such file.")
     sizes = [shard.stat().st_size for shard in shards]
     if sum(sizes) != length or length > _MAX_BYTES:
-        listed = ", ".join(f"{path} of {size}" for path, size in zip(paths, sizes, strict=True))
+        listed = ", ".join(f"{path:.100} of {size}" for path, size in list(zip(paths, sizes, strict=True))[:5])
         raise ValueError(
             f"{file} describes weights of {length} bytes, but their shards hold {sum(sizes)}: {listed}. "
             "A shard is cut off, or of another model."
