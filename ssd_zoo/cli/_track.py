@@ -1,11 +1,21 @@
 """Track objects over frames with ByteTrack."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 __all__ = ["Tracker"]
+
+
+class _Tracked(Protocol):
+    data: dict[str, Sequence[int]]
+    tracker_id: Sequence[int]
+
+
+class _OfClass(Protocol):
+    def update(self, detections: object) -> _Tracked: ...
 
 
 class Tracker:
@@ -26,19 +36,31 @@ class Tracker:
             from trackers import ByteTrackTracker
         except ImportError as error:
             raise ImportError('Tracks need the package trackers: pip install "ssd_zoo[track]".') from error
-        self._new = lambda: ByteTrackTracker(
+        self._new: Callable[[], _OfClass] = lambda: ByteTrackTracker(
             frame_rate=fps, track_activation_threshold=score_thresh, high_conf_det_threshold=score_thresh
         )
-        self._of_class: dict[int, Any] = {}
+        self._of_class: dict[int, _OfClass] = {}
+        self._fps, self._time = fps, 0.0
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def update(self, detections: dict[str, Tensor]) -> Tensor:
+    def update(self, detections: dict[str, Tensor], time: float) -> Tensor:
         """Assign the next frame's detections to tracks.
+
+        Args:
+            detections: `boxes (n, 4)`, `labels (n,)` and `scores (n,)` of a frame.
+            time: The frame's time in seconds. A gap counts as frames without objects, so that tracks end in it.
 
         Returns:
             Track of each detection, `(n,)`, from 1; -1 for detections without a track.
         """
         from supervision import Detections
+
+        # After two seconds every track has ended.
+        missed = min(round((time - self._time) * self._fps) - 1, round(2 * self._fps))
+        self._time = time
+        for tracker in self._of_class.values():
+            for _ in range(missed):
+                tracker.update(Detections.empty())
 
         tracks = torch.full_like(detections["labels"], -1)
         present = set(detections["labels"].tolist())

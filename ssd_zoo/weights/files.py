@@ -34,38 +34,42 @@ def home() -> Path:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically.
-
-    At any moment the old or the new file is there, whole.
-
-    Raises:
-        OSError: If the file can't be written; the old one stays.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        # The error of a full disk lacks the file's name.
-        error.filename = str(path)
-        raise
+    """Write a file atomically; see `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces a path once complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(file.name, 0o666 & ~mask)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """Open a temporary file that replaces a path once complete.
+
+    At any moment the old or the new file is there, whole.
+
+    Raises:
+        OSError: If the file can't be written; the old one stays. The error names the path.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                mask = os.umask(0)
+                os.umask(mask)
+                os.chmod(file.name, 0o666 & ~mask)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        # The error of a full disk lacks the file's name, others name the temporary file.
+        if error.filename is None or ".part" in str(error.filename):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
