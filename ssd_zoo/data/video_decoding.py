@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["error_reason", "open_by_av", "open_by_torchcodec"]
 
-# Their headers tell the length of the whole, and not of each stream.
-_LENGTH_OF_ALL = ("matroska", "flv", "asf")
+# Containers whose headers tell when a stream ends (mov is MP4, too), or when the last of all streams ends. FFmpeg's
+# lengths of others are estimates.
+_ENDS_OF_STREAMS, _END_OF_ALL = ("mov", "avi", "gif"), "matroska"
 
 
 def error_reason(error: Exception) -> str:
@@ -86,6 +87,8 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
         leaving.callback(stream.codec_context.flush_buffers)
         packets, start = container.demux(), stream.start_time
         step, ends = 1 / float(stream.average_rate or 25), {stream.index: 0.0}
+        # Where packets do not tell their duration, the last frame's is a guess.
+        tolerance = 0.25 + 2 * step
         while True:
             try:
                 packet = next(packets, None)
@@ -96,6 +99,8 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
                     ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), end)
                 if packet.stream_index != stream.index:
                     continue
+                if packet.duration:
+                    tolerance = 0.05 + 1.5 * step
                 for frame in packet.decode():
                     if not isinstance(frame, av.VideoFrame):
                         continue
@@ -111,7 +116,7 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
                 if packet is None or isinstance(error, av.EOFError):
                     break
         missing = 0.0 if kind else _missing(container, stream, ends)
-    if not broken and missing > 0.05 + 1.5 * step:
+    if not broken and missing > tolerance:
         broken = f"it lacks the last {missing:.1f} seconds"
     if broken:
         raise ValueError(f"{name} is broken or cut off, {number} frames could be read: {broken}.")
@@ -119,9 +124,10 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
 
 def _missing(container: "InputContainer", stream: "VideoStream", ends: dict[int, float]) -> float:
     """Return the seconds by which the packets end before the time that the container tells."""
-    if stream.duration:
+    kind = container.format.name
+    if stream.duration and kind.startswith(_ENDS_OF_STREAMS):
         return _seconds((stream.start_time or 0) + stream.duration, stream.time_base) - ends[stream.index]
-    if container.duration and container.format.name.startswith(_LENGTH_OF_ALL):
+    if container.duration and kind.startswith(_END_OF_ALL):
         return container.duration / 1_000_000 - max(ends.values())
     return 0.0
 

@@ -1,12 +1,12 @@
 """Write videos."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,11 +52,10 @@ class VideoWriter:
             raise ValueError(f"{file} can't be written as a video: its extension must be {', '.join(_FORMATS)}.")
         self._open, self._failed = contextlib.ExitStack(), False
         try:
-            stream = self._open.enter_context(replacing(self._path))
+            self._output = _Output(self._open.enter_context(replacing(self._path)))
         except OSError as error:
             raise OSError(f"{file} can't be written: {error_reason(error)}.") from error
-        # FFmpeg's own output crashes the process if the disk is full.
-        self._container = av.open(stream, mode="w", format=kind)
+        self._container = av.open(self._output, mode="w", format=kind)
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         rate = Fraction(fps).limit_denominator(1001 * 60)
         # Without frames that refer to later ones, the last packet is the last frame. 18 is x264's visually lossless.
@@ -111,12 +110,14 @@ class VideoWriter:
             if self._size is not None:
                 self._mux(self._stream.encode())
             self._container.close()
+            self._output.check()
             self._open.close()
 
     def _mux(self, packets: "list[Packet]") -> None:
         for packet in packets:
             packet.duration = self._duration if packet.pts == self._last else packet.duration
             self._container.mux(packet)
+        self._output.check()
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -127,7 +128,7 @@ class VideoWriter:
             yield
         except (av.FFmpegError, OSError, ValueError) as error:
             self._failed = True
-            with contextlib.suppress(av.FFmpegError, OSError):
+            with contextlib.suppress(av.FFmpegError):
                 self._container.close()
             with contextlib.suppress(OSError):
                 self._open.__exit__(type(error), error, error.__traceback__)
@@ -140,3 +141,31 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Output:
+    """File for FFmpeg that keeps errors for later: FFmpeg's own handling of a full disk crashes the process."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.name = file, file.name
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._try(lambda: self._file.write(data) and self._file.flush()) or len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._try(lambda: self._file.seek(offset, whence)) or 0
+
+    def tell(self) -> int:
+        return self._try(self._file.tell) or 0
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _try(self, call: Callable[[], int | None]) -> int | None:
+        try:
+            return call() if self._error is None else None
+        except OSError as error:
+            self._error = error
+            return None
