@@ -16,7 +16,6 @@ from ssd_zoo.cli._output import (
     check_targets,
     image_ids,
     is_standard_output,
-    is_stream,
     picture_files,
     result_rows,
     save_picture,
@@ -25,6 +24,7 @@ from ssd_zoo.cli._output import (
 )
 from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.files import is_stream
 
 __all__ = ["check_outputs", "run_images"]
 

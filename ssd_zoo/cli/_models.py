@@ -44,7 +44,7 @@ def _near(name: str) -> str:
     if len(path.parts) > 1:
         saved = [str(file.parent) for file in path.parent.glob(f"*/{CONFIG}")]
         saved += [str(file.parent) for file in path.parent.parent.glob(f"*/*/{CONFIG}")]
-        return propose(name, saved) if saved else f"No saved model is near {path.parent}."
+        return propose(name, sorted(set(saved))) if saved else f"No saved model is near {path.parent}."
     return propose(name.lower(), [*list_models(), *_theirs()])
 
 

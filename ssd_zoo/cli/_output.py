@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.data import image_endings
 from ssd_zoo.weights.categories import COCO_CATEGORIES
-from ssd_zoo.weights.files import replacing
+from ssd_zoo.weights.files import is_stream, replacing
 
 __all__ = [
     "ResultRow",
@@ -21,7 +21,6 @@ __all__ = [
     "check_targets",
     "image_ids",
     "is_standard_output",
-    "is_stream",
     "opened",
     "picture_files",
     "result_rows",
@@ -73,11 +72,6 @@ def _make_folder(folder: Path) -> None:
         raise PermissionError(f"Nothing may be written to the folder {folder}.")
 
 
-def is_stream(file: Path) -> bool:
-    """Check whether a file is a pipe or device, such as /dev/stdout."""
-    return file.exists() and not file.is_file() and not file.is_dir()
-
-
 def is_standard_output(file: Path | None) -> bool:
     """Check whether a file is called `-`, which means the standard output."""
     return file == Path("-")
@@ -85,13 +79,10 @@ def is_standard_output(file: Path | None) -> bool:
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[IO[bytes]]:
-    """Open the standard output (`-`), a pipe or device, or a file that is replaced once complete."""
+    """Open the standard output (`-`), or a file that is replaced once complete."""
     if is_standard_output(file):
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-    elif is_stream(file):
-        with file.open("wb") as stream:
-            yield stream
     else:
         with replacing(file) as stream:
             yield stream

@@ -90,7 +90,12 @@ def _is_address(weights: Any, builder: Callable[..., SSD]) -> bool:
         return isinstance(weights, os.PathLike)
     if weights in get_model_weights(builder).__members__:
         return False
-    return weights.startswith("hf-hub:") or weights.endswith(".safetensors") or "/" in weights or os.path.isdir(weights)
+    return (
+        weights.startswith("hf-hub:")
+        or weights.lower().endswith(".safetensors")
+        or "/" in weights
+        or os.path.isdir(weights)
+    )
 
 
 def _as_saved(saved: SavedModel, asked: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ssd_zoo.weights.formats.checkpoint import check_finite
 __all__ = [
     "LARGEST_HEADER",
     "home",
+    "is_stream",
     "read_header",
     "read_safetensors",
     "replacing",
@@ -39,16 +40,25 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def is_stream(path: Path) -> bool:
+    """Check whether a path is that of a pipe or device, such as /dev/stdout."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces a path once complete.
 
-    At any moment the old or the new file is there, whole.
+    At any moment the old or the new file is there, whole. Pipes and devices, such as /dev/stdout, are written directly.
 
     Raises:
         OSError: If the file can't be written; the old one stays. The error names the path.
     """
     try:
+        if is_stream(path):
+            with path.open("wb") as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
