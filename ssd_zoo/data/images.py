@@ -209,7 +209,7 @@ def _rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
     if image.mode == "I":
-        least, most = image.getextrema()
+        least, most = np.ravel(image.getextrema()).tolist()
         if least < 0 or most > 65535:
             raise ValueError(f"its pixels range from {least} to {most}, beyond 0 to 65535; save it with 8 or 16 bits")
     width, height = image.size
@@ -218,7 +218,7 @@ def _rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
         return np.array(_to_rgb(image))
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, rows):
-        pixels[top : top + rows] = _to_rgb(image.crop((0, top, width, min(top + rows, height))))
+        pixels[top : top + rows] = np.asarray(_to_rgb(image.crop((0, top, width, min(top + rows, height)))))
     return pixels
 
 
