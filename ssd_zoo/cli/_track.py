@@ -1,21 +1,9 @@
 """Track objects over frames with ByteTrack."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 __all__ = ["Tracker"]
-
-
-class _Tracked(Protocol):
-    data: dict[str, Sequence[int]]
-    tracker_id: Sequence[int]
-
-
-class _OfClass(Protocol):
-    def update(self, detections: object) -> _Tracked: ...
 
 
 class Tracker:
@@ -36,10 +24,10 @@ class Tracker:
             from trackers import ByteTrackTracker
         except ImportError as error:
             raise ImportError('Tracks need the package trackers: pip install "ssd_zoo[track]".') from error
-        self._new: Callable[[], _OfClass] = lambda: ByteTrackTracker(
+        self._new = lambda: ByteTrackTracker(
             frame_rate=fps, track_activation_threshold=score_thresh, high_conf_det_threshold=score_thresh
         )
-        self._of_class: dict[int, _OfClass] = {}
+        self._of_class: dict[int, ByteTrackTracker] = {}
         self._fps, self._time = fps, 0.0
         self._numbers: dict[tuple[int, int], int] = {}
 
@@ -73,7 +61,8 @@ class Tracker:
                 data={"row": rows.numpy()},
             )
             tracked = tracker.update(given)
-            for row, track in zip(tracked.data.get("row", ()), tracked.tracker_id, strict=False):
+            numbers = () if tracked.tracker_id is None else tracked.tracker_id
+            for row, track in zip(tracked.data.get("row", ()), numbers, strict=False):
                 if track >= 0:
                     number = self._numbers.setdefault((label, int(track)), len(self._numbers) + 1)
                     tracks[int(row)] = number

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import av
     from av.container import InputContainer
     from av.video.stream import VideoStream
+    from typing_extensions import Buffer
 
 __all__ = ["error_reason", "open_by_av", "open_by_torchcodec"]
 
@@ -142,7 +143,7 @@ def _upright(frame: "av.VideoFrame") -> Tensor:
     The matrix maps a pixel (x, y) to (a x + c y, b x + d y). FFmpeg, libavutil/display.h.
     """
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
     if matrix is None:
         return pixels
     a, b, _, c, d, *_ = struct.unpack("9i", bytes(matrix))

@@ -1,12 +1,12 @@
 """Write videos."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +17,7 @@ from ssd_zoo.weights.files import replacing
 
 if TYPE_CHECKING:
     from av.packet import Packet
+    from av.video.stream import VideoStream
 
 __all__ = ["VideoWriter"]
 
@@ -59,7 +60,8 @@ class VideoWriter:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         rate = Fraction(fps).limit_denominator(1001 * 60)
         # Without frames that refer to later ones, the last packet is the last frame. 18 is x264's visually lossless.
-        self._stream = self._container.add_stream(codec, rate=rate, options={"bf": "0", "crf": "18"})
+        options = {"bf": "0", "crf": "18"}
+        self._stream = cast("VideoStream", self._container.add_stream(codec, rate=rate, options=options))
         self._stream.pix_fmt = "yuv420p"
         # AVI has one duration for all frames.
         self._tick = 1 / rate if kind == "avi" else Fraction(1, _TICKS)
@@ -113,7 +115,7 @@ class VideoWriter:
             self._output.check()
             self._open.close()
 
-    def _mux(self, packets: "list[Packet]") -> None:
+    def _mux(self, packets: "Sequence[Packet[VideoStream]]") -> None:
         for packet in packets:
             packet.duration = self._duration if packet.pts == self._last else packet.duration
             self._container.mux(packet)
