@@ -15,6 +15,7 @@ from torch import nn
 
 import ssd_zoo
 from ssd_zoo.cli import _video
+from ssd_zoo.cli._frame_file import FrameFile
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import Video, VideoWriter, open_video, read_clip, read_image
 from ssd_zoo.video import detect_stream, split_frames
@@ -125,7 +126,7 @@ def test_interrupted_video_leaves_whole_files(film, tmp_path):
     for length in (8, None):
         file = tmp_path / f"{length}.json"
         run = partial(_video.detect_video, small_model(), Video("film", 10, length, frames), quiet=True)
-        with _video.FrameFile(file) as frame_file:
+        with FrameFile(file) as frame_file:
             if length is None:
                 assert run(frame_file=frame_file)[0].startswith("film: 3 frames"), "a camera's only end"
             else:
@@ -166,10 +167,10 @@ import signal
 import sys
 from pathlib import Path
 from ssd_zoo.cli import _video, main
-from ssd_zoo.data import video
+from ssd_zoo.data.video_decoding import open_by_av
 # Shells let what they start in the background ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-_video.open_camera = lambda index: video._open_by_av(Path("testsrc=size=64x48"), name=f"camera {index}", kind="lavfi")
+_video.open_camera = lambda index: open_by_av("testsrc=size=64x48", f"camera {index}", kind="lavfi")
 sys.exit(main.main(sys.argv[1:]))
 """
 
@@ -211,7 +212,7 @@ def test_memory_stays_flat_over_a_long_video(tmp_path):
                 used.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
             yield frame
 
-    with _video.FrameFile(tmp_path / "found.json") as frame_file:
+    with FrameFile(tmp_path / "found.json") as frame_file:
         video = Video("long", 25, None, watched)
         summary, failure = _video.detect_video(model, video, batch_size=64, frame_file=frame_file, quiet=True)
     assert failure is None

@@ -1,14 +1,18 @@
 """Image files of every kind, and how they are found. Pictures are written by Pillow, expected pixels by hand."""
 
+import io
 import os
+import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 
 from ssd_zoo.data import find_images, read_image
+from ssd_zoo.data.images import MAX_PIXELS, image_size
 
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -58,6 +62,100 @@ def test_exif_orientation_of_jpeg(tmp_path, orientation):
     assert read.shape == (3, 48, 32)
     expected = torch.tensor(UPRIGHT).permute(2, 0, 1)
     torch.testing.assert_close(read[:, 8::16, 8::16].long(), expected, atol=6, rtol=0)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp", "avif", "heic"])
+def test_size_is_that_of_the_pixels(tmp_path, orientation, kind):
+    file = tmp_path / f"a.{kind}"
+    if kind == "avif" and not features.check("avif"):
+        pytest.skip("NO AVIF in this Pillow")
+    if kind == "heic":
+        pytest.importorskip("pillow_heif", reason='NO HEIC: pip install "ssd_zoo[images]"').register_heif_opener()
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture(UPRIGHT).resize((64, 32)).save(file, exif=exif, **({"format": "HEIF"} if kind == "heic" else {}))
+    read = read_image(file)
+    assert image_size(file) == read.shape[1:]
+    # A HEIC's EXIF tag does not count: its pixels are turned by another field.
+    assert tuple(read.shape[1:]) == ((64, 32) if orientation > 4 and kind != "heic" else (32, 64))
+
+
+def test_orientation_behind_the_pixels_of_a_png(tmp_path):
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[274] = 6
+    picture(STORED[6]).save(buffer, "PNG")
+    head, end = buffer.getvalue()[:-12], buffer.getvalue()[-12:]
+    data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = (len(data) - 4).to_bytes(4, "big") + data + zlib.crc32(data).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(head + chunk + end)
+    assert pixels(read_image(tmp_path / "a.png")) == UPRIGHT
+    assert image_size(tmp_path / "a.png") == (3, 2)
+
+
+def test_metadata_of_a_wrong_type_do_not_matter(tmp_path):
+    # Tag 271, the camera's maker, is said to be a number, and holds none that fits; 274 is the orientation.
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x0f\0\x07\0\0\0\x03abc\0\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    picture(UPRIGHT).resize((64, 32)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 64, 32)
+    assert image_size(tmp_path / "a.jpg") == (64, 32)
+
+
+def test_metadata_that_cannot_be_read_are_none(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Raw profile type exif", "\nexif\n    four\nthese are no hexadecimal digits\n")
+    picture(UPRIGHT).save(tmp_path / "a.png", pnginfo=texts)
+    assert pixels(read_image(tmp_path / "a.png")) == UPRIGHT
+    assert image_size(tmp_path / "a.png") == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF", "DDS"])
+def test_formats_that_are_not_listed_are_refused(tmp_path, kind):
+    picture(UPRIGHT).save(tmp_path / "a.jpg", format=kind)
+    for read in (read_image, image_size):
+        with pytest.raises(ValueError, match=r"a\.jpg is not an image that can be read.*JPEG, PNG.*save it as"):
+            read(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("side", [8000, 20_000])
+def test_more_pixels_than_allowed(tmp_path, side):
+    file = tmp_path / "bomb.png"
+    Image.new("1", (side, side)).save(file)
+    for read in (read_image, image_size):
+        with pytest.raises(
+            ValueError, match=rf"bomb\.png.*{side} × {side} pixels, and {MAX_PIXELS} are allowed.*--max-p"
+        ):
+            read(file)
+    assert image_size(file, max_pixels=side**2) == (side, side)
+    assert Image.MAX_IMAGE_PIXELS is not None, "Pillow's own limit is as before"
+
+
+def test_more_pixels_by_wish(tmp_path):
+    picture(UPRIGHT).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", max_pixels=6).shape == (3, 3, 2)
+    with pytest.raises(ValueError, match="2 × 3 pixels, and 5 are allowed"):
+        read_image(tmp_path / "a.png", max_pixels=5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "LA", "I;16"])
+def test_strips_change_nothing(tmp_path, mode, monkeypatch):
+    rows = np.random.default_rng(0).integers(0, 255, (7, 5, 4), dtype=np.uint8)
+    rows = rows[..., 0].astype(np.uint16) * 200 if mode == "I;16" else rows[..., :2] if mode == "LA" else rows[..., :3]
+    image = Image.fromarray(rows)
+    (image.convert("P") if mode == "P" else image).save(
+        tmp_path / "a.png", **({"transparency": 3} if mode == "P" else {})
+    )
+    whole = read_image(tmp_path / "a.png")
+    monkeypatch.setattr("ssd_zoo.data.images._STRIP", 10)
+    assert torch.equal(read_image(tmp_path / "a.png"), whole)
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="HEIC can be read here")
+def test_heic_names_what_is_missing(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    [file] = find_images([tmp_path])
+    with pytest.raises(ValueError, match=r"a\.heic.*pip install \"ssd_zoo\[images\]\""):
+        read_image(file)
 
 
 def test_unknown_orientation_is_ignored(tmp_path):

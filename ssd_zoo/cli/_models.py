@@ -10,8 +10,46 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
+from ssd_zoo.weights.saved_models import CONFIG
 
-__all__ = ["build_model", "load_model", "pick_device"]
+__all__ = ["build_model", "check_weights", "load_model", "pick_device"]
+
+
+def check_weights(name: str) -> None:
+    """Check that a name is that of a saved model, or of a model that has weights.
+
+    Raises:
+        ValueError: If it is not; the message proposes similar names and folders.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        inner = sorted(file.parent for file in folder.glob(f"*/{CONFIG}"))
+        # What `ssd-zoo train` has found best comes first.
+        inner.sort(key=lambda path: path.name != "best")
+        way = f"Did you mean {inner[0]}?" if inner else "ssd-zoo train writes one into its folder's best."
+        raise ValueError(f"{name} has no {CONFIG}, so it is not a saved model. {way}")
+    if folder.exists():
+        return
+    if name.lower() not in list_models():
+        raise ValueError(f"There is no model or folder {name!r}. {_near(name)}")
+    if not get_model_weights(name).__members__:
+        raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
+
+
+def _near(name: str) -> str:
+    of_weights = [model for model in list_models() if name.upper() in get_model_weights(model).__members__]
+    if of_weights:
+        return f"{name.upper()} are weights: --model {of_weights[0]} --weights {name.upper()}."
+    path = Path(name)
+    if len(path.parts) > 1:
+        saved = [str(file.parent) for file in path.parent.glob(f"*/{CONFIG}")]
+        saved += [str(file.parent) for file in path.parent.parent.glob(f"*/*/{CONFIG}")]
+        return propose(name, sorted(set(saved))) if saved else f"No saved model is near {path.parent}."
+    return propose(name.lower(), [*list_models(), *_theirs()])
+
+
+def _theirs() -> list[str]:
+    return torchvision.models.list_models(module=torchvision.models.detection)
 
 
 def build_model(name: str, weights: str | None, **config: Any) -> SSD:
@@ -48,15 +86,10 @@ def load_model(name: str, weights: str | None, *, progress: bool) -> tuple[nn.Mo
     Raises:
         ValueError: If there is no such model, or it has no such weights.
     """
-    saved = Path(name).exists()
-    if saved or name in list_models():
-        if not saved and not get_model_weights(name).__members__:
-            raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
+    if Path(name).exists() or name in list_models() or name not in _theirs():
+        check_weights(name)
         model = build_model(name, weights, progress=progress)
         return model, model.categories
-    theirs = torchvision.models.list_models(module=torchvision.models.detection)
-    if name not in theirs:
-        raise ValueError(f"There is no model or folder {name!r}. {propose(name, [*list_models(), *theirs])}")
     published = torchvision.models.get_model_weights(name).__members__
     if weights is not None and weights not in published:
         raise ValueError(f"{name} has no weights {weights!r}; --weights may be {', '.join(published)}.")

@@ -1,29 +1,44 @@
 """Write the output of `ssd-zoo detect`: table, COCO results, annotated pictures."""
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, TypedDict
 
 from PIL import Image
 from torch import Tensor
 
 from ssd_zoo.data import image_endings
 from ssd_zoo.weights.categories import COCO_CATEGORIES
-from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.files import is_stream, replacing
 
 __all__ = [
+    "ResultRow",
     "category_ids",
     "check_targets",
     "image_ids",
-    "is_stream",
+    "is_standard_output",
+    "opened",
     "picture_files",
     "result_rows",
     "save_picture",
     "table",
     "write_json",
 ]
+
+
+class ResultRow(TypedDict):
+    """Detection in COCO's results format, with file and class names added."""
+
+    image_id: int
+    file_name: str
+    category_id: int
+    category: str
+    bbox: list[float]
+    score: float
 
 
 def check_targets(output: Path | None, json_file: Path | None) -> None:
@@ -33,11 +48,13 @@ def check_targets(output: Path | None, json_file: Path | None) -> None:
 
     Raises:
         OSError: If a folder or file can't be written.
-        ValueError: If the JSON file has the extension of an image.
+        ValueError: If the JSON file has the extension of an image, or the output is `-`.
     """
+    if output == Path("-"):
+        raise ValueError("--output takes a folder; --json - writes to the standard output.")
     if output is not None:
         _make_folder(output)
-    if json_file is None or is_stream(json_file):
+    if json_file is None or is_standard_output(json_file) or is_stream(json_file):
         return
     if json_file.is_dir():
         raise IsADirectoryError(f"--json {json_file} is a folder; name a file in it.")
@@ -55,9 +72,20 @@ def _make_folder(folder: Path) -> None:
         raise PermissionError(f"Nothing may be written to the folder {folder}.")
 
 
-def is_stream(file: Path) -> bool:
-    """Check whether a file is a pipe or device, such as /dev/stdout."""
-    return file.exists() and not file.is_file() and not file.is_dir()
+def is_standard_output(file: Path | None) -> bool:
+    """Check whether a file is called `-`, which means the standard output."""
+    return file == Path("-")
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[IO[bytes]]:
+    """Open the standard output (`-`), or a file that is replaced once complete."""
+    if is_standard_output(file):
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with replacing(file) as stream:
+            yield stream
 
 
 def picture_files(files: Sequence[Path], output: Path) -> dict[Path, Path]:
@@ -86,11 +114,11 @@ def save_picture(picture: Image.Image, file: Path) -> None:
     """Save a picture.
 
     Raises:
-        OSError: If the file can't be written. The message names it.
+        OSError: If the file can't be written; an older one stays. The message names it.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file, quality=95)
+        with replacing(file) as stream:
+            picture.save(stream, format="PNG" if file.suffix.lower() == ".png" else "JPEG", quality=95)
     except OSError as error:
         raise OSError(f"{file} can't be written: {error.strerror or error}.") from error
 
@@ -114,8 +142,8 @@ def category_ids(categories: Sequence[str]) -> list[int]:
 
 
 def result_rows(
-    detections: dict[str, Tensor], categories: Sequence[str], image_id: int, file: Path
-) -> list[dict[str, Any]]:
+    detections: dict[str, Tensor], categories: Sequence[str], image_id: int, file: str | Path
+) -> list[ResultRow]:
     """Convert detections to COCO's results format, with file and class names added."""
     ids = category_ids(categories)
     rows = zip(*(detections[key].tolist() for key in ("boxes", "labels", "scores")), strict=True)
@@ -132,7 +160,7 @@ def result_rows(
     ]
 
 
-def table(file: Path, rows: Sequence[dict[str, Any]]) -> str:
+def table(file: Path, rows: Sequence[ResultRow]) -> str:
     """Format an image's detections as a table."""
     lines = [f"{file}: {len(rows) or 'no'} object{'' if len(rows) == 1 else 's'}"]
     width = max((len(row["category"]) for row in rows), default=0)
@@ -142,14 +170,11 @@ def table(file: Path, rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_json(results: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write results atomically to a JSON file.
+def write_json(results: Sequence[ResultRow], file: Path) -> None:
+    """Write results to a JSON file, atomically.
 
     Raises:
-        OSError: If the file can't be written.
+        OSError: If the file can't be written; an older one stays.
     """
-    text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
-    if is_stream(file):
-        file.write_text(text)
-        return
-    write_file(file, text.encode())
+    with opened(file) as stream:
+        stream.write(("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n").encode())

@@ -1,7 +1,5 @@
 """Track objects over frames with ByteTrack."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -29,16 +27,28 @@ class Tracker:
         self._new = lambda: ByteTrackTracker(
             frame_rate=fps, track_activation_threshold=score_thresh, high_conf_det_threshold=score_thresh
         )
-        self._of_class: dict[int, Any] = {}
+        self._of_class: dict[int, ByteTrackTracker] = {}
+        self._fps, self._time = fps, 0.0
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def update(self, detections: dict[str, Tensor]) -> Tensor:
+    def update(self, detections: dict[str, Tensor], time: float) -> Tensor:
         """Assign the next frame's detections to tracks.
+
+        Args:
+            detections: `boxes (n, 4)`, `labels (n,)` and `scores (n,)` of a frame.
+            time: The frame's time in seconds. A gap counts as frames without objects, so that tracks end in it.
 
         Returns:
             Track of each detection, `(n,)`, from 1; -1 for detections without a track.
         """
         from supervision import Detections
+
+        # After two seconds every track has ended.
+        missed = min(round((time - self._time) * self._fps) - 1, round(2 * self._fps))
+        self._time = time
+        for tracker in self._of_class.values():
+            for _ in range(missed):
+                tracker.update(Detections.empty())
 
         tracks = torch.full_like(detections["labels"], -1)
         present = set(detections["labels"].tolist())
@@ -51,7 +61,8 @@ class Tracker:
                 data={"row": rows.numpy()},
             )
             tracked = tracker.update(given)
-            for row, track in zip(tracked.data.get("row", ()), tracked.tracker_id, strict=False):
+            numbers = () if tracked.tracker_id is None else tracked.tracker_id
+            for row, track in zip(tracked.data.get("row", ()), numbers, strict=False):
                 if track >= 0:
                     number = self._numbers.setdefault((label, int(track)), len(self._numbers) + 1)
                     tracks[int(row)] = number

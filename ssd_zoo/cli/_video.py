@@ -2,49 +2,55 @@
 
 import argparse
 import glob
-import json
-import os
+import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssd_zoo.cli._output import check_targets, is_stream, result_rows
+from ssd_zoo.cli._frame_file import Detections, FrameFile
+from ssd_zoo.cli._output import check_targets, is_standard_output
 from ssd_zoo.cli._track import Tracker
-from ssd_zoo.data import Video, VideoWriter, draw_detections, open_camera, open_video
+from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections, open_camera, open_video
+from ssd_zoo.data.video import is_address
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.video import detect_stream
 
-__all__ = ["FrameFile", "detect_video", "find_videos", "run_videos"]
+__all__ = ["Source", "detect_video", "find_videos", "run_videos"]
 
 _ENDINGS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
             ".webm", ".wmv")  # fmt: skip
-Detections = dict[str, Tensor]
+Source = Path | str | int
+"""A file or folder, an address, or the number of a camera."""
 
 
-def find_videos(sources: Sequence[str], *, frames: bool) -> list[Path]:
+def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
     """Find the videos among the sources.
 
     Args:
-        sources: Files, folders and glob patterns.
+        sources: Files, folders, glob patterns, addresses, and numbers of cameras.
         frames: Whether folders are videos, too. Files are recognised by their extension.
 
     Raises:
         FileNotFoundError: If a video does not exist.
         ValueError: If videos are mixed with other sources, or `frames` is set and a source is not a video.
     """
-    videos: list[Path] = []
+    videos: list[Source] = []
     others: list[str] = []
     for source in sources:
         paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))
+        if not paths and is_address(source):
+            videos.append(source)
+            continue
+        if not paths and source.isdecimal():
+            videos.append(int(source))
+            continue
         found = [path for path in paths if path.suffix.lower() in _ENDINGS or (frames and path.is_dir())]
         videos += found
         if not paths and Path(source).suffix.lower() in _ENDINGS:
@@ -58,24 +64,25 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Path]:
 
 
 def run_videos(
-    model: SSD, videos: Sequence[Path], args: argparse.Namespace, chosen: Callable[[Detections], Detections]
+    model: SSD, videos: Sequence[Source], args: argparse.Namespace, chosen: Callable[[Detections], Detections]
 ) -> int:
-    """Detect in videos one after another, or in a camera.
+    """Detect in videos one after another.
 
     Returns:
-        The exit code: 0, or 1 if a video could not be read completely.
+        The exit code: 0, or 1 if a video could not be read completely, or an annotated video not written.
     """
     check_targets(args.output, args.json)
-    targets = {} if args.output is None else _video_files(videos or [Path(f"camera{args.camera}")], args.output)
+    targets = {} if args.output is None else _video_files(videos, args.output)
+    # With the JSON on the standard output, the summaries would break it.
+    summaries = sys.stderr if is_standard_output(args.json) else sys.stdout
     failures = []
     with ExitStack() as stack:
         frame_file = None if args.json is None else stack.enter_context(FrameFile(args.json))
-        for source in videos or [Path(f"camera{args.camera}")]:
+        for source in videos:
             try:
-                video = open_video(source) if videos else open_camera(args.camera)
                 summary, failure = detect_video(
                     model,
-                    video,
+                    _open(source, args.max_pixels),
                     chosen=chosen,
                     batch_size=args.batch_size,
                     track=args.track,
@@ -84,13 +91,17 @@ def run_videos(
                     quiet=args.quiet,
                 )
                 if not args.quiet:
-                    print(summary)
+                    print(summary, file=summaries)
             except (ValueError, OSError) as error:
                 failure = str(error)
             failures += [failure] if failure else []
     for failure in failures:
         print(f"ssd-zoo: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _open(source: Source, max_pixels: int | None) -> Video:
+    return open_camera(source) if isinstance(source, int) else open_video(source, max_pixels=max_pixels)
 
 
 def detect_video(
@@ -101,7 +112,7 @@ def detect_video(
     batch_size: int = 1,
     track: bool = False,
     picture_file: Path | None = None,
-    frame_file: "FrameFile | None" = None,
+    frame_file: FrameFile | None = None,
     quiet: bool = False,
 ) -> tuple[str, str | None]:
     """Detect in a video and write the results during detection.
@@ -118,32 +129,49 @@ def detect_video(
 
     Returns:
         A summary in one line, and the error if not all frames could be read, or None.
+
+    Raises:
+        OSError: If the annotated video or the JSON file can't be written.
     """
     tracker = Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5)) if track else None
     frames_with: Counter[str] = Counter()
-    number, failure = -1, None
+    count, failure = 0, None
     with ExitStack() as stack:
         writer = stack.enter_context(VideoWriter(picture_file, fps=video.fps)) if picture_file else None
         hidden = quiet or not sys.stderr.isatty()
         progress = stack.enter_context(tqdm(total=video.length, unit="frame", desc=video.name, disable=hidden))
         try:
-            for number, (frame, found) in enumerate(detect_stream(model, video, batch_size=batch_size)):
+            for frame, found in _detect(model, video, batch_size):
                 found = chosen(found)
                 if tracker is not None:
-                    found["track_ids"] = tracker.update(found)
+                    found["track_ids"] = tracker.update(found, frame.time)
                 frames_with.update({model.categories[label] for label in found["labels"].tolist()})
                 if writer is not None:
-                    picture = np.array(draw_detections(frame, found, model.categories))
-                    writer.write(torch.from_numpy(picture).permute(2, 0, 1))
+                    picture = torch.from_numpy(np.array(draw_detections(frame.pixels, found, model.categories)))
+                    writer.write(picture.permute(2, 0, 1), time=frame.time, duration=frame.duration)
                 if frame_file is not None:
-                    frame_file.write(_describe(video, number, found, model.categories))
+                    frame_file.write(video.name, frame, found, model.categories)
+                count += 1
                 progress.update()
         except ValueError as error:
             failure = str(error)
         except KeyboardInterrupt:
             if video.length is not None:  # Interrupting is the regular end of a camera's video.
                 raise
-    return _summary(video.name, number + 1, frames_with, tracker), failure
+    return _summary(video.name, count, frames_with, tracker), failure
+
+
+def _detect(model: SSD, video: Video, batch_size: int) -> Iterator[tuple[Frame, Detections]]:
+    """Detect in a video; give each frame with its time."""
+    waiting: deque[Frame] = deque()
+
+    def pixels() -> Iterator[Tensor]:
+        for frame in video.with_times():
+            waiting.append(frame)
+            yield frame.pixels
+
+    for _, found in detect_stream(model, pixels(), batch_size=batch_size):
+        yield waiting.popleft(), found
 
 
 def _summary(name: str, frames: int, frames_with: Counter[str], tracker: Tracker | None) -> str:
@@ -153,58 +181,27 @@ def _summary(name: str, frames: int, frames_with: Counter[str], tracker: Tracker
     return f"{name}: {frames} frame{'' if frames == 1 else 's'}, {', '.join(parts)}"
 
 
-def _describe(video: Video, number: int, found: Detections, categories: Sequence[str]) -> dict[str, Any]:
-    rows = result_rows(found, categories, number, Path(video.name))
-    tracks = found["track_ids"].tolist() if "track_ids" in found else [-1] * len(rows)
-    for row, track in zip(rows, tracks, strict=True):
-        del row["image_id"], row["file_name"]
-        if track >= 0:
-            row["track_id"] = track
-    return {"video": video.name, "frame": number, "time": round(number / video.fps, 3), "detections": rows}
-
-
-def _video_files(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
+def _video_files(sources: Sequence[Source], output: Path) -> dict[Source, Path]:
     """Choose distinct paths of the annotated videos in one folder."""
-    files: dict[Path, Path] = {}
+    files: dict[Source, Path] = {}
     for source in sources:
-        name = source.stem or source.resolve().name
+        name = _name(source)
         file = next(
             file
             for i in range(len(sources) + 1)
             if (file := output / (f"{name}.mp4" if i == 0 else f"{name}_{i}.mp4")) not in files.values()
         )
-        if file.resolve() == source.resolve():
+        if isinstance(source, Path) and file.resolve() == source.resolve():
             raise ValueError(f"--output {output} would overwrite {source}, an input; choose another folder.")
         files[source] = file
     return files
 
 
-class FrameFile:
-    """JSON list with one object per frame, written during detection.
-
-    The list is completed on exit, also after an error.
-
-    Args:
-        file: Path of the file.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file, self._before_next = file, "[\n"
-        self._unfinished = file if is_stream(file) else file.with_name(f".{file.name}.{os.getpid()}")
-        self._stream = self._unfinished.open("w", encoding="utf-8")
-
-    def write(self, frame: dict[str, Any]) -> None:
-        """Append a frame's object."""
-        self._stream.write(self._before_next + json.dumps(frame))
-        self._before_next = ",\n"
-
-    def __enter__(self) -> "FrameFile":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stream.write("[]\n" if self._before_next == "[\n" else "\n]\n")
-        self._stream.close()
-        if self._unfinished != self._file:
-            self._unfinished.replace(self._file)
+def _name(source: Source) -> str:
+    if isinstance(source, int):
+        return f"camera{source}"
+    if isinstance(source, str):
+        # rtsp://user:password@host/door?channel=1 is called door.
+        parts = re.sub(r"[?#].*", "", source.partition("://")[2].rpartition("@")[2]).rstrip("/").split("/")
+        return re.sub(r"[^\w.-]", "_", Path(parts[-1]).stem) or "video"
+    return source.stem or source.resolve().name

@@ -4,37 +4,33 @@ The default model detects the 80 classes of COCO, with weights included in the p
 """
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ssd_zoo.cli._models import build_model, pick_device
-from ssd_zoo.cli._output import (
-    check_targets,
-    image_ids,
-    picture_files,
-    result_rows,
-    save_picture,
-    table,
-    write_json,
-)
-from ssd_zoo.cli._values import count, fraction, positive
+from ssd_zoo.cli._images import check_outputs, run_images
+from ssd_zoo.cli._models import build_model, check_weights, pick_device
+from ssd_zoo.cli._values import count, fraction, name_list, positive, zero_is_none
 from ssd_zoo.cli._video import find_videos, run_videos
-from ssd_zoo.data import draw_detections, find_images, read_image
+from ssd_zoo.data import find_images
+from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.registry import get_model_weights, propose
+from ssd_zoo.models.registry import propose
+from ssd_zoo.weights.categories import match_classes
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
-    parser.add_argument("images", nargs="*", metavar="SOURCE", help="images, folders of images, videos, glob patterns")
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="SOURCE",
+        help="images, folders of images, videos, glob patterns, addresses (rtsp://…), 0 for a camera",
+    )
     parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
@@ -47,12 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=1, help="images or frames per batch (default: %(default)s)"
     )
+    parser.add_argument("--max-pixels", type=zero_is_none(count), default=MAX_PIXELS, metavar="N",
+                        help="largest image that is read; 0 for no limit (default: %(default)s)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotated images or videos")
     parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
-        help="file for results: COCO's format for images, a list of frames for videos",
+        help="file for results: COCO's format for images, a list of frames for videos; - is the standard output",
     )
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
@@ -65,62 +63,37 @@ def run(args: argparse.Namespace) -> int:
     """
     if bool(args.images) == (args.camera is not None):
         raise ValueError("Name images or videos to detect in, or --camera 0.")
-    videos = find_videos(args.images, frames=args.frames)
-    if videos or args.camera is not None:
-        model = _build(args)
-        classes = _class_indices(args.classes, model.categories)
-        return run_videos(model, videos, args, lambda found: _only(classes, found))
-    if args.track:
+    videos = find_videos(args.images, frames=args.frames) if args.camera is None else [args.camera]
+    if args.track and not videos:
         raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
-    files = find_images(args.images)
-    pictures = {} if args.output is None else picture_files(files, args.output)
-    check_targets(args.output, args.json)
+    files = [] if videos else find_images(args.images)
+    pictures = {} if videos else check_outputs(files, args)
     model = _build(args)
     classes = _class_indices(args.classes, model.categories)
-    ids = image_ids(files)
-    failures: dict[Path, str] = {}
-    results: list[dict[str, Any]] = []
-    progress = tqdm(total=len(files), unit="image", disable=args.quiet or len(files) < 2 or not sys.stderr.isatty())
-    with progress:
-        for batch in _batches(files, args.batch_size, failures, progress):
-            for (file, image), found in zip(batch, _detect(model, [image for _, image in batch]), strict=True):
-                found = _only(classes, found)
-                rows = result_rows(found, model.categories, ids[file], file)
-                results += rows
-                if not args.quiet:
-                    progress.write(table(file, rows), end="")
-                if pictures:
-                    try:
-                        save_picture(draw_detections(image, found, model.categories), pictures[file])
-                    except OSError as error:
-                        failures[file] = str(error)
-            progress.update(len(batch))
-    if args.json is not None:
-        write_json(results, args.json)
-    for failure in failures.values():
-        print(f"ssd-zoo: {failure}", file=sys.stderr)
-    if failures:
-        print(f"ssd-zoo: {len(failures)} of {len(files)} images failed", file=sys.stderr)
-    return 1 if failures else 0
+    if videos:
+        return run_videos(model, videos, args, lambda found: _only(classes, found))
+    return run_images(model, files, pictures, args, lambda found: _only(classes, found))
 
 
 def _build(args: argparse.Namespace) -> SSD:
-    if not Path(args.model).exists() and not get_model_weights(args.model).__members__:
-        raise ValueError(f"There are no weights for {args.model}; ssd-zoo list shows the models that have some.")
+    check_weights(args.model)
     device = pick_device(args.device)
     model = build_model(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
     return model.eval().to(device)
 
 
 def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | None:
+    """Return the labels of classes, which are matched by `match_classes`."""
     if names is None:
         return None
     known = [category for category in categories[1:] if category != "N/A"]
-    wanted = [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if name not in known:
+    wanted = name_list(names) or [names]
+    # One by one, so that two spellings of a class may both be given.
+    matched = [match_classes(["background", name], categories) for name in wanted]
+    for name, found in zip(wanted, matched, strict=True):
+        if not found:
             raise ValueError(f"The model has no class {name!r}. {propose(name, known)}")
-    return torch.tensor([categories.index(name) for name in wanted])
+    return torch.tensor([found[1] for found in matched])
 
 
 def _only(classes: Tensor | None, detections: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -128,26 +101,3 @@ def _only(classes: Tensor | None, detections: dict[str, Tensor]) -> dict[str, Te
         return detections
     chosen = torch.isin(detections["labels"], classes)
     return {key: value[chosen] for key, value in detections.items()}
-
-
-def _batches(
-    files: Sequence[Path], batch_size: int, failures: dict[Path, str], progress: tqdm
-) -> Iterator[list[tuple[Path, Tensor]]]:
-    batch: list[tuple[Path, Tensor]] = []
-    for file in files:
-        try:
-            batch.append((file, read_image(file)))
-        except (ValueError, OSError) as error:
-            failures[file] = str(error)
-            progress.update()
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-@torch.inference_mode()
-def _detect(model: SSD, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    detections = model([image.to(model.default_boxes.device) for image in images])
-    return [{key: value.cpu() for key, value in found.items()} for found in detections]

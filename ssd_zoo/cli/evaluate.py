@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ssd_zoo.cli._models import load_model, pick_device
-from ssd_zoo.cli._output import check_targets
+from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import count, name_list, positive, with_background
 from ssd_zoo.data import inspect_dataset, open_dataset, usable
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotations in COCO's format")
     parser.add_argument("--results", type=Path, metavar="FILE", help="results in COCO's format")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the metrics")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the metrics; - is the standard output")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for plots")
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"ssd-zoo: {error}", file=sys.stderr)
         return 1
     if args.json is not None:
-        evaluation.write_json(args.json)
+        with opened(args.json) as stream:
+            stream.write(evaluation.to_json().encode())
     if not args.quiet:
-        print(evaluation)
+        print(evaluation, file=sys.stderr if is_standard_output(args.json) else sys.stdout)
     return 0
 
 

@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models
-from ssd_zoo.models.table import list_weights, weights_table
+from ssd_zoo.models.table import list_weights, weights_list
 
 __all__ = ["add_arguments", "run"]
 
@@ -13,7 +13,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("pattern", nargs="*", help="shell-style patterns of model names (default: all models)")
-    parser.add_argument("--weights", action="store_true", help="list only the weights, in a table with their origins")
+    parser.add_argument("--weights", action="store_true", help="list only the weights, with their origins")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if not names:
         raise ValueError(f"No model matches {' '.join(args.pattern)}. Known are: {', '.join(list_models())}.")
     if args.weights:
-        print(weights_table(args.pattern or None))
+        print(weights_list(args.pattern or None))
         return 0
     measured_with = {entry: name for name, entry in list_weights(names)}
     for name in names:

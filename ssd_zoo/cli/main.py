@@ -5,21 +5,27 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from importlib import import_module
+from typing import Protocol, cast
 
 import ssd_zoo
-from ssd_zoo.cli import convert, detect, evaluate, list_models, train
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
-_COMMANDS: dict[str, Any] = {
-    "convert": convert,
-    "detect": detect,
-    "evaluate": evaluate,
-    "list": list_models,
-    "train": train,
+COMMANDS = {
+    "convert": ("convert", "Convert another project's checkpoint to a saved model of ssd_zoo."),
+    "detect": ("detect", "Detect objects in images, videos or a camera's pictures."),
+    "evaluate": ("evaluate", "Evaluate a model, or a file of results, on annotated images."),
+    "list": ("list_models", "List the models with parameters, input size and weights."),
+    "train": ("train", "Fine-tune a model on annotated images."),
 }
+"""Modules of the commands, which are imported when they are used, and the first lines of their docstrings."""
+
+
+class _Command(Protocol):
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,17 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command-line arguments; by default those of the process.
 
     Returns:
-        The exit code: 0 for success, 1 for a failure, 2 for invalid arguments or input, 130 for an interrupt, 141 for a
-        closed pipe. The last two are the shells' convention, 128 plus the signal.
+        The exit code: 0 for success; 1 if a part failed, such as one of many images; 2 for invalid arguments or input,
+        or results that can't be written; 130 for an interrupt, 141 for a closed pipe. The last two are the shells'
+        convention, 128 plus the signal.
     """
-    parser = argparse.ArgumentParser(prog="ssd-zoo", description=_summary(ssd_zoo))
+    argv = sys.argv[1:] if argv is None else argv
+    asked = next((argument for argument in argv if not argument.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog="ssd-zoo", description=(ssd_zoo.__doc__ or "").splitlines()[0])
     parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in _COMMANDS.items():
-        summary = _summary(command)
+    for name, (module, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
-        command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        if name == asked:
+            command = cast(_Command, import_module(f"ssd_zoo.cli.{module}"))
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the terminal can't encode.
@@ -58,7 +68,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ssd-zoo: interrupted", file=sys.stderr)
         return 130
-
-
-def _summary(module: ModuleType) -> str:
-    return (module.__doc__ or "").splitlines()[0]

@@ -7,9 +7,10 @@ from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.data.images import find_images, image_endings, read_image
 from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, collate
 from ssd_zoo.data.report import DataReport, inspect_dataset, usable
-from ssd_zoo.data.video import Video, VideoWriter, open_camera, open_video, read_clip
+from ssd_zoo.data.video import Frame, Video, open_camera, open_video, read_clip
 from ssd_zoo.data.video_datasets import AnnotatedVideo, ClipSampler, VideoDataset, open_video_dataset
 from ssd_zoo.data.video_transforms import clip_augmentation
+from ssd_zoo.data.video_writer import VideoWriter
 
 __all__ = [
     "Annotations",
@@ -23,6 +24,7 @@ __all__ = [
     "collate",
     "AnnotatedVideo",
     "ClipSampler",
+    "Frame",
     "Video",
     "VideoDataset",
     "VideoWriter",

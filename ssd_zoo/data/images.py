@@ -1,24 +1,52 @@
 """Find and read image files."""
 
+import contextlib
+import functools
 import glob
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["find_images", "image_endings", "image_size", "read_image"]
+__all__ = ["MAX_PIXELS", "find_images", "image_endings", "image_size", "read_image"]
 
-# Formats whose extensions Pillow registers, but whose pixels it does not read.
-_NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}
+MAX_PIXELS = 54_000_000
+"""Largest number of pixels of an image that is read by default. Such a JPEG 2000 takes 1.0 GB of memory, a JPEG 0.6."""
+# Formats of photographs. Others start programs (EPS) or hold images of other sizes than they announce (ICO).
+_FORMATS = (
+    "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF", "JPEG2000", "PPM", "TGA", "QOI", "DIB", "PCX", "SGI",
+)  # fmt: skip
+_HEIF_ENDINGS = {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
+# Pixels that are converted at once, so that a conversion takes little memory beyond its result.
+_STRIP = 2**22
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_TIFF_TAGS = (ExifTags.Base.ImageLength, ExifTags.Base.ImageWidth, ExifTags.Base.Orientation)
+_pillow_limit = threading.Lock()
 
 
 def image_endings() -> set[str]:
-    """Return the extensions of image files, such as `".jpg"`, in lower case."""
-    return {ending for ending, kind in Image.registered_extensions().items() if kind not in _NO_PICTURES}
+    """Return the extensions of image files, such as `".jpg"`, in lower case.
+
+    HEIC's and AVIF's are among them, whether or not they can be read here.
+    """
+    kinds = {*_FORMATS, "MPO"}
+    return _HEIF_ENDINGS | {ending for ending, kind in Image.registered_extensions().items() if kind in kinds}
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
@@ -73,28 +101,73 @@ def _images_of(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix.lower() in endings and file.is_file())
 
 
-def read_image(file: str | Path) -> Tensor:
-    """Read an image file in any format of Pillow.
+def read_image(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> Tensor:
+    """Read an image file.
 
-    The EXIF orientation is applied. Grey, palette, CMYK and 16-bit images are converted to 8-bit RGB, with their full
-    range. Transparent pixels are blended with white. Of several frames the first is read.
+    Formats are JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC, AVIF, JPEG 2000, PPM, TGA, QOI, PCX and SGI. HEIC needs the
+    package pillow-heif (`pip install "ssd_zoo[images]"`), AVIF that or Pillow 11.3. The EXIF orientation is applied;
+    metadata that can't be read are ignored. Grey, palette, CMYK and 16-bit images are converted to 8-bit RGB, with
+    their full range. Transparent pixels are blended with white. Of several frames the first is read.
 
     Args:
         file: Path of the file.
+        max_pixels: Largest number of pixels, checked before they are decoded. None means that there is no limit.
 
     Returns:
         RGB, uint8 `(3, H, W)`.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a readable image, is truncated, or has pixels of unknown range (floating-point
-            numbers, integers outside 0 to 65535). The message names the file.
+        ValueError: If the file is not an image of these formats, is truncated, has more pixels than allowed, or pixels
+            of unknown range (floating-point numbers, integers outside 0 to 65535). The message names the file.
     """
+    with _opened(file, max_pixels) as image:
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        return torch.from_numpy(_rgb_pixels(image if turn is None else image.transpose(turn))).permute(2, 0, 1)
+
+
+def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
+    """Return the (height, width) that `read_image` gives an image, from its header.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an image, or has more pixels than allowed. The message names the file.
+    """
+    with _opened(file, max_pixels) as image:
+        return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Pillow turns a TIFF while it is loaded; whether `size` is that before or after depends on its version.
+        height, width, orientation = (image.tag_v2.get(tag, 1) for tag in _TIFF_TAGS)
+    else:
+        height, width, orientation = image.height, image.width, _orientation(image)
+    return (width, height) if orientation in _SIDEWAYS else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        with Image.open(file) as image:
-            return torch.from_numpy(np.array(_to_rgb(ImageOps.exif_transpose(image)))).permute(2, 0, 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises errors of any type on broken metadata.
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+@contextlib.contextmanager
+def _opened(file: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
+    """Open an image without decoding it; raise every fault as a ValueError that names the file."""
+    try:
+        with _open(file) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"it has {image.width} × {image.height} pixels, and {max_pixels} are allowed; make it smaller, or "
+                    "allow more by max_pixels (--max-pixels)"
+                )
+            yield image
     except UnidentifiedImageError as error:
-        raise ValueError(f"{file} is not an image that Pillow can read.") from error
+        raise ValueError(f"{file} is not an image that can be read. {_way_out(file)}") from error
     except IsADirectoryError as error:
         raise ValueError(f"{file} is a folder, not an image.") from error
     except FileNotFoundError:
@@ -103,37 +176,56 @@ def read_image(file: str | Path) -> Tensor:
         raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
 
 
-def image_size(file: str | Path) -> tuple[int, int]:
-    """Return an image file's (height, width) without decoding its pixels.
+def _open(file: str | Path) -> Image.Image:
+    # Pillow's own limit warns, and can be changed for the whole process alone; `max_pixels` is checked in its place.
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=_formats())
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
-    The EXIF orientation is applied.
 
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not an image. The message names the file.
-    """
-    try:
-        with Image.open(file) as image:
-            # EXIF orientations 5 to 8 swap height and width.
-            on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (image.width, image.height) if on_its_side else (image.height, image.width)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow raises errors of any type on a broken file.
-        raise ValueError(f"{file} is not an image that Pillow can read.") from error
+@functools.cache
+def _formats() -> list[str]:
+    Image.init()
+    if find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return [kind for kind in _FORMATS if kind in Image.OPEN]
+
+
+def _way_out(file: str | Path) -> str:
+    with open(file, "rb") as stream:
+        start = stream.read(12)
+    if start[4:8] == b"ftyp":
+        return 'If it is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
+    return f"Formats are {', '.join(_FORMATS)}: save it as JPEG or PNG."
+
+
+def _rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Convert an image to RGB, `(H, W, 3)`, strip by strip."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
+    if image.mode == "I":
+        least, most = np.ravel(image.getextrema()).tolist()
+        if least < 0 or most > 65535:
+            raise ValueError(f"its pixels range from {least} to {most}, beyond 0 to 65535; save it with 8 or 16 bits")
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        return np.array(_to_rgb(image))
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = np.asarray(_to_rgb(image.crop((0, top, width, min(top + rows, height)))))
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit grey at 255.
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(
-                f"its pixels range from {grey.min()} to {grey.max()}, beyond 0 to 65535; save it with 8 or 16 bits"
-            )
-        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -1,25 +1,37 @@
-"""Read and write videos: files, folders of frames, cameras."""
+"""Read videos: files, addresses, folders of frames, cameras."""
 
-import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ssd_zoo.data.images import find_images, read_image
+from ssd_zoo.data.images import MAX_PIXELS, find_images, read_image
 
-__all__ = ["Video", "VideoWriter", "open_camera", "open_video", "read_clip"]
+__all__ = ["MISSING", "Frame", "Video", "is_address", "open_camera", "open_video", "read_clip"]
 
-_MISSING = 'Videos need PyAV or torchcodec: pip install "ssd_zoo[video]".'
+MISSING = 'Videos need PyAV or torchcodec: pip install "ssd_zoo[video]".'
+
+
+class Frame(NamedTuple):
+    """Frame of a video.
+
+    Attributes:
+        number: Number of the frame, from 0. Frames that a folder has, but that fail to be read, are counted.
+        time: When it is shown, in seconds from the video's start.
+        duration: For how many seconds it is shown; None if unknown.
+        pixels: RGB, uint8 `(3, H, W)`.
+    """
+
+    number: int
+    time: float
+    duration: float | None
+    pixels: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,47 +43,70 @@ class Video:
 
     Attributes:
         name: Name in messages.
-        fps: Frames per second.
+        fps: Frames per second, on average.
         length: Approximate number of frames; None if unknown.
         frames: Function that opens the source and returns an iterator of its frames.
+        timed: The same with number and time of each frame; by default frames follow each other at `fps`.
     """
 
     name: str
     fps: float
     length: int | None
     frames: Callable[[], Iterator[Tensor]]
+    timed: Callable[[], Iterator[Frame]] | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over the frames from the first."""
         return self.frames()
 
+    def with_times(self) -> Iterator[Frame]:
+        """Iterate over the frames from the first, with number and time."""
+        if self.timed is not None:
+            return self.timed()
+        return (Frame(i, i / self.fps, 1 / self.fps, frame) for i, frame in enumerate(self.frames()))
 
-def open_video(source: str | Path, *, fps: float = 25.0) -> Video:
-    """Open a video file, or a folder of frames.
+
+def timed_video(name: str, fps: float, length: int | None, timed: Callable[[], Iterator[Frame]]) -> Video:
+    """Make a video of frames that bring their times."""
+    return Video(name, fps, length, lambda: (frame.pixels for frame in timed()), timed)
+
+
+def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None = MAX_PIXELS) -> Video:
+    """Open a video file, an address, or a folder of frames.
 
     Files are read by PyAV, or by torchcodec if PyAV is not installed. All images of a folder are frames, in the order
-    of the numbers in their names.
+    of the numbers in their names. Those that can't be read are left out, and named by the error at the end.
 
     Args:
-        source: The file or the folder.
+        source: The file, the folder, or an address such as `https://…` or `rtsp://…`.
         fps: Frames per second of a folder.
+        max_pixels: Largest number of pixels of a folder's frames; see `read_image`.
 
     Raises:
         FileNotFoundError: If the file does not exist, or the folder holds no image.
         ValueError: If the file is not a readable video. The message names the file.
         ImportError: If neither PyAV nor torchcodec is installed.
     """
+    from ssd_zoo.data.video_decoding import open_by_av, open_by_torchcodec
+
+    if is_address(source):
+        # A stream over the network may fall silent.
+        return open_by_av(str(source), str(source), timeout=30) if find_spec("av") else open_by_torchcodec(str(source))
     path = Path(source)
     if path.is_dir():
         files = sorted(find_images([path]), key=_by_numbers)
-        return Video(str(source), fps, len(files), lambda: (read_image(file) for file in files))
+        return timed_video(str(source), fps, len(files), lambda: _frames_of_folder(path, files, fps, max_pixels))
     if not path.exists():
         raise FileNotFoundError(f"{source} is not a file or folder.")
     if find_spec("av") is not None:
-        return _open_by_av(path)
-    if find_spec("torchcodec") is not None:
-        return _open_by_torchcodec(path)
-    raise ImportError(_MISSING)
+        # Without the protocol, FFmpeg takes what stands before a colon in a name for one.
+        return open_by_av(f"file:{path}", str(path))
+    return open_by_torchcodec(str(path))
+
+
+def is_address(source: str | Path) -> bool:
+    """Check whether a source is an address, such as `rtsp://…`, and not a path."""
+    return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
 def open_camera(index: int = 0) -> Video:
@@ -84,9 +119,11 @@ def open_camera(index: int = 0) -> Video:
         ValueError: If the camera does not exist or can't be opened.
         ImportError: If PyAV is not installed.
     """
+    from ssd_zoo.data.video_decoding import open_by_av
+
     systems = {"linux": (f"/dev/video{index}", "v4l2"), "darwin": (str(index), "avfoundation")}
     file, kind = systems.get(sys.platform, (f"video={index}", "dshow"))
-    return _open_by_av(Path(file), name=f"camera {index}", kind=kind)
+    return open_by_av(file, f"camera {index}", kind=kind)
 
 
 def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -> Tensor:
@@ -94,7 +131,7 @@ def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -
 
     Args:
         source: A file, a folder of frames, or a `Video`.
-        frames: Indices of the frames from 0, in any order; by default all.
+        frames: Numbers of the frames from 0, in any order; by default all.
 
     Returns:
         RGB, uint8 `(T, 3, H, W)`.
@@ -106,9 +143,9 @@ def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -
     if frames is None:
         return torch.stack(list(video))
     wanted, found = set(frames), {}
-    for i, frame in enumerate(video):
-        if i in wanted:
-            found[i] = frame
+    for frame in video.with_times():
+        if frame.number in wanted:
+            found[frame.number] = frame.pixels
             if len(found) == len(wanted):
                 break
     missing = wanted - found.keys()
@@ -117,153 +154,21 @@ def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -
     return torch.stack([found[i] for i in frames])
 
 
-class VideoWriter:
-    """Video file for writing frames, encoded by PyAV.
-
-    The extension determines the container format.
-
-    Args:
-        file: Path of the file.
-        fps: Frames per second.
-
-    Raises:
-        ImportError: If PyAV is not installed.
-        OSError: If the file can't be written.
-    """
-
-    def __init__(self, file: str | Path, *, fps: float) -> None:
-        av = _import_av()
-        try:
-            self._container = av.open(str(file), mode="w")
-        except (av.FFmpegError, ValueError) as error:
-            raise OSError(f"{file} can't be written: {_reason(error)}.") from error
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        self._stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001 * 60))
-        self._stream.pix_fmt = "yuv420p"
-        self._size: tuple[int, int] | None = None
-
-    def write(self, frame: Tensor) -> None:
-        """Append a frame.
-
-        Args:
-            frame: RGB, uint8 `(3, H, W)`. Frames are resized to the size of the first.
-        """
-        av = _import_av()
-        if self._size is None:
-            self._size = (frame.shape[-2], frame.shape[-1])
-            self._stream.height, self._stream.width = (side + side % 2 for side in self._size)
-        if frame.shape[-2:] != self._size:
-            frame = F.interpolate(frame.unsqueeze(0).float(), self._size, mode="bilinear")[0].round().byte()
-        # The pixel format yuv420p halves the resolution of colours, so sides must be even.
-        pads = (0, self._stream.width - self._size[1], 0, self._stream.height - self._size[0])
-        padded = F.pad(frame.unsqueeze(0).float(), pads, mode="replicate")[0].byte() if any(pads) else frame
-        picture = av.VideoFrame.from_ndarray(padded.permute(1, 2, 0).contiguous().cpu().numpy(), format="rgb24")
-        self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Write buffered frames and close the file."""
-        if self._size is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def _by_numbers(file: Path) -> list[tuple[int, str]]:
     """Return a sort key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", file.as_posix())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
-    return av
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
-
-
-def _open_by_av(path: Path, *, name: str | None = None, kind: str | None = None) -> Video:
-    av = _import_av()
-    name = name or str(path)
-    try:
-        with av.open(str(path), format=kind) as container:
-            if not container.streams.video:
-                raise ValueError(f"{name} holds no video.")
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate or 25)
-            seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
-            length = stream.frames or round(seconds * fps) or None
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{name} is not a readable video: {_reason(error)}.") from error
-    return Video(name, fps, None if kind else length, lambda: _frames_by_av(path, name, kind))
-
-
-def _frames_by_av(path: Path, name: str, kind: str | None) -> Iterator[Tensor]:
-    av = _import_av()
-    given, broken, end = 0, "", 0.0
-    with av.open(str(path), format=kind) as container, contextlib.ExitStack() as leaving:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        # Without the flush, closing early may deadlock: PyAV 16 waits for its threads while holding a lock they need.
-        leaving.callback(stream.codec_context.flush_buffers)
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    break
-                for frame in packet.decode():
-                    if packet.is_corrupt or frame.is_corrupt:
-                        broken = broken or f"the picture of frame {given} is damaged"
-                    end = max(end, frame.time or 0.0)
-                    given += 1
-                    yield _upright(frame)
-            except av.FFmpegError as error:
-                broken = broken or _reason(error)
-                if packet is None or isinstance(error, av.EOFError):
-                    break
-        missing = float(stream.duration * stream.time_base) - end if stream.duration and not kind else 0.0
-    if not broken and missing > 0.25 + 2 / float(stream.average_rate or 25):
-        broken = f"it lacks the last {missing:.1f} seconds"
-    if broken:
-        raise ValueError(f"{name} is broken or cut off, {given} frames could be read: {broken}.")
-
-
-def _upright(frame: Any) -> Tensor:
-    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-    # Phones store rotated frames, with the rotation as metadata.
-    return torch.rot90(pixels, round(getattr(frame, "rotation", 0) / 90), (1, 2))
-
-
-def _open_by_torchcodec(path: Path) -> Video:
-    from torchcodec.decoders import VideoDecoder
-
-    try:
-        metadata = VideoDecoder(str(path)).metadata
-    except (RuntimeError, ValueError) as error:
-        if "libtorchcodec" in str(error):
-            raise ImportError(f"torchcodec finds no FFmpeg that it can use. {_MISSING}") from error
-        raise ValueError(f"{path} is not a readable video: {_reason(error)}.") from error
-
-    def frames() -> Iterator[Tensor]:
-        decoder, i = VideoDecoder(str(path)), 0
+def _frames_of_folder(folder: Path, files: Sequence[Path], fps: float, max_pixels: int | None) -> Iterator[Frame]:
+    failures = []
+    for i, file in enumerate(files):
         try:
-            for i in range(len(decoder)):
-                yield decoder[i]
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(
-                f"{path} is broken or cut off, {i} frames could be read: {_reason(error).splitlines()[0]}."
-            ) from error
-
-    return Video(str(path), metadata.average_fps or 25.0, metadata.num_frames, frames)
+            pixels = read_image(file, max_pixels=max_pixels)
+        except (ValueError, OSError) as error:
+            failures.append(str(error))
+            continue
+        yield Frame(i, i / fps, 1 / fps, pixels)
+    if failures:
+        more = f" (and {len(failures) - 3} more)" if len(failures) > 3 else ""
+        raise ValueError(f"{folder}: {len(failures)} of {len(files)} frames failed: {' '.join(failures[:3])}{more}")

@@ -112,7 +112,12 @@ def _is_address(weights: str | os.PathLike[str], builder: Callable[..., SSD]) ->
         return True
     if weights in get_model_weights(builder).__members__:
         return False
-    return weights.startswith("hf-hub:") or weights.endswith(".safetensors") or "/" in weights or os.path.isdir(weights)
+    return (
+        weights.startswith("hf-hub:")
+        or weights.lower().endswith(".safetensors")
+        or "/" in weights
+        or os.path.isdir(weights)
+    )
 
 
 def _as_saved(

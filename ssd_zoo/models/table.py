@@ -1,11 +1,12 @@
-"""The table of all weights, for the command line and the documentation."""
+"""The table of all weights, for the documentation and the command line."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from ssd_zoo.models.registry import get_model_weights, usable_models
 from ssd_zoo.weights.entries import WeightsEnum
 
-__all__ = ["RESULTS", "list_weights", "result_columns", "weights_table"]
+__all__ = ["RESULTS", "list_weights", "result_columns", "weights_list", "weights_table"]
 
 RESULTS = ("COCO val2017", "COCO minival", "Other results")
 """Headings of the result columns. A minival is another set of COCO images, easier than val2017."""
@@ -41,6 +42,21 @@ def weights_table(include: Iterable[str] | str | None = None) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
     lines = [_line(row, widths) for row in rows]
     return "\n".join([lines[0], _line(["-" * width for width in widths], widths), *lines[1:]])
+
+
+def weights_list(include: Iterable[str] | str | None = None, *, width: int = 100) -> str:
+    """Return the same as a list of short lines, for terminals.
+
+    Args:
+        include: Shell-style patterns of builders' names.
+        width: Largest number of characters in a line.
+    """
+    lines = []
+    for weights, builder, *cells in (_row(name, entry) for name, entry in list_weights(include)):
+        lines.append(f"{weights} of {builder}")
+        text = "; ".join(f"{title}: {cell}" for title, cell in zip(_HEADER[2:], cells, strict=True) if cell)
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

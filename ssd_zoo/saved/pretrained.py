@@ -120,7 +120,7 @@ def from_pretrained(
         ValueError: If the files were not saved by ssd_zoo, or can't be used.
     """
     address = os.fspath(folder_or_repo)
-    local = os.path.exists(address) or address.endswith(".safetensors") or not _REPO.fullmatch(address)
+    local = os.path.exists(address) or address.lower().endswith(".safetensors") or not _REPO.fullmatch(address)
     if not local and not address.startswith(HUB):
         address = HUB + address
     if revision is not None:

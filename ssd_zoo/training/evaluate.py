@@ -92,11 +92,15 @@ class Evaluation:
             parts.append(_absent(self.data_lacks, source, "data"))
         return "; ".join(parts)
 
-    def write_json(self, file: str | Path) -> None:
-        """Write the metrics, the classes that one side lacks, and under `per_class` the metrics of each class."""
+    def to_json(self) -> str:
+        """Return the metrics, the classes that one side lacks, and under `per_class` the metrics of each class."""
         lacking = {"model_lacks": self.model_lacks, "data_lacks": self.data_lacks}
         content = {**self.metrics, "images": self.images, **lacking, "per_class": self.per_class}
-        write_file(Path(file), (json.dumps(content, indent=1) + "\n").encode())
+        return json.dumps(content, indent=1) + "\n"
+
+    def write_json(self, file: str | Path) -> None:
+        """Write `to_json` to a file, atomically."""
+        write_file(Path(file), self.to_json().encode())
 
 
 def evaluate(

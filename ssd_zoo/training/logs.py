@@ -66,7 +66,7 @@ def plot_curves(history: Sequence[Row], file: Path) -> None:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    from ssd_zoo.training.plots import new_figure
+    from ssd_zoo.training.plots import new_figure, save_figure
 
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
@@ -82,4 +82,4 @@ def plot_curves(history: Sequence[Row], file: Path) -> None:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     right.set_ylim(0, 1)
-    figure.savefig(file, dpi=100)
+    save_figure(figure, file)

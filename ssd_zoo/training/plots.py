@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_zoo.data.draw import draw_detections
 from ssd_zoo.data.presets import DetectionPresetEval
+from ssd_zoo.weights.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ssd_zoo.training.evaluate import Evaluation
 
-__all__ = ["draw_records", "new_figure", "plot_confusion", "plot_precision_recall"]
+__all__ = ["draw_records", "new_figure", "plot_confusion", "plot_precision_recall", "save_figure"]
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> "Figure":
     """Make a matplotlib figure that needs no display; sizes are in inches.
 
     Raises:
@@ -24,6 +27,12 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError as error:
         raise ImportError('Plots need matplotlib: pip install "ssd_zoo[evaluate]".') from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: "Figure", file: Path) -> None:
+    """Write a figure atomically, in the format of the file's extension (PNG without one)."""
+    with replacing(file) as stream:
+        figure.savefig(stream, format=file.suffix.lstrip(".").lower() or "png", dpi=100)
 
 
 def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
@@ -46,7 +55,7 @@ def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
         axes.legend(fontsize="small", loc="lower left")
     axes.set(xlabel="recall", ylabel="precision, IoU .5", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=100)
+    save_figure(figure, Path(file))
 
 
 def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
@@ -74,7 +83,7 @@ def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
             text = f"{counts[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(picture, label="share of the row")
-    figure.savefig(file, dpi=100)
+    save_figure(figure, Path(file))
 
 
 def draw_records(
@@ -107,4 +116,5 @@ def draw_records(
         pixels = (image[:3] * 255).round().byte()
         pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
         picture = draw_detections(pixels, {key: value[order] for key, value in found.items()}, categories)
-        picture.save(folder / f"{i:05d}.jpg", quality=90)
+        with replacing(folder / f"{i:05d}.jpg") as stream:
+            picture.save(stream, format="JPEG", quality=90)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ssd_zoo.weights.formats.checkpoint import check_finite
 from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, digest_of, encode_header, parse_header
 
-__all__ = ["home", "read_header", "read_safetensors", "replacing", "write_file", "write_safetensors"]
+__all__ = ["home", "is_stream", "read_header", "read_safetensors", "replacing", "write_file", "write_safetensors"]
 
 _CHUNK = 2**20
 
@@ -28,38 +28,51 @@ def home() -> Path:
 
 
 def write_file(path: Path, *content: bytes | memoryview) -> None:
-    """Write pieces of a file atomically.
+    """Write pieces of a file atomically; see `replacing`."""
+    with replacing(path) as file:
+        file.writelines(content)
 
-    At any moment the old or the new file is there, whole.
 
-    Raises:
-        OSError: If the file can't be written; the old one stays.
-    """
-    try:
-        with replacing(path) as file:
-            file.writelines(content)
-    except OSError as error:
-        # The error of a full disk lacks the file's name.
-        error.filename = str(path)
-        raise
+def is_stream(path: Path) -> bool:
+    """Check whether a path is that of a pipe or device, such as /dev/stdout."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces a path once complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(file.name, 0o666 & ~mask)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """Open a temporary file that replaces a path once complete.
+
+    At any moment the old or the new file is there, whole. Pipes and devices, such as /dev/stdout, are written directly.
+
+    Raises:
+        OSError: If the file can't be written; the old one stays. The error names the path.
+    """
+    try:
+        if is_stream(path):
+            with path.open("wb") as file:
+                yield file
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                mask = os.umask(0)
+                os.umask(mask)
+                os.chmod(file.name, 0o666 & ~mask)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        # The error of a full disk lacks the file's name, others name the temporary file.
+        if error.filename is None or ".part" in str(error.filename):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_safetensors(path: Path, tensors: Packed, metadata: Mapping[str, str]) -> None:

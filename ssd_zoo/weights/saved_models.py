@@ -35,7 +35,7 @@ def open_saved(address: str | os.PathLike[str]) -> SavedModel:
     path = Path(address).expanduser()
     if path.is_dir():
         return _open_folder(path, str(path))
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise FileNotFoundError(
             f"There is no folder {path}. A saved model is a folder, a .safetensors file, or 'hf-hub:owner/name'; "
             "ssd_zoo.load_checkpoint reads files of other origins."

@@ -45,8 +45,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         OSError: If there is no such file.
         ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
     """
-    file = Path(path)
-    if file.suffix == ".json" or (file / "model.json").is_file():
+    file, kind = Path(path), Path(path).suffix.lower()
+    if kind == ".json" or (file / "model.json").is_file():
         return read_tfjs(file)
     if file.is_dir():
         raise IsADirectoryError(
@@ -55,11 +55,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     other = name_other_kind(file)
     if other is not None:
         raise ValueError(f"{file} {other}.")
-    if file.suffix == ".pb":
+    if kind == ".pb":
         return read_constants(file)
-    if file.suffix == ".tflite":
+    if kind == ".tflite":
         return read_tflite(file)
-    if file.suffix == ".safetensors":
+    if kind == ".safetensors":
         return check_state(_read_safetensors(file), source=str(file))
     state = check_state(_read_pickle(file), source=str(file))
     _check_sizes(state, file)

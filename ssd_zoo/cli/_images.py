@@ -1,0 +1,162 @@
+"""Detect in image files."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import ssd_zoo
+from ssd_zoo.cli._journal import Journal, JournalRow, changed, fingerprint
+from ssd_zoo.cli._output import (
+    ResultRow,
+    check_targets,
+    image_ids,
+    is_standard_output,
+    picture_files,
+    result_rows,
+    save_picture,
+    table,
+    write_json,
+)
+from ssd_zoo.data import draw_detections, read_image
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.files import is_stream
+
+__all__ = ["check_outputs", "run_images"]
+
+Detections = dict[str, Tensor]
+
+
+def check_outputs(files: Sequence[Path], args: argparse.Namespace) -> dict[Path, Path]:
+    """Choose the paths of annotated pictures, and check that all outputs are writable.
+
+    Raises:
+        OSError: If a folder or file can't be written.
+        ValueError: If an output would overwrite an image, or has a wrong name.
+    """
+    pictures = {} if args.output is None else picture_files(files, args.output)
+    check_targets(args.output, args.json)
+    return pictures
+
+
+def run_images(
+    model: SSD,
+    files: Sequence[Path],
+    pictures: dict[Path, Path],
+    args: argparse.Namespace,
+    chosen: Callable[[Detections], Detections],
+) -> int:
+    """Detect in images and write the results.
+
+    With a file for results, those of each image are kept in a journal. The same command goes on from there.
+
+    Returns:
+        The exit code: 0, or 1 if an image could not be read, or a picture not written.
+    """
+    journal = _journal(model, args)
+    rows: dict[str, JournalRow] = {} if journal is None else journal.rows
+    todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
+    # With the JSON on the standard output, the table would break it.
+    tables = sys.stderr if is_standard_output(args.json) else sys.stdout
+    hidden = args.quiet or len(todo) < 2 or not sys.stderr.isatty()
+    with tqdm(total=len(todo), unit="image", disable=hidden) as progress:
+        for row in _detect_all(model, todo, pictures, args, chosen):
+            rows[row["file_name"]] = row
+            if journal is not None:
+                journal.add(row)
+            if not args.quiet and "detections" in row:
+                progress.write(table(Path(row["file_name"]), row["detections"]), file=tables, end="")
+            progress.update()
+    if args.json is not None:
+        write_json(_in_order(files, rows), args.json)
+    failures = [row["error"] for file in files if "error" in (row := rows[str(file)])]
+    if journal is not None and not failures:
+        journal.remove()
+    for failure in failures:
+        print(f"ssd-zoo: {failure}", file=sys.stderr)
+    if failures:
+        print(f"ssd-zoo: {len(failures)} of {len(files)} images failed", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
+    if args.json is None or is_standard_output(args.json) or is_stream(args.json):
+        return None
+    journal = Journal(
+        args.json,
+        {
+            "ssd_zoo": ssd_zoo.__version__,
+            "model": args.model,
+            "weights": fingerprint(model),
+            "score_thresh": args.score_thresh,
+            "classes": args.classes,
+            "output": None if args.output is None else str(args.output),
+        },
+    )
+    if journal.note:
+        print(f"ssd-zoo: {journal.note}", file=sys.stderr)
+    return journal
+
+
+def _is_done(journal: Journal, file: Path, pictures: dict[Path, Path]) -> bool:
+    return journal.is_done(file) and (file not in pictures or pictures[file].is_file())
+
+
+def _detect_all(
+    model: SSD,
+    files: Sequence[Path],
+    pictures: dict[Path, Path],
+    args: argparse.Namespace,
+    chosen: Callable[[Detections], Detections],
+) -> Iterator[JournalRow]:
+    """Detect in images and write annotated pictures; give each image's result, also where it failed."""
+    for batch in _batches(files, args.batch_size, args.max_pixels):
+        read = [(file, image) for file, image in batch if isinstance(image, Tensor)]
+        found = dict(zip([file for file, _ in read], _detect(model, [image for _, image in read]), strict=True))
+        for file, image in batch:
+            row: JournalRow = {"file_name": str(file), "changed": changed(file)}
+            if isinstance(image, Tensor):
+                detections = chosen(found[file])
+                row["detections"] = result_rows(detections, model.categories, 0, file)
+                if file in pictures:
+                    try:
+                        save_picture(draw_detections(image, detections, model.categories), pictures[file])
+                    except OSError as error:
+                        row["error"] = str(error)
+            else:
+                row["error"] = image
+            yield row
+
+
+def _batches(
+    files: Sequence[Path], batch_size: int, max_pixels: int | None
+) -> Iterator[list[tuple[Path, Tensor | str]]]:
+    """Read images; in place of one that can't be read stands the reason."""
+    batch: list[tuple[Path, Tensor | str]] = []
+    for file in files:
+        try:
+            batch.append((file, read_image(file, max_pixels=max_pixels)))
+        except (ValueError, OSError) as error:
+            batch.append((file, str(error)))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _detect(model: SSD, images: Sequence[Tensor]) -> list[Detections]:
+    if not images:
+        return []
+    detections = model([image.to(model.default_boxes.device) for image in images])
+    return [{key: value.cpu() for key, value in found.items()} for found in detections]
+
+
+def _in_order(files: Sequence[Path], rows: dict[str, JournalRow]) -> list[ResultRow]:
+    ids = image_ids(files)
+    return [{**found, "image_id": ids[file]} for file in files for found in rows[str(file)].get("detections", [])]

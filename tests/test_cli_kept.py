@@ -1,0 +1,283 @@
+"""What a killed `ssd-zoo detect` leaves: results are kept, outputs are whole, and the same command goes on."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_cli_video import small_model
+
+from ssd_zoo.cli import _images
+from ssd_zoo.cli.main import COMMANDS, main
+from ssd_zoo.training.plots import save_figure
+from ssd_zoo.weights.files import replacing, write_file
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+COUNT = 12
+
+
+class Killed(BaseException):
+    """Ends the command where it stands, as a kill would."""
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """Twelve images in a folder, the working folder its parent."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    for i in range(COUNT):
+        Image.effect_noise((40, 30), 20 * i).save(f"images/{i:02d}.png")
+    return Path("images")
+
+
+@pytest.fixture
+def detect(capsys, monkeypatch):
+    """Runs `ssd-zoo detect images` with a tiny model; counts the images that it sees, and may be killed at one."""
+    seen = []
+
+    def run(*args, kill_at=None, seed=0):
+        model = small_model()
+        with torch.no_grad():
+            next(model.parameters()).add_(seed)
+        monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: model)
+        read = _images.read_image.__wrapped__ if hasattr(_images.read_image, "__wrapped__") else _images.read_image
+
+        def watched(file, **options):
+            if len(seen) == kill_at:
+                raise Killed
+            seen.append(Path(file).name)
+            return read(file, **options)
+
+        watched.__wrapped__ = read
+        monkeypatch.setattr(_images, "read_image", watched)
+        seen.clear()
+        code = "killed"
+        with contextlib.suppress(Killed):
+            code = main(["detect", "images", "--json", "r.json", *map(str, args)])
+        return code, len(seen), capsys.readouterr()
+
+    return run
+
+
+def rows(file="r.json"):
+    return json.loads(Path(file).read_text())
+
+
+def test_the_same_command_goes_on(detect, images):
+    assert detect()[:2] == (0, COUNT)
+    expected = rows()
+    assert len({row["image_id"] for row in expected}) == COUNT
+    os.unlink("r.json")
+    assert detect(kill_at=5)[:2] == ("killed", 5)
+    assert not Path("r.json").exists()
+    header, *kept = map(json.loads, Path("r.json.jsonl").read_text().splitlines())
+    assert header["score_thresh"] == 0.5
+    assert [row["file_name"] for row in kept] == [f"images/{i:02d}.png" for i in range(5)]
+    assert detect(kill_at=3)[:2] == ("killed", 3)
+    code, count, (_, err) = detect()
+    assert (code, count) == (0, COUNT - 8)
+    assert err == "ssd-zoo: r.json.jsonl has the results of 8 images; going on.\n"
+    assert rows() == expected
+    assert sorted(os.listdir()) == ["images", "r.json"], "no journal is left"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, {"seed": 1}, "weights was"),
+        ({"args": ("--score-thresh", 0.4)}, {"args": ("--score-thresh", 0.6)}, "score_thresh was 0.4"),
+        ({}, {"args": ("--classes", "thing")}, "classes was None"),
+        ({}, {"args": ("--output", "out")}, "output was None"),
+    ],
+)
+def test_another_command_starts_anew_and_says_so(detect, images, before, after, told):
+    detect(*before.pop("args", ()), kill_at=5, **before)
+    code, count, (_, err) = detect(*after.pop("args", ()), **after)
+    assert (code, count) == (0, COUNT)
+    assert "r.json.jsonl is of another command (" in err
+    assert told in err
+    assert "starting anew" in err
+
+
+def test_a_line_that_was_cut_off_does_not_count(detect, images):
+    detect()
+    expected = rows()
+    for cut in (1, 40, 10_000):
+        detect(kill_at=5)
+        text = Path("r.json.jsonl").read_bytes()
+        Path("r.json.jsonl").write_bytes(text[: max(len(text) - cut, 10)])
+        assert detect()[0] == 0
+        assert rows() == expected
+
+
+def test_images_that_changed_or_lost_their_picture_are_done_again(detect, images):
+    detect("--output", "out", kill_at=5)
+    os.unlink("out/01.png")
+    Image.new("RGB", (50, 50)).save("images/03.png")
+    code, count, _ = detect("--output", "out")
+    assert (code, count) == (0, COUNT - 3)
+    assert len(os.listdir("out")) == COUNT
+
+
+def test_a_bad_file_is_a_row_with_its_reason_and_is_tried_again(detect, images):
+    good = (images / "04.png").read_bytes()
+    (images / "04.png").write_text("Dear diary")
+    code, _, (_, err) = detect("--quiet")
+    assert code == 1
+    assert "1 of 12 images failed" in err
+    assert len({row["image_id"] for row in rows()}) == COUNT - 1
+    kept = [json.loads(line) for line in Path("r.json.jsonl").read_text().splitlines()[1:]]
+    [bad] = [row for row in kept if "error" in row]
+    assert bad["file_name"] == "images/04.png"
+    assert "04.png is not an image" in bad["error"]
+    (images / "04.png").write_bytes(good)
+    assert detect("--quiet")[:2] == (0, 1)
+    assert len({row["image_id"] for row in rows()}) == COUNT
+    assert not Path("r.json.jsonl").exists()
+
+
+def test_a_file_of_someone_else_is_not_taken_for_a_journal(detect, images):
+    Path("r.json.jsonl").write_text('{"mine": 1}\n')
+    code, count, (_, err) = detect()
+    assert (code, count) == (2, 0)
+    assert "r.json.jsonl is in the way" in err
+    assert Path("r.json.jsonl").read_text() == '{"mine": 1}\n'
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_cli_video import small_model
+from ssd_zoo.cli import _images, detect, main
+read = _images.read_image
+_images.read_image = lambda *args, **options: time.sleep(0.2) or read(*args, **options)
+detect._build = lambda args: small_model()
+sys.exit(main.main(["detect", "images", "--json", "r.json", "--output", "out", "--quiet"]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_three_times(images, monkeypatch):
+    script = SLOW.format(tests=str(Path(__file__).parent))
+    for done in (1, 3, 5):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            journal = Path("r.json.jsonl")
+            lines = journal.read_text().splitlines() if journal.exists() else []
+            if len(lines) > done:
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert process.returncode < 0, "it was killed before its end"
+        assert [json.loads(line) for line in lines], "whole at any moment"
+        for file in Path("out").glob("[!.]*"):
+            Image.open(file).load()
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert len({row["image_id"] for row in rows()}) == COUNT
+    assert not Path("r.json.jsonl").exists()
+    assert len(list(Path("out").glob("[!.]*"))) == COUNT
+
+
+@pytest.mark.parametrize("write", ["bytes", "picture", "figure"])
+def test_outputs_are_whole_or_old(tmp_path, write, monkeypatch):
+    file = tmp_path / "a.png"
+    file.write_text("old")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    if write == "bytes":
+        call = partial(write_file, file, b"new")
+    elif write == "picture":
+        call = partial(_images.save_picture, Image.new("RGB", (8, 8)), file)
+    else:
+        figures = pytest.importorskip("matplotlib.figure", reason="NO PLOTS without matplotlib")
+        call = partial(save_figure, figures.Figure(), file)
+    with pytest.raises(OSError, match=r"a\.png") as caught:
+        call()
+    assert ".part" not in str(caught.value)
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no devices")
+def test_devices_are_not_replaced(tmp_path):
+    with replacing(Path("/dev/null")) as stream:
+        stream.write(b"x")
+    assert Path("/dev/null").is_char_device()
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(tmp_path / "pipe", b"through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("source", ["images", "frames"])
+def test_json_on_the_standard_output(images, monkeypatch, capsys, source):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    frames = ["--frames"] if source == "frames" else []
+    assert main(["detect", "images", *frames, "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) >= COUNT
+    assert "images" in err, "the table"
+    assert os.listdir() == ["images"]
+
+
+def test_output_takes_a_folder(images, capsys):
+    assert main(["detect", "images", "--output", "-"]) == 2
+    assert "--output takes a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("runs/cells", "Did you mean runs/cells/best?"),
+        ("runs/cels/best", "Did you mean runs/cells/best"),
+        ("runs/cells/bets", "Did you mean runs/cells/best or runs/cells/last?"),
+        ("bccd_v1", "--model ssdlite300_mobilenet_v2 --weights BCCD_V1"),
+        ("ssdlite300_mobilenetv2", "Did you mean ssdlite300_mobilenet_v2"),
+        ("ssd300_vgg", "Did you mean "),
+        ("images", "images has no config.json"),
+    ],
+)
+def test_near_names_of_models(images, capsys, name, answer):
+    for folder in ("last", "best"):
+        (Path("runs/cells") / folder).mkdir(parents=True)
+        (Path("runs/cells") / folder / "config.json").touch()
+    assert main(["detect", "images", "--model", name]) == 2
+    assert answer in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["Sofa", "couch", "COUCH", "tvmonitor", "dining_table"])
+def test_classes_by_any_spelling(given):
+    from ssd_zoo.cli.detect import _class_indices
+
+    names = ["background", "dining table", "couch", "tv"]
+    expected = {"Sofa": 2, "couch": 2, "COUCH": 2, "tvmonitor": 3, "dining_table": 1}[given]
+    assert _class_indices(given, names).tolist() == [expected]
+
+
+def test_commands_are_imported_when_they_are_used(capsys):
+    code = "import sys\nfrom ssd_zoo.cli import main\ntry: main.main(['--help'])\nfinally: print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in names if name.startswith(("ssd_zoo.cli.", "ssd_zoo.training")) and "main" not in name]
+    for module, summary in COMMANDS.values():
+        text = (Path(_images.__file__).with_name(f"{module}.py")).read_text()
+        assert text.startswith(f'"""{summary}'), "its summary is the first line of its docstring"
+
+
+def test_list_of_weights_fits_a_terminal(capsys):
+    assert main(["list", "--weights"]) == 0
+    out = io.StringIO(capsys.readouterr().out)
+    assert max(len(line.rstrip("\n")) for line in out) <= 100
