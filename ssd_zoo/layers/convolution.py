@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssd_zoo.layers.plain import is_plain, is_watched
 from ssd_zoo.layers.winograd import count_tiles, winograd_conv2d, winograd_kernel_gradient
 
 __all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
@@ -13,9 +14,6 @@ __all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
 # Measured: the gradients here are faster than torch's from 64 channels on. For gradients of kernels, Winograd's
 # algorithm is faster than matrix products from 64 tiles on.
 _LEAST_CHANNELS, _LEAST_TILES = 64, 64
-
-# torch 2.6 has no is_exporting.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 class FastConv2d(nn.Conv2d):
@@ -55,7 +53,7 @@ def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | No
         `(N, channels out, H', W')`.
     """
     if torch.is_grad_enabled():
-        if not _is_exporting() and _suits(conv, batch, weight):
+        if _suits(conv, batch, weight):
             return conv2d(batch, weight, bias, conv.padding[0], conv.dilation[0])
     elif winograd_pays(conv, batch, weight):
         return winograd_conv2d(batch, weight, bias, conv.padding[0])
@@ -80,12 +78,14 @@ def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: boo
 
 def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
     return (
-        type(batch) is Tensor
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        is_plain(batch)
+        and is_plain(weight)
+        and not is_watched()
         and not torch.is_autocast_enabled("cpu")
         and batch.device.type == "cpu"
         and batch.dtype == weight.dtype == torch.float32
         and batch.dim() == 4
+        and batch.shape[1] == weight.shape[1]
         and (weight.shape[2:], conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
         and conv.dilation[0] == conv.dilation[1]
         and conv.padding in ((0, 0), conv.dilation)
@@ -166,6 +166,11 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noq
 def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     batch, weight = ctx.saved_tensors
     of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled() or is_watched():
+        # Gradients of these gradients are wanted, or many at once; torch's own operator has both.
+        settings = [1, 1], [ctx.padding] * 2, [ctx.dilation] * 2, False, [0, 0], 1, [of_batch, of_weight, of_bias]
+        plain = torch.ops.aten.convolution_backward(gradient, batch, weight, [len(weight)], *settings)
+        return (*plain, None, None, None)
     # The gradient of the input is a convolution with the flipped kernel.
     turned = weight.flip(2, 3).transpose(0, 1)
     return (
