@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,10 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
         conv, after = convs.get(watch.kernel_before(norm)), _what_is_left(norm)
         if conv is None or after is None:
             continue
-        statistics = norm.running_mean, norm.running_var, norm.eps
-        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, after)
         fused += 1

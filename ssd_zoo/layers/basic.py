@@ -70,18 +70,27 @@ def folded_norms(model: nn.Module) -> list[str]:
 
     Returns:
         Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
+        bfloat16 rounds such a variance to 1. The model's attribute `norms_folded_before` lists those known from before.
     """
-    return [name for name, module in model.named_modules() if _is_folded(module)]
+    known = getattr(model, "norms_folded_before", ())
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and _is_folded(module, known=name in known)
+    ]
 
 
-def _is_folded(module: nn.Module) -> bool:
-    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.running_mean.is_meta:
+def _is_folded(norm: nn.BatchNorm2d, *, known: bool) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None or mean.is_meta or mean.any():
         return False
-    variance = cast(Tensor, module.running_var)
-    neutral = torch.tensor(1 - module.eps, dtype=variance.dtype)
-    # Where rounding hides eps, as in bfloat16, a folded norm looks like a new one.
-    neutral = neutral.to(variance.device)
-    return bool(neutral != 1) and not module.running_mean.any() and bool((variance == neutral).all())
+    neutral = torch.tensor(1 - norm.eps, dtype=torch.float64, device="cpu")
+    # A new norm's variance is 1, so a rounded one that is 1 tells nothing by itself. A new norm's bias is 0.
+    known = known or (variance.dtype == torch.bfloat16 and norm.bias is not None and bool(norm.bias.any()))
+    types = torch.float64, torch.float32, torch.float16, torch.bfloat16
+    rounded = {neutral.to(dtype).item() for dtype in types} - (set() if known else {1.0})
+    values = variance.double().unique().tolist()
+    return len(values) == 1 and values[0] in rounded
 
 
 class ConvNormAct(nn.Sequential):
