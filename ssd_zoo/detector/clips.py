@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.detector.inputs import check_device
+from ssd_zoo.detector.sizes import sizes_of
 
 if TYPE_CHECKING:
     from ssd_zoo.detector.ssd import SSD
@@ -184,7 +185,7 @@ def forward_clips(
     if not model.training and not return_losses:
         return join_frames(model._detections(model._scored(model.forward_raw(batch, lengths)), sizes), shown)
     # Errors name the clip, so clips are checked before their frames.
-    model.prepare_targets(targets, [(clip.shape[-2], clip.shape[-1]) for clip in clips])
+    model.prepare_targets(targets, sizes_of(clips))
     targets = targets or []
     check_clip_targets(targets, lengths)
     labeled, rows = targets_of_frames(targets, shown)
@@ -231,4 +232,4 @@ def _shown(model: "SSD", lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    return [(clip.shape[-2], clip.shape[-1]) for clip, frames in zip(clips, shown, strict=True) for _ in frames]
+    return [size for size, frames in zip(sizes_of(clips), shown, strict=True) for _ in frames]

@@ -12,15 +12,16 @@ from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.checks import DeferredChecks
 from ssd_zoo.detector.clips import check_clips, forward_clips, holds_clips, step_streams, step_streams_raw
 from ssd_zoo.detector.compiled import not_compiled, only_callees_compiled
+from ssd_zoo.detector.constants import WithConstants
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
-from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
-from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, detector_losses
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
-from ssd_zoo.detector.settings import check_fraction, check_settings
+from ssd_zoo.detector.settings import check_settings
+from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
 from ssd_zoo.layers.basic import folded_norms
 
@@ -30,9 +31,12 @@ Head = Callable[[Sequence[int], Sequence[int], int], nn.Module]
 Targets = Sequence[dict[str, Tensor]]
 Detections = list[dict[str, Tensor]]
 Losses = dict[str, Tensor]
+Raw = dict[str, Tensor]
+State = dict[str, Tensor]
+Size = tuple[int, int]
 
 
-class SSD(nn.Module):
+class SSD(WithConstants):
     """A single-shot detector with the API of torchvision's detectors.
 
     In training mode `model(images, targets)` returns the losses `bbox_regression` and `classification`. In evaluation
@@ -110,19 +114,6 @@ class SSD(nn.Module):
         on_invalid_boxes: Literal["raise", "drop"] = "raise",
     ) -> None:
         super().__init__()
-        check_settings(
-            categories,
-            in_chans,
-            image_mean=image_mean,
-            image_std=image_std,
-            score_function=score_function,
-            iou_thresh=iou_thresh,
-            classification_loss=classification_loss,
-            box_loss=box_loss,
-            positive_fraction=positive_fraction,
-            min_negatives=min_negatives,
-            on_invalid_boxes=on_invalid_boxes,
-        )
         self.backbone = backbone
         self.default_box_generator = default_boxes
         self.size = size
@@ -143,28 +134,20 @@ class SSD(nn.Module):
         self.on_invalid_boxes = on_invalid_boxes
         self._checks = DeferredChecks()
         self._told: set[str] = set()
-        # Invalid thresholds raise an error here, before the first image.
-        self._thresholds()
+        check_settings(self, image_mean, image_std)
+        self.register_load_state_dict_pre_hook(_remember_folded_norms)
 
         shapes = feature_map_shapes(backbone, size, in_chans)
         boxes = default_boxes([shape[1:] for shape in shapes], size)
         self.head = head([shape[0] for shape in shapes], default_boxes.boxes_per_location, len(categories))
-        constants = {"default_boxes": boxes}
+        self.register_constant("default_boxes", boxes)
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
-            constants[name] = torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1)
-        device = torch.empty(0).device
-        for name, value in constants.items():
-            self.register_buffer(name, _keep_values(value, device), persistent=False)
+            self.register_constant(name, torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
-        # Constants move with the model, but .half() and .to_empty() must not change their values.
-        constants = {name: getattr(self, name) for name in ("default_boxes", "image_mean", "image_std")}
-        # Other types may round what norms are recognised by.
+        # Other types may round what folded norms are recognised by.
         self.norms_folded_before = folded_norms(self)
-        super()._apply(fn, recurse)
-        for name, value in constants.items():
-            setattr(self, name, _keep_values(value, getattr(self, name).device))
-        return self
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "SSD":
         """Set training or evaluation mode.
@@ -181,11 +164,7 @@ class SSD(nn.Module):
     # Its callees are still compiled. They see batches of one size, so image sizes cause no recompilation.
     @only_callees_compiled
     def forward(
-        self,
-        images: Sequence[Tensor] | Tensor,
-        targets: Targets | None = None,
-        *,
-        return_losses: bool = False,
+        self, images: Sequence[Tensor] | Tensor, targets: Targets | None = None, *, return_losses: bool = False
     ) -> Losses | Detections | tuple[Detections, Losses]:
         """Return losses in training mode and detections in evaluation mode.
 
@@ -211,9 +190,9 @@ class SSD(nn.Module):
         self._checks.run()
         if holds_clips(images):
             return forward_clips(self, list(images), targets, return_losses)
+        batch, image_sizes = self.prepare(images), sizes_of(images)
         if not self.training and not return_losses:
-            return self._detections(self._forward_scores(self.prepare(images)), _image_sizes(images))
-        batch, image_sizes = self.prepare(images), _image_sizes(images)
+            return self._detections(self._forward_scores(batch), image_sizes)
         objects = self.prepare_targets(targets, image_sizes)
         if self.training:
             return self.forward_losses(batch, *objects)
@@ -234,8 +213,7 @@ class SSD(nn.Module):
         if holds_clips(images):
             images = check_clips(images, self.in_chans, self.default_boxes.device)
         check_images(images, self.in_chans, self.default_boxes.device)
-        floating = (parameter for parameter in self.backbone.parameters() if parameter.is_floating_point())
-        dtype = next(floating, self.image_mean).dtype
+        dtype = next(filter(Tensor.is_floating_point, self.backbone.parameters()), self.image_mean).dtype
         batch, low_high = batch_images(
             images, self.size, self.image_mean, self.image_std, antialias=self.antialias, dtype=dtype
         )
@@ -267,9 +245,7 @@ class SSD(nn.Module):
         in_time = lengths is not None and hasattr(self.backbone, "step")
         return self.head(self.backbone(batch, lengths) if in_time else self.backbone(batch))
 
-    def step(
-        self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
         """Detect objects in the next frames of streams.
 
         Results equal those of the whole clip in one call.
@@ -287,9 +263,7 @@ class SSD(nn.Module):
         """
         return step_streams(self, images, state)
 
-    def step_raw(
-        self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def step_raw(self, batch: Tensor, lengths: Sequence[int], state: State | None = None) -> tuple[Raw, State]:
         """Run backbone and head on the next frames of streams.
 
         Args:
@@ -317,20 +291,7 @@ class SSD(nn.Module):
         return self._losses(self.forward_raw(batch), boxes, labels, valid)
 
     def _losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        check_fraction("iou_thresh", self.iou_thresh, "an IoU")
-        matched = match_default_boxes(boxes, valid, self.default_boxes, self.iou_thresh)
-        return multibox_loss(
-            raw,
-            boxes,
-            labels,
-            matched,
-            self.default_boxes,
-            score_function=self.score_function,
-            classification_loss=self.classification_loss,
-            box_loss=self.box_loss,
-            positive_fraction=self.positive_fraction,
-            min_negatives=self.min_negatives,
-        )
+        return detector_losses(self, raw, boxes, labels, valid)
 
     def forward_fixed(self, batch: Tensor, *, candidates: int = 1000) -> dict[str, Tensor]:
         """Return detections in tensors of fixed shapes, for compilers and exporters.
@@ -357,9 +318,7 @@ class SSD(nn.Module):
         )
 
     @not_compiled
-    def prepare_targets(
-        self, targets: Targets | None, image_sizes: list[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def prepare_targets(self, targets: Targets | None, image_sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor]:
         """Check targets, scale their boxes to the input, and pad them.
 
         Args:
@@ -377,7 +336,7 @@ class SSD(nn.Module):
         return prepare_targets(self, targets, image_sizes)
 
     @not_compiled
-    def _detections(self, scored: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> Detections:
+    def _detections(self, scored: dict[str, Tensor], image_sizes: Sequence[Size]) -> Detections:
         scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
         detections = postprocess_detections(scored, self.default_boxes, self.size, self._thresholds(), scales)
         self._checks.run(wait=True)
@@ -387,10 +346,5 @@ class SSD(nn.Module):
         return f"size={self.size}, categories={len(self.categories)}, default_boxes={len(self.default_boxes)}"
 
 
-def _keep_values(constant: Tensor, device: torch.device) -> Tensor:
-    """Move a constant to a device. The meta device would lose its values, and no file holds them."""
-    return constant if device.type == "meta" else constant.to(device)
-
-
-def _image_sizes(images: Sequence[Tensor] | Tensor) -> list[tuple[int, int]]:
-    return [(image.shape[-2], image.shape[-1]) for image in images]
+def _remember_folded_norms(model: SSD, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    model.norms_folded_before = folded_norms(model, state, prefix)

@@ -33,7 +33,7 @@ _BEYOND = 0.1
 
 
 def prepare_targets(
-    model: "SSD", targets: Sequence[dict[str, Tensor]] | None, image_sizes: list[Size]
+    model: "SSD", targets: Sequence[dict[str, Tensor]] | None, image_sizes: Sequence[Size]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Check targets, scale their boxes to the input, and pad them, as `SSD.prepare_targets` does."""
     num_classes, size = len(model.categories), model.size
@@ -195,7 +195,7 @@ def find_odd_boxes(boxes: Tensor, scaled: Tensor, usable: Tensor, size: Size) ->
     for axis, side in enumerate((size[1], size[0])):
         along = scaled[..., axis::2]
         beyond |= ((along < -_BEYOND * side) | (along > (1 + _BEYOND) * side)).any(-1)
-    relative = ((boxes <= 1).all(-1) | ~usable).all() & usable.any()
+    relative = (((boxes >= 0) & (boxes <= 1)).all(-1) | ~usable).all() & usable.any()
     return torch.stack([(beyond & usable).any(), relative])
 
 
