@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import ssd_zoo
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.layers.folded import folded_norms
 
 
 def build(norms=()):

@@ -23,7 +23,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.settings import check_settings
 from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.layers.folded import folded_norms, remember_folded_norms
 
 __all__ = ["SSD"]
 
@@ -135,7 +135,7 @@ class SSD(WithConstants):
         self._checks = DeferredChecks()
         self._told: set[str] = set()
         check_settings(self, image_mean, image_std)
-        self.register_load_state_dict_pre_hook(_remember_folded_norms)
+        remember_folded_norms(self)
 
         shapes = feature_map_shapes(backbone, size, in_chans)
         boxes = default_boxes([shape[1:] for shape in shapes], size)
@@ -344,7 +344,3 @@ class SSD(WithConstants):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, categories={len(self.categories)}, default_boxes={len(self.default_boxes)}"
-
-
-def _remember_folded_norms(model: SSD, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    model.norms_folded_before = folded_norms(model, state, prefix)

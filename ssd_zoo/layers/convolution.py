@@ -21,6 +21,7 @@ class FastConv2d(nn.Conv2d):
 
     It is faster in float32 with many channels, and uses Winograd's algorithm where that pays. In training, gradients of
     kernels are computed by matrix products. Results and gradients differ from torch's by about the rounding of float32.
+    Transforms of `torch.func`, forward mode and second derivatives see a plain convolution.
     Compilers see a plain convolution if no gradients are recorded; exporters always see one.
     """
 
@@ -34,10 +35,14 @@ class Convolution(Protocol):
     """The settings of an `nn.Conv2d`."""
 
     stride: tuple[int, ...]
-    padding: Any
     dilation: tuple[int, ...]
     groups: int
-    padding_mode: Any
+
+    @property
+    def padding(self) -> str | tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def padding_mode(self) -> str: ...  # noqa: D102
 
 
 def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -54,9 +59,9 @@ def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | No
     """
     if torch.is_grad_enabled():
         if _suits(conv, batch, weight):
-            return conv2d(batch, weight, bias, conv.padding[0], conv.dilation[0])
+            return conv2d(batch, weight, bias, int(conv.padding[0]), conv.dilation[0])
     elif winograd_pays(conv, batch, weight):
-        return winograd_conv2d(batch, weight, bias, conv.padding[0])
+        return winograd_conv2d(batch, weight, bias, int(conv.padding[0]))
     return F.conv2d(batch, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
@@ -147,7 +152,14 @@ def _overlap(inputs: int, outputs: int, offset: int) -> tuple[slice, slice]:
 
 
 @conv2d.register_fake
-def _(batch: Tensor, weight: Tensor, bias: Any, padding: int, dilation: int, transformed: Any = None) -> Tensor:  # noqa: ARG001
+def _(
+    batch: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,  # noqa: ARG001
+    padding: int,
+    dilation: int,
+    transformed: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:
     height, width = (side + 2 * (padding - dilation) for side in batch.shape[2:])
     shape = len(batch), len(weight), height, width
     return torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
