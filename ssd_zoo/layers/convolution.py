@@ -39,10 +39,10 @@ class Convolution(Protocol):
     groups: int
 
     @property
-    def padding(self) -> str | tuple[int, ...]: ...  # noqa: D102
+    def padding(self) -> str | tuple[int, ...]: ...
 
     @property
-    def padding_mode(self) -> str: ...  # noqa: D102
+    def padding_mode(self) -> str: ...
 
 
 def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
