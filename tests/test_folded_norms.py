@@ -1,11 +1,14 @@
 """Norms that a source has folded away, restored: the same output in evaluation, and statistics to train with."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 import ssd_zoo
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.layers.folded import folded_norms
 
 
 def build(norms=()):
@@ -93,3 +96,32 @@ def test_mode_is_kept():
 def test_a_new_model_in_bfloat16_has_no_folded_norms():
     fresh = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=3, size=96)
     assert folded_norms(fresh.bfloat16()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.half(),
+        lambda model: model.bfloat16(),
+        lambda model: model.bfloat16().float(),
+        lambda model: model.half().float(),
+        lambda model: model.double(),
+        copy.deepcopy,
+        lambda model: copy.deepcopy(model.bfloat16()).float(),
+        lambda model: pickle.loads(pickle.dumps(model.bfloat16())),
+    ],
+)
+def test_they_are_known_in_any_precision(change):
+    assert folded_norms(change(build(SOME))) == SOME
+
+
+def test_they_are_known_after_saving(tmp_path):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        ssd_zoo.save_pretrained(build(SOME).to(dtype), tmp_path / str(dtype))
+        assert folded_norms(ssd_zoo.from_pretrained(tmp_path / str(dtype))) == SOME
+
+
+def test_restored_norms_are_forgotten():
+    model = build(SOME).bfloat16().float()
+    ssd_zoo.restore_norms(model, IMAGES)
+    assert folded_norms(model) == folded_norms(model.half()) == []

@@ -1,13 +1,16 @@
 """What a detector refuses, and what it takes, on a small detector of the test's own."""
 
+import inspect
 import re
 from threading import Thread
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision import tv_tensors
 
+import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.detector.checks import DeferredChecks
 
@@ -68,6 +71,100 @@ def test_bad_images(model, images, error, message, training):
 def test_pixels_up_to_255_are_warned_of(model):
     with pytest.warns(UserWarning, match=re.escape("images[1] has floating-point pixels up to 25")):
         model.eval()([IMAGE, (IMAGE * 255).round()])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_negative_pixels_are_warned_of(model, training):
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with pytest.warns(UserWarning, match=re.escape("images[1] has floating-point pixels down to -2")):
+        model.train(training)([IMAGE, ((IMAGE - mean) / std).clamp(max=1)], [TARGET] * 2)
+    model.eval()([IMAGE - 0.05])
+
+
+def test_warnings_name_the_callers_line(model):
+    untrained = {"weights_backbone": None, "trainable_backbone_layers": 1, "size": 96, "num_classes": 2}
+    line = inspect.currentframe().f_lineno
+    calls = (
+        lambda: model.eval()([IMAGE * 255]),
+        lambda: model.eval()([IMAGE - 1]),
+        lambda: model.train()([IMAGE], with_target(boxes=torch.tensor([[0.1, 0.2, 0.5, 0.9]]))),
+        lambda: ssd_zoo.ssdlite300_mobilenet_v2(**untrained),
+        lambda: ssd_zoo.get_model("ssdlite300_mobilenet_v2", **untrained),
+        lambda: torchvision.models.get_model("ssdlite300_mobilenet_v2", **untrained),
+    )
+    for call in calls:
+        with pytest.warns(UserWarning, match="pixels|fractions|no effect") as caught:
+            call()
+        assert caught[0].filename == __file__
+        assert line < caught[0].lineno < line + 12
+
+
+CLIP = IMAGE.expand(3, -1, -1, -1)
+FRACTIONS = torch.tensor([[0.1, 0.2, 0.5, 1.0]])
+# The image has 60 × 40 pixels.
+BEYOND = torch.tensor([[5.0, 5, 120, 35]])
+
+
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [(FRACTIONS, "seem to be fractions"), (BEYOND, "beyond its image"), (-BEYOND.flip(1), "beyond")],
+)
+def test_odd_boxes_are_told_once(model, clips, boxes, message):
+    images, target = ([CLIP], {"frame_index": torch.tensor([1])}) if clips else ([IMAGE], {})
+    target |= {"boxes": boxes, "labels": torch.tensor([1])}
+    with pytest.warns(UserWarning, match=message) as caught:
+        model(images, [target])
+    assert len(caught) == 1
+    model(images, [target])
+
+
+@pytest.mark.parametrize("boxes", [[[-2.0, -3, 63, 43]], [[0.0, 0, 1, 1], [5, 5, 9, 9]], []])
+def test_usual_boxes_are_not_told(model, boxes):
+    model([IMAGE], [{"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.ones(len(boxes), dtype=torch.int64)}])
+
+
+@pytest.mark.parametrize("name", ["score_thresh", "nms_thresh", "iou_thresh", "positive_fraction"])
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (50, ValueError, "between 0 and 1, got 50. For 50 percent, pass 0.5."),
+        (-0.1, ValueError, "between 0 and 1, got -0.1."),
+        (float("nan"), ValueError, "between 0 and 1, got nan."),
+        (float("inf"), ValueError, "between 0 and 1, got inf."),
+        (None, TypeError, "must be a number between 0 and 1, got None."),
+        ("0.5", TypeError, "must be a number between 0 and 1, got '0.5'."),
+        (True, TypeError, "must be a number between 0 and 1, got True."),
+    ],
+)
+def test_thresholds_out_of_range(name, value, error, message):
+    with pytest.raises(error, match=f"{name} is .*{re.escape(message)}"):
+        make_model(**{name: value})
+    if name != "positive_fraction":
+        model = make_model().train(name == "iou_thresh")
+        setattr(model, name, value)
+        with pytest.raises(error, match=name):
+            model([IMAGE], [TARGET])
+
+
+@pytest.mark.parametrize("name", ["detections_per_img", "topk_candidates", "min_negatives"])
+def test_counts_are_integers(name):
+    for value, error in ((-1, ValueError), (2.5, TypeError), ("3", TypeError)):
+        with pytest.raises(error, match=name):
+            make_model(**{name: value})
+
+
+def test_constants_keep_their_values_on_the_meta_device():
+    expected = make_model()
+    with torch.device("meta"):
+        model = make_model()
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    for moved in (model, make_model().to("meta")):
+        moved = moved.to_empty(device="cpu")
+        moved.load_state_dict(expected.state_dict())
+        for name, value in expected.named_buffers():
+            assert torch.equal(moved.get_buffer(name), value)
+        assert moved([IMAGE], [TARGET]) == expected([IMAGE], [TARGET])
 
 
 def with_target(**change):

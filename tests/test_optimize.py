@@ -8,6 +8,7 @@ import torch
 from compare import assert_same_detections
 from torch import nn
 from torch._inductor.utils import run_and_get_code
+from torch.nn.utils import parametrizations, prune
 
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
@@ -210,3 +211,24 @@ def test_lengths_of_channels_are_the_same_in_half_precision():
     expected = norm(features)
     with torch.no_grad():
         torch.testing.assert_close(norm.half()(features.half()).float(), expected, rtol=1e-3, atol=0)
+
+
+def halve_at_random(module):
+    prune.random_unstructured(module, "weight", amount=0.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        halve_at_random,
+        parametrizations.weight_norm,
+        lambda module: module.register_forward_hook(lambda _module, _args, output: 2 * output),
+        lambda module: setattr(module, "forward", lambda batch, before=module.forward: before(batch) + 1),
+    ],
+    ids=["pruned", "parametrised", "hook", "forward"],
+)
+def test_layers_that_users_changed_stay(change):
+    model = build("ssdlite300_mobilenet_v2", size=96)
+    for name in ("backbone.stem.conv", "backbone.blocks.3.depthwise.conv", "head.cls_logits.0.1"):
+        change(model.get_submodule(name))
+    assert_same_detections(optimize(model, compile=False)(IMAGES), model(IMAGES))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import BatchNorm2d
+from ssd_zoo.layers.plain import has_additions
 
 __all__ = ["fuse_norms"]
 
@@ -20,7 +21,8 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
     """Fold batch norms into the convolutions before them, in place.
 
     A norm is folded if a convolution's output has no other use, and each of the two runs once. Uses are recorded during
-    a forward pass, so the code of the modules does not matter.
+    a forward pass, so the code of the modules does not matter. Layers with hooks, parametrisations, pruned or offloaded
+    weights stay as they are.
 
     Args:
         model: A detector in evaluation mode, which shares no modules with another model.
@@ -29,42 +31,42 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
     Returns:
         Number of folded norms.
     """
-    # Without gradients, `ConvNormAct` folds its norm itself, which hides the norm from the recording.
-    with torch.enable_grad(), _Watch() as watch:
-        model.forward_raw(batch.as_subclass(_Watched))
-    convs = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Conv2d)}
+    with torch.no_grad(), _Watch() as watch:
+        model.forward_raw(batch)
+    modules = [(name, module) for name, module in model.named_modules() if not has_additions(module)]
+    convs: dict[int | None, nn.Conv2d] = {
+        id(module.weight): module for _, module in modules if isinstance(module, nn.Conv2d)
+    }
     fused = 0
-    norm: Any
-    for name, norm in list(model.named_modules()):
-        after = _what_is_left(norm)
-        conv = convs.get(watch.kernel_before(norm)) if after is not None else None
-        if conv is None:
+    norms = [(name, module) for name, module in modules if isinstance(module, nn.BatchNorm2d)]
+    for name, norm in norms:
+        conv, after = convs.get(watch.kernel_before(norm)), _what_is_left(norm)
+        if conv is None or after is None:
             continue
-        statistics = norm.running_mean, norm.running_var, norm.eps
-        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, after)
         fused += 1
     return fused
 
 
-def _what_is_left(norm: Any) -> nn.Module | None:
+def _what_is_left(norm: nn.BatchNorm2d) -> nn.Module | None:
     """Return a folded norm's replacement, or None if it can't be folded."""
-    kind: type = type(norm)
-    if not issubclass(kind, nn.BatchNorm2d) or norm.running_mean is None or norm.training:
+    if norm.running_mean is None or norm.training:
         return None
-    if kind in (nn.BatchNorm2d, BatchNorm2d):
+    if type(norm) in (nn.BatchNorm2d, BatchNorm2d):
         return nn.Identity()
     # timm's norm includes drop and activation, which remain.
-    return nn.Sequential(norm.drop, norm.act) if kind.__name__ == "BatchNormAct2d" else None
-
-
-class _Watched(Tensor):
-    """Tensor subclass, for which `FastConv2d` calls torch's convolution instead of its own."""
+    if type(norm).__name__ != "BatchNormAct2d":
+        return None
+    return nn.Sequential(norm.get_submodule("drop"), norm.get_submodule("act"))
 
 
 class _Watch(TorchFunctionMode):
-    """Recorder of the tensors that enter each torch function."""
+    """Recorder of the tensors that enter each torch function. `FastConv2d` and `ConvNormAct` take no shortcuts then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,15 +74,15 @@ class _Watch(TorchFunctionMode):
         self._kernels: dict[int, int] = {}
         self._norms: dict[int, list[int]] = {}
         # Keeps tensors alive, as Python reuses the ids of freed objects.
-        self._alive: list[Any] = []
+        self._alive: list[object] = []
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         self._alive.append((args, kwargs, result))
         # Reading an attribute, such as the shape, is no use of the values.
@@ -92,8 +94,8 @@ class _Watch(TorchFunctionMode):
             self._norms.setdefault(id(args[1]), []).append(id(args[0]))
         return result
 
-    def kernel_before(self, norm: nn.Module) -> int | None:
+    def kernel_before(self, norm: nn.BatchNorm2d) -> int | None:
         """Return the id of the kernel whose output only the norm uses."""
-        inputs = self._norms.get(id(getattr(norm, "running_mean", None)), [])
+        inputs = self._norms.get(id(norm.running_mean), [])
         kernel = self._kernels.get(inputs[0]) if len(inputs) == 1 else None
         return kernel if kernel is not None and self._uses[kernel] == self._uses[inputs[0]] == 1 else None

@@ -1,12 +1,11 @@
 """Transform kernels once for Winograd's algorithm."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.convolution import FastConv2d, conv2d, winograd_pays
+from ssd_zoo.layers.plain import has_additions
 from ssd_zoo.layers.winograd import transform_kernel, winograd_conv2d
 
 __all__ = ["keep_kernels"]
@@ -16,7 +15,8 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     """Store transformed kernels in convolutions that Winograd's algorithm accelerates.
 
     The model is changed in place. A transformed kernel needs four times the memory of the kernel, in addition to it. It
-    is not updated when the kernel changes.
+    is not updated when the kernel changes. Layers with hooks, parametrisations, pruned or offloaded weights stay as
+    they are.
 
     Args:
         model: A detector for inference.
@@ -28,11 +28,13 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     """
     chosen: dict[nn.Module, _KeptKernel] = {}
 
-    def choose(module: Any, args: tuple[Tensor]) -> None:
-        if winograd_pays(module, args[0], module.weight, kept=True):
+    def choose(module: nn.Module, args: tuple[Tensor]) -> None:
+        if isinstance(module, nn.Conv2d) and winograd_pays(module, args[0], module.weight, kept=True):
             chosen[module] = _KeptKernel(module, in_graphs)
 
-    convs = [module for module in model.modules() if type(module) in (nn.Conv2d, FastConv2d)]
+    convs = [
+        module for module in model.modules() if type(module) in (nn.Conv2d, FastConv2d) and not has_additions(module)
+    ]
     hooks = [module.register_forward_pre_hook(choose) for module in convs]
     with torch.no_grad():
         model.forward_raw(batch)
@@ -54,9 +56,10 @@ class _KeptKernel(nn.Module):
         self.register_buffer("transformed", transform_kernel(conv.weight.detach()), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        conv: Any = self.conv
+        conv = self.conv
+        padding = int(conv.padding[0])
         if self.in_graphs and torch.compiler.is_compiling():
-            return conv2d(input, conv.weight, conv.bias, conv.padding[0], 1, self.transformed)
+            return conv2d(input, conv.weight, conv.bias, padding, 1, self.transformed)
         if winograd_pays(conv, input, conv.weight, kept=True):
-            return winograd_conv2d(input, conv.weight, conv.bias, conv.padding[0], self.transformed)
+            return winograd_conv2d(input, conv.weight, conv.bias, padding, self.transformed)
         return conv(input)

@@ -3,8 +3,8 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FunctionType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,11 @@ def optimize(
     if isinstance(compile, str) and compile not in (modes := list(torch._inductor.list_mode_options())):
         raise ValueError(f"compile must be True, False or one of {', '.join(map(repr, modes))}, got {compile!r}.")
     device = model.default_boxes.device
-    fast = copy.deepcopy(model)
     batch = model.prepare(torch.zeros(1, model.in_chans, *model.size, device=device))
+    with torch.no_grad():
+        # Computed weights, such as pruned ones, can be copied after a pass without gradients.
+        model.forward_raw(batch)
+    fast = copy.deepcopy(model)
     fuse_norms(fast, batch)
     fast.to(memory_format=torch.channels_last)
     if dtype is not None:
@@ -102,8 +105,8 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -
     plain = copy.copy(model)
     thresholds = model._thresholds()
     plain.__dict__["_thresholds"] = lambda: thresholds
-    options: Any = {"compile": compile, "freeze": freeze, "one_by_one": one_by_one}
-    forward_scores = _faster(plain._forward_scores, **options)
+    faster = partial(_faster, compile=compile, freeze=freeze, one_by_one=one_by_one)
+    forward_scores = faster(plain._forward_scores)
 
     def _forward_scores(batch: Tensor) -> dict[str, Tensor]:
         found = forward_scores(batch)
@@ -111,7 +114,7 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -
         same = model._thresholds() == thresholds
         return found if same else {key: found[key] for key in ("class_scores", "best", "bbox_regression")}
 
-    model.__dict__["forward_raw"] = _faster(plain.forward_raw, **options)
+    model.__dict__["forward_raw"] = faster(plain.forward_raw)
     model.__dict__["_forward_scores"] = _forward_scores
 
 

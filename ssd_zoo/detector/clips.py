@@ -4,19 +4,33 @@ Only the backbone sees time. All other parts treat the F frames of all clips, on
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ssd_zoo.detector.inputs import check_device
+from ssd_zoo.detector.sizes import sizes_of
 
-__all__ = ["check_clip_targets", "check_clips", "holds_clips", "join_frames", "split_frames", "targets_of_frames"]
+if TYPE_CHECKING:
+    from ssd_zoo.detector.ssd import SSD
+
+__all__ = [
+    "check_clip_targets",
+    "check_clips",
+    "forward_clips",
+    "holds_clips",
+    "join_frames",
+    "split_frames",
+    "step_streams",
+    "step_streams_raw",
+    "targets_of_frames",
+]
 
 Detections = dict[str, Tensor]
 
 
-def holds_clips(images: Any) -> bool:
+def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
     """Return whether a model's input is clips.
 
     Clips are a list of `(T, C, H, W)` or a batch `(N, T, C, H, W)`.
@@ -158,3 +172,64 @@ def split_frames(detections: Detections, num_frames: int, *, start: int = 0) -> 
     index = detections["frame_index"]
     rows = {key: value for key, value in detections.items() if key not in ("frame_index", "labeled_frames")}
     return [{key: value[index == frame] for key, value in rows.items()} for frame in range(start, start + num_frames)]
+
+
+def forward_clips(
+    model: "SSD", clips: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None, return_losses: bool
+) -> "Detections | list[Detections] | tuple[list[Detections], dict[str, Tensor]]":
+    """Return losses or detections of clips, as `SSD.forward` does."""
+    batch = model.prepare(clips)
+    lengths = [len(clip) for clip in clips]
+    shown = _shown(model, lengths)
+    sizes = _sizes(clips, shown)
+    if not model.training and not return_losses:
+        return join_frames(model._detections(model._scored(model.forward_raw(batch, lengths)), sizes), shown)
+    # Errors name the clip, so clips are checked before their frames.
+    model.prepare_targets(targets, sizes_of(clips))
+    targets = targets or []
+    check_clip_targets(targets, lengths)
+    labeled, rows = targets_of_frames(targets, shown)
+    if not labeled:
+        raise ValueError("The loss needs a labeled frame, but no frame that gets feature maps is labeled.")
+    objects = model.prepare_targets(labeled, [sizes[row] for row in rows])
+    raw = model.forward_raw(batch, lengths)
+    losses = model._losses({key: value[rows] for key, value in raw.items()}, *objects)
+    return losses if model.training else (join_frames(model._detections(model._scored(raw), sizes), shown), losses)
+
+
+def step_streams(
+    model: "SSD", images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None
+) -> tuple[list[Detections], dict[str, Tensor]]:
+    """Detect objects in the next frames of streams, as `SSD.step` does."""
+    if model.training:
+        raise ValueError("Streams are for detecting: call model.eval() first.")
+    clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+    lengths = [len(clip) for clip in clips]
+    before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
+    if len(before) != len(clips):
+        raise ValueError(f"The state has {len(before)} streams, but there are frames of {len(clips)}.")
+    raw, state = model.step_raw(model.prepare(clips), lengths, state)
+    shown = [[first + t for t in frames] for first, frames in zip(before, _shown(model, lengths), strict=True)]
+    return join_frames(model._detections(model._scored(raw), _sizes(clips, shown)), shown), state
+
+
+def step_streams_raw(
+    model: "SSD", batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Run backbone and head on the next frames of streams, as `SSD.step_raw` does."""
+    step = getattr(model.backbone, "step", None)
+    if step is not None:
+        maps, state = step(batch, lengths, state)
+        return model.head(maps), state
+    seen = torch.tensor(lengths, device=batch.device)
+    return model.forward_raw(batch), {"frames_seen": seen if state is None else state["frames_seen"] + seen}
+
+
+def _shown(model: "SSD", lengths: Sequence[int]) -> list[list[int]]:
+    """Return the frames of each clip that get feature maps."""
+    last_only = getattr(model.backbone, "frames", "all") == "last"
+    return [[length - 1] if last_only else list(range(length)) for length in lengths]
+
+
+def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    return [size for size, frames in zip(sizes_of(clips), shown, strict=True) for _ in frames]

@@ -1,22 +1,24 @@
 """Checking, resizing, normalising and batching of images."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ssd_zoo.detector.caller import warn_caller
 
 __all__ = ["batch_images", "check_device", "check_images", "check_pixel_range"]
 
 Size = tuple[int, int]
 # Most numbers in images that are stacked before they are resized: half a gigabyte in float32.
 _MOST_NUMBERS = 2**27
+# Noise may take pixels a little below 0; normalising takes them below -1.
+_LEAST_PIXEL = -0.1
 
 
-def check_images(images: Any, in_chans: int, device: torch.device) -> None:
+def check_images(images: object, in_chans: int, device: torch.device) -> None:
     """Check the images that a detector is called with.
 
     Args:
@@ -143,16 +145,21 @@ def check_pixel_range(low_high: Tensor) -> None:
         ValueError: If an image holds NaN or infinite values.
 
     Warns:
-        UserWarning: If values exceed 2, as in images with pixels from 0 to 255.
+        UserWarning: If values exceed 2, as in images with pixels from 0 to 255, or are below -0.1, as in normalised
+            images.
     """
-    for i, (low, high) in enumerate(low_high.T.tolist()):
+    lowest, highest = low_high.tolist()
+    for i, (low, high) in enumerate(zip(lowest, highest, strict=True)):
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"images[{i}] holds NaN or infinite pixels.")
-    highest = low_high[1].tolist()
     if max(highest) > 2:
-        i = highest.index(max(highest))
-        warnings.warn(
-            f"images[{i}] has floating-point pixels up to {highest[i]:.4g}; they should lie between 0 and 1. "
-            "Divide them by 255, or pass the image as uint8.",
-            stacklevel=5,
-        )
+        _warn_of_pixel(max(highest), highest, "up", "Divide them by 255, or pass the image as uint8")
+    if min(lowest) < _LEAST_PIXEL:
+        _warn_of_pixel(min(lowest), lowest, "down", "The model normalises images: pass them as they were before")
+
+
+def _warn_of_pixel(value: float, of_images: list[float], where: str, way_out: str) -> None:
+    warn_caller(
+        f"images[{of_images.index(value)}] has floating-point pixels {where} to {value:.4g}; they should lie between 0 "
+        f"and 1. {way_out}."
+    )

@@ -4,7 +4,7 @@ Liu et al., "SSD: Single Shot MultiBox Detector", equations 1 to 3. https://arxi
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,35 @@ from torchvision.ops import sigmoid_focal_loss
 
 from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName, ciou, giou, smooth_l1
 from ssd_zoo.detector.boxes import encode_boxes
+from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.detector.values import check_fraction
 
-__all__ = ["ClassificationLoss", "ClassificationLossName", "cross_entropy", "focal", "multibox_loss"]
+if TYPE_CHECKING:
+    from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["ClassificationLoss", "ClassificationLossName", "cross_entropy", "detector_losses", "focal", "multibox_loss"]
 
 ClassificationLoss = Callable[[Tensor, Tensor, str], Tensor]
 ClassificationLossName = Literal["cross_entropy", "focal"]
+
+
+def detector_losses(
+    model: "SSD", raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor
+) -> dict[str, Tensor]:
+    """Match default boxes and compute the losses, as `SSD.forward_losses` does after backbone and head."""
+    check_fraction("iou_thresh", model.iou_thresh, "an IoU")
+    return multibox_loss(
+        raw,
+        boxes,
+        labels,
+        match_default_boxes(boxes, valid, model.default_boxes, model.iou_thresh),
+        model.default_boxes,
+        score_function=model.score_function,
+        classification_loss=model.classification_loss,
+        box_loss=model.box_loss,
+        positive_fraction=model.positive_fraction,
+        min_negatives=model.min_negatives,
+    )
 
 
 def multibox_loss(

@@ -4,7 +4,9 @@ import re
 import reprlib
 from collections.abc import Sequence
 
-__all__ = ["LARGEST_SIDE", "parse_size", "read_size"]
+from torch import Tensor
+
+__all__ = ["LARGEST_SIDE", "parse_size", "read_size", "sizes_of"]
 
 LARGEST_SIDE = 16384
 _TEXT = re.compile(r"(\d+)(?:[x×](\d+))?", re.IGNORECASE)
@@ -34,3 +36,8 @@ def read_size(text: str) -> tuple[int, int]:
     if match is None or not all(int(side) for side in match.groups() if side):
         raise ValueError(f"must be a side or HEIGHTxWIDTH, such as 480x640, got {text!r}")
     return int(match[1]), int(match[2] or match[1])
+
+
+def sizes_of(images: Sequence[Tensor] | Tensor) -> list[tuple[int, int]]:
+    """Return the (height, width) of images or clips."""
+    return [(image.shape[-2], image.shape[-1]) for image in images]

@@ -1,40 +1,42 @@
 """The SSD model, from images to losses and detections."""
 
-import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.checks import DeferredChecks
-from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips, join_frames, targets_of_frames
+from ssd_zoo.detector.clips import check_clips, forward_clips, holds_clips, step_streams, step_streams_raw
+from ssd_zoo.detector.compiled import not_compiled, only_callees_compiled
+from ssd_zoo.detector.constants import WithConstants
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
-from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, multibox_loss
-from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, detector_losses
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
-from ssd_zoo.detector.targets import batch_targets, box_scales, check_target_faults, check_targets, target_faults
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.detector.settings import check_settings
+from ssd_zoo.detector.sizes import sizes_of
+from ssd_zoo.detector.targets import box_scales, prepare_targets
+from ssd_zoo.layers.folded import folded_norms, remember_folded_norms
 
 __all__ = ["SSD"]
 
 Head = Callable[[Sequence[int], Sequence[int], int], nn.Module]
-F = TypeVar("F", bound=Callable[..., Any])
+Targets = Sequence[dict[str, Tensor]]
+Detections = list[dict[str, Tensor]]
+Losses = dict[str, Tensor]
+Raw = dict[str, Tensor]
+State = dict[str, Tensor]
+Size = tuple[int, int]
 
 
-def _not_compiled(function: F, *, recursive: bool = True) -> F:
-    """Exclude a function from compilation, because its shapes or values vary."""
-    return cast(F, torch.compiler.disable(function, recursive=recursive))
-
-
-class SSD(nn.Module):
+class SSD(WithConstants):
     """A single-shot detector with the API of torchvision's detectors.
 
     In training mode `model(images, targets)` returns the losses `bbox_regression` and `classification`. In evaluation
@@ -76,13 +78,15 @@ class SSD(nn.Module):
         recipe: Name and arguments of the builder; None if no registered builder made the model.
 
     Raises:
-        ValueError: If arguments contradict each other, or the size is too small for the backbone.
+        TypeError: If a threshold is not a number.
+        ValueError: If arguments contradict each other or are out of range, or the size is too small for the backbone.
+            Thresholds that are assigned later are checked at the next call.
     """
 
     default_boxes: Tensor
     image_mean: Tensor
     image_std: Tensor
-    recipe: tuple[str, dict[str, Any]] | None = None
+    recipe: tuple[str, dict[str, object]] | None = None
 
     def __init__(
         self,
@@ -110,19 +114,6 @@ class SSD(nn.Module):
         on_invalid_boxes: Literal["raise", "drop"] = "raise",
     ) -> None:
         super().__init__()
-        _check_choice("score_function", score_function, ("softmax", "sigmoid"))
-        _check_choice("on_invalid_boxes", on_invalid_boxes, ("raise", "drop"))
-        if not callable(classification_loss):
-            _check_choice("classification_loss", classification_loss, get_args(ClassificationLossName))
-        if not callable(box_loss):
-            _check_choice("box_loss", box_loss, get_args(BoxLossName))
-        if not 0 < positive_fraction <= 1:
-            raise ValueError(f"positive_fraction must lie above 0 and not above 1, got {positive_fraction}.")
-        if len(categories) < 2:
-            raise ValueError(f"A detector needs the background and at least one more category, got {list(categories)}.")
-        for name, values in (("image_mean", image_mean), ("image_std", image_std)):
-            if len(values) != in_chans:
-                raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")
         self.backbone = backbone
         self.default_box_generator = default_boxes
         self.size = size
@@ -142,24 +133,21 @@ class SSD(nn.Module):
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
         self._checks = DeferredChecks()
-        # Invalid thresholds raise an error here, before the first image.
-        self._thresholds()
+        self._told: set[str] = set()
+        check_settings(self, image_mean, image_std)
+        remember_folded_norms(self)
 
         shapes = feature_map_shapes(backbone, size, in_chans)
         boxes = default_boxes([shape[1:] for shape in shapes], size)
         self.head = head([shape[0] for shape in shapes], default_boxes.boxes_per_location, len(categories))
-        self.register_buffer("default_boxes", boxes, persistent=False)
+        self.register_constant("default_boxes", boxes)
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
-            constant = torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1)
-            self.register_buffer(name, constant, persistent=False)
+            self.register_constant(name, torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
-        # Constants move with the model, but .half() and .to_empty() must not change their values.
-        constants = {name: getattr(self, name) for name in ("default_boxes", "image_mean", "image_std")}
-        super()._apply(fn, recurse)
-        for name, value in constants.items():
-            setattr(self, name, value.to(getattr(self, name).device))
-        return self
+        # Other types may round what folded norms are recognised by.
+        self.norms_folded_before = folded_norms(self)
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "SSD":
         """Set training or evaluation mode.
@@ -167,22 +155,17 @@ class SSD(nn.Module):
         Training mode warns of norms that were folded into convolutions, because they would change the model's output.
         """
         if mode and (folded := folded_norms(self)):
-            warnings.warn(
+            warn_caller(
                 f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
-                "change its output. ssd_zoo.restore_norms(model, images) restores them.",
-                stacklevel=2,
+                "change its output. ssd_zoo.restore_norms(model, images) restores them."
             )
         return super().train(mode)
 
     # Its callees are still compiled. They see batches of one size, so image sizes cause no recompilation.
-    @partial(_not_compiled, recursive=False)
+    @only_callees_compiled
     def forward(
-        self,
-        images: Sequence[Tensor] | Tensor,
-        targets: Sequence[dict[str, Tensor]] | None = None,
-        *,
-        return_losses: bool = False,
-    ) -> Any:
+        self, images: Sequence[Tensor] | Tensor, targets: Targets | None = None, *, return_losses: bool = False
+    ) -> Losses | Detections | tuple[Detections, Losses]:
         """Return losses in training mode and detections in evaluation mode.
 
         Args:
@@ -206,17 +189,17 @@ class SSD(nn.Module):
         """
         self._checks.run()
         if holds_clips(images):
-            return self._forward_clips(list(images), targets, return_losses)
+            return forward_clips(self, list(images), targets, return_losses)
+        batch, image_sizes = self.prepare(images), sizes_of(images)
         if not self.training and not return_losses:
-            return self._detections(self._forward_scores(self.prepare(images)), _image_sizes(images))
-        batch, image_sizes = self.prepare(images), _image_sizes(images)
+            return self._detections(self._forward_scores(batch), image_sizes)
         objects = self.prepare_targets(targets, image_sizes)
         if self.training:
             return self.forward_losses(batch, *objects)
         raw = self.forward_raw(batch)
         return self._detections(self._scored(raw), image_sizes), self._losses(raw, *objects)
 
-    @_not_compiled
+    @not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """Check, resize and normalise images.
 
@@ -230,7 +213,7 @@ class SSD(nn.Module):
         if holds_clips(images):
             images = check_clips(images, self.in_chans, self.default_boxes.device)
         check_images(images, self.in_chans, self.default_boxes.device)
-        dtype = next(self.backbone.parameters(), self.image_mean).dtype
+        dtype = next(filter(Tensor.is_floating_point, self.backbone.parameters()), self.image_mean).dtype
         batch, low_high = batch_images(
             images, self.size, self.image_mean, self.image_std, antialias=self.antialias, dtype=dtype
         )
@@ -262,9 +245,7 @@ class SSD(nn.Module):
         in_time = lengths is not None and hasattr(self.backbone, "step")
         return self.head(self.backbone(batch, lengths) if in_time else self.backbone(batch))
 
-    def step(
-        self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
         """Detect objects in the next frames of streams.
 
         Results equal those of the whole clip in one call.
@@ -280,20 +261,9 @@ class SSD(nn.Module):
         Raises:
             ValueError: If the model is in training mode, or the state has another number of streams.
         """
-        if self.training:
-            raise ValueError("Streams are for detecting: call model.eval() first.")
-        clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
-        lengths = [len(clip) for clip in clips]
-        before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
-        if len(before) != len(clips):
-            raise ValueError(f"The state has {len(before)} streams, but there are frames of {len(clips)}.")
-        raw, state = self.step_raw(self.prepare(clips), lengths, state)
-        shown = [[first + t for t in frames] for first, frames in zip(before, self._shown(lengths), strict=True)]
-        return join_frames(self._detections(self._scored(raw), _sizes(clips, shown)), shown), state
+        return step_streams(self, images, state)
 
-    def step_raw(
-        self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def step_raw(self, batch: Tensor, lengths: Sequence[int], state: State | None = None) -> tuple[Raw, State]:
         """Run backbone and head on the next frames of streams.
 
         Args:
@@ -304,34 +274,7 @@ class SSD(nn.Module):
         Returns:
             The output of `forward_raw`, and the state.
         """
-        step = getattr(self.backbone, "step", None)
-        if step is not None:
-            maps, state = step(batch, lengths, state)
-            return self.head(maps), state
-        seen = torch.tensor(lengths, device=batch.device)
-        return self.forward_raw(batch), {"frames_seen": seen if state is None else state["frames_seen"] + seen}
-
-    def _forward_clips(self, clips: Sequence[Tensor], targets: Any, return_losses: bool) -> Any:
-        batch = self.prepare(clips)
-        lengths = [len(clip) for clip in clips]
-        shown = self._shown(lengths)
-        sizes = _sizes(clips, shown)
-        if not self.training and not return_losses:
-            return join_frames(self._detections(self._scored(self.forward_raw(batch, lengths)), sizes), shown)
-        # Errors name the clip, so clips are checked before their frames.
-        self.prepare_targets(targets, _image_sizes(clips))
-        check_clip_targets(cast(Any, targets), lengths)
-        labeled, rows = targets_of_frames(cast(Any, targets), shown)
-        if not labeled:
-            raise ValueError("The loss needs a labeled frame, but no frame that gets feature maps is labeled.")
-        objects = self.prepare_targets(labeled, [sizes[row] for row in rows])
-        raw = self.forward_raw(batch, lengths)
-        losses = self._losses({key: value[rows] for key, value in raw.items()}, *objects)
-        return losses if self.training else (join_frames(self._detections(self._scored(raw), sizes), shown), losses)
-
-    def _shown(self, lengths: Sequence[int]) -> list[list[int]]:
-        last_only = getattr(self.backbone, "frames", "all") == "last"
-        return [[length - 1] if last_only else list(range(length)) for length in lengths]
+        return step_streams_raw(self, batch, lengths, state)
 
     def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Run backbone and head, match default boxes and compute the losses.
@@ -348,19 +291,7 @@ class SSD(nn.Module):
         return self._losses(self.forward_raw(batch), boxes, labels, valid)
 
     def _losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        matched = match_default_boxes(boxes, valid, self.default_boxes, self.iou_thresh)
-        return multibox_loss(
-            raw,
-            boxes,
-            labels,
-            matched,
-            self.default_boxes,
-            score_function=self.score_function,
-            classification_loss=self.classification_loss,
-            box_loss=self.box_loss,
-            positive_fraction=self.positive_fraction,
-            min_negatives=self.min_negatives,
-        )
+        return detector_losses(self, raw, boxes, labels, valid)
 
     def forward_fixed(self, batch: Tensor, *, candidates: int = 1000) -> dict[str, Tensor]:
         """Return detections in tensors of fixed shapes, for compilers and exporters.
@@ -386,10 +317,8 @@ class SSD(nn.Module):
             clip_before_nms=self.clip_before_nms,
         )
 
-    @_not_compiled
-    def prepare_targets(
-        self, targets: Sequence[dict[str, Tensor]] | None, image_sizes: list[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    @not_compiled
+    def prepare_targets(self, targets: Targets | None, image_sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor]:
         """Check targets, scale their boxes to the input, and pad them.
 
         Args:
@@ -404,20 +333,10 @@ class SSD(nn.Module):
             TypeError: If targets are missing, or have the wrong type.
             ValueError: If they are invalid.
         """
-        num_classes = len(self.categories)
-        checked = check_targets(targets, len(image_sizes), self.default_boxes.device)
-        boxes, labels, valid = batch_targets(checked)
-        faults = target_faults(boxes, labels, num_classes) & valid
-        # Invalid objects are left out even if they raise an error, because on a GPU it is raised only later.
-        usable = valid & ~faults.any(0)
-        if self.on_invalid_boxes == "drop":
-            faults = faults[:1]
-        self._checks.add(faults, partial(check_target_faults, targets=checked, num_classes=num_classes))
-        scales = box_scales(image_sizes, [self.size] * len(image_sizes), boxes.device)
-        return boxes * scales.unsqueeze(1), labels, usable
+        return prepare_targets(self, targets, image_sizes)
 
-    @_not_compiled
-    def _detections(self, scored: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    @not_compiled
+    def _detections(self, scored: dict[str, Tensor], image_sizes: Sequence[Size]) -> Detections:
         scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
         detections = postprocess_detections(scored, self.default_boxes, self.size, self._thresholds(), scales)
         self._checks.run(wait=True)
@@ -425,16 +344,3 @@ class SSD(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, categories={len(self.categories)}, default_boxes={len(self.default_boxes)}"
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-
-
-def _image_sizes(images: Sequence[Tensor] | Tensor) -> list[tuple[int, int]]:
-    return [(image.shape[-2], image.shape[-1]) for image in images]
-
-
-def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    return [(clip.shape[-2], clip.shape[-1]) for clip, frames in zip(clips, shown, strict=True) for _ in frames]

@@ -1,18 +1,53 @@
 """Checking, batching and scaling of targets."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, TVTensor
 
+from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.inputs import check_device
 
-__all__ = ["batch_targets", "box_scales", "check_target_faults", "check_targets", "scale_boxes", "target_faults"]
+if TYPE_CHECKING:
+    from ssd_zoo.detector.ssd import SSD
+
+__all__ = [
+    "batch_targets",
+    "box_scales",
+    "check_target_faults",
+    "check_targets",
+    "find_odd_boxes",
+    "prepare_targets",
+    "scale_boxes",
+    "target_faults",
+    "warn_of_odd_boxes",
+]
 
 Size = tuple[int, int]
+# Share of a side by which labelled boxes may exceed an image without a warning.
+_BEYOND = 0.1
+
+
+def prepare_targets(
+    model: "SSD", targets: Sequence[dict[str, Tensor]] | None, image_sizes: Sequence[Size]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check targets, scale their boxes to the input, and pad them, as `SSD.prepare_targets` does."""
+    num_classes, size = len(model.categories), model.size
+    checked = check_targets(targets, len(image_sizes), model.default_boxes.device)
+    boxes, labels, valid = batch_targets(checked)
+    faults = target_faults(boxes, labels, num_classes) & valid
+    # Invalid objects are left out even if they raise an error, because on a GPU it is raised only later.
+    usable = valid & ~faults.any(0)
+    if model.on_invalid_boxes == "drop":
+        faults = faults[:1]
+    model._checks.add(faults, partial(check_target_faults, targets=checked, num_classes=num_classes))
+    scaled = boxes * box_scales(image_sizes, [size] * len(image_sizes), boxes.device).unsqueeze(1)
+    model._checks.add(find_odd_boxes(boxes, scaled, usable, size), partial(warn_of_odd_boxes, told=model._told))
+    return scaled, labels, usable
 
 
 def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
@@ -41,7 +76,7 @@ def box_scales(from_sizes: Sequence[Size], to_sizes: Sequence[Size], device: tor
     return torch.tensor(scales, dtype=torch.float32, device="cpu").to(device, non_blocking=True)
 
 
-def check_targets(targets: Any, num_images: int, device: torch.device) -> list[dict[str, Tensor]]:
+def check_targets(targets: object, num_images: int, device: torch.device) -> list[dict[str, Tensor]]:
     """Check types, shapes and devices of a batch's targets.
 
     Args:
@@ -59,12 +94,14 @@ def check_targets(targets: Any, num_images: int, device: torch.device) -> list[d
     """
     if targets is None:
         raise TypeError("Losses need targets: call model(images, targets), or model.eval() first for detections alone.")
+    if not isinstance(targets, Sequence) or isinstance(targets, str):
+        raise TypeError(f"targets must be a list of one dict per image, got {type(targets).__name__}.")
     if len(targets) != num_images:
         raise ValueError(f"Got {num_images} images and {len(targets)} targets; each image needs one.")
     return [_check_target(target, i, device) for i, target in enumerate(targets)]
 
 
-def _check_target(target: Any, i: int, device: torch.device) -> dict[str, Tensor]:
+def _check_target(target: object, i: int, device: torch.device) -> dict[str, Tensor]:
     if not isinstance(target, dict) or not {"boxes", "labels"} <= target.keys():
         got = sorted(target) if isinstance(target, dict) else type(target).__name__
         raise TypeError(f"targets[{i}] must be a dict with 'boxes' and 'labels', got {got}.")
@@ -89,7 +126,7 @@ def _check_target(target: Any, i: int, device: torch.device) -> dict[str, Tensor
     return {"boxes": boxes if boxes.dtype == torch.float64 else boxes.float(), "labels": labels.long()}
 
 
-def check_format(name: str, boxes: Any) -> None:
+def check_format(name: str, boxes: object) -> None:
     """Raise ValueError if boxes are declared in a format other than xyxy."""
     if isinstance(boxes, BoundingBoxes) and boxes.format != BoundingBoxFormat.XYXY:
         raise ValueError(
@@ -139,6 +176,46 @@ def check_target_faults(faults: Tensor, targets: Sequence[dict[str, Tensor]], nu
         f"targets[{i}]['boxes'][{k}] is {targets[i]['boxes'][k].tolist()}; expected finite xyxy with x1 < x2 and "
         "y1 < y2. Correct it, or build the model with on_invalid_boxes='drop' to train without such boxes."
     )
+
+
+def find_odd_boxes(boxes: Tensor, scaled: Tensor, usable: Tensor, size: Size) -> Tensor:
+    """Find signs that boxes are not in the pixels of their images.
+
+    Args:
+        boxes: `(N, G, 4)`, xyxy in the images' pixels.
+        scaled: The same boxes in input pixels.
+        usable: `(N, G)`, False for boxes that do not count.
+        size: (height, width) of the input.
+
+    Returns:
+        `(2,)`, bool: whether a box lies beyond its image by more than a tenth of it, and whether all lie within 0
+        and 1.
+    """
+    beyond = torch.zeros_like(usable)
+    for axis, side in enumerate((size[1], size[0])):
+        along = scaled[..., axis::2]
+        beyond |= ((along < -_BEYOND * side) | (along > (1 + _BEYOND) * side)).any(-1)
+    relative = (((boxes >= 0) & (boxes <= 1)).all(-1) | ~usable).all() & usable.any()
+    return torch.stack([(beyond & usable).any(), relative])
+
+
+def warn_of_odd_boxes(odd: Tensor, told: set[str]) -> None:
+    """Warn once of each sign that `find_odd_boxes` found.
+
+    Args:
+        odd: `(2,)` from `find_odd_boxes`.
+        told: What was told before; it is added to.
+    """
+    texts = (
+        "A target has a box that lies beyond its image. Boxes must be xyxy in the pixels of the image as it is passed: "
+        "if you resize or crop images, change their boxes too.",
+        "All boxes of the targets lie between 0 and 1, so they seem to be fractions. Multiply x by the image's width "
+        "and y by its height: boxes must be in pixels.",
+    )
+    for text, found in zip(texts, odd.tolist(), strict=True):
+        if found and text not in told:
+            told.add(text)
+            warn_caller(text)
 
 
 def batch_targets(targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

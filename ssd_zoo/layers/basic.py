@@ -8,6 +8,9 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from ssd_zoo.layers.plain import AsMade, is_plain, is_watched
 
 __all__ = [
     "RELU",
@@ -18,7 +21,6 @@ __all__ = [
     "L2Norm",
     "MaxPool2dSame",
     "NormLayer",
-    "folded_norms",
     "init_conv",
     "pad_same",
 ]
@@ -60,25 +62,6 @@ def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return weight * scale.view(-1, 1, 1, 1), torch.addcmul(norm.bias, mean, scale, value=-1)
-
-
-def folded_norms(model: nn.Module) -> list[str]:
-    """List the norms that were folded into convolutions.
-
-    Returns:
-        Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
-    """
-    return [name for name, module in model.named_modules() if _is_folded(module)]
-
-
-def _is_folded(module: nn.Module) -> bool:
-    if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.running_mean.is_meta:
-        return False
-    variance = cast(Tensor, module.running_var)
-    neutral = torch.tensor(1 - module.eps, dtype=variance.dtype)
-    # Where rounding hides eps, as in bfloat16, a folded norm looks like a new one.
-    neutral = neutral.to(variance.device)
-    return bool(neutral != 1) and not module.running_mean.any() and bool((variance == neutral).all())
 
 
 class ConvNormAct(nn.Sequential):
@@ -133,17 +116,21 @@ class ConvNormAct(nn.Sequential):
         """Return whether to fold the norm into the kernel in this call.
 
         On a CPU, folding costs less than the pass over the output that it saves. The folded kernel is not cached,
-        because nothing signals a change of the weights. Compilers fold better by themselves.
+        because nothing signals a change of the weights. Compilers fold better by themselves. Convolution and norm are
+        not called then, so both must be as they were made.
         """
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or input.device.type != "cpu":
+            return False
+        if tuple(self._modules) not in (("conv", "norm"), ("conv", "norm", "act")):
+            return False
         conv, norm = self.conv, self.norm
+        if not (_is_as_made(conv) and _is_as_made(norm)) or norm.training or conv.bias is not None:
+            return False
+        tensors = conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var
         return (
-            not self.training
-            and input.device.type == "cpu"
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and type(conv) in (nn.Conv2d, Conv2dSame)
-            and type(norm) is BatchNorm2d
-            and not (norm.training or conv._forward_hooks or norm._forward_hooks or norm._forward_pre_hooks)
+            all(tensor is not None and tensor.dtype == input.dtype for tensor in tensors)
+            and is_plain(input)
+            and not (is_watched() or _has_any_global_hook() or torch.is_autocast_enabled("cpu"))
         )
 
 
@@ -153,6 +140,12 @@ class Conv2dSame(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padded, padding = pad_same(input, self.kernel_size, self.stride)
         return F.conv2d(padded, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+# On the meta device, new modules draw no random numbers.
+_is_as_made = AsMade(
+    nn.Conv2d(1, 1, 1, device="meta"), Conv2dSame(1, 1, 1, device="meta"), BatchNorm2d(1, device="meta")
+)
 
 
 class MaxPool2dSame(nn.Module):

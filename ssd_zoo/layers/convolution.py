@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssd_zoo.layers.plain import is_plain, is_watched
 from ssd_zoo.layers.winograd import count_tiles, winograd_conv2d, winograd_kernel_gradient
 
 __all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
@@ -14,15 +15,13 @@ __all__ = ["FastConv2d", "conv2d", "convolve", "winograd_pays"]
 # algorithm is faster than matrix products from 64 tiles on.
 _LEAST_CHANNELS, _LEAST_TILES = 64, 64
 
-# torch 2.6 has no is_exporting.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
 
 class FastConv2d(nn.Conv2d):
     """An `nn.Conv2d` with faster 3 × 3 kernels on a CPU.
 
     It is faster in float32 with many channels, and uses Winograd's algorithm where that pays. In training, gradients of
     kernels are computed by matrix products. Results and gradients differ from torch's by about the rounding of float32.
+    Transforms of `torch.func`, forward mode and second derivatives see a plain convolution.
     Compilers see a plain convolution if no gradients are recorded; exporters always see one.
     """
 
@@ -36,10 +35,14 @@ class Convolution(Protocol):
     """The settings of an `nn.Conv2d`."""
 
     stride: tuple[int, ...]
-    padding: Any
     dilation: tuple[int, ...]
     groups: int
-    padding_mode: Any
+
+    @property
+    def padding(self) -> str | tuple[int, ...]: ...
+
+    @property
+    def padding_mode(self) -> str: ...
 
 
 def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -55,10 +58,10 @@ def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | No
         `(N, channels out, H', W')`.
     """
     if torch.is_grad_enabled():
-        if not _is_exporting() and _suits(conv, batch, weight):
-            return conv2d(batch, weight, bias, conv.padding[0], conv.dilation[0])
+        if _suits(conv, batch, weight):
+            return conv2d(batch, weight, bias, int(conv.padding[0]), conv.dilation[0])
     elif winograd_pays(conv, batch, weight):
-        return winograd_conv2d(batch, weight, bias, conv.padding[0])
+        return winograd_conv2d(batch, weight, bias, int(conv.padding[0]))
     return F.conv2d(batch, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
@@ -80,12 +83,14 @@ def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: boo
 
 def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
     return (
-        type(batch) is Tensor
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        is_plain(batch)
+        and is_plain(weight)
+        and not is_watched()
         and not torch.is_autocast_enabled("cpu")
         and batch.device.type == "cpu"
         and batch.dtype == weight.dtype == torch.float32
         and batch.dim() == 4
+        and batch.shape[1] == weight.shape[1]
         and (weight.shape[2:], conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
         and conv.dilation[0] == conv.dilation[1]
         and conv.padding in ((0, 0), conv.dilation)
@@ -147,7 +152,14 @@ def _overlap(inputs: int, outputs: int, offset: int) -> tuple[slice, slice]:
 
 
 @conv2d.register_fake
-def _(batch: Tensor, weight: Tensor, bias: Any, padding: int, dilation: int, transformed: Any = None) -> Tensor:  # noqa: ARG001
+def _(
+    batch: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,  # noqa: ARG001
+    padding: int,
+    dilation: int,
+    transformed: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:
     height, width = (side + 2 * (padding - dilation) for side in batch.shape[2:])
     shape = len(batch), len(weight), height, width
     return torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
@@ -166,6 +178,11 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noq
 def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     batch, weight = ctx.saved_tensors
     of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled() or is_watched():
+        # Gradients of these gradients are wanted, or many at once; torch's own operator has both.
+        settings = [1, 1], [ctx.padding] * 2, [ctx.dilation] * 2, False, [0, 0], 1, [of_batch, of_weight, of_bias]
+        plain = torch.ops.aten.convolution_backward(gradient, batch, weight, [len(weight)], *settings)
+        return (*plain, None, None, None)
     # The gradient of the input is a convolution with the flipped kernel.
     turned = weight.flip(2, 3).transpose(0, 1)
     return (

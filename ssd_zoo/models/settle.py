@@ -2,7 +2,6 @@
 
 import inspect
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -13,6 +12,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import NormLayer
@@ -72,9 +72,8 @@ class Settled:
         if pretrained or self.weights is not None or self.weights_backbone is not None:
             return next(number for number in (asked, default, stages) if number is not None)
         if asked not in (None, stages):
-            warnings.warn(
-                f"trainable_backbone_layers={asked} has no effect without pretrained weights: all layers train.",
-                stacklevel=4,
+            warn_caller(
+                f"trainable_backbone_layers={asked} has no effect without pretrained weights: all layers train."
             )
         return stages
 

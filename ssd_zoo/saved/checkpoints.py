@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.models.registry import get_model
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.formats.checkpoint import check_finite, check_state, read_checkpoint

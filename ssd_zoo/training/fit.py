@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Plan, SeededSamples
 from ssd_zoo.training.logs import TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer

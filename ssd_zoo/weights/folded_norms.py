@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.layers.basic import folded_norms
+from ssd_zoo.layers.folded import folded_norms
 
 __all__ = ["fill_folded_norms", "restore_norms"]
 

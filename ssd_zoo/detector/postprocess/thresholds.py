@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ssd_zoo.detector.values import check_count, check_fraction
+
 __all__ = ["Thresholds"]
 
 
@@ -18,7 +20,8 @@ class Thresholds:
             area left are dropped and not replaced, as in TensorFlow's detectors.
 
     Raises:
-        ValueError: If a count is below 1, or `nms_thresh` is not between 0 and 1.
+        TypeError: If a value is not a number.
+        ValueError: If a count is below 1, or a threshold is not between 0 and 1.
     """
 
     score_thresh: float = 0.01
@@ -28,9 +31,8 @@ class Thresholds:
     clip_before_nms: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("detections_per_img", "topk_candidates"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}.")
-        if not 0 <= self.nms_thresh <= 1:
-            raise ValueError(f"nms_thresh is an IoU and must lie between 0 and 1, got {self.nms_thresh}.")
+        check_count("detections_per_img", self.detections_per_img)
+        if self.topk_candidates is not None:
+            check_count("topk_candidates", self.topk_candidates)
+        check_fraction("nms_thresh", self.nms_thresh, "an IoU")
+        check_fraction("score_thresh", self.score_thresh, "a score")

@@ -1,0 +1,21 @@
+"""What compilers leave out."""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import torch
+
+__all__ = ["not_compiled", "only_callees_compiled"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Exclude a function from compilation, because its shapes or values vary."""
+    return cast(Callable[P, R], torch.compiler.disable(function))
+
+
+def only_callees_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Exclude a function from compilation, but not what it calls."""
+    return cast(Callable[P, R], torch.compiler.disable(function, recursive=False))

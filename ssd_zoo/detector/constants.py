@@ -1,0 +1,37 @@
+"""Constants of a module, which move with it and keep their values."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WithConstants"]
+
+
+class WithConstants(nn.Module):
+    """A module whose constants are on its device, and in float32 in any precision of the module.
+
+    On the meta device they stay where they are, because values would be lost there and no file holds them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._constants: list[str] = []
+
+    def register_constant(self, name: str, value: Tensor) -> None:
+        """Add a constant, on the default device."""
+        self._constants.append(name)
+        self.register_buffer(name, _moved(value, torch.empty(0).device), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        values = {name: getattr(self, name) for name in self._constants}
+        super()._apply(fn, recurse)
+        for name, value in values.items():
+            # .half() changes the type, .to_empty() the values.
+            setattr(self, name, _moved(value, getattr(self, name).device))
+        return self
+
+
+def _moved(constant: Tensor, device: torch.device) -> Tensor:
+    return constant if device.type == "meta" else constant.to(device)

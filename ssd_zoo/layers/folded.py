@@ -1,0 +1,66 @@
+"""Norms that were folded into convolutions, recognised in any precision."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["folded_norms", "remember_folded_norms"]
+
+
+def folded_norms(model: nn.Module, state: Mapping[str, Tensor] | None = None, prefix: str = "") -> list[str]:
+    """List the norms that were folded into convolutions.
+
+    Args:
+        model: The model. Its attribute `norms_folded_before` lists norms that were recognised in another precision.
+        state: The state dict to look at; by default the model's.
+        prefix: Prefix of its names.
+
+    Returns:
+        Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
+    """
+    known = getattr(model, "norms_folded_before", ()) if state is None else ()
+    norms = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    folded = []
+    for name, norm in norms:
+        tensors: list[Tensor | None] = [norm.running_mean, norm.running_var, norm.bias]
+        if state is not None:
+            names = (f"{prefix}{name}.{key}" for key in ("running_mean", "running_var", "bias"))
+            tensors = [state.get(full_name) for full_name in names]
+        mean, variance, bias = tensors
+        if mean is not None and variance is not None and _is_neutral(mean, variance, bias, norm.eps, name in known):
+            folded.append(name)
+    return folded
+
+
+def _is_neutral(mean: Tensor, variance: Tensor, bias: Tensor | None, eps: float, known: bool) -> bool:
+    if mean.is_meta or mean.any():
+        return False
+    # bfloat16 rounds 1 - eps to 1, the variance of a new norm. The bias of a new norm is 0.
+    known = known or (variance.dtype == torch.bfloat16 and bias is not None and bool(bias.any()))
+    neutral = torch.tensor(1 - eps, dtype=torch.float64, device="cpu")
+    types = torch.float64, torch.float32, torch.float16, torch.bfloat16
+    rounded = {neutral.to(dtype).item() for dtype in types} - (set() if known else {1.0})
+    values = variance.double().unique().tolist()
+    return len(values) == 1 and values[0] in rounded
+
+
+def remember_folded_norms(model: nn.Module) -> None:
+    """Make a model recognise its folded norms in state dicts, in whatever precision.
+
+    bfloat16 rounds the variance that they are recognised by, so state dicts hold it in float32.
+    """
+    model.register_load_state_dict_pre_hook(_read_from_state)
+    model.register_state_dict_post_hook(_write_to_state)
+
+
+def _read_from_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    model.__dict__["norms_folded_before"] = folded_norms(model, state, prefix)
+
+
+def _write_to_state(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    for name in folded_norms(model, None):
+        key = f"{prefix}{name}.running_var"
+        if key in state and state[key].dtype in (torch.float16, torch.bfloat16):
+            eps = float(getattr(model.get_submodule(name), "eps", 0))
+            state[key] = torch.full_like(state[key], 1 - eps, dtype=torch.float32)

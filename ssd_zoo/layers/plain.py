@@ -1,0 +1,68 @@
+"""Tests whether a shortcut may replace a call of a module or an operator.
+
+A shortcut must do all that the call would do. Hooks, parametrisations, pruning, offloading and tracers add to a call.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+__all__ = ["AsMade", "has_additions", "is_plain", "is_watched"]
+
+# torch 2.6 has no is_exporting.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
+_METHODS = ("__call__", "__getattr__", "forward", "_conv_forward")
+# Attributes of an instance that replace what its class or its parameters define, such as a pruned weight.
+_REPLACED = {*_METHODS, "weight", "bias", "_compiled_call_impl"}
+_PLAIN = {Tensor, nn.Parameter, type(None)}
+
+
+class AsMade:
+    """Recognise modules that are as they were made.
+
+    Their attributes have the names that a new module's have, and nothing replaced a method of their class.
+
+    Args:
+        new: A new module of each class to recognise. Subclasses are not recognised.
+    """
+
+    def __init__(self, *new: nn.Module) -> None:
+        self._known = {type(module): (frozenset(vars(module)), _methods(type(module))) for module in new}
+
+    def __call__(self, module: nn.Module) -> bool:
+        names, methods = self._known.get(type(module), (None, None))
+        return vars(module).keys() == names and _methods(type(module)) == methods and not has_additions(module)
+
+
+def _methods(kind: type[nn.Module]) -> list[object]:
+    return [getattr(kind, name, None) for name in _METHODS]
+
+
+def has_additions(module: nn.Module) -> bool:
+    """Return whether a call of a layer does more than its class defines.
+
+    Additions are hooks, another `forward`, compilation, and weights that are computed or of a subclass of tensors.
+    """
+    own = vars(module)
+    kinds = {type(value) for value in (*own["_parameters"].values(), *own["_buffers"].values())}
+    return any(map(own.get, _HOOKS)) or not _REPLACED.isdisjoint(own) or not kinds <= _PLAIN
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value is a tensor of torch's own class, or a parameter."""
+    return value is not None and type(value) in _PLAIN
+
+
+def is_watched() -> bool:
+    """Return whether anything but eager autograd takes part in the next operators.
+
+    That is a transform of `torch.func`, forward-mode differentiation, a tracer, or a mode that sees operators.
+    """
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    if torch.compiler.is_compiling():
+        return _is_exporting()
+    modes = torch._C._len_torch_function_stack() + torch._C._len_torch_dispatch_stack()
+    return modes > 0 or bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
