@@ -1,0 +1,75 @@
+"""Reading and decoding of text files."""
+
+import contextlib
+import logging
+import re
+from pathlib import Path
+
+from ssd_zoo.weights.outside.values import line_at
+
+__all__ = ["decode", "read_bytes", "read_text"]
+
+LARGEST_TEXT = 2**26
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# Encodings that an XML declaration may name; others of Python's take long or are no encodings of text.
+_DECLARED = re.compile(
+    rb"""\s*<\?xml[^>]{0,80}encoding\s*=\s*["'](iso-8859-\d+|windows-\d+|gb\w+|big5|shift_jis|euc-\w+|koi8-\w)["']""",
+    re.I,
+)
+_log = logging.getLogger("ssd_zoo")
+
+
+def read_bytes(file: Path, *, limit: int = LARGEST_TEXT) -> bytes:
+    """Read a file of limited size.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it has more bytes than the limit.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{file} has more than {limit} bytes, the limit of such files.")
+    return content
+
+
+def read_text(file: Path, *, limit: int = LARGEST_TEXT) -> str:
+    """Read a text file; see `decode`.
+
+    Args:
+        file: The file.
+        limit: The most bytes that it may have.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it has more bytes, or is not text.
+    """
+    return decode(read_bytes(file, limit=limit), file)
+
+
+def decode(content: bytes, source: object) -> str:
+    """Decode text: UTF-8, UTF-16 with a byte order mark, or else Windows' Latin-1.
+
+    An XML declaration may name another encoding. Text that is not Unicode is told in a log line.
+
+    Args:
+        content: The bytes.
+        source: Name of the text in messages.
+
+    Raises:
+        ValueError: If it is not text.
+    """
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    declared = _DECLARED.match(content)
+    encodings = [marked] if marked else [*([declared[1].decode()] if declared else []), "utf-8", "cp1252", "latin-1"]
+    for encoding in encodings:
+        with contextlib.suppress(UnicodeDecodeError, LookupError):
+            result = content.decode(encoding)
+            break
+    else:
+        raise ValueError(f"{source} begins like text in {marked}, but is not.")
+    if "\0" in result:
+        raise ValueError(f"{source}:{line_at(result, result.index(chr(0)))} holds a zero byte; it is not a text file.")
+    if encoding in ("cp1252", "latin-1"):
+        _log.warning("%s is not UTF-8; it is read as Latin-1. Save it as UTF-8 if letters are wrong.", source)
+    return result

@@ -1,0 +1,184 @@
+"""Text from outside: every reader's gate."""
+
+import json
+import logging
+import math
+
+import pytest
+
+from ssd_zoo.weights import outside
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbfcaf\xc3\xa9", "café"),
+        ("café".encode("utf-16"), "café"),
+        (b"\xfe\xff" + "café".encode("utf-16-be"), "café"),
+        (b"caf\xe9", "café"),
+        (b"\x80 \x9f", "€ Ÿ"),
+        (b"\x81\xe9", "\x81é"),
+        (b'<?xml encoding="ISO-8859-5"?><a>\xb4</a>', '<?xml encoding="ISO-8859-5"?><a>Д</a>'),
+        (b"", ""),
+    ],
+)  # fmt: skip
+def test_text_of_any_usual_encoding_is_decoded(content: bytes, expected: str, tmp_path) -> None:
+    (tmp_path / "file.txt").write_bytes(content)
+    assert outside.read_text(tmp_path / "file.txt") == expected
+
+
+def test_a_guessed_encoding_is_told_with_the_file(tmp_path, caplog) -> None:
+    (tmp_path / "names.txt").write_bytes(b"caf\xe9")
+    with caplog.at_level(logging.WARNING):
+        outside.read_text(tmp_path / "names.txt")
+    assert "names.txt is not UTF-8" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"a\nb\0c", "f.txt:2 holds a zero byte"), (b"\xff\xfea", "utf-16"), (b"x" * 65, "more than 64 bytes")],
+)
+def test_what_is_not_text_is_refused(content: bytes, told: str, tmp_path) -> None:
+    (tmp_path / "f.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        outside.read_text(tmp_path / "f.txt", limit=64)
+
+
+@pytest.mark.parametrize("value", [{"a": [1, -2.5, None, True, "é[[["]}, [], 2**63 - 1, 1e308, 0.12345678901234567890])
+def test_json_is_parsed_as_python_does(value: object) -> None:
+    assert outside.parse_json(json.dumps(value).encode(), "f") == value
+
+
+HOSTILE_JSON = {
+    "not json": ('{"a": 1,\n"b" 2}', r"f\.json:2 is not JSON"),
+    "infinity": ("[1,\nInfinity]", r"f\.json:2 holds Infinity"),
+    "nan": ("[NaN]", "NaN"),
+    "overflow": ("[1e999]", "1e999"),
+    "signed exponent": ("[-1E+0400]", "400"),
+    "400 digits": ("[" + "1" * 400 + ".0]", "not a finite number"),
+    "int 64": ("[\n9223372036854775808]", r"f\.json:2 holds 9223372036854775808"),
+    "5000 digits": ("1" * 5000, "not a finite number"),
+    "deep list": ("[" * 65 + "]" * 65, "deeper than 64"),
+    "very deep": ("[" * 10**5, "deeper than 64"),
+    "deep mapping": ('{"a":' * 500 + "1" + "}" * 500, "deeper than 64"),
+    "key twice": ('{"a": 1, "b": 2, "a": 3}', "key 'a' twice"),
+    "empty": ("", "is not JSON"),
+    "web page": ("<html>", "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_JSON)
+def test_hostile_json_is_refused_with_its_line(case: str) -> None:
+    content, told = HOSTILE_JSON[case]
+    with pytest.raises(ValueError, match=told) as caught:
+        outside.parse_json(content, "f.json")
+    assert len(str(caught.value)) < 200
+
+
+def test_depth_is_counted_beside_brackets_in_texts() -> None:
+    deep = "[" * 64 + "]" * 64
+    assert outside.parse_json(json.dumps({"a": "]{" * 99}), "f") == {"a": "]{" * 99}
+    assert json.dumps(outside.parse_json(deep, "f")) == deep
+
+
+def test_yaml_is_read_by_the_core_schema() -> None:
+    content = (
+        "nc: 3\nnames: {0: no, 1: 2024-01-01, 2: 'null'}\ntrain:\nrate: 1.5e-3\nuse: true\nlist:\n- 010\n- ~\n- on\n"
+    )
+    assert outside.parse_yaml(content, "f") == {
+        "nc": 3,
+        "names": {"0": "no", "1": "2024-01-01", "2": "null"},
+        "train": None,
+        "rate": 0.0015,
+        "use": True,
+        "list": [10, None, "on"],
+    }
+    assert outside.parse_yaml(b"", "f") is None
+
+
+HOSTILE_YAML = {
+    "alias": ("a: &x [1]\nb: *x", r"f:2 has the alias \*x"),
+    "tag": ("a: !!python/object/apply:os.system [x]\nb: !!int x", "tag"),
+    "twice": ("a: 1\na: 2", "f:2 has the key 'a' twice"),
+    "two documents": ("a: 1\n---\nb: 2", "second document"),
+    "deep": ("[" * 200, "deeper than 64"),
+    "list as key": ("[1, 2]: 3", "as a key"),
+    "overflow": ("a: 1e999", "finite number"),
+    "broken": ("a: 1\nb: ]", "f:2 is not YAML"),
+    "control": ("a: \x01", "not YAML"),
+    "long": ("a" * (2**20 + 1), "characters"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_YAML)
+def test_hostile_yaml_is_refused(case: str) -> None:
+    content, told = HOSTILE_YAML[case]
+    with pytest.raises(ValueError, match=told) as caught:
+        outside.parse_yaml(content, "f")
+    assert len(str(caught.value)) < 250
+
+
+def test_xml_is_parsed_in_its_declared_encoding() -> None:
+    content = '<?xml version="1.0" encoding="gbk"?><a><b>猫</b></a>'.encode("gbk")
+    assert outside.parse_xml(content, "f").findtext("b") == "猫"
+    assert outside.parse_xml(b'\xef\xbb\xbf<?xml version="1.0" encoding="utf-16"?><a>x</a>', "f").text == "x"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('<a>\n<!DOCTYPE a [<!ENTITY x "y">]><b/></a>', "f:2 declares a document type"),
+        ("<a>" * 10**5, "deeper than 64"),
+        ("<a>\n<b></a>", "f:2 is not XML: mismatched tag"),
+        ("<a>&x;</a>", "undefined entity"),
+        ("", "no element found"),
+    ],
+)
+def test_hostile_xml_is_refused(content: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        outside.parse_xml(content, "f")
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1], math.nan, math.inf, 10**400, 2**63, -1, 11, b"1"])
+def test_what_is_not_a_number_in_range_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="x must be a finite number from 0 up to 10, got "):
+        outside.number(value, "x", low=0, high=10)
+    with pytest.raises(ValueError, match="x must be a whole number from 0 up to 10, got "):
+        outside.whole(value, "x", low=0, high=10)
+
+
+def test_numbers_are_returned() -> None:
+    assert outside.number(3, "x") == 3.0
+    assert outside.whole(3.0, "x", low=3, high=3) == 3
+    assert outside.parse_number(" -1.5e3 ", "x") == -1500
+    with pytest.raises(ValueError, match="whole"):
+        outside.whole(0.5, "x")
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1_000", "١", "0x1", "", "1e999", "1 2"])
+def test_words_that_only_python_takes_for_numbers_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match="x must be a finite number"):
+        outside.parse_number(word, "x")
+
+
+def test_texts_lists_and_mappings_are_checked() -> None:
+    assert outside.text("a", "x") == "a"
+    for bad in (1, "a\0", "\ud800", b"a", None):
+        with pytest.raises(ValueError, match="x must be a text"):
+            outside.text(bad, "x")
+    with pytest.raises(ValueError, match="at most 3"):
+        outside.text("abcd", "x", longest=3)
+    with pytest.raises(ValueError, match="x must be a mapping"):
+        outside.mapping([("a", 1)], "x")
+    with pytest.raises(ValueError, match="x must be a list"):
+        outside.listing("abcd", "x")
+    with pytest.raises(ValueError, match="x must have 4 entries, got 3"):
+        outside.listing([1, 2, 3], "x", shortest=4, longest=4)
+
+
+def test_quotes_are_short() -> None:
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep, "x" * 10**6]
+    for value in ("x" * 10**6, deep, 10**4000, {str(i): i for i in range(10**4)}):
+        assert len(outside.quote(value)) <= 100
