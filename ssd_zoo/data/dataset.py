@@ -1,22 +1,23 @@
-"""Open data sets of annotated images in COCO's, VOC's or YOLO's layout."""
+"""Open data sets of annotated images."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torchvision import tv_tensors
 
-from ssd_zoo.data.annotations import Annotations, LabelledImage
-from ssd_zoo.data.coco import coco_split, find_coco, read_coco
+from ssd_zoo.data.annotations import Annotations, LabelledImage, assemble
+from ssd_zoo.data.formats import canonical_split, recognise
+from ssd_zoo.data.formats.tree import merge_counts
 from ssd_zoo.data.images import read_image
-from ssd_zoo.data.voc import find_voc, read_voc
-from ssd_zoo.data.yolo import find_yolo, read_yolo
 
-__all__ = ["DetectionDataset", "open_dataset", "splits"]
+__all__ = ["DetectionDataset", "find_split", "open_dataset", "splits"]
 
 Target = dict[str, Any]
+_log = logging.getLogger("ssd_zoo")
 
 
 class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
@@ -31,7 +32,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
     * `image_id`, int.
 
     Args:
-        annotations: Result of `read_coco`, `read_voc` or `read_yolo`.
+        annotations: The annotations, as `open_dataset` reads them.
         transforms: Function of image and target that returns the item.
 
     Attributes:
@@ -96,20 +97,32 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         return f"DetectionDataset({len(self)} images, {objects} objects, categories={self.categories})"
 
 
-Layout = Literal["coco", "voc", "yolo"]
-
-
-def splits(path: str | Path) -> list[str]:
+def splits(path: str | Path, *, layout: str | None = None) -> list[str]:
     """List the splits of a data set.
 
     Args:
         path: The folder or file, as for `open_dataset`.
+        layout: As for `open_dataset`.
 
     Raises:
         FileNotFoundError: If the path does not exist.
         ValueError: If the layout is not recognised.
     """
-    return list(_find(Path(path))[1])
+    return list(recognise(Path(path), layout).splits)
+
+
+def find_split(names: Sequence[str], wanted: str) -> str | None:
+    """Find a split by its name, or by one that means the same.
+
+    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
+
+    Returns:
+        The one that fits, or None.
+    """
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if canonical_split(name) == (canonical_split(wanted) or wanted)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def open_dataset(
@@ -118,24 +131,24 @@ def open_dataset(
     *,
     categories: Sequence[str] | None = None,
     transforms: Callable[..., Any] | None = None,
+    layout: str | None = None,
 ) -> DetectionDataset:
     """Open a data set of annotated images; its layout is detected.
 
-    * COCO: a JSON file, or a folder with such files (`instances_train.json`) in itself or in `annotations/`. The images
-      lie beside the file, in `images/`, or in a folder with the split's name.
-    * Pascal VOC: a folder with `JPEGImages`, `Annotations` and splits in `ImageSets/Main`.
-    * YOLO: a `data.yaml`, its folder, or a folder with `images` and `labels`. Both may have a subfolder per split.
+    The layouts are those of Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE and tables; the page "Your data"
+    shows each. `dataset.annotations` says which was recognised, and lists problems and unused files.
 
     Args:
-        path: The folder or file.
-        split: Name of the split, such as `"train"`; optional if there is only one.
+        path: The folder, or an annotation file such as `data.yaml` or `instances_train.json`.
+        split: Name of the split, such as `"train"`; optional if there is only one. `"val"` finds `valid` and `val2017`.
         categories: Class names, background first; by default those of the data set. Labels are indices into this list,
             matched by name.
         transforms: Function of image and target, such as `DetectionPresetTrain`.
+        layout: `"voc"`, `"coco"`, `"yolo"` and so on, for a folder with labels in several layouts.
 
     Raises:
         FileNotFoundError: If path or images are missing.
-        ValueError: If the layout is not recognised, the split does not exist, or annotations are invalid. The message
+        ValueError: If no layout or several are recognised, the split does not exist, or nothing is usable. The message
             names file and line.
 
     Example:
@@ -145,39 +158,22 @@ def open_dataset(
         FileNotFoundError: There is no nowhere.
     """
     path = Path(path)
-    layout, found, names = _find(path)
-    if split is None and len(found) > 1:
-        raise ValueError(f"{path} has the splits {', '.join(found)}; say which: open_dataset({str(path)!r}, 'train').")
-    if split is not None and split not in found:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(found)}.")
-    source = found[split or next(iter(found))]
-    if layout == "coco":
-        annotations = read_coco(source, categories)
-    elif layout == "voc":
-        annotations = read_voc(path, source, categories)
-    else:
-        annotations = read_yolo(source, names, categories)
+    found = recognise(path, layout, list(categories)[1:] if categories is not None else None)
+    names = list(found.splits)
+    if split is None and len(names) > 1:
+        raise ValueError(
+            f"{path} has the splits {', '.join(names)}; say which: open_dataset({str(path)!r}, {names[0]!r}) or --split."
+        )
+    chosen = names[0] if split is None else find_split(names, split)
+    if chosen is None:
+        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(names)}. {' '.join(found.notes[:1])}".strip())
+    records = found.splits[chosen]()
+    classes = found.names or records.names
+    if classes is None:
+        others = [read() for name, read in found.splits.items() if name != chosen]
+        classes = merge_counts([records, *others])
+    records.notes += found.notes
+    annotations = assemble(records, classes, categories, f"{found.name}: {found.why}")
+    if annotations.problems:
+        _log.warning("%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems))
     return DetectionDataset(annotations, transforms)
-
-
-def _find(path: Path) -> tuple[Layout, dict[str, Any], list[str] | None]:
-    """Return the layout, the sources by split, and YOLO's class names."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no {path}.")
-    if path.is_file():
-        if path.suffix == ".json":
-            return "coco", {coco_split(path): path}, None
-        if path.suffix in (".yaml", ".yml"):
-            return "yolo", *find_yolo(path)
-        raise ValueError(f"{path} is neither a JSON file in COCO's format nor a YAML file of YOLO's layout.")
-    if (path / "Annotations").is_dir() and (found := find_voc(path)):
-        return "voc", found, None
-    if coco := find_coco(path):
-        return "coco", coco, None
-    yolo, names = find_yolo(path)
-    if yolo:
-        return "yolo", yolo, names
-    raise ValueError(
-        f"{path} has no known layout: COCO (a JSON file with images, annotations and categories), Pascal VOC "
-        "(Annotations, JPEGImages, ImageSets/Main) or YOLO (data.yaml, or images and labels)."
-    )
