@@ -9,10 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import Records, some
+from ssd_zoo.data.annotations import Item, Records, some
 from ssd_zoo.data.images import image_endings
 
-__all__ = ["File", "Layout", "Tree", "by_split", "canonical_split", "pair", "unused_images"]
+__all__ = [
+    "LABEL_FOLDERS",
+    "File",
+    "Layout",
+    "Tree",
+    "by_split",
+    "canonical_split",
+    "merge_counts",
+    "pair",
+    "read_each",
+    "unused_images",
+]
 
 IMAGE_FOLDERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "image_2", "data"}
 LABEL_FOLDERS = {"labels", "label", "annotations", "annotation", "annots", "anns", "ann", "xml", "xmls", "label_2"}
@@ -72,40 +83,80 @@ class Tree:
         """Return the annotation files with an ending, such as `".xml"`."""
         if self.file is not None:
             return [_file(self.file, ())] if self.file.suffix.lower() == suffix else []
-        return self._walked.get(suffix, [])
+        return self._walked.files.get(suffix, [])
 
     @cached_property
     def images(self) -> list[File]:
         endings = image_endings()
-        return sorted(file for suffix in self._walked.keys() & endings for file in self._walked[suffix])
+        return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
+
+    def image_named(self, name: str) -> Path | None:
+        """Return the only image whose path ends as a written path does, by the longest end; else None."""
+        parts = Path(name.replace("\\", "/")).parts
+        ends = (self._ends.get("/".join(parts[i:]), []) for i in range(len(parts)))
+        first = next((found for found in ends if found), [])
+        return first[0] if len(first) == 1 else None
+
+    @cached_property
+    def _ends(self) -> dict[str, list[Path]]:
+        ends: dict[str, list[Path]] = defaultdict(list)
+        for image in self.images:
+            parts = (*image.folder, image.path.name)
+            for i in range(len(parts)):
+                ends["/".join(parts[i:])].append(image.path)
+        return ends
 
     @property
     def contents(self) -> str:
         """The numbers of files by ending."""
-        return ", ".join(f"{len(files)} {suffix or 'without ending'}" for suffix, files in sorted(self._walked.items()))
+        return ", ".join(f"{len(files)} {suffix or 'without ending'}" for suffix, files in sorted(self._walked.files.items()))
 
-    @cached_property
+    @property
+    def folders(self) -> set[str]:
+        """The names of all folders, those without files too."""
+        return self._walked.folders
+
+    @property
     def unreadable(self) -> list[str]:
-        self._walked  # noqa: B018
-        return self._failed
+        """Messages about folders that can't be read."""
+        return self._walked.failed
 
     @cached_property
-    def _walked(self) -> dict[str, list[File]]:
-        self._failed: list[str] = []
-        found: dict[str, list[File]] = defaultdict(list)
-        seen: set[str] = set()
-        failed = lambda error: self._failed.append(str(error))  # noqa: E731
-        for folder, folders, names in os.walk(self.root, onerror=failed, followlinks=True):
-            parts = Path(folder).relative_to(self.root).parts
-            real = os.path.realpath(folder)
-            shown = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-            folders[:] = sorted(shown) if len(parts) < _DEEPEST and real not in seen else []
-            for name in sorted(names) if real not in seen else []:
-                if not name.startswith("."):
-                    file = _file(Path(folder, name), parts)
-                    found[file.suffix].append(file)
-            seen.add(real)
-        return dict(found)
+    def _walked(self) -> "_Walk":
+        return _walk(self.root)
+
+
+class _Walk(NamedTuple):
+    """Files by ending, names of folders, and messages about those that can't be read."""
+
+    files: dict[str, list[File]]
+    folders: set[str]
+    failed: list[str]
+
+
+def _walk(root: Path) -> _Walk:
+    result = _Walk(defaultdict(list), set(), [])
+    seen: set[str] = set()
+
+    def failed(error: OSError) -> None:
+        result.failed.append(str(error))
+
+    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
+        parts = Path(folder).relative_to(root).parts
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        result.folders.update(folders)
+        for name in sorted(names):
+            if not name.startswith("."):
+                file = _file(Path(folder, name), parts)
+                result.files[file.suffix].append(file)
+        if len(parts) == _DEEPEST:
+            folders.clear()
+    return result
 
 
 def _file(path: Path, folder: tuple[str, ...]) -> File:
@@ -136,11 +187,16 @@ def by_split(root: Path, files: Iterable[File]) -> dict[str, list[File]]:
     return dict(sorted(groups.items()))
 
 
-def pair(labels: Iterable[File], images: Iterable[File]) -> dict[File, File]:
+def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path], str]) -> dict[File, File]:
     """Find the image of each annotation file, by its name without ending.
 
     An image in the same folder comes first. Then comes one in a folder that differs only by names such as `images`
     and `labels`, and last the only image of that name.
+
+    Args:
+        labels: The annotation files.
+        images: The images.
+        named: Function that returns the image's name as the annotation file tells it, for a file without such an image.
 
     Returns:
         Images by annotation file; files without an image are left out.
@@ -151,11 +207,34 @@ def pair(labels: Iterable[File], images: Iterable[File]) -> dict[File, File]:
     pairs = {}
     for label in labels:
         candidates = by_stem.get(label.stem, [])
+        if not candidates:
+            told = Path(named(label.path).replace("\\", "/"))
+            candidates = [image for image in by_stem.get(told.stem, []) if image.path.name == told.name]
         same = [image for image in candidates if image.folder == label.folder]
         alike = [image for image in candidates if _bare(image.folder) == _bare(label.folder)]
         if best := same or alike or (candidates if len(candidates) == 1 else []):
             pairs[label] = best[0]
     return pairs
+
+
+def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:
+    """Read annotation files of one image each.
+
+    Args:
+        files: The annotation files.
+        pairs: Their images, as `pair` finds them.
+        read: Function of an annotation file, its image, and the list of problems.
+    """
+    records = Records()
+    for file in files:
+        if file not in pairs:
+            records.problems.append(f"{file.path}: there is no image {file.stem}.* beside it or in a folder of images")
+            continue
+        try:
+            records.items.append(read(file.path, pairs[file].path, records.problems))
+        except ValueError as error:
+            records.problems.append(str(error).rstrip("."))
+    return records
 
 
 def _bare(folder: tuple[str, ...]) -> tuple[str, ...]:

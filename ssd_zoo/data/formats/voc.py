@@ -3,6 +3,7 @@
 The files lie in `Annotations/` with splits in `ImageSets/Main/`, beside the images, or in any folder of their own.
 """
 
+import contextlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Records, Thing
-from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, pair, unused_images
+from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, pair, read_each, unused_images
 from ssd_zoo.weights.categories import VOC_CATEGORIES
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_text
 
@@ -20,6 +21,7 @@ _FLAG = re.compile(r"\s+(-1|0|1)$")
 _SNIFFED = 20
 
 Parse = Callable[[Path], tuple[ET.Element, list[int]]]
+Read = Callable[[Path, Path, list[str]], Item]
 
 
 def find(tree: Tree) -> Layout | None:
@@ -35,16 +37,17 @@ def find(tree: Tree) -> Layout | None:
     if not any(_is_voc(file.path) for file in files[:_SNIFFED]):
         return None
     parse = cache(_parse)
-    pairs = pair(files, tree.images)
+    pairs = pair(files, tree.images, partial(_file_name, parse))
+    read = partial(_item, parse)
     notes = unused_images(tree, (image.path for image in pairs.values()), "an XML file")
     lists = _lists(tree)
     if lists:
         splits = {
-            name: partial(_read_list, file.path, _below(files, file), pairs, parse) for name, file in lists.items()
+            name: partial(_read_list, file.path, _below(files, file), pairs, read) for name, file in lists.items()
         }
         why = "XML files, with splits in ImageSets"
     else:
-        splits = {name: partial(_read, files, pairs, parse) for name, files in by_split(tree.root, files).items()}
+        splits = {name: partial(read_each, files, pairs, read) for name, files in by_split(tree.root, files).items()}
         beside = any(image.folder == file.folder for file, image in pairs.items())
         why = "XML files beside the images" if beside else "XML files in a folder of their own"
     return Layout("Pascal VOC", why, splits, _names(files, parse), notes)
@@ -58,6 +61,7 @@ def _is_voc(file: Path) -> bool:
 def _lists(tree: Tree) -> dict[str, File]:
     files = [file for file in tree.files(".txt") if file.folder[-2:] == ("ImageSets", "Main")]
     files = files or [file for file in tree.files(".txt") if file.folder[-1:] == ("ImageSets",)]
+    files = [file for file in files if file.folder[0] == "ImageSets"] or files
     if len(folders := {file.folder for file in files}) > 1:
         places = " and ".join(str(tree.root.joinpath(*folder)) for folder in sorted(folders))
         raise ValueError(f"There are lists of splits in {places}; open the folder above one of them.")
@@ -83,9 +87,11 @@ def _names(files: Sequence[File], parse: Parse) -> list[str]:
     return list(voc) if known <= set(voc) and len(known) >= len(voc) / 2 else sorted(known)
 
 
-def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], parse: Parse) -> Records:
+def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], read: Read) -> Records:
     """Read the images that a list names; VOC's flags -1, 0 and 1 after a name are ignored."""
-    by_name = {file.stem: file for file in files} | {"/".join((*file.folder[-1:], file.stem)): file for file in files}
+    upwards = sorted(files, key=lambda file: -len(file.folder))  # Of two with one name the upper one counts.
+    by_name = {"/".join((*file.folder[-1:], file.stem)): file for file in upwards}
+    by_name |= {file.stem: file for file in upwards}
     chosen: dict[File, None] = {}
     problems = []
     for number, line in enumerate(read_text(listed).splitlines(), start=1):
@@ -98,7 +104,7 @@ def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], par
             problems.append(f"{listed}:{number}: {name} occurs twice")
         elif name:
             chosen[by_name[name]] = None
-    records = _read(list(chosen), pairs, parse)
+    records = read_each(chosen, pairs, read)
     records.problems[:0] = problems
     return records
 
@@ -108,27 +114,21 @@ def _shortened(name: str) -> list[str]:
     return [plain, Path(plain).stem, Path(plain).name]
 
 
-def _read(files: Sequence[File], pairs: dict[File, File], parse: Parse) -> Records:
-    records = Records()
-    by_file_name = {(image.folder, image.path.name): image for image in pairs.values()}
-    for file in files:
+def _item(parse: Parse, file: Path, image: Path, problems: list[str]) -> Item:
+    root, lines = parse(file)
+    things = []
+    for element, line in zip(root.iterfind("object"), lines, strict=True):
         try:
-            root, lines = parse(file.path)
+            things.append(_thing(element, line))
         except ValueError as error:
-            records.problems.append(str(error).rstrip("."))
-            continue
-        image = pairs.get(file) or by_file_name.get((file.folder, (root.findtext("filename") or "").strip()))
-        if image is None:
-            records.problems.append(f"{file.path}: there is no image {file.stem}.* in its folder, nor one elsewhere")
-            continue
-        things = []
-        for element, line in zip(root.iterfind("object"), lines, strict=False):
-            try:
-                things.append(_thing(element, line))
-            except ValueError as error:
-                records.problems.append(f"{file.path}:{line}: {str(error).rstrip('.')}")
-        records.items.append(Item(image.path, file.path, things, _size(root)))
-    return records
+            problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
+    return Item(image, file, things, _size(root))
+
+
+def _file_name(parse: Parse, file: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return (parse(file)[0].findtext("filename") or "").strip()
+    return ""
 
 
 def _parse(file: Path) -> tuple[ET.Element, list[int]]:

@@ -32,9 +32,11 @@ def find(tree: Tree) -> Layout | None:
     Raises:
         ValueError: If the YAML file is invalid, or images lie both in folders of splits and outside.
     """
-    for file in [*tree.files(".yaml"), *tree.files(".yml")]:
-        if not file.folder and (tree.file or _has_names(file.path)):
-            return _of_yaml(file.path)
+    yamls = [file.path for suffix in (".yaml", ".yml") for file in tree.files(suffix) if not file.folder]
+    if yamls := [file for file in yamls if tree.file or _has_names(file)]:
+        if len(yamls) > 1 and yamls[0].stem != "data":
+            raise ValueError(f"{' and '.join(map(str, yamls))} both describe a data set; open one of them.")
+        return _of_yaml(yamls[0])
     for file in tree.files(".data"):
         if tree.file or "names" in _pairs(file.path):
             return _of_darknet(file.path)
@@ -46,9 +48,7 @@ def _of_folders(tree: Tree) -> Layout | None:
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and _labels_file(image.path, tree.root).is_file()]
     labels = [_labels_file(image.path, tree.root) for image in labelled[:_SNIFFED]]
-    asked = any(file.path.name in _NAMES_FILES for file in [*tree.files(".txt"), *tree.files(".names")])
-    below = {part for image in tree.images for part in image.folder} | {part for file in texts for part in file.folder}
-    if not any(map(_is_yolo, labels)) and not (tree.images and ((asked and not labelled) or "labels" in below)):
+    if not any(map(_is_yolo, labels)) and not _meant(tree, labels):
         return None
     folders = {image.folder for image in labelled} or {image.folder for image in tree.images}
     images = [image for image in tree.images if image.folder in folders]
@@ -64,6 +64,16 @@ def _of_folders(tree: Tree) -> Layout | None:
     notes += unused_images(tree, (image.path for image in images), "labels in their folder")
     why = f"text files of labels{f', class names in {names_file.name}' if names_file else ''}"
     return Layout("YOLO", why, splits, names, notes)
+
+
+def _meant(tree: Tree, labels: Sequence[Path]) -> bool:
+    """Check for a data set whose labels are all missing or empty: it has names of classes, or a folder `labels`."""
+    others = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv"))
+    texts = [file for suffix in (".txt", ".names") for file in tree.files(suffix)]
+    named = any(file.path.name in _NAMES_FILES for file in texts)
+    below = {part for file in (*tree.images, *texts) for part in file.folder} | set(tree.folders)
+    empty = all(not read_text(file).strip() for file in labels)
+    return bool(tree.images) and not others and (named or "labels" in below) and empty
 
 
 def _is_yolo(file: Path) -> bool:
@@ -101,6 +111,8 @@ def _of_yaml(file: Path) -> Layout:
         )
     root = str(content.get("path") or "")
     entries = {split: _entries(content[split], split, file) for split in _SPLITS if content.get(split)}
+    if not entries and (in_folders := _of_folders(Tree(file.parent, names))):
+        return in_folders
     layout = _located(file, root, entries, names)
     layout.why = f"{file.name} with names{' and splits' if entries else ''}"
     return layout
