@@ -98,7 +98,8 @@ def test_coco_reads_no_other_splits_images(tmp_path):
     file = make_coco(tmp_path, "val")
     (tmp_path / "images").rename(tmp_path / "train")
     with pytest.raises(
-        FileNotFoundError, match=r"first\.png and so on, are not in .*, nor in .* images, data, val, images/val, data/val"
+        FileNotFoundError,
+        match=r"first\.png and so on, are not in .*, nor in .* images, data, val, images/val, data/val",
     ):
         open_dataset(file)
 
@@ -160,7 +161,9 @@ def test_yolo_classes_are_found_by_their_names(tmp_path):
     for (_, target), (_, expected) in zip(dataset, by_default, strict=True):
         named = [dataset.categories[label] for label in target["labels"]]
         assert named == [CATEGORIES[label] for label in expected["labels"]]
-    with pytest.raises(ValueError, match=r"first\.txt:2: .* objects of 'dog', which is not among the categories bird, cat"):
+    with pytest.raises(
+        ValueError, match=r"first\.txt:2: .* objects of 'dog', which is not among the categories bird, cat"
+    ):
         open_dataset(tmp_path, categories=["background", "bird", "cat"])
 
 
@@ -234,11 +237,23 @@ def test_yolo_outlines_become_boxes(tmp_path):
         ("coco", "instances_train.json", '"annotations": [', '"annotations": [,', r"train.json:\d+ is not JSON"),
         ("coco", "instances_train.json", '"category_id": 9', '"category_id": 8', r"train.json:36: .* category_id 8"),
         ("coco", "instances_train.json", '"categories"', '"kinds"', "has no list of categories"),
-        ("voc", "Annotations/first.xml", "<xmin>20</xmin>", "<xmin>wide</xmin>", "first.xml:13: xmin must be a finite number, got 'wide'"),
+        (
+            "voc",
+            "Annotations/first.xml",
+            "<xmin>20</xmin>",
+            "<xmin>wide</xmin>",
+            "first.xml:13: xmin must be a finite number, got 'wide'",
+        ),
         ("voc", "Annotations/first.xml", "<ymax>54</ymax>", "", "first.xml:13: bndbox lacks ymax"),
         ("voc", "Annotations/first.xml", "</annotation>", "", "first.xml:23 is not XML"),
         ("voc", "ImageSets/Main/train.txt", "second", "fourth", "train.txt:2: fourth has no annotations"),
-        ("yolo", "labels/train/first.txt", "\n1 ", "\ndog ", "first.txt:2: each value must be a finite number, got 'dog'"),
+        (
+            "yolo",
+            "labels/train/first.txt",
+            "\n1 ",
+            "\ndog ",
+            "first.txt:2: each value must be a finite number, got 'dog'",
+        ),
         ("yolo", "labels/train/first.txt", "\n1 ", "\n2 ", "first.txt:2: class 2 is not among the 2 classes"),
         ("yolo", "labels/train/first.txt", "\n1 ", "\n1 0.5 ", "first.txt:2: expected class, x, y"),
         ("yolo", "data.yaml", "names: {", "names: [{", r"data.yaml:\d is not YAML"),

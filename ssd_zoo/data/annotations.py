@@ -202,7 +202,9 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
         images.append(LabelledImage(item.file, item.image_id or number, item.size, item.source, tuple(objects)))
     _check_units(images)
     if problems and not any(image.objects for image in images):
-        raise ValueError(f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p}" for p in problems[:5]))
+        raise ValueError(
+            f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p}" for p in problems[:5])
+        )
     ids = _ids(records.ids, categories)
     return Annotations(images, categories, ids, problems, records.line, layout, records.notes)
 

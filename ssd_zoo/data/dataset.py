@@ -166,7 +166,9 @@ def open_dataset(
         )
     chosen = names[0] if split is None else find_split(names, split)
     if chosen is None:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(names)}. {' '.join(found.notes[:1])}".strip())
+        raise ValueError(
+            f"{path} has no split {split!r}; it has {', '.join(names)}. {' '.join(found.notes[:1])}".strip()
+        )
     records = found.splits[chosen]()
     classes = found.names or records.names
     if classes is None:
@@ -175,5 +177,7 @@ def open_dataset(
     records.notes += found.notes
     annotations = assemble(records, classes, categories, f"{found.name}: {found.why}")
     if annotations.problems:
-        _log.warning("%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems))
+        _log.warning(
+            "%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems)
+        )
     return DetectionDataset(annotations, transforms)

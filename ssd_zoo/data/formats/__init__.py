@@ -77,7 +77,10 @@ def _foreign(file: Path) -> str:
 
 # JSON files of tools, with the way to a layout that is read, and keys by which they are known.
 _FOREIGN = {
-    ("Datumaro", "convert it by `datum convert -i FOLDER -if datumaro -f coco_instances -o OUT --save-media`"): ("items", "categories"),
+    ("Datumaro", "convert it by `datum convert -i FOLDER -if datumaro -f coco_instances -o OUT --save-media`"): (
+        "items",
+        "categories",
+    ),
     ("Label Studio", "export it as COCO or Pascal VOC"): ("result", "from_name"),
     ("VGG Image Annotator", "export it as COCO"): ("regions", "shape_attributes"),
     ("Supervisely", "export it as COCO or Pascal VOC"): ("objects", "classTitle"),

@@ -21,8 +21,8 @@ Entry = dict[str, JSON]
 _LARGEST = 2**32
 _KEYS = ("images", "annotations", "categories")
 # Words around the split's name, as in instances_train2017 and train_coco.
-_WORDS = r"instances|annotations?|coco|labels|person_keypoints|result"
-_AFFIXES = re.compile(rf"^(?:(?:{_WORDS})(?:_|$))*|(?:_(?:{_WORDS}))*(?:\.coco)?$")
+_WORDS = r"(?:instances|annotations?|coco|labels|person_keypoints|result)"
+_AFFIXES = re.compile(rf"^_*(?:{_WORDS}(?:[._]|$))*(.*?)(?:[._]{_WORDS})*$")
 _FOLDERS = ("images", "data")
 
 
@@ -58,7 +58,7 @@ def find(tree: Tree) -> Layout | None:
 
 def _split(file: File) -> str:
     """Return the split's name: `train` for `instances_train.json` and `train/_annotations.coco.json`."""
-    stem = _AFFIXES.sub("", file.stem.strip("_"))
+    stem = _AFFIXES.sub(r"\1", file.stem)
     folders = [part for part in file.folder if part.lower() not in LABEL_FOLDERS]
     return stem or (folders[-1] if folders else "all")
 
@@ -175,9 +175,7 @@ def _categories(entries: Sequence[JSON], used: Counter[str], file: Path) -> dict
     return dict(zip(map(str, kept), check_names((entry["name"] for entry in kept.values()), file), strict=True))
 
 
-def _images(
-    entries: Sequence[JSON], file: Path, problems: list[str]
-) -> dict[str, tuple[str, tuple[int, int] | None]]:
+def _images(entries: Sequence[JSON], file: Path, problems: list[str]) -> dict[str, tuple[str, tuple[int, int] | None]]:
     """Return name and size of the images by id."""
     images: dict[str, tuple[str, tuple[int, int] | None]] = {}
     for i, value in enumerate(entries):
@@ -256,7 +254,7 @@ def _image_finder(file: Path, names: list[str]) -> "partial[Path]":
     Names of Windows and of other machines are cut from the left until they fit. Folders of other splits are not
     searched.
     """
-    split = _AFFIXES.sub("", file.stem.strip("_")) or file.parent.name
+    split = _AFFIXES.sub(r"\1", file.stem) or file.parent.name
     own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
     below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
     folders = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", *below)]

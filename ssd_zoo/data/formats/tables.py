@@ -51,7 +51,7 @@ def find(tree: Tree) -> Layout | None:
         if name in splits:
             raise ValueError(f"{splits[name].file.path} and {table.file.path} are both the split {name!r}; open one.")
         splits[name] = table
-    readers = {name: partial(_read, table, tree, spoken) for name, table in splits.items()}
+    readers = {name: partial(_read, table, tree, spoken, alone=len(tables) == 1) for name, table in splits.items()}
     return Layout("table", f"{tables[0].file.path.name} with columns of image, class and corners", readers)
 
 
@@ -97,7 +97,7 @@ def _descriptions(file: Path) -> Iterator[tuple[str, str]]:
         yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2)
 
 
-def _read(table: _Table, tree: Tree, spoken: dict[str, str]) -> Records:
+def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> Records:
     file = table.file.path
     records = Records()
     rows: dict[str, list[tuple[int, list[str]]]] = {}
@@ -124,7 +124,8 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str]) -> Records:
         records.items.append(Item(image, file, things))
     if _are_fractions(records):
         records.items = [_scaled(item) for item in records.items]
-    records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
+    if alone:  # Other tables may have the other images.
+        records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
     return records
 
 

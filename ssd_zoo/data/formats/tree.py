@@ -109,7 +109,9 @@ class Tree:
     @property
     def contents(self) -> str:
         """The numbers of files by ending."""
-        return ", ".join(f"{len(files)} {suffix or 'without ending'}" for suffix, files in sorted(self._walked.files.items()))
+        return ", ".join(
+            f"{len(files)} {suffix or 'without ending'}" for suffix, files in sorted(self._walked.files.items())
+        )
 
     @property
     def folders(self) -> set[str]:

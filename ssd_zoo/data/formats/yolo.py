@@ -48,7 +48,7 @@ def _of_folders(tree: Tree) -> Layout | None:
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and _labels_file(image.path, tree.root).is_file()]
     labels = [_labels_file(image.path, tree.root) for image in labelled[:_SNIFFED]]
-    if not any(map(_is_yolo, labels)) and not _meant(tree, labels):
+    if not any(map(_is_yolo, labels)) and not _meant(tree, texts):
         return None
     folders = {image.folder for image in labelled} or {image.folder for image in tree.images}
     images = [image for image in tree.images if image.folder in folders]
@@ -66,14 +66,13 @@ def _of_folders(tree: Tree) -> Layout | None:
     return Layout("YOLO", why, splits, names, notes)
 
 
-def _meant(tree: Tree, labels: Sequence[Path]) -> bool:
+def _meant(tree: Tree, texts: Sequence[File]) -> bool:
     """Check for a data set whose labels are all missing or empty: it has names of classes, or a folder `labels`."""
     others = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv"))
-    texts = [file for suffix in (".txt", ".names") for file in tree.files(suffix)]
-    named = any(file.path.name in _NAMES_FILES for file in texts)
-    below = {part for file in (*tree.images, *texts) for part in file.folder} | set(tree.folders)
-    empty = all(not read_text(file).strip() for file in labels)
-    return bool(tree.images) and not others and (named or "labels" in below) and empty
+    listed = [file for suffix in (".txt", ".names") for file in tree.files(suffix)]
+    named = any(file.path.name in _NAMES_FILES for file in listed)
+    plain = all(_is_yolo(file.path) or not file.path.stat().st_size for file in texts[:_SNIFFED])
+    return bool(tree.images) and not others and (named or "labels" in tree.folders) and plain
 
 
 def _is_yolo(file: Path) -> bool:
@@ -254,9 +253,7 @@ def _labels_file(image: Path, root: Path) -> Path:
     return next((file for file in candidates if file.is_file()), candidates[0])
 
 
-def _things(
-    file: Path, size: tuple[int, int], names: list[str] | None, problems: Problems
-) -> tuple[list[Thing], int]:
+def _things(file: Path, size: tuple[int, int], names: list[str] | None, problems: Problems) -> tuple[list[Thing], int]:
     """Return the objects, and the number of lines whose numbers are too large for fractions."""
     things, far = [], 0
     try:
