@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 import ssd_zoo
-from ssd_zoo.cli import convert, detect, evaluate, list_models, train
+from ssd_zoo.cli import convert, data, detect, evaluate, list_models, train
 
 __all__ = ["main"]
 
 _COMMANDS: dict[str, Any] = {
     "convert": convert,
+    "data": data,
     "detect": detect,
     "evaluate": evaluate,
     "list": list_models,

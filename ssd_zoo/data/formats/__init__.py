@@ -47,8 +47,11 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
         raise ValueError(_unknown(tree, path, layout))
     if len(found) > 1:
         both = " and ".join(f"{layout.name} ({layout.why})" for layout in found.values())
-        raise ValueError(f"{path} holds labels in two layouts, {both}; choose one by layout={' or '.join(map(repr, found))} "
-                         f"(--layout), or open its annotation file.")  # fmt: skip
+        names_found = " or ".join(map(repr, found))
+        raise ValueError(
+            f"{path} holds labels in two layouts, {both}; choose one by layout={names_found} (--layout), or open its "
+            "annotation file."
+        )
     [result] = found.values()
     if tree.file is None:
         result.notes += [f"a folder can't be read: {error}" for error in tree.unreadable]

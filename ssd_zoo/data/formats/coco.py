@@ -1,6 +1,5 @@
 """Read annotations in COCO's format, one JSON file per split."""
 
-import contextlib
 import json
 import mmap
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
 from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree
-from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, read_text, text, whole
+from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
 
 __all__ = ["find", "line_of_annotation", "read_coco", "read_coco_json"]
 
@@ -64,10 +63,10 @@ def _split(file: File) -> str:
 
 
 def _looks_like_coco(file: Path) -> bool:
-    with file.open("rb") as stream, contextlib.suppress(ValueError):  # Empty files can't be mapped.
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
-    return False
+    if file.stat().st_size == 0:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
 
 
 def _is_labelme(file: Path) -> bool:

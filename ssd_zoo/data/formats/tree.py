@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,8 +35,26 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 # Words that may stand beside a split's, as in `instances_train2017` or `wider_face_val_bbx_gt`.
-_NEUTRAL = {"instances", "annotations", "labels", "coco", "images", "set", "data", "obj", "wider", "face", "bbx", "bbox",
-            "gt", "person", "keypoints", "boxable", "darknet"}  # fmt: skip
+_NEUTRAL = set(
+    [
+        "instances",
+        "annotations",
+        "labels",
+        "coco",
+        "images",
+        "set",
+        "data",
+        "obj",
+        "wider",
+        "face",
+        "bbx",
+        "bbox",
+        "gt",
+        "person",
+        "keypoints",
+        "darknet",
+    ]
+)
 
 
 class File(NamedTuple):
@@ -62,7 +80,7 @@ class Layout:
 
     name: str
     why: str
-    splits: dict[str, Callable[[], Records]]
+    splits: Mapping[str, Callable[[], Records]]
     names: list[str] | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ A `data.yaml` or darknet's `obj.data` says where images and class names are, or 
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -112,9 +113,7 @@ def _of_yaml(file: Path) -> Layout:
     entries = {split: _entries(content[split], split, file) for split in _SPLITS if content.get(split)}
     if not entries and (in_folders := _of_folders(Tree(file.parent, names))):
         return in_folders
-    layout = _located(file, root, entries, names)
-    layout.why = f"{file.name} with names{' and splits' if entries else ''}"
-    return layout
+    return _located(file, root, entries, names, f"{file.name} with names and splits")
 
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -152,9 +151,8 @@ def _of_darknet(file: Path) -> Layout:
     if names_file is None or not names_file.is_file():
         raise ValueError(f"{file}: there is no file of names {pairs.get('names', '')!r} in {file.parent}.")
     entries = {split: [pairs[split]] for split in _SPLITS if pairs.get(split)}
-    layout = _located(file, "", entries, _read_names(names_file))
-    layout.why = f"darknet's {file.name}, class names in {names_file.name}"
-    return layout
+    why = f"darknet's {file.name}, class names in {names_file.name}"
+    return _located(file, "", entries, _read_names(names_file), why)
 
 
 def _pairs(file: Path) -> dict[str, str]:
@@ -162,18 +160,18 @@ def _pairs(file: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, sign, value in lines if sign}
 
 
-def _located(file: Path, root: str, entries: dict[str, list[str]], names: list[str]) -> Layout:
-    layout = Layout("YOLO", "", {}, names)
+def _located(file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
+    splits, notes = {}, []
     for split, sources in entries.items():
         places = [(source, _locate(file.parent, root, source)) for source in sources]
         if missing := [source for source, place in places if place is None]:
-            layout.notes.append(f"{file} names {split}: {missing[0]}, which does not exist below {file.parent}")
+            notes.append(f"{file} names {split}: {missing[0]}, which does not exist below {file.parent}")
         else:
             found = [(file.parent, [place]) for _, place in places if place]
-            layout.splits[split] = partial(_read, found, names, file)
-    if not layout.splits:
-        raise FileNotFoundError(f"{file} has no split whose images exist. {'; '.join(layout.notes)}".rstrip())
-    return layout
+            splits[split] = partial(_read, found, names, file)
+    if not splits:
+        raise FileNotFoundError(f"{file} has no split whose images exist. {'; '.join(notes)}".rstrip())
+    return Layout("YOLO", why, splits, names, notes)
 
 
 def _locate(folder: Path, root: str, entry: str) -> Path | None:
@@ -194,10 +192,8 @@ def _read(sources: Sequence[Source], names: list[str] | None, names_source: Path
     records = Records(names=names, names_source=names_source)
     records.ids = {name: i for i, name in enumerate(names or [])}
     files = [(file, root) for root, places in sources for place in places for file in _images(place, root)]
-    if twice := len(files) - len(dict(files)):
-        seen: set[Path] = set()
-        repeated = [file for file, _ in files if file in seen or seen.add(file)]
-        records.problems += [f"{file} occurs twice" for file in dict.fromkeys(repeated)][:twice]
+    numbers = Counter(file for file, _ in files)
+    records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
     without, far = [], 0
     for file, root in dict(files).items():
         labels = _labels_file(file, root)
@@ -209,7 +205,12 @@ def _read(sources: Sequence[Source], names: list[str] | None, names_source: Path
         if not labels.is_file():
             without.append(file)
         elif size is not None:
-            things, beyond = _things(labels, size, names, records.problems)
+            try:
+                lines = read_text(labels).splitlines()
+            except ValueError as error:
+                records.problems.append(str(error).rstrip("."))
+                continue
+            things, beyond = _things(labels, lines, size, names, records.problems)
             far += beyond
         records.items.append(Item(file, labels, things, size))
     _check(records, without, far)
@@ -253,14 +254,11 @@ def _labels_file(image: Path, root: Path) -> Path:
     return next((file for file in candidates if file.is_file()), candidates[0])
 
 
-def _things(file: Path, size: tuple[int, int], names: list[str] | None, problems: Problems) -> tuple[list[Thing], int]:
+def _things(
+    file: Path, lines: Sequence[str], size: tuple[int, int], names: list[str] | None, problems: Problems
+) -> tuple[list[Thing], int]:
     """Return the objects, and the number of lines whose numbers are too large for fractions."""
     things, far = [], 0
-    try:
-        lines = read_text(file).splitlines()
-    except ValueError as error:
-        problems.append(str(error).rstrip("."))
-        return [], 0
     if names is None and any(line.strip() for line in lines):
         raise ValueError(
             "Data in YOLO's layout needs the names of its classes: put them into data.yaml or classes.txt, or pass "
@@ -295,7 +293,7 @@ def _numbers(line: str, num_classes: int) -> tuple[int, list[float]]:
 
 
 def _box(values: list[float], size: tuple[int, int]) -> Box:
-    """Return the box of x, y, width and height, or of an outline or an oriented box, x, y, x, y, …"""
+    """Return the box of x, y, width and height, or around the points of an outline or an oriented box."""
     height, width = size
     if any(not -1 <= value <= 2 for value in values[:4]):
         raise _TooFarError(f"expected fractions of the image, from 0 to 1, got {quote(values)}")
