@@ -190,7 +190,7 @@ def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid 
         source = dataset.images[0].source if dataset.images else "the data set"
         raise ValueError(f"The data set has no object. Its labels were looked for in files such as {source}.")
     if report.problems:
-        _log.warning("%d problems: %d objects and %d images are left out; the first: %s", len(report.problems), lost,
+        _log.warning("Left out for %d problem(s): %d object(s), %d image(s); the first: %s", len(report.problems), lost,
                      len(report.bad_images), report.problems[0])  # fmt: skip
     return kept
 

@@ -35,26 +35,8 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 # Words that may stand beside a split's, as in `instances_train2017` or `wider_face_val_bbx_gt`.
-_NEUTRAL = set(
-    [
-        "instances",
-        "annotations",
-        "labels",
-        "coco",
-        "images",
-        "set",
-        "data",
-        "obj",
-        "wider",
-        "face",
-        "bbx",
-        "bbox",
-        "gt",
-        "person",
-        "keypoints",
-        "darknet",
-    ]
-)
+_NEUTRAL = {"instances", "annotations", "labels", "coco", "images", "set", "data", "obj", "wider", "face", "bbx",
+            "bbox", "gt", "person", "keypoints", "darknet"}  # fmt: skip
 
 
 class File(NamedTuple):
