@@ -72,7 +72,9 @@ def _meant(tree: Tree, texts: Sequence[File]) -> bool:
     others = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv"))
     listed = [file for suffix in (".txt", ".names") for file in tree.files(suffix)]
     named = any(file.path.name in _NAMES_FILES for file in listed)
-    plain = all(_is_yolo(file.path) or not file.path.stat().st_size for file in texts[:_SNIFFED])
+    stems = {image.stem for image in tree.images}
+    paired = [file.path for file in texts if file.stem in stems][:_SNIFFED]
+    plain = all(_is_yolo(file) or not file.stat().st_size for file in paired)
     return bool(tree.images) and not others and (named or "labels" in tree.folders) and plain
 
 
