@@ -66,6 +66,8 @@ def test_coco_keeps_its_ids(tmp_path):
     dataset = open_dataset(make_coco(tmp_path))
     assert dataset.category_ids == [0, 3, 9]
     assert [target["image_id"] for _, target in dataset] == [7, 8, 9]
+    from_zero = open_dataset(make_coco(tmp_path / "zero", first_id=0))
+    assert [entry.image_id for entry in from_zero.images] == [0, 1, 2]
 
 
 COCO_FILES = [

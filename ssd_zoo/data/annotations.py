@@ -8,6 +8,9 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
+from ssd_zoo.data.images import image_size, read_image
 from ssd_zoo.weights.categories import is_background, list_names
 from ssd_zoo.weights.outside import quote, text
 
@@ -59,6 +62,7 @@ class LabelledImage(NamedTuple):
         size: (height, width) in pixels as annotated; None if unknown.
         source: The annotation file.
         objects: The annotated objects.
+        load: Function that returns the pixels of an image that has no file.
     """
 
     file: Path
@@ -66,6 +70,18 @@ class LabelledImage(NamedTuple):
     size: tuple[int, int] | None
     source: Path
     objects: tuple[LabelledObject, ...]
+    load: Callable[[], Tensor] | None = None
+
+    def read(self) -> Tensor:
+        """Return the pixels, RGB, uint8 `(3, H, W)`; see `read_image`."""
+        return read_image(self.file) if self.load is None else self.load()
+
+    def read_size(self) -> tuple[int, int]:
+        """Return (height, width), from the file's header if there is a file."""
+        if self.load is None:
+            return image_size(self.file)
+        height, width = self.size or self.load().shape[-2:]
+        return height, width
 
 
 def own_line(file: Path, entry: int) -> int:
@@ -116,6 +132,7 @@ class Item(NamedTuple):
     things: list[Thing]
     size: tuple[int, int] | None = None
     image_id: int | None = None
+    load: Callable[[], Tensor] | None = None
 
 
 @dataclass
@@ -199,7 +216,8 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
                 continue
             area = (x2 - x1) * (y2 - y1) if thing.area is None else thing.area
             objects.append(LabelledObject(thing.box, labels[thing.name], area, *thing[4:], entry=thing.entry))
-        images.append(LabelledImage(item.file, item.image_id or number, item.size, item.source, tuple(objects)))
+        image_id = number if item.image_id is None else item.image_id
+        images.append(LabelledImage(item.file, image_id, item.size, item.source, tuple(objects), item.load))
     _check_units(images)
     if problems and not any(image.objects for image in images):
         raise ValueError(

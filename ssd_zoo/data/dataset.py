@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from torchvision import tv_tensors
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage, assemble
 from ssd_zoo.data.formats import canonical_split, recognise
+from ssd_zoo.data.formats.memory import read_memory
 from ssd_zoo.data.formats.tree import merge_counts
-from ssd_zoo.data.images import read_image
 
 __all__ = ["DetectionDataset", "find_split", "open_dataset", "splits"]
 
@@ -62,7 +63,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        image = tv_tensors.Image(read_image(self.images[index].file))
+        image = tv_tensors.Image(self.images[index].read())
         target = self.target(index, (image.shape[-2], image.shape[-1]))
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
@@ -144,7 +145,7 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
 
 
 def open_dataset(
-    path: str | Path,
+    path: str | Path | object,
     split: str | None = None,
     *,
     categories: Sequence[str] | None = None,
@@ -157,7 +158,9 @@ def open_dataset(
     shows each. `dataset.annotations` says which was recognised, and lists problems and unused files.
 
     Args:
-        path: The folder, or an annotation file such as `data.yaml` or `instances_train.json`.
+        path: The folder, or an annotation file such as `data.yaml` or `instances_train.json`. Or a data set in memory:
+            a Hugging Face data set with a column `objects`, supervision's `DetectionDataset`, torchvision's
+            `CocoDetection`, or pairs of image and target.
         split: Name of the split, such as `"train"`; optional if there is only one. `"val"` finds `valid` and `val2017`.
         categories: Class names, background first; by default those of the data set. Labels are indices into this list,
             matched by name.
@@ -166,6 +169,7 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: If path or images are missing.
+        TypeError: If an object is not a data set that is known.
         ValueError: If no layout or several are recognised, the split does not exist, or nothing is usable. The message
             names file and line.
 
@@ -175,8 +179,12 @@ def open_dataset(
         Traceback (most recent call last):
         FileNotFoundError: There is no nowhere.
     """
+    given = list(categories)[1:] if categories is not None else None
+    if not isinstance(path, str | os.PathLike):
+        kind, records = read_memory(path, given)
+        return DetectionDataset(assemble(records, records.names or [], categories, kind), transforms)
     path = Path(path)
-    found = recognise(path, layout, list(categories)[1:] if categories is not None else None)
+    found = recognise(path, layout, given)
     names = list(found.splits)
     if split is None and len(names) > 1:
         raise ValueError(

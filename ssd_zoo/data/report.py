@@ -12,7 +12,6 @@ import torch
 
 from ssd_zoo.data.annotations import LabelledImage, LabelledObject
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.images import image_size, read_image
 from ssd_zoo.detector.overlap import box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
@@ -127,7 +126,7 @@ def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read
 def _open(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
     """Return an image's size, or an error message."""
     try:
-        size = tuple(read_image(entry.file).shape[1:]) if decode else image_size(entry.file)
+        size = tuple(entry.read().shape[1:]) if decode else entry.read_size()
     except FileNotFoundError:
         return f"{entry.file} does not exist"
     except (ValueError, OSError) as error:

@@ -5,7 +5,7 @@ import mmap
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
 from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree
 from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
 
-__all__ = ["find", "line_of_annotation", "read_coco", "read_coco_json"]
+__all__ = ["find", "line_of_annotation", "read_coco", "read_coco_json", "records_of_coco"]
 
 Entry = dict[str, JSON]
 
@@ -96,6 +96,21 @@ def read_coco(file: Path) -> Records:
         FileNotFoundError: If no image is found.
     """
     content = read_coco_json(file)
+    names = [entry["file_name"] for entry in _mappings(content["images"]) if isinstance(entry.get("file_name"), str)]
+    return records_of_coco(content, file, _image_finder(file, [str(name) for name in names]))
+
+
+def records_of_coco(content: dict[str, list[JSON]], file: Path, find_image: Callable[[str], Path]) -> Records:
+    """Read the three lists of COCO's format.
+
+    Args:
+        content: The lists, by key.
+        file: The file that they are of.
+        find_image: Function from an image's name to its path.
+
+    Raises:
+        ValueError: If a category is invalid, or the boxes are corners.
+    """
     records = Records(line=line_of_annotation, names_source=file)
     used = Counter(str(entry["category_id"]) for entry in _mappings(content["annotations"]) if "category_id" in entry)
     by_id = _categories(content["categories"], used, file)
@@ -118,7 +133,6 @@ def read_coco(file: Path) -> Records:
         except ValueError as error:
             line = line_of_annotation(file, i)
             records.problems.append(f"{file}:{line}: the annotation {str(error).rstrip('.')}: {quote(annotation)}")
-    find_image = _image_finder(file, [name for name, _ in images.values()])
     numbered = all(key.isdecimal() for key in images)
     records.items = [
         Item(find_image(name), file, things[key], size, int(key) if numbered else i)
