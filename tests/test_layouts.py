@@ -216,6 +216,12 @@ def test_objects_elsewhere_in_the_xml(tmp_path, where):
         open_dataset(tmp_path)
 
 
+def test_a_saved_model_beside_the_data_is_no_layout(tmp_path):
+    make_yolo(tmp_path)
+    write(tmp_path / "model/config.json", '{"name": "ssd", "kwargs": {"shapes": [[1, 2]], "categories": []}}')
+    assert open_dataset(tmp_path).categories == CATEGORIES
+
+
 def test_files_of_other_tools_are_named(tmp_path):
     write(tmp_path / "default.json", '{"items": [], "categories": {}}')
     with pytest.raises(ValueError, match=r"default\.json is of Datumaro; convert it by"):

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
+from ssd_zoo.data.formats.labelme import is_labelme
 from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree
 from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
 
@@ -37,7 +38,7 @@ def find(tree: Tree) -> Layout | None:
     if tree.file is None:
         files = [file for file in tree.files(".json") if len(file.folder) < 3 and _looks_like_coco(file.path)]
     else:
-        files = tree.files(".json") if _looks_like_coco(tree.file) or not _is_labelme(tree.file) else []
+        files = tree.files(".json") if not is_labelme(tree.file) else []
     splits: dict[str, File] = {}
     for file in sorted(files, key=lambda file: ("keypoints" in file.stem, file.path)):
         name = _split(file)
@@ -67,11 +68,6 @@ def _looks_like_coco(file: Path) -> bool:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
-
-
-def _is_labelme(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return b'"shapes"' in stream.read(2**20)
 
 
 def read_coco_json(file: Path) -> dict[str, list[JSON]]:

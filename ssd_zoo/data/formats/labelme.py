@@ -9,7 +9,7 @@ from ssd_zoo.data.annotations import Box, Item, Thing
 from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
 from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, read_text, text, whole
 
-__all__ = ["find"]
+__all__ = ["find", "is_labelme"]
 
 _SNIFFED = 20
 # Shapes that have no inside.
@@ -19,19 +19,20 @@ _FLAT = ("point", "points", "line", "linestrip")
 def find(tree: Tree) -> Layout | None:
     """Recognise JSON files with `shapes`; splits are folders such as `train/`."""
     files = tree.files(".json")
-    if not any(_is_labelme(file.path) for file in files[:_SNIFFED]):
+    if not any(is_labelme(file.path) for file in files[:_SNIFFED]):
         return None
-    files = [file for file in files if _is_labelme(file.path)]
+    files = [file for file in files if is_labelme(file.path)]
     pairs = pair(files, tree.images, _image_name)
     splits = {name: partial(read_each, group, pairs, _item) for name, group in by_split(tree.root, files).items()}
     notes = unused_images(tree, (image.path for image in pairs.values()), "a JSON file")
     return Layout("LabelMe", "JSON files with shapes", splits, notes=notes)
 
 
-def _is_labelme(file: Path) -> bool:
+def is_labelme(file: Path) -> bool:
+    """Check for the keys of LabelMe's JSON."""
     with file.open("rb") as stream:
         content = stream.read(2**20)
-    return b'"shapes"' in content
+    return b'"shapes"' in content and (b'"imagePath"' in content or b'"shape_type"' in content)
 
 
 def _image_name(file: Path) -> str:
