@@ -41,3 +41,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def cases(test_data: Path) -> Path:
+    """The folder of small odd inputs, beside the real data."""
+    folder = test_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"NO CASES: {folder} is no folder")
+    return folder

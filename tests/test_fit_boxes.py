@@ -86,7 +86,7 @@ def test_boxes_may_be_integers(model):
 def test_an_opened_data_set_is_not_decoded(model, tmp_path, monkeypatch):
     dataset = open_dataset(make_coco(tmp_path, pictures=colourful(12)))
     of_pairs = fit_default_boxes(list(dataset), model)
-    monkeypatch.setattr("ssd_zoo.data.dataset.read_image", None)
+    monkeypatch.setattr("ssd_zoo.data.annotations.read_image", None)
     assert fit_default_boxes(dataset, model) == of_pairs
     assert of_pairs.objects == 12
 

@@ -19,6 +19,7 @@ from ssd_zoo.cli._models import load_model, pick_device
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import count, name_list, positive, with_background
 from ssd_zoo.data import inspect_dataset, open_dataset, usable
+from ssd_zoo.data.formats import FORMATS
 
 if TYPE_CHECKING:
     from ssd_zoo.training import Evaluation
@@ -36,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--all-classes", action="store_true",
                         help="count classes unknown to the model as AP 0 (default: exclude them)")  # fmt: skip
-    parser.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
-                        help="stop at invalid boxes and images, or drop them (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
+    parser.add_argument("--on-invalid", choices=("raise", "drop"),
+                        help="stop at invalid boxes and images, or drop them (default: drop up to 1 %%)")  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=8, help="images per batch (default: %(default)s)")
     parser.add_argument("--workers", type=count, default=0, help="processes that load images (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
@@ -88,11 +90,12 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         raise ValueError("--model is missing: a model's name or a saved model.")
     device = _device(args.device)
     given = with_background(name_list(args.categories)) if args.categories else None
-    dataset = open_dataset(args.data, args.split, categories=given)
+    dataset = open_dataset(args.data, args.split, categories=given, layout=args.layout)
     # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
-    if report.problems and args.on_invalid == "drop" and not args.quiet:
-        print("\n".join(f"problem: {problem}" for problem in report.problems[:20]), file=sys.stderr)
+    if not args.quiet:
+        print(report.layout, *(f"note: {note}" for note in report.notes), sep="\n", file=sys.stderr)
+        print("".join(f"problem: {problem}\n" for problem in report.problems[:20]), end="", file=sys.stderr)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     with keep_memory():
         return evaluate(

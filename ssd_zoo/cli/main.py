@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "convert": ("convert", "Convert another project's checkpoint to a saved model of ssd_zoo."),
+    "data": ("data", "Report what a data set holds and what is wrong with it, and draw some of its images."),
     "detect": ("detect", "Detect objects in images, videos or a camera's pictures."),
     "evaluate": ("evaluate", "Evaluate a model, or a file of results, on annotated images."),
     "list": ("list_models", "List the models with parameters, input size and weights."),

@@ -18,6 +18,8 @@ from ssd_zoo.cli._models import build_model
 from ssd_zoo.cli._values import count, fraction, name_list, number, positive, size, with_background, zero_is_none
 from ssd_zoo.data import DetectionDataset, fit_default_boxes, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.cache import CachedDataset
+from ssd_zoo.data.dataset import find_split
+from ssd_zoo.data.formats import FORMATS, canonical_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
@@ -38,8 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--val-split", metavar="NAME", help="split for validation (default: val, valid or validation)")
     data.add_argument("--categories", metavar="NAME,NAME",
                       help="class names (background optional), if the data has none")  # fmt: skip
-    data.add_argument("--on-invalid", choices=("raise", "drop"), default="raise",
-                      help="stop at invalid boxes and images, or drop them (default: %(default)s)")  # fmt: skip
+    data.add_argument("--val-fraction", type=fraction, metavar="F",
+                      help="part of the training images for validation, if the data has no split for it")  # fmt: skip
+    data.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
+    data.add_argument("--on-invalid", choices=("raise", "drop"),
+                      help="stop at invalid boxes and images, or drop them (default: drop up to 1 %%)")  # fmt: skip
     data.add_argument("--cache", action="store_true", help="keep decoded images in memory")
     data.add_argument("--cache-longest", type=positive, metavar="PX",
                       help="longest side of cached training images; implies --cache")  # fmt: skip
@@ -107,16 +112,23 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0, or 1 if the loss diverged or an optional package is missing.
     """
     talks = args.progress and os.environ.get("RANK", "0") == "0"
-    names = splits(args.data)
-    train_split = args.train_split or ("train" if "train" in names else None)
-    val_split = args.val_split or next((name for name in ("val", "valid", "validation") if name in names), None)
-    if train_split is None and val_split is not None and names == [val_split]:
+    names = splits(args.data, layout=args.layout)
+    train_split = args.train_split or find_split(names, "train")
+    val_split = args.val_split or find_split(names, "val")
+    if train_split is None and len(names) == 1 and canonical_split(names[0]):
         raise ValueError(
-            f"{args.data} has the split {val_split} alone; trained and measured on the same images, AP says nothing. "
+            f"{args.data} has the split {names[0]} alone; trained and measured on the same images, AP says nothing. "
             "Name the splits by --train-split and --val-split if that is meant."
         )
+    if args.val_fraction and val_split is not None:
+        raise ValueError(f"{args.data} has the split {val_split} for validation; leave out --val-fraction.")
     given = with_background(name_list(args.categories)) if args.categories else None
-    train = open_dataset(args.data, train_split, categories=given)
+    train = open_dataset(args.data, train_split, categories=given, layout=args.layout)
+    validation = None
+    if args.val_fraction:
+        train, validation = train.divided(args.val_fraction, args.seed)
+        if talks:
+            print(f"{len(validation)} of {len(train) + len(validation)} images are for validation.", file=sys.stderr)
     torch.manual_seed(args.seed)
     model = _build(args, train.categories)
     train = _check("training", train, model, args, talks)
@@ -125,12 +137,12 @@ def run(args: argparse.Namespace) -> int:
         if talks:
             print(f"default boxes: {fitted}", file=sys.stderr)
         model = _build(args, train.categories, default_boxes=fitted.default_boxes)
-    validation = None
     if val_split is not None:
-        validation = open_dataset(args.data, val_split, categories=train.categories)
+        validation = open_dataset(args.data, val_split, categories=train.categories, layout=args.layout)
+    if validation is not None:
         validation = _check("validation", validation, model, args, talks)
     elif talks:
-        print("There is no split to validate on, so AP is not measured.", file=sys.stderr)
+        print("There is no split to validate on, so AP is not measured; see --val-fraction.", file=sys.stderr)
     cache = args.cache or args.cache_longest is not None
     try:
         result = fit(

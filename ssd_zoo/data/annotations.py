@@ -1,13 +1,36 @@
-"""Annotation records that the readers of all formats return."""
+"""Annotation records, and their assembly into a split with checked names and boxes."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Annotations", "LabelledImage", "LabelledObject", "check_categories"]
+from torch import Tensor
+
+from ssd_zoo.data.images import image_size, read_image
+from ssd_zoo.weights.categories import is_background, list_names
+from ssd_zoo.weights.outside import quote, text
+
+__all__ = [
+    "Annotations",
+    "Box",
+    "Item",
+    "LabelledImage",
+    "LabelledObject",
+    "Records",
+    "Thing",
+    "assemble",
+    "check_names",
+    "some",
+]
 
 Box = tuple[float, float, float, float]
+
+# Pixels; no image is larger, and float32 still holds whole numbers exactly.
+_FARTHEST = 1e6
 
 
 class LabelledObject(NamedTuple):
@@ -39,6 +62,7 @@ class LabelledImage(NamedTuple):
         size: (height, width) in pixels as annotated; None if unknown.
         source: The annotation file.
         objects: The annotated objects.
+        load: Function that returns the pixels of an image that has no file.
     """
 
     file: Path
@@ -46,6 +70,24 @@ class LabelledImage(NamedTuple):
     size: tuple[int, int] | None
     source: Path
     objects: tuple[LabelledObject, ...]
+    load: Callable[[], Tensor] | None = None
+
+    def read(self) -> Tensor:
+        """Return the pixels, RGB, uint8 `(3, H, W)`; see `read_image`."""
+        return read_image(self.file) if self.load is None else self.load()
+
+    def read_size(self) -> tuple[int, int]:
+        """Return (height, width), from the file's header if there is a file."""
+        if self.load is None:
+            return image_size(self.file)
+        height, width = self.size or self.load().shape[-2:]
+        return height, width
+
+
+def own_line(file: Path, entry: int) -> int:
+    """Return an object's `entry`, where it is a line number."""
+    del file
+    return entry
 
 
 @dataclass
@@ -58,28 +100,164 @@ class Annotations:
         category_ids: The format's own class id, by label.
         problems: Messages about unusable entries, with file and line where known.
         line: Function from an annotation file and an object's `entry` to the line number.
+        layout: The recognised layout, and how it was recognised.
+        notes: Messages about files that were not found or not used.
     """
 
     images: list[LabelledImage]
     categories: list[str]
     category_ids: list[int]
     problems: list[str] = field(default_factory=list)
-    line: Callable[[Path, int], int] = lambda _, entry: entry
+    line: Callable[[Path, int], int] = own_line
+    layout: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
-def check_categories(categories: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Validate class names that a user passes for a data set.
+class Thing(NamedTuple):
+    """Object as a reader finds it: its class is a name. See `LabelledObject`."""
 
-    Args:
-        categories: The user's names, background first.
-        known: Names of the classes in the annotations.
+    name: str
+    box: Box
+    entry: int = 0
+    area: float | None = None
+    iscrowd: bool = False
+    difficult: bool = False
+
+
+class Item(NamedTuple):
+    """Image as a reader finds it; see `LabelledImage`."""
+
+    file: Path
+    source: Path
+    things: list[Thing]
+    size: tuple[int, int] | None = None
+    image_id: int | None = None
+    load: Callable[[], Tensor] | None = None
+
+
+@dataclass
+class Records:
+    """What a reader finds in one split.
+
+    Attributes:
+        items: The images.
+        names: Class names in order, without background; None if the format lists none.
+        ids: The format's own class ids, by name.
+        names_source: File that lists the names.
+        problems: Messages about unusable entries.
+        notes: Messages about files that were not found or not used.
+        line: As in `Annotations`.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    names: list[str] | None = None
+    ids: dict[str, int] = field(default_factory=dict)
+    names_source: Path | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    line: Callable[[Path, int], int] = own_line
+
+    def counted(self) -> Counter[str]:
+        """Return the number of objects by class name."""
+        return Counter(thing.name for item in self.items for thing in item.things)
+
+
+def some(files: Sequence[object], what: str, most: int = 3) -> str:
+    """Return a count with examples, as in `2 images (a.jpg, b.jpg)`."""
+    return f"{len(files)} {what}{'' if len(files) == 1 else 's'} ({list_names(list(map(str, files)), most)})"
+
+
+def check_names(names: Iterable[object], source: object) -> list[str]:
+    """Check class names that a data set lists.
+
+    Returns:
+        The names without surrounding spaces.
 
     Raises:
-        ValueError: If names are duplicated, fewer than two, or lack a class of the data set.
+        ValueError: If a name is not a text, is empty, or occurs twice. The message names the source.
     """
+    checked = [text(name, f"{source}: class {i}, counted from 0,").strip() for i, name in enumerate(names)]
+    if "" in checked:
+        raise ValueError(f"{source}: class {checked.index('')}, counted from 0, has an empty name; name or remove it.")
+    if twice := [name for name, number in Counter(checked).items() if number > 1]:
+        raise ValueError(f"{source}: two classes share the name {quote(twice[0])}; rename one.")
+    return checked
+
+
+def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None, layout: str) -> Annotations:
+    """Turn a reader's records into annotations with labels.
+
+    Args:
+        records: The records.
+        found: The data set's class names, without background.
+        asked: Class names that labels refer to, background first; by default the found ones.
+        layout: Description of the layout.
+
+    Raises:
+        ValueError: If class names are invalid, objects have a class that is not asked for, nothing is usable, or all
+            boxes are in another unit.
+    """
+    categories = _asked(asked) if asked is not None else ["background", *_without_background(records, found)]
+    labels = {name: label for label, name in enumerate(categories) if label}
+    problems, images = list(records.problems), []
+    for number, item in enumerate(records.items, start=1):
+        objects = []
+        for thing in item.things:
+            if thing.name not in labels:
+                place = f"{item.source}:{records.line(item.source, thing.entry)}"
+                raise ValueError(
+                    f"{place}: the data set has objects of {quote(thing.name)}, which is not among the categories "
+                    f"{list_names(categories[1:], 20)}."
+                )
+            x1, y1, x2, y2 = thing.box
+            if not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in thing.box):
+                place = f"{item.source}:{records.line(item.source, thing.entry)}"
+                problems.append(f"{place}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is not finite or far too large")
+                continue
+            area = (x2 - x1) * (y2 - y1) if thing.area is None else thing.area
+            objects.append(LabelledObject(thing.box, labels[thing.name], area, *thing[4:], entry=thing.entry))
+        image_id = number if item.image_id is None else item.image_id
+        images.append(LabelledImage(item.file, image_id, item.size, item.source, tuple(objects), item.load))
+    _check_units(images)
+    if problems and not any(image.objects for image in images):
+        raise ValueError(
+            f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p}" for p in problems[:5])
+        )
+    ids = _ids(records.ids, categories)
+    return Annotations(images, categories, ids, problems, records.line, layout, records.notes)
+
+
+def _asked(categories: Sequence[str]) -> list[str]:
     names = list(categories)
     if isinstance(categories, str) or len(set(names)) < len(names) or len(names) < 2:
         raise ValueError(f"categories must be a list of different names, background first, got {categories!r}.")
-    if missing := [name for name in known if name not in names[1:]]:
-        raise ValueError(f"The data set has objects of {', '.join(missing)}, which categories {names} lacks.")
     return names
+
+
+def _without_background(records: Records, names: Sequence[str]) -> list[str]:
+    """Leave out a class called background, which can't have objects."""
+    counted = records.counted()
+    for name in filter(is_background, names):
+        if counted[name]:
+            raise ValueError(
+                f"{records.names_source or records.items[0].source}: {counted[name]} objects have the class "
+                f"{quote(name)}, the name of what is not an object; rename the class or remove these objects."
+            )
+    return [name for name in names if not is_background(name)]
+
+
+def _ids(known: dict[str, int], categories: Sequence[str]) -> list[int]:
+    """Return class ids by label; classes without one get the next free numbers."""
+    free = count(max(known.values(), default=0) + 1)
+    return [0, *(known[name] if name in known else next(free) for name in categories[1:])]
+
+
+def _check_units(images: Sequence[LabelledImage]) -> None:
+    """Refuse a split whose boxes are all fractions of the image."""
+    boxes = [thing.box for image in images for thing in image.objects]
+    if boxes and all(0 <= value <= 1 for box in boxes for value in box) and any(v % 1 for box in boxes for v in box):
+        source = next(image.source for image in images if image.objects)
+        raise ValueError(
+            f"{source}: all {len(boxes)} boxes lie between 0 and 1, as fractions of the image do, where pixels are "
+            "expected; multiply them by the image's width and height."
+        )

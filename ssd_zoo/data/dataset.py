@@ -1,23 +1,25 @@
-"""Open data sets of annotated images in COCO's, VOC's or YOLO's layout."""
+"""Open data sets of annotated images."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torchvision import tv_tensors
 
-from ssd_zoo.data.annotations import Annotations, LabelledImage
-from ssd_zoo.data.coco import coco_split, find_coco, read_coco
-from ssd_zoo.data.images import read_image
-from ssd_zoo.data.voc import find_voc, read_voc
-from ssd_zoo.data.yolo import find_yolo, read_yolo
+from ssd_zoo.data.annotations import Annotations, LabelledImage, assemble
+from ssd_zoo.data.formats import canonical_split, recognise
+from ssd_zoo.data.formats.memory import read_memory
+from ssd_zoo.data.formats.tree import merge_counts
 from ssd_zoo.weights.categories import check_names
 
-__all__ = ["DetectionDataset", "open_dataset", "splits"]
+__all__ = ["DetectionDataset", "find_split", "open_dataset", "splits"]
 
 Target = dict[str, Any]
+_log = logging.getLogger("ssd_zoo")
 
 
 class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
@@ -32,7 +34,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
     * `image_id`, int.
 
     Args:
-        annotations: Result of `read_coco`, `read_voc` or `read_yolo`.
+        annotations: The annotations, as `open_dataset` reads them.
         transforms: Function of image and target that returns the item.
 
     Attributes:
@@ -62,7 +64,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, Target]:
-        image = tv_tensors.Image(read_image(self.images[index].file))
+        image = tv_tensors.Image(self.images[index].read())
         target = self.target(index, (image.shape[-2], image.shape[-1]))
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
@@ -92,52 +94,84 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         """Return a copy with other images, for example a subset."""
         return DetectionDataset(dataclasses.replace(self.annotations, images=list(images)), self.transforms)
 
+    def divided(self, fraction: float, seed: int = 0) -> tuple["DetectionDataset", "DetectionDataset"]:
+        """Divide the images at random.
+
+        Args:
+            fraction: Part of the images in the second data set, at least one.
+            seed: Seed of the choice.
+
+        Raises:
+            ValueError: If there are fewer than two images, or the fraction is not between 0 and 1.
+        """
+        if not 0 < fraction < 1 or len(self) < 2:
+            raise ValueError(f"Can't take a fraction of {fraction:g} of {len(self)} images.")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
+        number = min(max(1, round(fraction * len(self))), len(self) - 1)
+        first, second = (self.with_images([self.images[i] for i in sorted(part)])
+                         for part in (order[number:], order[:number]))  # fmt: skip
+        return first, second
+
     def __repr__(self) -> str:
         objects = sum(len(image.objects) for image in self.images)
         return f"DetectionDataset({len(self)} images, {objects} objects, categories={self.categories})"
 
 
-Layout = Literal["coco", "voc", "yolo"]
-
-
-def splits(path: str | Path) -> list[str]:
+def splits(path: str | Path, *, layout: str | None = None) -> list[str]:
     """List the splits of a data set.
 
     Args:
         path: The folder or file, as for `open_dataset`.
+        layout: As for `open_dataset`.
 
     Raises:
         FileNotFoundError: If the path does not exist.
         ValueError: If the layout is not recognised.
     """
-    return list(_find(Path(path))[1])
+    return list(recognise(Path(path), layout).splits)
+
+
+def find_split(names: Sequence[str], wanted: str) -> str | None:
+    """Find a split by its name, or by one that means the same.
+
+    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
+
+    Returns:
+        The one that fits, or None.
+    """
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if canonical_split(name) == (canonical_split(wanted) or wanted)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def open_dataset(
-    path: str | Path,
+    path: str | Path | object,
     split: str | None = None,
     *,
     categories: Sequence[str] | None = None,
     transforms: Callable[..., Any] | None = None,
+    layout: str | None = None,
 ) -> DetectionDataset:
     """Open a data set of annotated images; its layout is detected.
 
-    * COCO: a JSON file, or a folder with such files (`instances_train.json`) in itself or in `annotations/`. The images
-      lie beside the file, in `images/`, or in a folder with the split's name.
-    * Pascal VOC: a folder with `JPEGImages`, `Annotations` and splits in `ImageSets/Main`.
-    * YOLO: a `data.yaml`, its folder, or a folder with `images` and `labels`. Both may have a subfolder per split.
+    The layouts are those of Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE and tables; the page "Your data"
+    shows each. `dataset.annotations` says which was recognised, and lists problems and unused files.
 
     Args:
-        path: The folder or file.
-        split: Name of the split, such as `"train"`; optional if there is only one.
+        path: The folder, or an annotation file such as `data.yaml` or `instances_train.json`. Or a data set in memory:
+            a Hugging Face data set with a column `objects`, supervision's `DetectionDataset`, torchvision's
+            `CocoDetection`, or pairs of image and target.
+        split: Name of the split, such as `"train"`; optional if there is only one. `"val"` finds `valid` and `val2017`.
         categories: Class names, background first; by default those of the data set. Labels are indices into this list,
             matched by name.
         transforms: Function of image and target, such as `DetectionPresetTrain`.
+        layout: `"voc"`, `"coco"`, `"yolo"` and so on, for a folder with labels in several layouts.
 
     Raises:
         FileNotFoundError: If path or images are missing.
-        TypeError: If `categories` is not a list of names.
-        ValueError: If the layout is not recognised, the split does not exist, annotations are invalid, or `categories`
+        TypeError: If an object is not a data set that is known, or `categories` is not a list of names.
+        ValueError: If no layout or several are recognised, the split does not exist, nothing is usable, or `categories`
             does not begin with the background. The message names file and line.
 
     Example:
@@ -146,41 +180,32 @@ def open_dataset(
         Traceback (most recent call last):
         FileNotFoundError: There is no nowhere.
     """
-    path = Path(path)
     categories = None if categories is None else check_names(categories)
-    layout, found, names = _find(path)
-    if split is None and len(found) > 1:
-        raise ValueError(f"{path} has the splits {', '.join(found)}; say which: open_dataset({str(path)!r}, 'train').")
-    if split is not None and split not in found:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(found)}.")
-    source = found[split or next(iter(found))]
-    if layout == "coco":
-        annotations = read_coco(source, categories)
-    elif layout == "voc":
-        annotations = read_voc(path, source, categories)
-    else:
-        annotations = read_yolo(source, names, categories)
+    given = None if categories is None else categories[1:]
+    if not isinstance(path, str | os.PathLike):
+        kind, records = read_memory(path, given)
+        return DetectionDataset(assemble(records, records.names or [], categories, kind), transforms)
+    path = Path(path)
+    found = recognise(path, layout, given)
+    names = list(found.splits)
+    if split is None and len(names) > 1:
+        raise ValueError(
+            f"{path} has the splits {', '.join(names)}; say which, by split={names[0]!r} (--split or --train-split)."
+        )
+    chosen = names[0] if split is None else find_split(names, split)
+    if chosen is None:
+        raise ValueError(
+            f"{path} has no split {split!r}; it has {', '.join(names)}. {' '.join(found.notes[:1])}".strip()
+        )
+    records = found.splits[chosen]()
+    classes = found.names or records.names
+    if classes is None:
+        others = [read() for name, read in found.splits.items() if name != chosen]
+        classes = merge_counts([records, *others])
+    records.notes += found.notes
+    annotations = assemble(records, classes, categories, f"{found.name}: {found.why}")
+    if annotations.problems:
+        _log.warning(
+            "%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems)
+        )
     return DetectionDataset(annotations, transforms)
-
-
-def _find(path: Path) -> tuple[Layout, dict[str, Any], list[str] | None]:
-    """Return the layout, the sources by split, and YOLO's class names."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no {path}.")
-    if path.is_file():
-        if path.suffix == ".json":
-            return "coco", {coco_split(path): path}, None
-        if path.suffix in (".yaml", ".yml"):
-            return "yolo", *find_yolo(path)
-        raise ValueError(f"{path} is neither a JSON file in COCO's format nor a YAML file of YOLO's layout.")
-    if (path / "Annotations").is_dir() and (found := find_voc(path)):
-        return "voc", found, None
-    if coco := find_coco(path):
-        return "coco", coco, None
-    yolo, names = find_yolo(path)
-    if yolo:
-        return "yolo", yolo, names
-    raise ValueError(
-        f"{path} has no known layout: COCO (a JSON file with images, annotations and categories), Pascal VOC "
-        "(Annotations, JPEGImages, ImageSets/Main) or YOLO (data.yaml, or images and labels)."
-    )

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.images import image_size
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.overlap import box_iou
@@ -108,7 +107,7 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
 def _sizes_and_targets(dataset: Any) -> Iterator[tuple[tuple[int, int], dict[str, Tensor]]]:
     if isinstance(dataset, DetectionDataset) and dataset.transforms is None:
         for i, entry in enumerate(dataset.images):
-            size = image_size(entry.file)
+            size = entry.read_size()
             yield size, dataset.target(i, size)
         return
     for image, target in dataset:

@@ -1,5 +1,6 @@
 """Inspect a data set before training: statistics and invalid annotations."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ import torch
 
 from ssd_zoo.data.annotations import LabelledImage, LabelledObject
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.images import image_size, read_image
 from ssd_zoo.detector.overlap import box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
@@ -19,6 +19,7 @@ from ssd_zoo.detector.targets import scale_boxes
 __all__ = ["DataReport", "inspect_dataset", "usable"]
 
 OnInvalid = Literal["raise", "drop"]
+_log = logging.getLogger("ssd_zoo")
 
 
 @dataclass
@@ -35,6 +36,8 @@ class DataReport:
         problems: Messages about unusable images and annotations, with file and, for annotations, line.
         bad_images: Indices of unusable images.
         bad_objects: Index pairs (image, object) of unusable objects.
+        layout: The recognised layout, and how it was recognised.
+        notes: Messages about files that were not found or not used.
     """
 
     images: int
@@ -45,6 +48,8 @@ class DataReport:
     problems: list[str] = field(default_factory=list)
     bad_images: set[int] = field(default_factory=set)
     bad_objects: set[tuple[int, int]] = field(default_factory=set)
+    layout: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> list[str]:
@@ -56,7 +61,8 @@ class DataReport:
         total = sum(self.objects.values())
         empty = f", {self.empty_images} without objects" if self.empty_images else ""
         present = ", ".join(f"{name} {number}" for name, number in self.objects.items() if number)
-        lines = [f"{self.images} images{empty}; {total} objects: {present}"]
+        lines = [self.layout] if self.layout else []
+        lines += [f"{self.images} images{empty}; {total} objects: {present}"]
         lines.append("sizes: " + ", ".join(f"{name} {number}" for name, number in self.sizes.items()))
         if self.missing:
             lines.append(f"no object of: {', '.join(self.missing)}")
@@ -67,6 +73,7 @@ class DataReport:
                 lines.append(
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
                 )
+        lines += [f"note: {note}" for note in self.notes]
         lines += [f"problem: {problem}" for problem in self.problems[:20]]
         if len(self.problems) > 20:
             lines.append(f"and {len(self.problems) - 20} more problems")
@@ -92,6 +99,8 @@ def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read
         objects=dict.fromkeys(dataset.categories[1:], 0),
         sizes={"small": 0, "medium": 0, "large": 0},
         problems=list(dataset.annotations.problems),
+        layout=dataset.annotations.layout,
+        notes=dataset.annotations.notes,
     )
     with ThreadPoolExecutor() as pool:
         sizes = list(pool.map(lambda entry: _open(entry, read_images), dataset.images))
@@ -117,7 +126,7 @@ def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read
 def _open(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
     """Return an image's size, or an error message."""
     try:
-        size = tuple(read_image(entry.file).shape[1:]) if decode else image_size(entry.file)
+        size = tuple(entry.read().shape[1:]) if decode else entry.read_size()
     except FileNotFoundError:
         return f"{entry.file} does not exist"
     except (ValueError, OSError) as error:
@@ -153,32 +162,47 @@ def _unreached(
             yield int((box_iou(scaled, default_boxes).amax(1) < model.iou_thresh).sum())
 
 
-def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid = "raise") -> DetectionDataset:
+def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid | None = None) -> DetectionDataset:
     """Return the usable part of a data set.
 
     Args:
         dataset: The data set.
         report: Its report from `inspect_dataset`.
-        on_invalid: `"raise"` an error if there are problems, or `"drop"` the images and objects that have them.
+        on_invalid: `"raise"` an error if there are problems, or `"drop"` the images and objects that have them. By
+            default they are dropped, with a warning in the log, if at most 1 % of the objects is lost.
 
     Raises:
-        ValueError: If there are problems and `on_invalid` is `"raise"`; the message lists the first 20.
+        ValueError: If there are problems that are not dropped, with the first 20 of them; or if no object is left.
     """
-    if on_invalid not in ("raise", "drop"):
+    if on_invalid not in (None, "raise", "drop"):
         raise ValueError(f"on_invalid must be 'raise' or 'drop', got {on_invalid!r}.")
-    if not report.problems:
-        return dataset
-    if on_invalid == "raise":
+    total, lost = sum(report.objects.values()), _lost(dataset, report)
+    if report.problems and (on_invalid == "raise" or (on_invalid is None and lost > 0.01 * (total + lost))):
         more = f"\n  and {len(report.problems) - 20} more" if len(report.problems) > 20 else ""
         listed = "".join(f"\n  {problem}" for problem in report.problems[:20])
         raise ValueError(
-            f"The data set has {len(report.problems)} problems; correct them, or leave out what has them with "
-            f"on_invalid='drop' (--on-invalid drop):{listed}{more}"
+            f"The data set has {len(report.problems)} problems, and {lost} of its objects can't be used; correct them, "
+            f"or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"
         )
-    return dataset.with_images(
-        [
-            entry._replace(objects=tuple(x for k, x in enumerate(entry.objects) if (i, k) not in report.bad_objects))
-            for i, entry in enumerate(dataset.images)
-            if i not in report.bad_images
-        ]
-    )
+    kept = dataset.with_images(_kept(dataset, report)) if report.problems else dataset
+    if not any(entry.objects for entry in kept.images):
+        source = dataset.images[0].source if dataset.images else "the data set"
+        raise ValueError(f"The data set has no object. Its labels were looked for in files such as {source}.")
+    if report.problems:
+        _log.warning("Left out for %d problem(s): %d object(s), %d image(s); the first: %s", len(report.problems), lost,
+                     len(report.bad_images), report.problems[0])  # fmt: skip
+    return kept
+
+
+def _lost(dataset: DetectionDataset, report: DataReport) -> int:
+    """Return the number of objects that can't be used; an entry that could not be read counts as one."""
+    bad = {(i, k) for i in report.bad_images for k in range(len(dataset.images[i].objects))} | report.bad_objects
+    return len(bad) + len(dataset.annotations.problems)
+
+
+def _kept(dataset: DetectionDataset, report: DataReport) -> list[LabelledImage]:
+    return [
+        entry._replace(objects=tuple(x for k, x in enumerate(entry.objects) if (i, k) not in report.bad_objects))
+        for i, entry in enumerate(dataset.images)
+        if i not in report.bad_images
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torchvision.ops import box_convert
 
-from ssd_zoo.data.coco import read_coco_json
+from ssd_zoo.data.formats.coco import read_coco_json
 from ssd_zoo.training.metrics.records import Record
 from ssd_zoo.weights.categories import list_names, match_classes
 

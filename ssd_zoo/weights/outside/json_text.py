@@ -14,12 +14,13 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
 
 
-def parse_json(content: str | bytes, source: object) -> JSON:
+def parse_json(content: str | bytes, source: object, *, constants: bool = False) -> JSON:
     """Parse JSON with finite numbers, integers of 64 bits and unique keys.
 
     Args:
         content: The text; bytes are decoded by `decode`.
         source: Name of the text in messages.
+        constants: Whether `NaN` and `Infinity` are allowed.
 
     Raises:
         ValueError: If it is not JSON, is nested too deep, repeats a key, or holds a number out of range.
@@ -38,6 +39,7 @@ def parse_json(content: str | bytes, source: object) -> JSON:
         value = int(literal) if len(literal) < 21 else LARGEST_INT + 1
         return value if abs(value) <= LARGEST_INT else refuse(literal)
 
+    constant = float if constants else refuse
     # Python functions for each number take twice the time; only long numbers and exponents need them.
     alike = content.encode(errors="replace").translate(_ALIKE)
     suspicious = any(pattern in alike for pattern in (b"0" * 19, b"e000", b"e+000"))
@@ -52,10 +54,10 @@ def parse_json(content: str | bytes, source: object) -> JSON:
     try:
         if suspicious:
             value: JSON = json.loads(
-                content, object_pairs_hook=unique, parse_constant=refuse, parse_float=read_float, parse_int=read_int
+                content, object_pairs_hook=unique, parse_constant=constant, parse_float=read_float, parse_int=read_int
             )
         else:
-            value = json.loads(content, object_pairs_hook=unique, parse_constant=refuse)
+            value = json.loads(content, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"{source}:{error.lineno} is not JSON: {error.msg}.") from error
     except RecursionError:

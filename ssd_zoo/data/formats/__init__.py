@@ -1,0 +1,90 @@
+"""Layouts of labelled images, one file a format, and the way from a folder to its layout."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ssd_zoo.data.formats import coco, cvat, kitti, labelme, tables, voc, widerface, yolo
+from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split
+
+__all__ = ["FORMATS", "Layout", "canonical_split", "recognise"]
+
+FORMATS: dict[str, Callable[[Tree], Layout | None]] = {
+    "voc": voc.find,
+    "coco": coco.find,
+    "yolo": yolo.find,
+    "labelme": labelme.find,
+    "cvat": cvat.find,
+    "kitti": kitti.find,
+    "widerface": widerface.find,
+    "table": tables.find,
+}
+# Formats that are often exported beside another one; they are read only where they stand alone.
+_SECOND = ("table",)
+
+
+def recognise(path: Path, layout: str | None = None, names: list[str] | None = None) -> Layout:
+    """Recognise the layout of a data set.
+
+    Args:
+        path: A folder or an annotation file.
+        layout: Name of the layout, one of `FORMATS`; by default it is detected.
+        names: Class names, without background, for formats that have none.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If no layout or several are recognised.
+    """
+    if layout is not None and layout not in FORMATS:
+        raise ValueError(f"layout must be one of {', '.join(FORMATS)}, got {layout!r}.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}.")
+    tree = Tree(path, names)
+    found: dict[str, Layout] = {}
+    for name in FORMATS if layout is None else [layout]:
+        if (name not in _SECOND or not found) and (recognised := FORMATS[name](tree)):
+            found[name] = recognised
+    if not found:
+        raise ValueError(_unknown(tree, path, layout))
+    if len(found) > 1:
+        both = " and ".join(f"{layout.name} ({layout.why})" for layout in found.values())
+        names_found = " or ".join(map(repr, found))
+        raise ValueError(
+            f"{path} holds labels in two layouts, {both}; choose one by layout={names_found} (--layout), or open its "
+            "annotation file."
+        )
+    [result] = found.values()
+    if tree.file is None:
+        result.notes += [f"a folder can't be read: {error}" for error in tree.unreadable]
+    return result
+
+
+def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
+    if layout is not None:
+        return f"{path} is not in the layout {layout!r}; leave it out to detect the layout."
+    known = "Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE or a CSV table"
+    foreign = next((why for file in tree.files(".json")[:20] if (why := _foreign(file.path))), "")
+    holds = f" It holds {tree.contents or 'no file'}." if tree.file is None else ""
+    return f"{path} has no known layout: {known}.{foreign or holds}"
+
+
+def _foreign(file: Path) -> str:
+    with file.open("rb") as stream:
+        content = stream.read(2**20)
+    for (tool, way), keys in _FOREIGN.items():
+        if all(f'"{key}"'.encode() in content for key in keys):
+            return f" {file} is of {tool}; {way}."
+    if all(f'"{key}"'.encode() in content for key in ("images", "categories")):
+        return f" {file} is like COCO's, but has no annotations."
+    return ""
+
+
+# JSON files of tools, with the way to a layout that is read, and keys by which they are known.
+_FOREIGN = {
+    ("Datumaro", "convert it by `datum convert -i FOLDER -if datumaro -f coco_instances -o OUT --save-media`"): (
+        "items",
+        "categories",
+    ),
+    ("Label Studio", "export it as COCO or Pascal VOC"): ("result", "from_name"),
+    ("VGG Image Annotator", "export it as COCO"): ("regions", "shape_attributes"),
+    ("Supervisely", "export it as COCO or Pascal VOC"): ("objects", "classTitle"),
+}

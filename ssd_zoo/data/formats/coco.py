@@ -1,0 +1,329 @@
+"""Read annotations in COCO's format, one JSON file per split."""
+
+import json
+import mmap
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
+from ssd_zoo.data.formats.labelme import is_labelme
+from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree
+from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
+
+__all__ = ["find", "line_of_annotation", "read_coco", "read_coco_json", "records_of_coco"]
+
+Entry = dict[str, JSON]
+
+_LARGEST = 2**32
+_KEYS = ("images", "annotations", "categories")
+# Words around the split's name, as in instances_train2017 and train_coco.
+_WORDS = r"(?:instances|annotations?|coco|labels|person_keypoints|result)"
+_AFFIXES = re.compile(rf"^_*(?:{_WORDS}(?:[._]|$))*(.*?)(?:[._]{_WORDS})*$")
+_FOLDERS = ("images", "data")
+
+
+def find(tree: Tree) -> Layout | None:
+    """Recognise JSON files in COCO's format; each is a split.
+
+    They lie in the folder itself or in its subfolders, as `annotations/instances_train.json` or
+    `train/_annotations.coco.json` do.
+
+    Raises:
+        ValueError: If two files are the same split.
+    """
+    if tree.file is None:
+        files = [file for file in tree.files(".json") if len(file.folder) < 3 and _looks_like_coco(file.path)]
+    else:
+        files = tree.files(".json") if not is_labelme(tree.file) else []
+    splits: dict[str, File] = {}
+    for file in sorted(files, key=lambda file: ("keypoints" in file.stem, file.path)):
+        name = _split(file)
+        if name in splits and "keypoints" in file.stem:
+            name = file.stem  # The official folder has instances_… and person_keypoints_… of each split.
+        if name in splits:
+            raise ValueError(
+                f"{splits[name].path} and {file.path} are both the split {name!r}; open one of the files, or move one "
+                "to another folder."
+            )
+        splits[name] = file
+    if not splits:
+        return None
+    why = "JSON files with images, annotations and categories" if tree.file is None else "a JSON file"
+    return Layout("COCO", why, {name: partial(read_coco, file.path) for name, file in splits.items()})
+
+
+def _split(file: File) -> str:
+    """Return the split's name: `train` for `instances_train.json` and `train/_annotations.coco.json`."""
+    stem = _AFFIXES.sub(r"\1", file.stem)
+    folders = [part for part in file.folder if part.lower() not in LABEL_FOLDERS]
+    return stem or (folders[-1] if folders else "all")
+
+
+def _looks_like_coco(file: Path) -> bool:
+    if file.stat().st_size == 0:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
+
+
+def read_coco_json(file: Path) -> dict[str, list[JSON]]:
+    """Load an annotation file and check its top-level lists.
+
+    Raises:
+        ValueError: If the file is not JSON, or lacks a list of `images`, `annotations` or `categories`.
+    """
+    content = parse_json(read_text(file, limit=_LARGEST), file, constants=True)
+    lists = {key: content.get(key) for key in _KEYS} if isinstance(content, dict) else {}
+    missing = [key for key in _KEYS if not isinstance(lists.get(key), list)]
+    if missing:
+        raise ValueError(f"{file} is not in COCO's format: it has no list of {', '.join(missing)}.")
+    return {key: value for key, value in lists.items() if isinstance(value, list)}
+
+
+def read_coco(file: Path) -> Records:
+    """Read annotations in COCO's format, and locate the images near the file.
+
+    Raises:
+        ValueError: If the file is not in COCO's format, or its boxes are corners. The message names file and line.
+        FileNotFoundError: If no image is found.
+    """
+    content = read_coco_json(file)
+    names = [entry["file_name"] for entry in _mappings(content["images"]) if isinstance(entry.get("file_name"), str)]
+    return records_of_coco(content, file, _image_finder(file, [str(name) for name in names]))
+
+
+def records_of_coco(content: dict[str, list[JSON]], file: Path, find_image: Callable[[str], Path]) -> Records:
+    """Read the three lists of COCO's format.
+
+    Args:
+        content: The lists, by key.
+        file: The file that they are of.
+        find_image: Function from an image's name to its path.
+
+    Raises:
+        ValueError: If a category is invalid, or the boxes are corners.
+    """
+    records = Records(line=line_of_annotation, names_source=file)
+    used = Counter(str(entry["category_id"]) for entry in _mappings(content["annotations"]) if "category_id" in entry)
+    by_id = _categories(content["categories"], used, file)
+    records.names, records.ids = list(by_id.values()), {name: int(key) for key, name in by_id.items()}
+    images = _images(content["images"], file, records.problems)
+    things: dict[str, list[Thing]] = defaultdict(list)
+    seen: set[str] = set()
+    for i, annotation in enumerate(content["annotations"]):
+        try:
+            entry = _present(annotation, "needs image_id, category_id and bbox")
+            key = _key(entry, "image_id")
+            if key not in images:
+                raise ValueError(f"has the image_id {quote(entry['image_id'])}, which does not match an image")
+            own = _key(entry, "id") if "id" in entry else None
+            if own in seen:
+                raise ValueError(f"has the id {own}, which occurs twice")
+            things[key].append(_thing(entry, by_id, i))
+            if own is not None:
+                seen.add(own)
+        except ValueError as error:
+            line = line_of_annotation(file, i)
+            records.problems.append(f"{file}:{line}: the annotation {str(error).rstrip('.')}: {quote(annotation)}")
+    numbered = all(key.isdecimal() for key in images)
+    records.items = [
+        Item(find_image(name), file, things[key], size, int(key) if numbered else i)
+        for i, (key, (name, size)) in enumerate(images.items(), start=1)
+    ]
+    _check_corners(records.items, content["annotations"], file)
+    return records
+
+
+def _mappings(entries: Iterable[JSON]) -> Iterator[Entry]:
+    return (entry for entry in entries if isinstance(entry, dict))
+
+
+def _present(entry: JSON, needs: str) -> Entry:
+    """Return an entry without its nulls, which mean absent."""
+    if not isinstance(entry, dict):
+        raise ValueError(needs)
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _key(entry: Entry, name: str) -> str:
+    """Return an id as a text, so that 1 and "1" are the same."""
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"needs a number as its {name}")
+    if isinstance(value, float):
+        value = whole(value, f"needs a whole {name}: it")
+    return str(value).strip() if not str(value).strip().isdecimal() else str(int(value))
+
+
+def _categories(entries: Sequence[JSON], used: Counter[str], file: Path) -> dict[str, str]:
+    """Return class names by id, in the order of the ids, without parents that have no objects."""
+    found: dict[int, Entry] = {}
+    for i, value in enumerate(entries):
+        entry = value if isinstance(value, dict) else {}
+        try:
+            key = whole(int(_key(entry, "id")), "its id")
+            text(entry.get("name"), "its name")
+        except ValueError as error:
+            line = line_of_annotation(file, i, "categories")
+            raise ValueError(
+                f"{file}:{line}: the category needs a number as its id and a text as its name: {quote(value)}"
+            ) from error
+        if key in found:
+            raise ValueError(f"{file}:{line_of_annotation(file, i, 'categories')}: two categories share the id {key}.")
+        found[key] = entry
+    parents = {str(entry.get("supercategory")) for entry in found.values()}
+    kept = {
+        key: entry
+        for key, entry in sorted(found.items())
+        if used[str(key)] or entry.get("supercategory") not in (None, "", "none") or entry["name"] not in parents
+    }
+    return dict(zip(map(str, kept), check_names((entry["name"] for entry in kept.values()), file), strict=True))
+
+
+def _images(entries: Sequence[JSON], file: Path, problems: list[str]) -> dict[str, tuple[str, tuple[int, int] | None]]:
+    """Return name and size of the images by id."""
+    images: dict[str, tuple[str, tuple[int, int] | None]] = {}
+    for i, value in enumerate(entries):
+        try:
+            entry = _present(value, "needs id and file_name")
+            key, name = _key(entry, "id"), text(entry.get("file_name"), "needs a text as its file_name: it")
+            sides = [whole(entry.get(side, 0), f"needs a number as its {side}: it", low=0) for side in _SIDES]
+            if key in images:
+                raise ValueError(f"has the id {key}, which occurs twice; the first counts")
+            images[key] = name, (sides[0], sides[1]) if min(sides) else None
+        except ValueError as error:
+            line = line_of_annotation(file, i, "images")
+            problems.append(f"{file}:{line}: the image {str(error).rstrip('.')}: {quote(value)}")
+    return images
+
+
+_SIDES = ("height", "width")
+
+
+def _thing(entry: Entry, names: dict[str, str], i: int) -> Thing:
+    category = _key(entry, "category_id")
+    if category not in names:
+        raise ValueError(f"has the category_id {quote(entry['category_id'])}, which is not among the categories")
+    x1, y1, x2, y2 = _box(entry)
+    area = number(entry["area"], "needs a number as its area, or no area: it") if "area" in entry else None
+    iscrowd = whole(entry.get("iscrowd", False) * 1, "needs 0 or 1 as its iscrowd: it", low=0, high=1)  # type: ignore[operator]
+    return Thing(names[category], (x1, y1, x2, y2), i, area, bool(iscrowd))
+
+
+def _box(entry: Entry) -> Box:
+    """Return the box as xyxy, from the bbox or else from the outline."""
+    what = "needs four numbers, x, y, width and height, as its bbox, or an outline as its segmentation"
+    if entry.get("bbox"):
+        values = [number(value, f"{what}: one") for value in listing(entry["bbox"], what, shortest=4, longest=4)]
+        return values[0], values[1], values[0] + values[2], values[1] + values[3]
+    parts = entry.get("segmentation")
+    if not parts or not isinstance(parts, list):
+        raise ValueError(what)
+    outlines = [listing(part, what, shortest=6) for part in parts]
+    xs = [number(value, what) for outline in outlines for value in outline[::2]]
+    ys = [number(value, what) for outline in outlines for value in outline[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _check_corners(items: Sequence[Item], annotations: Sequence[JSON], file: Path) -> None:
+    """Refuse boxes that are written as corners, x1 y1 x2 y2, by sure signs.
+
+    As corners all boxes lie within their images. As x, y, width and height a tenth of them does not, or the areas
+    of none fit them while the areas of all fit the corners.
+    """
+    boxes = areas = beyond = 0
+    for item in items:
+        height, width = item.size or (0, 0)
+        for thing in item.things:
+            entry = annotations[thing.entry]
+            if not isinstance(entry, dict) or not entry.get("bbox"):
+                continue
+            x1, y1, right, bottom = thing.box
+            x2, y2 = right - x1, bottom - y1
+            if not (x1 < x2 <= width + 1 and y1 < y2 <= height + 1):
+                return
+            boxes += 1
+            beyond += right > width + 1 or bottom > height + 1
+            fits = thing.area is not None and abs(thing.area - (x2 - x1) * (y2 - y1)) < 1
+            areas += fits and abs((thing.area or 0) - x2 * y2) >= 1
+    if boxes and (areas == boxes or (boxes >= 5 and beyond * 10 >= boxes)):
+        raise ValueError(
+            f"{file}: the boxes are corners, x1 y1 x2 y2, where COCO's format has x, y, width and height; write "
+            "[x1, y1, x2 - x1, y2 - y1]."
+        )
+
+
+def _image_finder(file: Path, names: list[str]) -> "partial[Path]":
+    """Return a function from an image's name to its path.
+
+    Names of Windows and of other machines are cut from the left until they fit. Folders of other splits are not
+    searched.
+    """
+    split = _AFFIXES.sub(r"\1", file.stem) or file.parent.name
+    own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
+    below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
+    folders = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", *below)]
+    for name in names[:20]:
+        parts = _parts(name)
+        for cut in range(len(parts)):
+            for folder in folders:
+                if folder.joinpath(*parts[cut:]).is_file():
+                    return partial(_image_path, folder, cut)
+    if names:
+        raise FileNotFoundError(
+            f"{file}: its images, {names[0]} and so on, are not in {file.parent} or {file.parent.parent}, nor in their "
+            f"folders {', '.join(below)}."
+        )
+    return partial(_image_path, file.parent, 0)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return Path(re.sub(r"^.*\?d=", "", name).replace("\\", "/")).parts
+
+
+def _image_path(folder: Path, cut: int, name: str) -> Path:
+    parts = _parts(name)
+    return folder.joinpath(*parts[min(cut, len(parts) - 1) :])
+
+
+def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
+    """Return the line number of a list entry, counted from 1; 1 if the file was changed since."""
+    try:
+        stat = os.stat(file)
+        content, starts = _entries(file, key, stat.st_mtime_ns, stat.st_size)
+        return content.count("\n", 0, starts[index]) + 1
+    except (OSError, ValueError, IndexError, RecursionError):
+        return 1
+
+
+@lru_cache(maxsize=2)
+def _entries(file: Path, key: str, changed: int, size: int) -> tuple[str, list[int]]:
+    """Return a file's text and the start offsets of a list's entries.
+
+    Python's `json.loads` reports no positions.
+    """
+    del changed, size  # They are part of the cache's key.
+    content = read_text(file, limit=_LARGEST)
+    decode = json.JSONDecoder().raw_decode
+    at = _next(content, 0, "{")
+    while True:
+        name, at = decode(content, at)
+        at = _next(content, at, ":")
+        if name == key:
+            break
+        at = _next(content, decode(content, at)[1], ",")
+    at, starts = _next(content, at, "["), []
+    while content[at] != "]":
+        starts.append(at)
+        at = _next(content, decode(content, at)[1], ",")
+    return content, starts
+
+
+def _next(content: str, at: int, separator: str) -> int:
+    """Skip whitespace and an optional separator; return the new offset."""
+    match = re.compile(rf"\s*{re.escape(separator)}?\s*").match(content, at)
+    return match.end() if match else at

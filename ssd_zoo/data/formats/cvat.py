@@ -1,0 +1,102 @@
+"""Read annotations in CVAT's format for images, version 1.1: one XML file for many images."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
+from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
+from ssd_zoo.weights.outside import parse_number, parse_xml, read_text
+
+__all__ = ["find"]
+
+_LARGEST = 2**30
+
+
+class _Image(NamedTuple):
+    file: Path
+    line: int
+    element: ET.Element
+    path: Path | None
+
+
+def find(tree: Tree) -> Layout | None:
+    """Recognise XML files with `<annotations>` around `<image>`.
+
+    Splits are CVAT's subsets, or else files that are named as splits.
+    """
+    files = [file.path for file in tree.files(".xml") if _is_cvat(file.path)]
+    if not files:
+        return None
+    splits: dict[str, list[_Image]] = defaultdict(list)
+    names: dict[str, None] = {}
+    for file in files:
+        content = read_text(file, limit=_LARGEST)
+        root = parse_xml(content, file)
+        names |= dict.fromkeys((label.text or "").strip() for label in root.iterfind("meta//labels/label/name"))
+        lines = [content.count("\n", 0, match.start()) + 1 for match in re.finditer(r"<image[\s>]", content)]
+        for line, element in zip(lines, root.findall("image"), strict=False):
+            path = tree.image_named(element.get("name") or "")
+            subset = element.get("subset") or canonical_split(file.stem) or "all"
+            splits[subset].append(_Image(file, line, element, path))
+    used = [image.path for images in splits.values() for image in images if image.path]
+    notes = unused_images(tree, used, "an entry in the XML file")
+    readers = {name: partial(_read, images) for name, images in splits.items()}
+    return Layout("CVAT", f"{files[0].name} with images", readers, check_names(names, files[0]) or None, notes)
+
+
+def _is_cvat(file: Path) -> bool:
+    with file.open("rb") as stream:
+        content = stream.read(2**20).replace(b"\0", b"")
+    return re.search(rb"<annotations[\s>]", content) is not None and re.search(rb"<image[\s>]", content) is not None
+
+
+def _read(images: Sequence[_Image]) -> Records:
+    records = Records()
+    for file, line, element, path in images:
+        if path is None:
+            records.problems.append(f"{file}:{line}: there is no image {element.get('name')!r:.100}, or two")
+            continue
+        things = []
+        for shape in element:
+            try:
+                if shape.tag in _SHAPES:
+                    things.append(Thing((shape.get("label") or "").strip(), _SHAPES[shape.tag](shape), line))
+                elif shape.tag not in ("tag", "attribute"):
+                    raise ValueError(f"a {shape.tag} is not read; draw a box or a polygon")
+            except ValueError as error:
+                records.problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
+        height, width = (_side(element, key) for key in ("height", "width"))
+        records.items.append(Item(path, file, things, (round(height), round(width))))
+    return records
+
+
+def _side(element: ET.Element, key: str) -> float:
+    return parse_number(element.get(key) or "", f"{element.tag}'s {key}")
+
+
+def _box(shape: ET.Element) -> Box:
+    return _side(shape, "xtl"), _side(shape, "ytl"), _side(shape, "xbr"), _side(shape, "ybr")
+
+
+def _ellipse(shape: ET.Element) -> Box:
+    cx, cy, rx, ry = (_side(shape, key) for key in ("cx", "cy", "rx", "ry"))
+    return cx - rx, cy - ry, cx + rx, cy + ry
+
+
+def _polygon(shape: ET.Element) -> Box:
+    values = [parse_number(value, "a coordinate") for value in re.split("[,;]", shape.get("points") or "")]
+    xs, ys = values[::2], values[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _mask(shape: ET.Element) -> Box:
+    left, top, width, height = (_side(shape, key) for key in ("left", "top", "width", "height"))
+    return left, top, left + width, top + height
+
+
+_SHAPES = {"box": _box, "polygon": _polygon, "ellipse": _ellipse, "mask": _mask}

@@ -1,0 +1,50 @@
+"""Read annotations in KITTI's format: one text file per image, with 15 columns."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from ssd_zoo.data.annotations import Item, Thing
+from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
+from ssd_zoo.weights.outside import parse_number, quote, read_text
+
+__all__ = ["find"]
+
+_SNIFFED = 50
+_LINE = re.compile(r"[^\W\d]\S*(?:\s+[-+.\deE]+){14,15}\s*")
+# Regions whose objects nobody labelled.
+_IGNORED = "DontCare"
+
+
+def find(tree: Tree) -> Layout | None:
+    """Recognise text files of a class name and 14 numbers; splits are folders such as `training/`."""
+    files = tree.files(".txt") if tree.file is None else []
+    if not any(_is_kitti(file.path) for file in files[:_SNIFFED]):
+        return None
+    pairs = pair(files, tree.images, lambda _: "")
+    files = [file for file in files if file in pairs or _is_kitti(file.path)]
+    splits = {name: partial(read_each, group, pairs, _item) for name, group in by_split(tree.root, files).items()}
+    notes = unused_images(tree, (image.path for image in pairs.values()), "a text file")
+    return Layout("KITTI", "text files with a class name and 14 numbers a line", splits, notes=notes)
+
+
+def _is_kitti(file: Path) -> bool:
+    with file.open("rb") as stream:
+        head = stream.read(1000).decode("utf-8", "replace").partition("\n")[0]
+    return _LINE.fullmatch(head.strip()) is not None
+
+
+def _item(file: Path, image: Path, problems: list[str]) -> Item:
+    things = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        words = line.split()
+        if not words or words[0] == _IGNORED:
+            continue
+        try:
+            if len(words) not in (15, 16):
+                raise ValueError(f"expected a class name and 14 numbers, got {quote(line)}")
+            x1, y1, x2, y2 = (parse_number(word, "a side of the box") for word in words[4:8])
+            things.append(Thing(words[0], (x1, y1, x2, y2), number))
+        except ValueError as error:
+            problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
+    return Item(image, file, things)

@@ -1,0 +1,157 @@
+"""Read annotations in tables: CSV files with a row per box, as TensorFlow's tutorials, RetinaNet and Open Images."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_zoo.data.annotations import Box, Item, Records, Thing
+from ssd_zoo.data.formats.tree import File, Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.images import image_size
+from ssd_zoo.weights.outside import parse_number, read_text
+
+__all__ = ["find"]
+
+_LARGEST = 2**32
+# Names of columns without case and underscores.
+_COLUMNS = {
+    "image": ("filename", "imageid", "imagepath", "image", "imagename", "path", "file", "img"),
+    "name": ("class", "label", "classname", "labelname", "category", "name"),
+    "x1": ("xmin", "x1", "left"),
+    "y1": ("ymin", "y1", "top"),
+    "x2": ("xmax", "x2", "right"),
+    "y2": ("ymax", "y2", "bottom"),
+}
+# RetinaNet's files have no header.
+_RETINANET = ("image", "x1", "y1", "x2", "y2", "name")
+
+
+class _Table(NamedTuple):
+    """CSV file, the numbers of its columns, and the row in which the boxes begin."""
+
+    file: File
+    columns: dict[str, int]
+    start: int
+
+
+def find(tree: Tree) -> Layout | None:
+    """Recognise CSV files with columns of image, class and corners; each file is a split.
+
+    Raises:
+        ValueError: If two files are the same split.
+    """
+    tables = [table for file in tree.files(".csv") if (table := _table(file))]
+    if not tables:
+        return None
+    spoken = {name: words for file in tree.files(".csv") for name, words in _descriptions(file.path)}
+    splits: dict[str, _Table] = {}
+    for table in tables:
+        name = _split(table.file, alone=len(tables) == 1)
+        if name in splits:
+            raise ValueError(f"{splits[name].file.path} and {table.file.path} are both the split {name!r}; open one.")
+        splits[name] = table
+    readers = {name: partial(_read, table, tree, spoken, alone=len(tables) == 1) for name, table in splits.items()}
+    return Layout("table", f"{tables[0].file.path.name} with columns of image, class and corners", readers)
+
+
+def _split(file: File, *, alone: bool) -> str:
+    folder = next((part for part in file.folder if canonical_split(part)), None)
+    words = file.stem.lower().replace("-", "_").split("_")
+    word = next((word for word in words if canonical_split(word)), None)
+    return folder or word or ("all" if alone else file.stem)
+
+
+def _rows(file: Path) -> Iterator[list[str]]:
+    return csv.reader(read_text(file, limit=_LARGEST).splitlines())
+
+
+def _table(file: File) -> _Table | None:
+    with file.path.open("rb") as stream:
+        head = stream.read(4096).decode("utf-8-sig", "replace").splitlines()[:1]
+    for row in csv.reader(head):
+        header = [cell.strip().lower().replace("_", "") for cell in row]
+        columns = {
+            key: header.index(next(word for word in words if word in header))
+            for key, words in _COLUMNS.items()
+            if set(words) & set(header)
+        }
+        if len(columns) == len(_COLUMNS):
+            return _Table(file, columns, 1)
+        if len(row) == 6 and (all(_is_number(cell) for cell in row[1:5]) or not any(row[1:])) and row[0]:
+            return _Table(file, {key: i for i, key in enumerate(_RETINANET)}, 0)
+    return None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        parse_number(cell, "the cell")
+    except ValueError:
+        return False
+    return True
+
+
+def _descriptions(file: Path) -> Iterator[tuple[str, str]]:
+    """Return Open Images' codes of classes and their names, such as `/m/01g317,Person`."""
+    if "class-descriptions" in file.name:
+        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2)
+
+
+def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> Records:
+    file = table.file.path
+    records = Records()
+    rows: dict[str, list[tuple[int, list[str]]]] = {}
+    for number, row in enumerate(_rows(file), start=1):
+        if number <= table.start or not any(row):
+            continue
+        if len(row) <= max(table.columns.values()):
+            records.problems.append(f"{file}:{number}: the row has {len(row)} columns, too few")
+        else:
+            rows.setdefault(row[table.columns["image"]].strip(), []).append((number, row))
+    stems = {image.stem: image.path for image in tree.images}
+    for name, group in rows.items():
+        near = "/".join([*table.file.folder, name])
+        image = tree.image_named(near) or stems.get(name)
+        if image is None:
+            records.problems.append(f"{file}:{group[0][0]}: there is no image {name!r:.100} below {tree.root}, or two")
+            continue
+        things = []
+        for number, row in group:
+            try:
+                things += _things([row[table.columns[key]].strip() for key in _RETINANET[1:]], number, spoken)
+            except ValueError as error:
+                records.problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
+        records.items.append(Item(image, file, things))
+    if _are_fractions(records):
+        records.items = [_scaled(item) for item in records.items]
+    if alone:  # Other tables may have the other images.
+        records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
+    return records
+
+
+def _things(cells: Sequence[str], number: int, spoken: dict[str, str]) -> list[Thing]:
+    """Return a row's object; RetinaNet's rows without box say that an image has none."""
+    if not any(cells):
+        return []
+    x1, y1, x2, y2 = (parse_number(cell, "a corner") for cell in cells[:4])
+    if not cells[4]:
+        raise ValueError("the class is empty")
+    return [Thing(spoken.get(cells[4], cells[4]), (x1, y1, x2, y2), number)]
+
+
+def _are_fractions(records: Records) -> bool:
+    """Check for coordinates that are fractions of the image, as Open Images has them."""
+    values = [value for item in records.items for thing in item.things for value in thing.box]
+    return all(0 <= value <= 1 for value in values) and any(value % 1 for value in values)
+
+
+def _scaled(item: Item) -> Item:
+    try:
+        height, width = image_size(item.file)
+    except (ValueError, OSError):
+        return item._replace(things=[])  # `inspect_dataset` reports the unreadable image.
+
+    def scale(box: Box) -> Box:
+        return box[0] * width, box[1] * height, box[2] * width, box[3] * height
+
+    return item._replace(things=[thing._replace(box=scale(thing.box)) for thing in item.things], size=(height, width))

@@ -1,0 +1,258 @@
+"""Files of a data set by kind, their splits, and pairs of image and annotation file."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_zoo.data.annotations import Item, Records, some
+from ssd_zoo.data.images import image_endings
+
+__all__ = [
+    "LABEL_FOLDERS",
+    "File",
+    "Layout",
+    "Tree",
+    "by_split",
+    "canonical_split",
+    "merge_counts",
+    "pair",
+    "read_each",
+    "unused_images",
+]
+
+IMAGE_FOLDERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "image_2", "data"}
+LABEL_FOLDERS = {"labels", "label", "annotations", "annotation", "annots", "anns", "ann", "xml", "xmls", "label_2"}
+_KINDS = IMAGE_FOLDERS | LABEL_FOLDERS
+_DEEPEST = 8
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# Words that may stand beside a split's, as in `instances_train2017` or `wider_face_val_bbx_gt`.
+_NEUTRAL = {"instances", "annotations", "labels", "coco", "images", "set", "data", "obj", "wider", "face", "bbx",
+            "bbox", "gt", "person", "keypoints", "darknet"}  # fmt: skip
+
+
+class File(NamedTuple):
+    """File below the root of a data set; `folder` holds the names of its folders from the root."""
+
+    path: Path
+    folder: tuple[str, ...]
+    stem: str
+    suffix: str
+
+
+@dataclass
+class Layout:
+    """Recognised layout of a data set.
+
+    Attributes:
+        name: Name of the layout.
+        why: How it was recognised.
+        splits: By name of the split, a function that reads it.
+        names: Class names without background; None to take those of all splits.
+        notes: Messages about files that were not found or not used.
+    """
+
+    name: str
+    why: str
+    splits: Mapping[str, Callable[[], Records]]
+    names: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Tree:
+    """Files below a folder, or a single annotation file with the images around it.
+
+    Hidden names are skipped. A folder that is linked twice is listed once.
+    """
+
+    def __init__(self, path: Path, names: list[str] | None = None) -> None:
+        self.names = names  # Class names of the user, without background, for formats that have none.
+        self.file = path if path.is_file() else None
+        beside = path.parent if self.file else path
+        self.root = beside.parent if self.file and beside.name.lower() in LABEL_FOLDERS else beside
+
+    def files(self, suffix: str) -> list[File]:
+        """Return the annotation files with an ending, such as `".xml"`."""
+        if self.file is not None:
+            return [_file(self.file, ())] if self.file.suffix.lower() == suffix else []
+        return self._walked.files.get(suffix, [])
+
+    @cached_property
+    def images(self) -> list[File]:
+        endings = image_endings()
+        return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
+
+    def image_named(self, name: str) -> Path | None:
+        """Return the only image whose path ends as a written path does, by the longest end; else None."""
+        parts = Path(name.replace("\\", "/")).parts
+        ends = (self._ends.get("/".join(parts[i:]), []) for i in range(len(parts)))
+        first = next((found for found in ends if found), [])
+        return first[0] if len(first) == 1 else None
+
+    @cached_property
+    def _ends(self) -> dict[str, list[Path]]:
+        ends: dict[str, list[Path]] = defaultdict(list)
+        for image in self.images:
+            parts = (*image.folder, image.path.name)
+            for i in range(len(parts)):
+                ends["/".join(parts[i:])].append(image.path)
+        return ends
+
+    @property
+    def contents(self) -> str:
+        """The numbers of files by ending."""
+        return ", ".join(
+            f"{len(files)} {suffix or 'without ending'}" for suffix, files in sorted(self._walked.files.items())
+        )
+
+    @property
+    def folders(self) -> set[str]:
+        """The names of all folders, those without files too."""
+        return self._walked.folders
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Messages about folders that can't be read."""
+        return self._walked.failed
+
+    @cached_property
+    def _walked(self) -> "_Walk":
+        return _walk(self.root)
+
+
+class _Walk(NamedTuple):
+    """Files by ending, names of folders, and messages about those that can't be read."""
+
+    files: dict[str, list[File]]
+    folders: set[str]
+    failed: list[str]
+
+
+def _walk(root: Path) -> _Walk:
+    result = _Walk(defaultdict(list), set(), [])
+    seen: set[str] = set()
+
+    def failed(error: OSError) -> None:
+        result.failed.append(str(error))
+
+    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
+        parts = Path(folder).relative_to(root).parts
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        result.folders.update(folders)
+        for name in sorted(names):
+            if not name.startswith("."):
+                file = _file(Path(folder, name), parts)
+                result.files[file.suffix].append(file)
+        if len(parts) == _DEEPEST:
+            folders.clear()
+    return result
+
+
+def _file(path: Path, folder: tuple[str, ...]) -> File:
+    return File(path, folder, path.stem, path.suffix.lower())
+
+
+def canonical_split(name: str) -> str | None:
+    """Return `train`, `val` or `test` for a split's name, such as `valid` or `train2017`; None for others."""
+    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _NEUTRAL]
+    return _SPLITS.get(words[0]) if len(words) == 1 else None
+
+
+def by_split(root: Path, files: Iterable[File]) -> dict[str, list[File]]:
+    """Group files by the folder that is named as a split; without such folders all are the split `all`.
+
+    Raises:
+        ValueError: If some lie in such folders and others do not.
+    """
+    groups: dict[str, list[File]] = defaultdict(list)
+    for file in files:
+        groups[next((part for part in file.folder if canonical_split(part)), "all")].append(file)
+    if "all" in groups and len(groups) > 1:
+        raise ValueError(
+            f"{root} has the splits {', '.join(sorted(set(groups) - {'all'}))} as folders, and "
+            f"{some([file.path for file in groups['all']], 'labelled file')} outside them; move each file into the "
+            "folder of a split."
+        )
+    return dict(sorted(groups.items()))
+
+
+def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path], str]) -> dict[File, File]:
+    """Find the image of each annotation file, by its name without ending.
+
+    An image in the same folder comes first. Then comes one in a folder that differs only by names such as `images`
+    and `labels`, and last the only image of that name.
+
+    Args:
+        labels: The annotation files.
+        images: The images.
+        named: Function that returns the image's name as the annotation file tells it, for a file without such an image.
+
+    Returns:
+        Images by annotation file; files without an image are left out.
+    """
+    by_stem: dict[str, list[File]] = defaultdict(list)
+    for image in images:
+        by_stem[image.stem].append(image)
+    pairs = {}
+    for label in labels:
+        candidates = by_stem.get(label.stem, [])
+        if not candidates:
+            told = Path(named(label.path).replace("\\", "/"))
+            candidates = [image for image in by_stem.get(told.stem, []) if image.path.name == told.name]
+        same = [image for image in candidates if image.folder == label.folder]
+        alike = [image for image in candidates if _bare(image.folder) == _bare(label.folder)]
+        if best := same or alike or (candidates if len(candidates) == 1 else []):
+            pairs[label] = best[0]
+    return pairs
+
+
+def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:
+    """Read annotation files of one image each.
+
+    Args:
+        files: The annotation files.
+        pairs: Their images, as `pair` finds them.
+        read: Function of an annotation file, its image, and the list of problems.
+    """
+    records = Records()
+    for file in files:
+        if file not in pairs:
+            records.problems.append(f"{file.path}: there is no image {file.stem}.* beside it or in a folder of images")
+            continue
+        try:
+            records.items.append(read(file.path, pairs[file].path, records.problems))
+        except ValueError as error:
+            records.problems.append(str(error).rstrip("."))
+    return records
+
+
+def _bare(folder: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for part in folder if part.lower() not in _KINDS)
+
+
+def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
+    """Return a note about images without annotations; they are left out."""
+    taken = set(used)
+    rest = [image.path for image in tree.images if image.path not in taken]
+    return [f"{some(rest, 'image')} without {what}, left out"] if rest else []
+
+
+def merge_counts(records: Iterable[Records]) -> list[str]:
+    """Return the sorted class names of all objects."""
+    total: Counter[str] = Counter()
+    for record in records:
+        total += record.counted()
+    return sorted(total)

@@ -1,0 +1,72 @@
+"""Read annotations in WIDER FACE's format: a text file of images, each with its number of faces and their boxes."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from ssd_zoo.data.annotations import Item, Records, Thing
+from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split
+from ssd_zoo.weights.outside import parse_number, quote, read_text
+
+__all__ = ["find"]
+
+_LARGEST = 2**30
+_NAME = "face"
+_HEAD = re.compile(r"\S[^\n]*\.\w+\s*\n\s*\d+\s*\n(?:\s*-?\d+){10}\s*(?:\n|$)")
+
+
+def find(tree: Tree) -> Layout | None:
+    """Recognise text files such as `wider_face_train_bbx_gt.txt`; each is a split."""
+    files = [file for file in tree.files(".txt") if _is_wider_face(file.path)]
+    if not files:
+        return None
+    splits = {canonical_split(file.stem) or file.stem: partial(_read, file.path, tree) for file in files}
+    return Layout("WIDER FACE", f"{files[0].path.name} with numbers of faces", splits, [_NAME])
+
+
+def _is_wider_face(file: Path) -> bool:
+    with file.open("rb") as stream:
+        head = stream.read(2000).decode("utf-8-sig", "replace").replace("\r", "")
+    return _HEAD.match(head) is not None
+
+
+def _read(file: Path, tree: Tree) -> Records:
+    """Read boxes as x, y, width and height; faces that are marked invalid are difficult.
+
+    Raises:
+        ValueError: If a number of faces is missing, so that what follows is not clear.
+    """
+    records = Records(names=[_NAME])
+    lines = read_text(file, limit=_LARGEST).splitlines()
+    at = 0
+    while at < len(lines):
+        name, start = lines[at].strip(), at
+        at += 1
+        if not name:
+            continue
+        written = lines[at].strip() if at < len(lines) else ""
+        if not written.isdecimal() or len(written) > 9:
+            raise ValueError(f"{file}:{at + 1}: expected the number of faces of {name!r:.100}, got {quote(written)}.")
+        # An image without faces is followed by a row of zeros.
+        rows = range(at + 1, min(at + 1 + max(int(written), 1), len(lines)))
+        at = rows.stop
+        image = tree.image_named(name)
+        if image is None:
+            records.problems.append(f"{file}:{start + 1}: there is no image {name!r:.100} below {tree.root}, or two")
+            continue
+        things = []
+        for row in rows if int(written) else []:
+            try:
+                things.append(_thing(lines[row], row + 1))
+            except ValueError as error:
+                records.problems.append(f"{file}:{row + 1}: {str(error).rstrip('.')}")
+        records.items.append(Item(image, file, things))
+    return records
+
+
+def _thing(line: str, number: int) -> Thing:
+    values = [parse_number(word, "each value") for word in line.split()]
+    if len(values) != 10:
+        raise ValueError(f"expected x, y, width, height and six marks, got {quote(line)}")
+    x, y, width, height = values[:4]
+    return Thing(_NAME, (x, y, x + width, y + height), number, difficult=values[7] == 1)

@@ -1,0 +1,264 @@
+"""One data set in every shape of every layout gives the same records, wherever it lies."""
+
+import json
+import logging
+import os
+import re
+import shutil
+
+import pytest
+from labelled import CATEGORIES, PICTURES, draw, make_voc, make_yolo
+from layouts import SHAPES, VAL, make, voc_xml, write, yolo_text
+
+from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
+from ssd_zoo.data.dataset import find_split
+
+# Formats whose images without objects have no entry.
+_NO_EMPTY = {"table_of_tutorials", "table_of_roboflow", "table_of_open_images"}
+
+
+def records(path, split):
+    dataset = open_dataset(path, split)
+    assert dataset.annotations.problems == []
+    assert all(entry.file.is_file() for entry in dataset.images)
+    return {
+        entry.file.stem: sorted(
+            (dataset.categories[thing.label], *(round(value, 3) for value in thing.box)) for thing in entry.objects
+        )
+        for entry in dataset.images
+    }
+
+
+def expected(name, pictures):
+    names = ["background", "face", "face"] if name == "widerface" else CATEGORIES
+    return {
+        picture.name: sorted((names[label], *map(float, box)) for label, box in picture.things)
+        for picture in pictures
+        if picture.things or name not in _NO_EMPTY
+    }
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_gives_the_same_records(name, tmp_path):
+    labels = make(name, tmp_path / "pets")
+    for root in (tmp_path / "pets", tmp_path / "images" / "train"):
+        if not root.exists():
+            shutil.copytree(tmp_path / "pets", root)
+        names = splits(root)
+        train, val = find_split(names, "train"), find_split(names, "val")
+        assert sorted([train, val]) == sorted(names)
+        assert records(root, "train") == expected(name, PICTURES)
+        assert records(root, "val") == expected(name, VAL)
+        if name != "widerface":
+            assert open_dataset(root, "train").categories == CATEGORIES
+    assert open_dataset(tmp_path / "pets", "train").annotations.layout
+    for file in labels:
+        file.unlink()
+    with pytest.raises((ValueError, FileNotFoundError)):
+        open_dataset(tmp_path / "pets", "train")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_without_objects_is_not_usable(name, tmp_path):
+    SHAPES[name](tmp_path, "train", PICTURES[1:2])
+    SHAPES[name](tmp_path, "val", VAL)
+
+    def use():
+        dataset = open_dataset(tmp_path, "train")
+        usable(dataset, inspect_dataset(dataset))
+
+    with pytest.raises((ValueError, FileNotFoundError)):
+        use()
+
+
+@pytest.mark.parametrize("name", ["voc_flat", "yolo_beside", "labelme"])
+def test_folders_without_splits(name, tmp_path):
+    SHAPES[name](tmp_path, ".", PICTURES)
+    assert splits(tmp_path) == ["all"]
+    assert records(tmp_path, None) == expected(name, PICTURES)
+
+
+def test_two_layouts_are_not_chosen_from_in_silence(tmp_path):
+    SHAPES["voc_lower_case"](tmp_path, "train", PICTURES)
+    make_yolo(tmp_path)
+    with pytest.raises(ValueError, match=r"two layouts, Pascal VOC \(.*\) and YOLO \(.*layout='voc' or 'yolo'"):
+        open_dataset(tmp_path, "train")
+    for layout in ("voc", "yolo"):
+        assert open_dataset(tmp_path, "train", layout=layout).categories == CATEGORIES
+    with pytest.raises(ValueError, match="layout must be one of voc, coco, yolo"):
+        open_dataset(tmp_path, layout="pascal")
+
+
+def test_a_table_beside_the_files_that_it_was_made_of_is_not_read(tmp_path):
+    SHAPES["voc_images_in_split"](tmp_path, "train", PICTURES)
+    SHAPES["table_of_tutorials"](tmp_path, "train", PICTURES)
+    dataset = open_dataset(tmp_path)
+    assert "Pascal VOC" in dataset.annotations.layout
+    assert open_dataset(tmp_path / "train_labels.csv").annotations.layout.startswith("table")
+
+
+@pytest.mark.parametrize(
+    ("name", "stray", "note"),
+    [
+        ("yolo_folders", "images/train/bare.png", r"1 image \(.*bare.png\) without a file of labels, taken as without"),
+        ("yolo_folders", "preview/bare.png", r"1 image \(.*bare.png\) without labels in their folder, left out"),
+        ("voc_lists", "JPEGImages/bare.png", r"1 image \(.*bare.png\) without an XML file, left out"),
+        ("labelme", "train/bare.png", r"1 image \(.*bare.png\) without a JSON file, left out"),
+        ("kitti", "train/image_2/bare.png", r"1 image \(.*bare.png\) without a text file, left out"),
+        ("table_of_tutorials", "images/bare.png", r"without a row in train_labels.csv, left out"),
+        ("cvat", "images/bare.png", r"1 image \(.*bare.png\) without an entry in the XML file, left out"),
+    ],
+)
+def test_images_without_labels_are_told(name, stray, note, tmp_path):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    draw(PICTURES[1], tmp_path / stray)
+    assert re.search(note, "\n".join(open_dataset(tmp_path, "train").annotations.notes))
+
+
+def test_labels_without_images_are_told(tmp_path):
+    SHAPES["voc_flat"](tmp_path, "train", PICTURES)
+    (tmp_path / "train/third.png").unlink()
+    dataset = open_dataset(tmp_path)
+    [problem] = dataset.annotations.problems
+    assert "third.xml: there is no image third.*" in problem
+    SHAPES["yolo_folders"](tmp_path / "yolo", "train", PICTURES)
+    (tmp_path / "yolo/images/train/third.png").unlink()
+    [note] = [note for note in open_dataset(tmp_path / "yolo").annotations.notes if "third" in note]
+    assert note.startswith("1 file ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_folders_are_told(tmp_path):
+    SHAPES["voc_flat"](tmp_path, "train", PICTURES)
+    (tmp_path / "more").mkdir(mode=0)
+    assert "more" in "\n".join(open_dataset(tmp_path).annotations.notes)
+
+
+@pytest.mark.parametrize("scale", ["pixels", "fractions", "corners", "areas"])
+def test_units_are_checked_by_sure_signs(tmp_path, scale):
+    if scale == "pixels":
+        labels = make("yolo_folders", tmp_path)
+        for file, picture in zip(labels, (*PICTURES, *VAL), strict=True):
+            file.write_text(yolo_text(picture._replace(size=(1, 1))))
+        message = "boxes are not fractions of the image, but pixels; divide x and width"
+    elif scale == "fractions":
+        SHAPES["voc_flat"](tmp_path, "train", PICTURES)
+        thing = PICTURES[0].things[0]._replace(box=(0.1, 0.2, 0.5, 0.6))
+        (tmp_path / "train/third.xml").unlink()
+        (tmp_path / "train/first.xml").write_text(voc_xml(PICTURES[0]._replace(things=(thing,))))
+        message = "boxes lie between 0 and 1, as fractions of the image do"
+    else:
+        [file] = SHAPES["coco_images"](tmp_path, "train", PICTURES)
+        content = json.loads(file.read_text())
+        for entry in content["annotations"]:
+            x, y, width, height = entry["bbox"]
+            entry["bbox"] = [x, y, x + width, y + height]
+            if scale == "areas":
+                entry["area"] = width * height
+        if scale == "corners":
+            content["annotations"] = [{**e, "id": i} for i, e in enumerate(content["annotations"] * 2)]
+        file.write_text(json.dumps(content))
+        message = "the boxes are corners, x1 y1 x2 y2"
+    with pytest.raises(ValueError, match=message):
+        open_dataset(tmp_path, "train")
+
+
+@pytest.mark.parametrize("line", ["0 .2 .3 .2 .3 .9 7", "0 .2 .3 .2 .3 .9", "0 40 30 120 90", "0 .2 nan .2 .3", "0 .2"])
+def test_bad_lines_are_dropped_one_by_one(tmp_path, line):
+    [first, *_] = SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    first.write_text(f"{first.read_text()}{line}\n")
+    dataset = open_dataset(tmp_path)
+    [problem] = dataset.annotations.problems
+    assert problem.startswith(f"{first}:3: ")
+    assert [len(entry.objects) for entry in dataset.images] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("box", [[1, 2, 1e308, 4], [1, 2, float("nan"), 4], [1e7, 1, 2, 3], "1234", [True, 1, 2, 3]])
+def test_coco_boxes_that_are_not_usable_are_dropped(tmp_path, box):
+    [file] = SHAPES["coco_images"](tmp_path, "train", PICTURES)
+    content = json.loads(file.read_text())
+    content["annotations"].append({"id": 99, "image_id": 0, "category_id": 1, "bbox": box})
+    file.write_text(json.dumps(content))
+    dataset = open_dataset(tmp_path)
+    assert len(dataset.annotations.problems) == 1
+    assert sum(len(entry.objects) for entry in dataset.images) == 3
+
+
+def test_two_files_of_one_split(tmp_path):
+    SHAPES["coco_nulls"](tmp_path, "train", PICTURES)
+    SHAPES["coco_images"](tmp_path, "train", PICTURES)
+    with pytest.raises(ValueError, match=r"train\.json and .*train\.json are both the split 'train'"):
+        open_dataset(tmp_path)
+    SHAPES["coco_official"](tmp_path / "official", "train", PICTURES)
+    SHAPES["coco_keypoints"](tmp_path / "official", "train", PICTURES)
+    assert splits(tmp_path / "official") == ["train2017", "person_keypoints_train2017"]
+
+
+def test_names_of_images_may_end_like_flags(tmp_path):
+    pictures = [PICTURES[0]._replace(name=name) for name in ("photo", "photo 1", "photo -1")]
+    make_voc(tmp_path, "train", pictures)
+    assert [entry.file.stem for entry in open_dataset(tmp_path).images] == ["photo", "photo 1", "photo -1"]
+
+
+@pytest.mark.parametrize("where", ["objects", "nested", "lists"])
+def test_objects_elsewhere_in_the_xml(tmp_path, where):
+    make_voc(tmp_path, "train", PICTURES)
+    for file in (tmp_path / "Annotations").iterdir():
+        text = file.read_text()
+        if where == "objects":
+            text = text.replace("</size>", "</size><objects>").replace("</annotation>", "</objects></annotation>")
+        elif where == "nested":
+            text = f"<annotations>{text}</annotations>"
+        else:
+            text = text.replace("object>", "OBJECT>")
+        file.write_text(text)
+    with pytest.raises(ValueError, match=r"No object can be read, \d problems"):
+        open_dataset(tmp_path)
+
+
+def test_a_saved_model_beside_the_data_is_no_layout(tmp_path):
+    make_yolo(tmp_path)
+    write(tmp_path / "model/config.json", '{"name": "ssd", "kwargs": {"shapes": [[1, 2]], "categories": []}}')
+    assert open_dataset(tmp_path).categories == CATEGORIES
+
+
+def test_files_of_other_tools_are_named(tmp_path):
+    write(tmp_path / "default.json", '{"items": [], "categories": {}}')
+    with pytest.raises(ValueError, match=r"default\.json is of Datumaro; convert it by"):
+        open_dataset(tmp_path)
+    write(tmp_path / "default.json", "{}")
+    write(tmp_path / "x.tfrecord", "")
+    with pytest.raises(ValueError, match=r"It holds 1 \.json, 1 \.tfrecord"):
+        open_dataset(tmp_path)
+
+
+def test_the_cases(cases, caplog):
+    """Small data sets that real users had; each has one object red at (8, 10, 24, 30)."""
+    caplog.set_level(logging.ERROR)
+    read = [
+        *(f"coco-null/{name}" for name in ("nulliscrowd", "idnull", "nullsize", "nullarea")),
+        *(f"utf8-bom/{name}" for name in ("yolo-bomlabel", "yolo-bomclasses", "coco-bom", "voc-bomlist")),
+        *(f"layouts-missing/{n}" for n in ("labelimg-yolo", "cvat_voc", "labelme", "voc-lower", "cvat_yolo")),
+        *("layouts-missing/voc-noset", "layouts-missing/voc-flat"),
+        *("coco-data-folder", "coco-image-id-types", "coco-person-keypoints", "coco-windows-backslash"),
+        *("images-in-parent-path/images/set", "json-yaml-crash/folder-x.json", "voc-appledouble"),
+        *("voc-encodings/latin1-list", "category-names/parent", "category-names/parent-of-same-name"),
+    ]  # fmt: skip
+    for name in read:
+        dataset = open_dataset(cases / name)
+        [thing] = [thing for entry in dataset.images for thing in entry.objects]
+        assert (dataset.categories[1], tuple(map(round, thing.box))) == ("red", (8, 10, 24, 30)), name
+        assert dataset.images[0].file.is_file(), name
+    for name in (
+        *("category-names/yolo-duplicate", "category-names/voc-no-name", "category-names/yolo-blank-line"),
+        *("coco-two-files-one-split", "json-yaml-crash/train-5", "json-yaml-crash/id-1e999"),
+        *("voc-objects-elsewhere/objects", "voc-objects-elsewhere/nested", "yolo-confidence-and-track"),
+        *("yolo-no-labels-folder", "layouts-missing/datumaro"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            open_dataset(cases / name)
+    hostile = [file for kind in ("coco_*", "deep_coco*", "yaml_*") for file in (cases / "hostile").glob(kind)]
+    assert len(hostile) > 5
+    for file in hostile:
+        with pytest.raises((ValueError, FileNotFoundError), match=file.name):
+            open_dataset(file)
