@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssd_zoo.cli._models import build_model, pick_device
+from ssd_zoo.cli._models import open_detector, pick_device
 from ssd_zoo.cli._output import (
     check_targets,
     image_ids,
@@ -26,8 +26,9 @@ from ssd_zoo.cli._output import (
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import draw_detections, find_images, read_image
+from ssd_zoo.deploy import ExportedDetector
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.registry import get_model_weights, propose
+from ssd_zoo.models.registry import propose
 
 __all__ = ["add_arguments", "run"]
 
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
-                        help="a saved model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
+                        help="a saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
@@ -104,12 +105,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _build(args: argparse.Namespace) -> SSD:
-    if not Path(args.model).exists() and not get_model_weights(args.model).__members__:
-        raise ValueError(f"There are no weights for {args.model}; ssd-zoo list shows the models that have some.")
+def _build(args: argparse.Namespace) -> SSD | ExportedDetector:
     device = pick_device(args.device)
-    model = build_model(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
-    return model.eval().to(device)
+    model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
+    return model.to(device)
 
 
 def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | None:
@@ -148,6 +147,6 @@ def _batches(
 
 
 @torch.inference_mode()
-def _detect(model: SSD, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+def _detect(model: SSD | ExportedDetector, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     detections = model([image.to(model.default_boxes.device) for image in images])
     return [{key: value.cpu() for key, value in found.items()} for found in detections]

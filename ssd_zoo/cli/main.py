@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import ssd_zoo
-from ssd_zoo.cli import convert, detect, evaluate, list_models, train
+from ssd_zoo.cli import convert, detect, evaluate, export, list_models, train
 
 __all__ = ["main"]
 
@@ -17,6 +17,7 @@ _COMMANDS: dict[str, Any] = {
     "convert": convert,
     "detect": detect,
     "evaluate": evaluate,
+    "export": export,
     "list": list_models,
     "train": train,
 }

@@ -1,0 +1,164 @@
+"""Run exported detectors behind the API of the model."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ssd_zoo.deploy.description import Description
+from ssd_zoo.deploy.formats import find_format
+from ssd_zoo.deploy.graph import INSIDE, OUTSIDE
+from ssd_zoo.deploy.onnx import Opened
+from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames
+from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
+from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.targets import box_scales
+
+__all__ = ["ExportedDetector", "load"]
+
+Detections = list[dict[str, Tensor]]
+
+
+def load(
+    path: str | os.PathLike[str], *, score_thresh: float | None = None, threads: int | None = None
+) -> "ExportedDetector":
+    """Load an exported detector, to be called as the model is.
+
+    Args:
+        path: A file of `export`.
+        score_thresh: Least score of a detection; by default the file's. A file that contains post-processing has
+            dropped lower scores, so for it this can't be less than its own.
+        threads: Number of threads; by default torch's.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the format's runtime is missing.
+        ValueError: If the file was not written by `export`, or can't be used.
+    """
+    path = Path(path)
+    format = find_format(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}.")
+    opened = format.open(path, threads or torch.get_num_threads())
+    described = Description.from_json(opened.description, str(path))
+    if score_thresh is not None:
+        if described.nms == "inside" and score_thresh < described.thresholds.score_thresh:
+            raise ValueError(
+                f"{path} drops scores up to {described.thresholds.score_thresh} by itself, so score_thresh can't be "
+                f"{score_thresh}. Export the model with a lower score_thresh, or with nms='outside'."
+            )
+        described = replace(described, thresholds=replace(described.thresholds, score_thresh=score_thresh))
+    return ExportedDetector(described, opened, str(path))
+
+
+class ExportedDetector(nn.Module):
+    """An exported detector, called as the model that it was exported from.
+
+    It runs on the CPU. Images and detections may be on another device: move it there by `.to(device)`.
+
+    Attributes:
+        description: What the file says about its detector.
+        categories: Names of the classes, background first.
+        size: (height, width) of the input.
+        in_chans: Channels of an image.
+        default_boxes: `(D, 4)`, xyxy in input pixels; empty if the file contains post-processing.
+    """
+
+    default_boxes: Tensor
+    _zeros: Tensor
+    _ones: Tensor
+
+    def __init__(self, description: Description, opened: Opened, source: str) -> None:
+        super().__init__()
+        self.description, self._run = description, opened.run
+        self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
+        self.register_buffer("_zeros", torch.zeros(self.in_chans, 1, 1), persistent=False)
+        self.register_buffer("_ones", torch.ones(self.in_chans, 1, 1), persistent=False)
+        boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
+        self.register_buffer("default_boxes", boxes, persistent=False)
+        self.eval()
+
+    def _first_run(self, source: str) -> dict[str, Tensor]:
+        """Run the file on a blank image, which shows whether it fits its description."""
+        blank = torch.zeros(1, self.in_chans, *self.size, dtype=getattr(torch, self.description.pixels))
+        expected = INSIDE if self.description.nms == "inside" else OUTSIDE
+        try:
+            found = self._run(blank)
+        except Exception as error:
+            raise ValueError(f"{source} can't be run on the input that it describes: {error}") from error
+        if set(found) != set(expected):
+            raise ValueError(f"{source} has the outputs {', '.join(found)}; expected {', '.join(expected)}.")
+        return found
+
+    @torch.no_grad()
+    def forward(self, images: Sequence[Tensor] | Tensor) -> Detections:
+        """Return the detections of each image.
+
+        Args:
+            images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`. They are uint8,
+                or floating point between 0 and 1.
+
+        Returns:
+            One dict per image: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and `scores (n,)`, in
+            descending order of score.
+
+        Raises:
+            TypeError: If images have the wrong type.
+            ValueError: If images are invalid. The message names which.
+
+        Warns:
+            UserWarning: If an image has more candidates than the file compares, so that detections may be missing.
+        """
+        check_images(images, self.in_chans, self._ones.device)
+        batch, low_high = batch_images(
+            images, self.size, self._zeros, self._ones, antialias=self.description.antialias
+        )
+        if low_high is not None:
+            check_pixel_range(low_high.cpu())
+        if self.description.pixels == "uint8":
+            batch = (batch * 255).round().clamp(0, 255).to(torch.uint8)
+        found = self._run(batch.cpu())
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
+        choose = self._cut if self.description.nms == "inside" else self._choose
+        return [{key: value.to(self._ones.device) for key, value in one.items()} for one in choose(found, scales)]
+
+    def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
+        """Cut the padding off a file's detections."""
+        if not found["exact"].all():
+            warnings.warn(
+                "An image has more candidates than the file compares, so the detections may lack some. "
+                "ssd_zoo.deploy.export takes a larger number of candidates.",
+                stacklevel=4,
+            )
+        counts = (found["scores"] > self.description.thresholds.score_thresh).sum(1).minimum(found["count"]).tolist()
+        boxes = found["boxes"] * scales.unsqueeze(1)
+        return [
+            {"boxes": boxes[i, :count], "scores": found["scores"][i, :count], "labels": found["labels"][i, :count]}
+            for i, count in enumerate(counts)
+        ]
+
+    def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
+        """Choose detections from raw output, as the model does."""
+        scored = score_boxes(found, self.description.score_function)
+        return postprocess_detections(
+            scored, self.default_boxes.cpu(), self.size, self.description.thresholds, scales
+        )
+
+    def step(
+        self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
+    ) -> tuple[Detections, dict[str, Tensor]]:
+        """Detect objects in the next frames of streams; see `SSD.step`."""
+        clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+        seen = torch.zeros(len(clips), dtype=torch.int64) if state is None else state["frames_seen"]
+        if len(seen) != len(clips):
+            raise ValueError(f"The state has {len(seen)} streams, but there are frames of {len(clips)}.")
+        found = self(check_clips(clips, self.in_chans, self._ones.device))
+        shown = [list(range(first, first + len(clip))) for first, clip in zip(seen.tolist(), clips, strict=True)]
+        return join_frames(found, shown), {"frames_seen": seen + torch.tensor([len(clip) for clip in clips])}
