@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from ssd_zoo.cli._output import (
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import draw_detections, find_images, read_image
-from ssd_zoo.deploy import ExportedDetector
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
 
@@ -105,10 +104,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _build(args: argparse.Namespace) -> SSD | ExportedDetector:
+def _build(args: argparse.Namespace) -> SSD:
     device = pick_device(args.device)
     model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
-    return model.to(device)
+    # An exported detector has all that detecting needs.
+    return cast(SSD, model.to(device))
 
 
 def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | None:
@@ -147,6 +147,6 @@ def _batches(
 
 
 @torch.inference_mode()
-def _detect(model: SSD | ExportedDetector, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+def _detect(model: SSD, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     detections = model([image.to(model.default_boxes.device) for image in images])
     return [{key: value.cpu() for key, value in found.items()} for found in detections]

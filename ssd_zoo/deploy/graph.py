@@ -31,7 +31,7 @@ class Graph(nn.Module):
         self.model = copy.deepcopy(model).float().cpu().requires_grad_(False)
         self.described, self.candidates = described, candidates
         self.outputs = INSIDE if described.nms == "inside" else OUTSIDE
-        fuse_norms(self.model, self.example())
+        fuse_norms(self.model, self.example().float())
         for module in self.model.modules():
             # torch takes several times as long to export activations in place.
             if getattr(module, "inplace", False):

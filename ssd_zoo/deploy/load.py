@@ -116,9 +116,7 @@ class ExportedDetector(nn.Module):
             UserWarning: If an image has more candidates than the file compares, so that detections may be missing.
         """
         check_images(images, self.in_chans, self._ones.device)
-        batch, low_high = batch_images(
-            images, self.size, self._zeros, self._ones, antialias=self.description.antialias
-        )
+        batch, low_high = batch_images(images, self.size, self._zeros, self._ones, antialias=self.description.antialias)
         if low_high is not None:
             check_pixel_range(low_high.cpu())
         if self.description.pixels == "uint8":
@@ -147,9 +145,7 @@ class ExportedDetector(nn.Module):
     def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Choose detections from raw output, as the model does."""
         scored = score_boxes(found, self.description.score_function)
-        return postprocess_detections(
-            scored, self.default_boxes.cpu(), self.size, self.description.thresholds, scales
-        )
+        return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self.description.thresholds, scales)
 
     def step(
         self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None

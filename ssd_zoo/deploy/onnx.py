@@ -54,12 +54,12 @@ def to_onnx(graph: Graph) -> bytes:
     except ImportError as error:
         raise missing("Exporting to ONNX", error) from error
     with torch.no_grad(), _quiet():
+        shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+        exported = torch.export.export(graph, (graph.example(),), dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(
-            graph,
-            (graph.example(),),
+            exported,
             input_names=["images"],
             output_names=list(graph.outputs),
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
             opset_version=_OPSET,
             dynamo=True,
             verbose=False,

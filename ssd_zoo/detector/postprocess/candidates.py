@@ -53,7 +53,8 @@ def is_eligible(scores: Tensor, labels: Tensor, num_classes: int, thresholds: Th
     position = torch.arange(labels.shape[1], device=labels.device)
     # All keys differ, so any sort is stable. Exporters have no operator for a stable one.
     by_class = (labels * labels.shape[1] + position).argsort(dim=1)
-    counts = labels.new_zeros(len(labels), num_classes).scatter_add(1, labels, torch.ones_like(labels))
+    # A len would fix the number of images in an exported graph.
+    counts = labels.new_zeros(labels.shape[0], num_classes).scatter_add(1, labels, torch.ones_like(labels))
     first = (counts.cumsum(1) - counts).gather(1, labels.gather(1, by_class))
     rank = torch.zeros_like(labels).scatter(1, by_class, position - first)
     return eligible & (rank < of_class)
