@@ -2,6 +2,8 @@
 
 import functools
 import json
+import re
+import shlex
 import shutil
 import sys
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from compare import assert_same_detections
+from conftest import ROOT
+from test_readme import blocks
 from torch import nn
 from torchvision.ops import batched_nms
 
@@ -17,7 +21,6 @@ from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import export, load
-from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.postprocess.suppress import suppress_batch
@@ -80,7 +83,7 @@ def exported(model, tmp_path_factory):
     return file
 
 
-@pytest.fixture(params=[(format, nms) for format in FORMATS for nms in ("inside", "outside")], ids="-".join)
+@pytest.fixture(params=[(name, nms) for name in FORMATS for nms in ("inside", "outside")], ids="-".join)
 def file(request, exported):
     return exported(*request.param)
 
@@ -92,8 +95,8 @@ def test_detections_are_the_models(model, file):
     assert all(len(found["scores"]) == 20 for found in expected)
     for count in (1, 3, 8):
         assert_same_detections(detector(IMAGES[:count]), expected[:count])
-    bytes = [(image * 255).to(torch.uint8) for image in IMAGES]
-    assert_same_detections(detector(bytes), model(bytes))
+    as_bytes = [(image * 255).to(torch.uint8) for image in IMAGES]
+    assert_same_detections(detector(as_bytes), model(as_bytes))
     batch = torch.stack([IMAGES[1], IMAGES[1].flip(2)])
     assert_same_detections(detector(batch), model(batch))
 
@@ -327,3 +330,18 @@ def test_photos(format, nms, test_data, tmp_path):
     expected = model(images)
     for start, count in ((0, 1), (1, 3), (4, 8)):
         assert_same_detections(detector(images[start : start + count]), expected[start : start + count])
+
+
+@pytest.mark.slow
+def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    # Not marked as python, so that pages can be tested without the packages of this one.
+    code = "\n".join(blocks(page, "py"))
+    exec(compile(code, "docs/deploy.md", "exec"), {})
+    expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == expected
+    _, *commands = blocks(page, "sh")[0].splitlines()
+    assert [main(shlex.split(command)[1:]) for command in commands] == [0, 0]
+    assert capsys.readouterr().out in blocks(page, "text")

@@ -71,7 +71,10 @@ def test_detect_page_knows_every_option(capsys):
     assert set(re.findall(r"--[a-z][a-z-]+", PAGES["docs/detect.md"])) == options
 
 
-@pytest.mark.parametrize(("command", "page"), [("train", "docs/finetune.md"), ("evaluate", "docs/evaluate.md")])
+@pytest.mark.parametrize(
+    ("command", "page"),
+    [("train", "docs/finetune.md"), ("evaluate", "docs/evaluate.md"), ("export", "docs/deploy.md")],
+)
 def test_tables_know_every_option(command, page, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
-                        help="a saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
+                        help="saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")

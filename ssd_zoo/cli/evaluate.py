@@ -3,8 +3,8 @@
 Classes are matched by name, COCO's "airplane" with VOC's "aeroplane". Metrics are averaged over the classes of both
 model and data; the other classes are listed.
 
-The model is a name of ssd_zoo or of torchvision's detectors, or a saved or exported model. With --annotations and --results a file
-of results is evaluated without a model; both files are in COCO's formats.
+The model is a name of ssd_zoo or of torchvision's detectors, or a saved or exported model. With --annotations and
+--results a file of results is evaluated without a model; both files are in COCO's formats.
 """
 
 import argparse

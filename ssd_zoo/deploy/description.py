@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from ssd_zoo._version import __version__
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.models.load import load_report
 from ssd_zoo.models.registry import get_weight
 

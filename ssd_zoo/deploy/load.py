@@ -40,12 +40,12 @@ def load(
         ValueError: If the file was not written by `export`, or can't be used.
     """
     path = Path(path)
-    format = find_format(path)
+    known = find_format(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
-    opened = format.open(path, threads or torch.get_num_threads())
+    opened = known.open(path, threads or torch.get_num_threads())
     described = Description.from_json(opened.description, str(path))
     if score_thresh is not None:
         if described.nms == "inside" and score_thresh < described.thresholds.score_thresh:
