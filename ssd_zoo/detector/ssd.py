@@ -292,23 +292,28 @@ class SSD(nn.Module):
         return join_frames(self._detections(self._scored(raw), _sizes(clips, shown)), shown), state
 
     def step_raw(
-        self, batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None = None
+        self, batch: Tensor, lengths: Sequence[int] | None, state: dict[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Run backbone and head on the next frames of streams.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`: the frames of all streams, one after another.
-            lengths: Frames of each stream, at least one.
+            lengths: Frames of each stream, at least one. None for one frame of each; the state is needed then.
             state: The state that the previous step returned; None at the start.
 
         Returns:
             The output of `forward_raw`, and the state.
+
+        Raises:
+            ValueError: If both `lengths` and `state` are None.
         """
+        if lengths is None and state is None:
+            raise ValueError("lengths=None needs the state of the streams; for their first frames pass lengths=[1, …].")
         step = getattr(self.backbone, "step", None)
         if step is not None:
             maps, state = step(batch, lengths, state)
             return self.head(maps), state
-        seen = torch.tensor(lengths, device=batch.device)
+        seen = torch.tensor([1] if lengths is None else lengths, device=batch.device)
         return self.forward_raw(batch), {"frames_seen": seen if state is None else state["frames_seen"] + seen}
 
     def _forward_clips(self, clips: Sequence[Tensor], targets: Any, return_losses: bool) -> Any:
