@@ -77,7 +77,7 @@ def call(detector: ExportedDetector, images: list[Tensor]) -> Callable[[], objec
 
 def alone(model: ssd_zoo.SSD, detector: ExportedDetector, images: list[Tensor]) -> Callable[[], object]:
     batch = (model.prepare(images) * model.image_std + model.image_mean).contiguous()
-    return lambda: detector._run(batch)
+    return lambda: detector._run({"images": batch})
 
 
 def report(rows: list[dict[str, object]], file: Path | None) -> None:

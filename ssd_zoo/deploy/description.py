@@ -4,6 +4,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from ssd_zoo._version import __version__
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
@@ -37,6 +40,9 @@ class Description:
         score_function: `"softmax"` over all classes, or `"sigmoid"` of each.
         thresholds: Thresholds of post-processing.
         categories: Names of the classes, background first.
+        state: For models that relate the frames of clips, names and shapes of the state's tensors, without the axis of
+            streams; empty for models of images.
+        last_frame_only: Whether only the last frame of each piece of a stream gets detections.
         builder: Name of the model's builder; empty if no registered builder made it.
         licence: Licence of the weights; None if unknown.
         origin: Origin of the weights; None if unknown.
@@ -54,6 +60,8 @@ class Description:
     score_function: str
     thresholds: Thresholds
     categories: list[str]
+    state: dict[str, list[int]]
+    last_frame_only: bool
     builder: str
     licence: str | None
     origin: str | None
@@ -77,10 +85,19 @@ class Description:
             score_function=model.score_function,
             thresholds=model._thresholds(),
             categories=model.categories,
+            state={name: list(value.shape[1:]) for name, value in _first_state(model).items()},
+            last_frame_only=getattr(model.backbone, "frames", "all") == "last",
             builder=(model.recipe or ("", {}))[0],
             licence=licence or known.get("licence"),
             origin=origin or known.get("origin"),
         )
+
+    def blank_state(self, streams: int) -> dict[str, Tensor]:
+        """Return the state of new streams; only its `frames_seen` has a meaning."""
+        return {
+            name: torch.zeros(streams, *shape, dtype=torch.int64 if name == "frames_seen" else torch.float32)
+            for name, shape in self.state.items()
+        }
 
     def to_json(self) -> str:
         """Return the description as JSON."""
@@ -125,9 +142,20 @@ def _checked(described: Description) -> Description:
     for name, allowed in (("nms", ("inside", "outside")), ("pixels", ("float32", "uint8"))):
         if (value := getattr(described, name)) not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    if not isinstance(described.state, dict):
+        raise ValueError(f"state must be an object, got {described.state!r}.")
     if type(described.in_chans) is not int or described.in_chans < 1:
         raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans!r}.")
     return described
+
+
+@torch.no_grad()
+def _first_state(model: SSD) -> dict[str, Tensor]:
+    """Return a state of one stream; empty if the model is one of images."""
+    if not hasattr(model.backbone, "step"):
+        return {}
+    frames = torch.zeros(1, model.in_chans, *model.size, device=model.default_boxes.device)
+    return model.step_raw(model.prepare(frames), [1])[1]
 
 
 def _entry(model: SSD) -> dict[str, str]:

@@ -34,6 +34,9 @@ def export(
     With `nms="outside"` the outputs are `cls_logits (N, D, C)`, `bbox_regression (N, D, 4)` and `default_boxes (D, 4)`,
     xyxy in input pixels.
 
+    The file of a model that relates the frames of clips computes one step of N streams. Further inputs are the tensors
+    of the state, with one row per stream, and further outputs those of the next state, `next.` before their names.
+
     Args:
         model: A detector in evaluation mode. It is not modified.
         path: The file; its name must end with the format's suffix. OpenVINO's weights are a second file, `.bin`.
@@ -51,8 +54,7 @@ def export(
         ImportError: If the format's packages are missing.
         OSError: If the file can't be written; an old one stays.
         TypeError: If the model is not an `SSD`.
-        ValueError: If an argument is not one of those allowed, the model is in training mode, or it relates the frames
-            of clips.
+        ValueError: If an argument is not one of those allowed, or the model is in training mode.
 
     Example:
         >>> import ssd_zoo
@@ -80,8 +82,3 @@ def _check(model: SSD, path: Path, format: str, nms: str, pixels: str, candidate
         raise ValueError(f"candidates must be at least 1, got {candidates}.")
     if model.training:
         raise ValueError("Only models in evaluation mode are exported: call model.eval() first.")
-    if hasattr(model.backbone, "step"):
-        raise ValueError(
-            "This model relates the frames of clips, so its file needs a state. ssd_zoo.video.export_step exports its "
-            "step; models of images can be exported as they are."
-        )

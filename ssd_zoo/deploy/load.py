@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.formats import find_format
-from ssd_zoo.deploy.graph import INSIDE, OUTSIDE
+from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.onnx import Opened
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
@@ -21,6 +21,7 @@ from ssd_zoo.detector.targets import box_scales
 __all__ = ["ExportedDetector", "load"]
 
 Detections = list[dict[str, Tensor]]
+State = dict[str, Tensor]
 
 
 def load(
@@ -87,9 +88,9 @@ class ExportedDetector(nn.Module):
     def _first_run(self, source: str) -> dict[str, Tensor]:
         """Run the file on a blank image, which shows whether it fits its description."""
         blank = torch.zeros(1, self.in_chans, *self.size, dtype=getattr(torch, self.description.pixels))
-        expected = INSIDE if self.description.nms == "inside" else OUTSIDE
+        expected = outputs_of(self.description)
         try:
-            found = self._run(blank)
+            found = self._run({"images": blank, **self.description.blank_state(1)})
         except Exception as error:
             raise ValueError(f"{source} can't be run on the input that it describes: {error}") from error
         if set(found) != set(expected):
@@ -102,11 +103,11 @@ class ExportedDetector(nn.Module):
 
         Args:
             images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`. They are uint8,
-                or floating point between 0 and 1.
+                or floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each.
 
         Returns:
             One dict per image: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and `scores (n,)`, in
-            descending order of score.
+            descending order of score. For clips see `SSD.forward`.
 
         Raises:
             TypeError: If images have the wrong type.
@@ -115,17 +116,25 @@ class ExportedDetector(nn.Module):
         Warns:
             UserWarning: If an image has more candidates than the file compares, so that detections may be missing.
         """
+        if holds_clips(images):
+            return self.step(images)[0]
+        state = self.description.blank_state(len(images)) if self.description.state else {}
+        return self._detect(images, state)[0]
+
+    def _detect(self, images: Sequence[Tensor] | Tensor, state: State) -> tuple[Detections, State]:
+        """Run the file; return detections in the images' pixels, and the next state."""
         check_images(images, self.in_chans, self._ones.device)
         batch, low_high = batch_images(images, self.size, self._zeros, self._ones, antialias=self.description.antialias)
         if low_high is not None:
             check_pixel_range(low_high.cpu())
         if self.description.pixels == "uint8":
             batch = (batch * 255).round().clamp(0, 255).to(torch.uint8)
-        found = self._run(batch.cpu())
+        found = self._run({"images": batch.cpu(), **state})
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
         choose = self._cut if self.description.nms == "inside" else self._choose
-        return [{key: value.to(self._ones.device) for key, value in one.items()} for one in choose(found, scales)]
+        detections = [{key: value.to(self._ones.device) for key, value in one.items()} for one in choose(found, scales)]
+        return detections, {name: found[NEXT + name] for name in state}
 
     def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Cut the padding off a file's detections."""
@@ -147,14 +156,42 @@ class ExportedDetector(nn.Module):
         scored = score_boxes(found, self.description.score_function)
         return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self.description.thresholds, scales)
 
-    def step(
-        self, images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None = None
-    ) -> tuple[Detections, dict[str, Tensor]]:
-        """Detect objects in the next frames of streams; see `SSD.step`."""
+    @torch.no_grad()
+    def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
+        """Detect objects in the next frames of streams; see `SSD.step`. The state is on the CPU."""
         clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
-        seen = torch.zeros(len(clips), dtype=torch.int64) if state is None else state["frames_seen"]
-        if len(seen) != len(clips):
-            raise ValueError(f"The state has {len(seen)} streams, but there are frames of {len(clips)}.")
-        found = self(check_clips(clips, self.in_chans, self._ones.device))
-        shown = [list(range(first, first + len(clip))) for first, clip in zip(seen.tolist(), clips, strict=True)]
-        return join_frames(found, shown), {"frames_seen": seen + torch.tensor([len(clip) for clip in clips])}
+        frames = check_clips(clips, self.in_chans, self._ones.device)
+        lengths = [len(clip) for clip in clips]
+        if state is None:
+            state = {"frames_seen": torch.zeros(len(clips), dtype=torch.int64)}
+            state |= self.description.blank_state(len(clips))
+        before = state["frames_seen"].tolist()
+        if len(before) != len(clips):
+            raise ValueError(f"The state has {len(before)} streams, but there are frames of {len(clips)}.")
+        if self.description.state:
+            found, state = self._in_turn(frames, lengths, state)
+        else:
+            found, _ = self._detect(frames, {})
+            state = {"frames_seen": state["frames_seen"] + torch.tensor(lengths)}
+        shown = [list(range(first, first + length)) for first, length in zip(before, lengths, strict=True)]
+        if self.description.last_frame_only:
+            ends = torch.tensor(lengths).cumsum(0).tolist()
+            found, shown = [found[end - 1] for end in ends], [numbers[-1:] for numbers in shown]
+        return join_frames(found, shown), state
+
+    def _in_turn(self, frames: Sequence[Tensor], lengths: Sequence[int], state: State) -> tuple[Detections, State]:
+        """Run a file with a state, which takes one frame of each stream at a time."""
+        starts = [sum(lengths[:i]) for i in range(len(lengths))]
+        found: Detections = [{} for _ in frames]
+        state = dict(state)
+        for t in range(max(lengths)):
+            streams = [i for i, length in enumerate(lengths) if length > t]
+            places = [starts[i] + t for i in streams]
+            here, after = self._detect(
+                [frames[place] for place in places], {name: value[streams] for name, value in state.items()}
+            )
+            for place, one in zip(places, here, strict=True):
+                found[place] = one
+            rows = torch.tensor(streams)
+            state = {name: value.index_copy(0, rows, after[name]) for name, value in state.items()}
+        return found, state

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +25,11 @@ class Opened(NamedTuple):
 
     Attributes:
         description: JSON of the file's `Description`; None if it has none.
-        run: Maps a batch to the file's outputs by name.
+        run: Maps the file's inputs to its outputs, both by name.
     """
 
     description: str | None
-    run: Callable[[Tensor], dict[str, Tensor]]
+    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def missing(purpose: str, error: ImportError) -> ImportError:
@@ -54,11 +54,12 @@ def to_onnx(graph: Graph) -> bytes:
     except ImportError as error:
         raise missing("Exporting to ONNX", error) from error
     with torch.no_grad(), _quiet():
-        shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
-        exported = torch.export.export(graph, (graph.example(),), dynamic_shapes=shapes, strict=False)
+        batch = {0: torch.export.Dim("batch", min=1)}
+        shapes = {"images": batch, "state": dict.fromkeys(graph.described.state, batch)}
+        exported = torch.export.export(graph, graph.example(), dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(
             exported,
-            input_names=["images"],
+            input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             opset_version=_OPSET,
             dynamo=True,
@@ -134,8 +135,8 @@ def open_onnx(path: Path, threads: int) -> Opened:
         raise ValueError(f"{path} can't be opened as an ONNX file: {error}") from error
     names = [output.name for output in session.get_outputs()]
 
-    def run(batch: Tensor) -> dict[str, Tensor]:
-        found = session.run(names, {"images": batch.contiguous().numpy()})
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = session.run(names, {name: value.contiguous().numpy() for name, value in inputs.items()})
         return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
 
     return Opened(session.get_modelmeta().custom_metadata_map.get(KEY), run)

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -68,9 +69,10 @@ def open_openvino(path: Path, threads: int) -> Opened:
     names = [output.any_name for output in model.outputs]
     lock = threading.Lock()
 
-    def run(batch: Tensor) -> dict[str, Tensor]:
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = {name: value.contiguous().numpy() for name, value in inputs.items()}
         with lock:
-            found = request.infer([batch.contiguous().numpy()], share_inputs=True)
+            found = request.infer(arrays, share_inputs=True)
             return {name: torch.from_numpy(found[i]) for i, name in enumerate(names)}
 
     return Opened(str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None, run)
