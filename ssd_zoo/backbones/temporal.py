@@ -73,7 +73,7 @@ class Past:
         )
         self.state: State = {}
         if remember:
-            pieces = 1 if lengths is None else torch.tensor(self._lengths, device=device)
+            pieces = torch.tensor([1] if lengths is None else self._lengths, device=device)
             self.state["frames_seen"] = pieces if state is None else state["frames_seen"] + pieces
 
     def look_back(self, features: Tensor, most: int = _TAPS - 1) -> list[Tensor]:

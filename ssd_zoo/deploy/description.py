@@ -124,7 +124,7 @@ class Description:
                     f"({__version__}) reads formats up to {_FORMAT}. pip install --upgrade ssd_zoo"
                 )
             return _checked(cls(**{**fields, **_parsed(fields)}))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"The description in {source} can't be used: {what}") from error
 

@@ -87,9 +87,9 @@ class ExportedDetector(nn.Module):
 
     def _first_run(self, source: str) -> dict[str, Tensor]:
         """Run the file on a blank image, which shows whether it fits its description."""
-        blank = torch.zeros(1, self.in_chans, *self.size, dtype=getattr(torch, self.description.pixels))
         expected = outputs_of(self.description)
         try:
+            blank = torch.zeros(1, self.in_chans, *self.size, dtype=getattr(torch, self.description.pixels))
             found = self._run({"images": blank, **self.description.blank_state(1)})
         except Exception as error:
             raise ValueError(f"{source} can't be run on the input that it describes: {error}") from error
