@@ -2,8 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -34,29 +32,31 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
         model.forward_raw(batch.as_subclass(_Watched))
     convs = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Conv2d)}
     fused = 0
-    norm: Any
     for name, norm in list(model.named_modules()):
         after = _what_is_left(norm)
         conv = convs.get(watch.kernel_before(norm)) if after is not None else None
-        if conv is None:
+        if conv is None or not isinstance(norm, nn.BatchNorm2d):
             continue
-        statistics = norm.running_mean, norm.running_var, norm.eps
-        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, after)
         fused += 1
     return fused
 
 
-def _what_is_left(norm: Any) -> nn.Module | None:
+def _what_is_left(norm: nn.Module) -> nn.Module | None:
     """Return a folded norm's replacement, or None if it can't be folded."""
-    kind: type = type(norm)
-    if not issubclass(kind, nn.BatchNorm2d) or norm.running_mean is None or norm.training:
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.training:
         return None
+    kind: type = type(norm)
     if kind in (nn.BatchNorm2d, BatchNorm2d):
         return nn.Identity()
     # timm's norm includes drop and activation, which remain.
-    return nn.Sequential(norm.drop, norm.act) if kind.__name__ == "BatchNormAct2d" else None
+    parts = (norm.get_submodule(name) for name in ("drop", "act"))
+    return nn.Sequential(*parts) if kind.__name__ == "BatchNormAct2d" else None
 
 
 class _Watched(Tensor):
@@ -72,15 +72,15 @@ class _Watch(TorchFunctionMode):
         self._kernels: dict[int, int] = {}
         self._norms: dict[int, list[int]] = {}
         # Keeps tensors alive, as Python reuses the ids of freed objects.
-        self._alive: list[Any] = []
+        self._alive: list[object] = []
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         self._alive.append((args, kwargs, result))
         # Reading an attribute, such as the shape, is no use of the values.
