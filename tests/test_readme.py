@@ -79,7 +79,13 @@ def test_detect_page_knows_every_option(capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "page"), [("train", "docs/finetune.md"), ("evaluate", "docs/evaluate.md"), ("data", "docs/data.md")]
+    ("command", "page"),
+    [
+        ("train", "docs/finetune.md"),
+        ("evaluate", "docs/evaluate.md"),
+        ("data", "docs/data.md"),
+        ("export", "docs/deploy.md"),
+    ],
 )
 def test_tables_know_every_option(command, page, capsys):
     with pytest.raises(SystemExit):

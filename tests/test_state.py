@@ -9,14 +9,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
 # Registries are filled by imports. Caches are keyed by all that their values depend on.
 STATE = {
-    "data/coco.py: _entries",
+    "data/formats/coco.py: _entries",
+    "data/images.py: _formats",
     "layers/winograd.py: _matrices",
     "layers/winograd.py: _of_kernel",
     "models/registry.py: _BUILDERS",
     "models/registry.py: _PLUGINS",
     "training/memory.py: _statements",
 }
-_CACHES = {"cache", "lru_cache", "cached_property", "WeakKeyDictionary", "WeakValueDictionary"}
+_CACHES = {"cache", "lru_cache", "WeakKeyDictionary", "WeakValueDictionary"}
 _CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
 
 

@@ -320,6 +320,21 @@ def test_step_exports(temporal):
         for key, value in expected.items():
             torch.testing.assert_close(raw[key], value, rtol=1e-4, atol=1e-5)
     assert state["frames_seen"].tolist() == [3, 3]
+    # The second stream alone, and three streams, of which one is new.
+    for rows in ([1], [0, 1, 0]):
+        before = {key: value[rows] for key, value in state.items()}
+        before["frames_seen"] = before["frames_seen"] * torch.tensor([1] * (len(rows) - 1) + [len(rows) % 3])
+        frames = torch.stack([clip(4, seed)[3] for seed in rows]).float()
+        raw, after = step(frames, before)
+        with torch.no_grad():
+            expected, expected_after = model.step_raw(frames, [1] * len(rows), before)
+        torch.testing.assert_close({**raw, **after}, {**expected, **expected_after}, rtol=1e-4, atol=1e-5)
+
+
+def test_one_frame_each_needs_a_state():
+    model = build(LIGHT[0], temporal_stages=(5,)).eval()
+    with pytest.raises(ValueError, match=r"lengths=None needs the state of the streams"):
+        model.step_raw(torch.zeros(1, 3, *model.size), None)
 
 
 @pytest.mark.parametrize("temporal", TEMPORAL)

@@ -42,7 +42,8 @@ class Past:
     """The frames before each frame of a batch, for one pass.
 
     Args:
-        lengths: Frames of each clip, or of each stream's next piece; their sum is F.
+        lengths: Frames of each clip, or of each stream's next piece; their sum is F. None for one frame of each of any
+            number of streams, which needs a state; a graph then has no fixed number of streams.
         device: Device of the frames.
         state: The attribute `state` of the previous pass; None at the start of clips.
         remember: Whether layers store what the next pass needs.
@@ -55,13 +56,14 @@ class Past:
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | None,
         device: torch.device,
         state: Mapping[str, Tensor] | None = None,
         *,
         remember: bool = False,
     ) -> None:
-        self._lengths, self._device, self._before, self._remember = list(lengths), device, state, remember
+        self._lengths, self._device, self._before, self._remember = list(lengths or ()), device, state, remember
+        self._one_each = lengths is None or set(lengths) == {1}
         self._starts = [sum(self._lengths[:i]) for i in range(len(self._lengths))]
         self._calls = 0
         # Whether a stream may be new. On a GPU and in a graph this is assumed, because a test would synchronise or
@@ -71,7 +73,7 @@ class Past:
         )
         self.state: State = {}
         if remember:
-            pieces = torch.tensor(self._lengths, device=device)
+            pieces = torch.tensor([1] if lengths is None else self._lengths, device=device)
             self.state["frames_seen"] = pieces if state is None else state["frames_seen"] + pieces
 
     def look_back(self, features: Tensor, most: int = _TAPS - 1) -> list[Tensor]:
@@ -93,9 +95,9 @@ class Past:
             memory = [self._before[name] for name in names]
             if self._some_fresh:
                 fresh = (self._before["frames_seen"] == 0).view(-1, 1, 1, 1)
-                first = features[self._tensor(self._starts)]
+                first = features if self._one_each else features[self._tensor(self._starts)]
                 memory = [torch.where(fresh, first, frames) for frames in memory]
-            if set(self._lengths) == {1}:
+            if self._one_each:
                 # One frame per stream, the usual step: memory is the result.
                 if self._remember:
                     self.state.update(zip(names, [features, *memory], strict=False))
@@ -109,6 +111,8 @@ class Past:
 
     def last(self, features: Tensor) -> Tensor:
         """Return the last frame of each clip."""
+        if self._one_each:
+            return features
         return features[self._tensor([start + length - 1 for start, length in self._pairs()])]
 
     def _pairs(self) -> list[tuple[int, int]]:

@@ -83,12 +83,14 @@ class VideoBackbone(nn.Module):
         """
         return self.maps(batch, Past([1] * len(batch) if lengths is None else lengths, batch.device))
 
-    def step(self, batch: Tensor, lengths: Sequence[int], state: State | None = None) -> tuple[list[Tensor], State]:
+    def step(
+        self, batch: Tensor, lengths: Sequence[int] | None, state: State | None = None
+    ) -> tuple[list[Tensor], State]:
         """Return the feature maps of the next frames of streams.
 
         Args:
             batch: The frames of all streams, `(F, in_chans, H, W)`.
-            lengths: Frames of each stream, at least one.
+            lengths: Frames of each stream, at least one. None for one frame of each; the state is needed then.
             state: The state that the previous step returned; None at the start.
 
         Returns:

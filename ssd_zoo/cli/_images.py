@@ -91,7 +91,7 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
         {
             "ssd_zoo": ssd_zoo.__version__,
             "model": args.model,
-            "weights": fingerprint(model),
+            "weights": fingerprint(model, args.model),
             "score_thresh": args.score_thresh,
             "classes": args.classes,
             "output": None if args.output is None else str(args.output),

@@ -12,6 +12,7 @@ from torch import nn
 from typing_extensions import NotRequired
 
 from ssd_zoo.cli._output import ResultRow
+from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["Journal", "JournalRow", "fingerprint"]
@@ -104,9 +105,13 @@ def changed(file: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Return a digest of a model's weights and buffers."""
+def fingerprint(model: nn.Module, name: str) -> str:
+    """Return a digest of a model's weights and buffers, or of the files of an exported one."""
     digest = hashlib.sha256()
+    if is_exported(name):
+        # OpenVINO keeps its weights beside.
+        for file in (Path(name), Path(name).with_suffix(".bin")):
+            digest.update(file.read_bytes() if file.exists() else b"")
     for tensor in model.state_dict().values():
         # NumPy has no bfloat16.
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -8,11 +8,13 @@ import torchvision
 from torch import nn
 
 import ssd_zoo
+from ssd_zoo.deploy import ExportedDetector, load
+from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
 from ssd_zoo.weights.saved_models import CONFIG
 
-__all__ = ["build_model", "check_weights", "load_model", "pick_device"]
+__all__ = ["build_model", "check_weights", "load_model", "open_detector", "pick_device"]
 
 
 def check_weights(name: str) -> None:
@@ -62,8 +64,10 @@ def build_model(name: str, weights: str | None, **config: Any) -> SSD:
         **config: Arguments of the builder.
 
     Raises:
-        ValueError: If `weights` are given for a saved model.
+        ValueError: If `weights` are given for a saved model, or the name is that of an exported file.
     """
+    if is_exported(name):
+        raise ValueError(f"{name} is an exported file, which only detects; give the model that it was exported from.")
     if Path(name).exists():
         if weights is not None:
             raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
@@ -75,20 +79,42 @@ def build_model(name: str, weights: str | None, **config: Any) -> SSD:
     return get_model(name, weights=weights or published.get("DEFAULT"), **config)
 
 
+def open_detector(
+    name: str, weights: str | None, *, score_thresh: float | None = None, progress: bool = True
+) -> SSD | ExportedDetector:
+    """Open a model for detecting: a registered, saved or exported one.
+
+    Args:
+        name: Name of a registered model, or path of a saved or exported model.
+        weights: Name of weights; None selects `DEFAULT`.
+        score_thresh: Least score of a detection; by default the model's.
+        progress: Whether to show the progress of downloads.
+
+    Raises:
+        ValueError: If there is no such model, or it has no such weights.
+    """
+    if is_exported(name):
+        if weights is not None:
+            raise ValueError(f"--model {name} is an exported file and has its weights; leave out --weights.")
+        return load(name, score_thresh=score_thresh)
+    check_weights(name)
+    asked = {} if score_thresh is None else {"score_thresh": score_thresh}
+    return build_model(name, weights, progress=progress, **asked).eval()
+
+
 def load_model(name: str, weights: str | None, *, progress: bool) -> tuple[nn.Module, list[str]]:
     """Load a trained model and its class names.
 
     Args:
-        name: Name of a registered model, path of a saved model, or name of one of torchvision's detectors.
+        name: Name of a registered model, path of a saved or exported one, or name of one of torchvision's detectors.
         weights: Name of the weights; None selects `DEFAULT`.
         progress: Whether to show the progress of downloads.
 
     Raises:
         ValueError: If there is no such model, or it has no such weights.
     """
-    if Path(name).exists() or name in list_models() or name not in _theirs():
-        check_weights(name)
-        model = build_model(name, weights, progress=progress)
+    if Path(name).exists() or is_exported(name) or name in list_models() or name not in _theirs():
+        model = open_detector(name, weights, progress=progress)
         return model, model.categories
     published = torchvision.models.get_model_weights(name).__members__
     if weights is not None and weights not in published:

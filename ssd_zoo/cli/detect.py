@@ -6,12 +6,13 @@ The default model detects the 80 classes of COCO, with weights included in the p
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ssd_zoo.cli._images import check_outputs, run_images
-from ssd_zoo.cli._models import build_model, check_weights, pick_device
+from ssd_zoo.cli._models import open_detector, pick_device
 from ssd_zoo.cli._values import count, fraction, name_list, positive, zero_is_none
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import find_images
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
     parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
-                        help="a saved model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
+                        help="saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
@@ -76,10 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> SSD:
-    check_weights(args.model)
     device = pick_device(args.device)
-    model = build_model(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
-    return model.eval().to(device)
+    model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
+    # An exported detector has all that detecting needs.
+    return cast(SSD, model.to(device))
 
 
 def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | None:

@@ -3,8 +3,8 @@
 Classes are matched by name, COCO's "airplane" with VOC's "aeroplane". Metrics are averaged over the classes of both
 model and data; the other classes are listed.
 
-The model is a name of ssd_zoo or of torchvision's detectors, or a saved model. With --annotations and --results a file
-of results is evaluated without a model; both files are in COCO's formats.
+The model is a name of ssd_zoo or of torchvision's detectors, or a saved or exported model. With --annotations and
+--results a file of results is evaluated without a model; both files are in COCO's formats.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
     parser.add_argument("--categories", metavar="NAME,NAME",
                         help="class names (background optional), if the data has none")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME", help="name of a model, or a saved model")
+    parser.add_argument("--model", metavar="NAME", help="name of a model, or a saved or exported one")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--all-classes", action="store_true",
                         help="count classes unknown to the model as AP 0 (default: exclude them)")  # fmt: skip

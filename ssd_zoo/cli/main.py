@@ -17,6 +17,7 @@ COMMANDS = {
     "data": ("data", "Report what a data set holds and what is wrong with it, and draw some of its images."),
     "detect": ("detect", "Detect objects in images, videos or a camera's pictures."),
     "evaluate": ("evaluate", "Evaluate a model, or a file of results, on annotated images."),
+    "export": ("export", "Export a model to a file for another runtime, such as ONNX Runtime or OpenVINO."),
     "list": ("list_models", "List the models with parameters, input size and weights."),
     "train": ("train", "Fine-tune a model on annotated images."),
 }

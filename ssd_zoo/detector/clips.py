@@ -214,14 +214,16 @@ def step_streams(
 
 
 def step_streams_raw(
-    model: "SSD", batch: Tensor, lengths: Sequence[int], state: dict[str, Tensor] | None
+    model: "SSD", batch: Tensor, lengths: Sequence[int] | None, state: dict[str, Tensor] | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Run backbone and head on the next frames of streams, as `SSD.step_raw` does."""
+    if lengths is None and state is None:
+        raise ValueError("lengths=None needs the state of the streams; for their first frames pass lengths=[1, …].")
     step = getattr(model.backbone, "step", None)
     if step is not None:
         maps, state = step(batch, lengths, state)
         return model.head(maps), state
-    seen = torch.tensor(lengths, device=batch.device)
+    seen = torch.tensor([1] if lengths is None else lengths, device=batch.device)
     return model.forward_raw(batch), {"frames_seen": seen if state is None else state["frames_seen"] + seen}
 
 

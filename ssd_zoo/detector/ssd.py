@@ -263,16 +263,19 @@ class SSD(WithConstants):
         """
         return step_streams(self, images, state)
 
-    def step_raw(self, batch: Tensor, lengths: Sequence[int], state: State | None = None) -> tuple[Raw, State]:
+    def step_raw(self, batch: Tensor, lengths: Sequence[int] | None, state: State | None = None) -> tuple[Raw, State]:
         """Run backbone and head on the next frames of streams.
 
         Args:
             batch: `(N, in_chans, height, width)` from `prepare`: the frames of all streams, one after another.
-            lengths: Frames of each stream, at least one.
+            lengths: Frames of each stream, at least one. None for one frame of each; the state is needed then.
             state: The state that the previous step returned; None at the start.
 
         Returns:
             The output of `forward_raw`, and the state.
+
+        Raises:
+            ValueError: If both `lengths` and `state` are None.
         """
         return step_streams_raw(self, batch, lengths, state)
 

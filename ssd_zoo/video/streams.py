@@ -79,15 +79,16 @@ def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) 
 
 
 def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, State]:
-    """Export the step of S streams, one frame each, with `torch.export`.
+    """Export the step of any number of streams, one frame each, with `torch.export`.
 
     Args:
         model: A detector in evaluation mode.
-        num_streams: Number of streams, S.
+        num_streams: Number of streams of the initial state.
 
     Returns:
         The program and the initial state. The program maps frames `(S, in_chans, height, width)`, as from
-        `model.prepare`, and a state to raw output and the next state. No tensor has more than four axes.
+        `model.prepare`, and a state of S streams to raw output and the next state. S may vary from call to call. No
+        tensor has more than four axes.
 
     Raises:
         ValueError: If the model is in training mode.
@@ -95,12 +96,15 @@ def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, S
     if model.training:
         raise ValueError("Streams are for detecting: call model.eval() first.")
     parameter = next(model.parameters())
-    frames = torch.zeros(num_streams, model.in_chans, *model.size, dtype=parameter.dtype, device=parameter.device)
+    # torch.export takes a size of one for a constant.
+    frames = torch.zeros(2, model.in_chans, *model.size, dtype=parameter.dtype, device=parameter.device)
     with torch.no_grad():
-        _, state = model.step_raw(frames, [1] * num_streams)
+        _, state = model.step_raw(frames, [1, 1])
         state = {key: torch.zeros_like(value) for key, value in state.items()}
-        program = torch.export.export(_Step(model), (frames, state), strict=False)
-    return program, state
+        streams = torch.export.Dim("streams", min=1)
+        shapes = {"frames": {0: streams}, "state": {key: {0: streams} for key in state}}
+        program = torch.export.export(_Step(model), (frames, state), dynamic_shapes=shapes, strict=False)
+    return program, {key: value[:1].repeat_interleave(num_streams, 0) for key, value in state.items()}
 
 
 class _Step(nn.Module):
@@ -109,4 +113,4 @@ class _Step(nn.Module):
         self.model = model
 
     def forward(self, frames: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        return self.model.step_raw(frames, [1] * len(frames), state)
+        return self.model.step_raw(frames, None, state)

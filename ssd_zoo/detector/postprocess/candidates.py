@@ -33,7 +33,7 @@ def best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int)
     return scores, pairs % num_foreground + 1, decode_boxes(offsets, default_boxes[rows])
 
 
-def is_eligible(scores: Tensor, labels: Tensor, thresholds: Thresholds) -> Tensor:
+def is_eligible(scores: Tensor, labels: Tensor, num_classes: int, thresholds: Thresholds) -> Tensor:
     """Return which candidates may become detections.
 
     They score above the threshold and are among the `topk_candidates` best of their class.
@@ -41,6 +41,7 @@ def is_eligible(scores: Tensor, labels: Tensor, thresholds: Thresholds) -> Tenso
     Args:
         scores: `(N, K)`, in descending order.
         labels: `(N, K)`.
+        num_classes: Number of classes, background included.
         thresholds: Thresholds of post-processing.
 
     Returns:
@@ -49,8 +50,11 @@ def is_eligible(scores: Tensor, labels: Tensor, thresholds: Thresholds) -> Tenso
     eligible, of_class = scores > thresholds.score_thresh, thresholds.topk_candidates
     if of_class is None or of_class >= labels.shape[1]:
         return eligible
-    by_class = labels.argsort(dim=1, stable=True)
-    grouped = labels.gather(1, by_class)
     position = torch.arange(labels.shape[1], device=labels.device)
-    rank = torch.zeros_like(labels).scatter(1, by_class, position - torch.searchsorted(grouped, grouped))
+    # All keys differ, so any sort is stable. Exporters have no operator for a stable one.
+    by_class = (labels * labels.shape[1] + position).argsort(dim=1)
+    # A len would fix the number of images in an exported graph.
+    counts = labels.new_zeros(labels.shape[0], num_classes).scatter_add(1, labels, torch.ones_like(labels))
+    first = (counts.cumsum(1) - counts).gather(1, labels.gather(1, by_class))
+    rank = torch.zeros_like(labels).scatter(1, by_class, position - first)
     return eligible & (rank < of_class)

@@ -131,7 +131,8 @@ def _postprocess_by_kernel(
     take = int((scored["class_scores"] > thresholds.score_thresh).sum())
     scores, labels, boxes = best_candidates(scored, default_boxes, take)
     clipped = clip_boxes_to_image(boxes, size)
-    index = is_eligible(scores, labels, thresholds)[0].nonzero().squeeze(1)
+    num_classes = scored["class_scores"].shape[-1] + 1
+    index = is_eligible(scores, labels, num_classes, thresholds)[0].nonzero().squeeze(1)
     compared = clipped if thresholds.clip_before_nms else boxes
     kept = index[suppress_by_kernel(compared[0, index], labels[0, index], thresholds.nms_thresh)]
     kept = kept[: thresholds.detections_per_img]

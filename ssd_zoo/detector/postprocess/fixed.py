@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from ssd_zoo.detector.postprocess.candidates import best_candidates, is_eligible
-from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
+from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_batch, suppress_in_rounds
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 __all__ = ["FEW_ROUNDS", "MOST_CANDIDATES", "MOST_PAIRS", "few_candidates", "postprocess_fixed", "try_few_candidates"]
@@ -56,7 +56,8 @@ def postprocess_fixed(
 ) -> dict[str, Tensor]:
     """Return detections in tensors of fixed shapes, for compilers and exporters.
 
-    NMS in rounds consists of matrix products, so a runtime needs no operator for NMS.
+    NMS in rounds consists of matrix products, so a runtime needs no operator for NMS. Without rounds, NMS is one
+    operator, `suppress_batch`, which `ssd_zoo.deploy` translates to the runtime's own.
 
     Args:
         scored: From `score_boxes`.
@@ -75,10 +76,11 @@ def postprocess_fixed(
     take = min(max(candidates, most), available)
     scores, labels, boxes = best_candidates(scored, default_boxes, take)
     clipped = clip_boxes_to_image(boxes, size)
-    eligible = is_eligible(scores, labels, thresholds)
+    num_classes = scored["class_scores"].shape[-1] + 1
+    eligible = is_eligible(scores, labels, num_classes, thresholds)
     compared = clipped if thresholds.clip_before_nms else boxes
     if rounds is None:
-        kept = _suppress_batch(compared, labels, eligible, thresholds.nms_thresh)
+        kept = suppress_batch(compared, labels, eligible, num_classes, thresholds.nms_thresh)
         exact = torch.ones_like(kept[:, 0])
     else:
         overlaps = overlaps_of_class(compared, labels, thresholds.nms_thresh)
@@ -86,7 +88,7 @@ def postprocess_fixed(
     if take < available:
         # There are enough detections, or no other candidate can become one.
         decided = (kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh)
-        of_classes = (thresholds.topk_candidates or available) * scored["class_scores"].shape[-1]
+        of_classes = (thresholds.topk_candidates or available) * (num_classes - 1)
         if of_classes <= take:
             decided = decided | (eligible.sum(1) >= of_classes)
         exact = exact & decided
@@ -105,16 +107,3 @@ def postprocess_fixed(
         "count": valid.sum(1),
         "exact": exact,
     }
-
-
-def _suppress_batch(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> Tensor:
-    """Apply greedy NMS to a batch by torchvision's kernel.
-
-    Returns:
-        `(N, K)`, True for kept candidates.
-    """
-    images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
-    # Ineligible boxes lose their area, so that they suppress nothing.
-    boxes = boxes.masked_fill(~eligible.unsqueeze(-1), 0)
-    index = suppress_by_kernel(boxes.flatten(0, 1), (labels * len(boxes) + images).flatten(), nms_thresh)
-    return torch.zeros_like(eligible).flatten().index_fill(0, index, True).view_as(eligible) & eligible

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["overlaps_of_class", "suppress_by_kernel", "suppress_in_rounds"]
+__all__ = ["overlaps_of_class", "suppress_batch", "suppress_by_kernel", "suppress_in_rounds"]
 
 # Coordinates are clamped to this number of pixels, so that groups can be shifted apart.
 _FAR = 1e6
@@ -39,6 +39,32 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
     # One call serves all groups, shifted apart so that they do not overlap. float64 keeps the shift from rounding.
     apart = boxes.max() - boxes.min() + 1
     return nms(boxes + (groups * apart).unsqueeze(1), order, nms_thresh).to(given)
+
+
+@torch.library.custom_op("ssd_zoo::suppress_batch", mutates_args=())
+def suppress_batch(boxes: Tensor, labels: Tensor, eligible: Tensor, num_classes: int, nms_thresh: float) -> Tensor:  # noqa: ARG001
+    """Apply greedy NMS within the classes of each image, as one operator for exporters.
+
+    Args:
+        boxes: `(N, K, 4)`, xyxy, in descending order of score.
+        labels: `(N, K)`.
+        eligible: `(N, K)`, False for candidates that do not take part.
+        num_classes: Number of classes, background included; a runtime's own operator needs it.
+        nms_thresh: Largest IoU of two kept boxes of a class.
+
+    Returns:
+        `(N, K)`, True for kept candidates.
+    """
+    images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    # Ineligible boxes lose their area, so that they suppress nothing.
+    boxes = boxes.masked_fill(~eligible.unsqueeze(-1), 0)
+    index = suppress_by_kernel(boxes.flatten(0, 1), (labels * len(boxes) + images).flatten(), nms_thresh)
+    return torch.zeros_like(eligible).flatten().index_fill(0, index, True).view_as(eligible) & eligible
+
+
+@suppress_batch.register_fake
+def _(boxes: Tensor, labels: Tensor, eligible: Tensor, num_classes: int, nms_thresh: float) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(eligible)
 
 
 def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:

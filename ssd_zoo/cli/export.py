@@ -1,0 +1,53 @@
+"""Export a model to a file for another runtime, such as ONNX Runtime or OpenVINO.
+
+The file carries its classes and thresholds. `ssd-zoo detect --model FILE`, `ssd-zoo evaluate --model FILE` and
+`ssd_zoo.deploy.load(FILE)` run it.
+"""
+
+import argparse
+from pathlib import Path
+
+from ssd_zoo.cli._models import open_detector
+from ssd_zoo.cli._values import fraction, positive
+from ssd_zoo.deploy.export import export
+from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommand's arguments."""
+    suffixes = ", ".join(f"{known.suffix} for {name}" for name, known in FORMATS.items())
+    parser.add_argument("model", metavar="MODEL", help="a saved model, or a name from ssd-zoo list")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"the file: {suffixes}")
+    parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
+    parser.add_argument("--nms", choices=("inside", "outside"), default="inside",
+                        help="whether the file gives detections or raw output (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--pixels", choices=("float32", "uint8"), default="float32",
+                        help="type of the file's input (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--score-thresh", type=fraction, help="least score (default: the model's)")
+    parser.add_argument("--candidates", type=positive, default=1000,
+                        help="candidates per image that enter the file's NMS (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--licence", metavar="NAME", help="licence of the weights (default: as far as known)")
+    parser.add_argument("--origin", metavar="TEXT", help="origin of the weights (default: as far as known)")
+    parser.add_argument("--quiet", action="store_true", help="print no summary and no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export a model and print a summary.
+
+    Returns:
+        The exit code, 0.
+    """
+    model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
+    if not isinstance(model, SSD):
+        raise ValueError(f"{args.model} is an exported file; give the model that it was exported from.")
+    options = {name: getattr(args, name) for name in ("nms", "pixels", "candidates", "licence", "origin")}
+    path = export(model, args.output, format=args.format, **options)
+    if not args.quiet:
+        height, width = model.size
+        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {args.nms}, "
+              f"{path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
+    return 0

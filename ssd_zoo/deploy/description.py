@@ -1,0 +1,170 @@
+"""The description of a detector that its exported file carries."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ssd_zoo._version import __version__
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
+from ssd_zoo.detector.sizes import parse_size
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.load import load_report
+from ssd_zoo.models.registry import get_weight
+
+__all__ = ["KEY", "Description", "Nms", "Pixels"]
+
+KEY = "ssd_zoo"
+"""Name of the description among a file's metadata."""
+
+Nms = Literal["inside", "outside"]
+Pixels = Literal["float32", "uint8"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an exported file says about its detector.
+
+    Attributes:
+        nms: Whether the file's outputs are detections (`"inside"`) or raw output (`"outside"`).
+        pixels: Type of the input: `"float32"` from 0 to 1, or `"uint8"` from 0 to 255.
+        size: (height, width) of the input.
+        in_chans: Channels of the input.
+        antialias: Whether images are averaged when they are scaled down to the input.
+        image_mean: Subtracted from pixels between 0 and 1, one number per channel. The file itself does it.
+        image_std: Divides the result. The file itself does it.
+        score_function: `"softmax"` over all classes, or `"sigmoid"` of each.
+        thresholds: Thresholds of post-processing.
+        categories: Names of the classes, background first.
+        state: For models that relate the frames of clips, names and shapes of the state's tensors, without the axis of
+            streams; empty for models of images.
+        last_frame_only: Whether only the last frame of each piece of a stream gets detections.
+        builder: Name of the model's builder; empty if no registered builder made it.
+        licence: Licence of the weights; None if unknown.
+        origin: Origin of the weights; None if unknown.
+        version: Version of ssd_zoo that wrote the file.
+        format: Version of this description.
+    """
+
+    nms: Nms
+    pixels: Pixels
+    size: tuple[int, int]
+    in_chans: int
+    antialias: bool
+    image_mean: list[float]
+    image_std: list[float]
+    score_function: str
+    thresholds: Thresholds
+    categories: list[str]
+    state: dict[str, list[int]]
+    last_frame_only: bool
+    builder: str
+    licence: str | None
+    origin: str | None
+    version: str = field(default=__version__)
+    format: int = _FORMAT
+
+    @classmethod
+    def of(
+        cls, model: SSD, *, nms: Nms, pixels: Pixels, licence: str | None = None, origin: str | None = None
+    ) -> "Description":
+        """Describe a model; by default licence and origin are those of its weights entry."""
+        known = _entry(model)
+        return cls(
+            nms=nms,
+            pixels=pixels,
+            size=model.size,
+            in_chans=model.in_chans,
+            antialias=model.antialias,
+            image_mean=model.image_mean.flatten().tolist(),
+            image_std=model.image_std.flatten().tolist(),
+            score_function=model.score_function,
+            thresholds=model._thresholds(),
+            categories=model.categories,
+            state={name: list(value.shape[1:]) for name, value in _first_state(model).items()},
+            last_frame_only=getattr(model.backbone, "frames", "all") == "last",
+            builder=(model.recipe or ("", {}))[0],
+            licence=licence or known.get("licence"),
+            origin=origin or known.get("origin"),
+        )
+
+    def blank_state(self, streams: int) -> dict[str, Tensor]:
+        """Return the state of new streams; only its `frames_seen` has a meaning."""
+        return {
+            name: torch.zeros(streams, *shape, dtype=torch.int64 if name == "frames_seen" else torch.float32)
+            for name, shape in self.state.items()
+        }
+
+    def to_json(self) -> str:
+        """Return the description as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | None, source: str) -> "Description":
+        """Read a description.
+
+        Args:
+            text: The JSON; None if the file has no description.
+            source: Name of the file in errors.
+
+        Raises:
+            ValueError: If the text is no description, or one of a newer format.
+        """
+        if text is None:
+            raise ValueError(f"{source} was not exported by ssd_zoo: it carries no description of a detector.")
+        try:
+            fields = json.loads(text)
+            if isinstance(fields, dict) and fields.get("format", 0) > _FORMAT:
+                raise ValueError(
+                    f"it has format {fields['format']}, written by ssd_zoo {fields.get('version')}; this version "
+                    f"({__version__}) reads formats up to {_FORMAT}. pip install --upgrade ssd_zoo"
+                )
+            return _checked(cls(**{**fields, **_parsed(fields)}))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"The description in {source} can't be used: {what}") from error
+
+
+def _parsed(fields: dict[str, object]) -> dict[str, object]:
+    thresholds, categories = fields["thresholds"], fields["categories"]
+    if not isinstance(thresholds, dict):
+        raise ValueError(f"thresholds must be an object, got {thresholds!r}.")
+    if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
+        raise ValueError(f"categories must be a list of names, got {categories!r}.")
+    return {"size": parse_size(fields["size"]), "thresholds": Thresholds(**thresholds)}
+
+
+def _checked(described: Description) -> Description:
+    for name, allowed in (("nms", ("inside", "outside")), ("pixels", ("float32", "uint8"))):
+        if (value := getattr(described, name)) not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    if not isinstance(described.state, dict):
+        raise ValueError(f"state must be an object, got {described.state!r}.")
+    if type(described.in_chans) is not int or described.in_chans < 1:
+        raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans!r}.")
+    return described
+
+
+@torch.no_grad()
+def _first_state(model: SSD) -> dict[str, Tensor]:
+    """Return a state of one stream; empty if the model is one of images."""
+    if not hasattr(model.backbone, "step"):
+        return {}
+    frames = torch.zeros(1, model.in_chans, *model.size, device=model.default_boxes.device)
+    return model.step_raw(model.prepare(frames), [1])[1]
+
+
+def _entry(model: SSD) -> dict[str, str]:
+    """Return licence and origin of the weights that a model was built with, as far as they are known."""
+    try:
+        source = load_report(model).source
+    except ValueError:
+        return {}
+    try:
+        return get_weight(source).meta
+    except ValueError:
+        return {"origin": source}

@@ -1,0 +1,84 @@
+"""Export detectors to files for other runtimes."""
+
+import os
+from pathlib import Path
+
+from ssd_zoo.deploy.description import Description, Nms, Pixels
+from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["export"]
+
+
+def export(
+    model: SSD,
+    path: str | os.PathLike[str],
+    *,
+    format: str,
+    nms: Nms = "inside",
+    pixels: Pixels = "float32",
+    candidates: int = 1000,
+    licence: str | None = None,
+    origin: str | None = None,
+) -> Path:
+    """Export a detector to a file that another runtime runs.
+
+    The input `images` is a batch `(N, in_chans, height, width)` of the model's size, with any N. The file normalises
+    it. `ssd_zoo.deploy.load` runs the file on images of any size. Thresholds are the model's at the time of the call.
+
+    With `nms="inside"` the outputs are `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`,
+    padded with zeros. K is the model's `detections_per_img`. `count (N,)` is the number of detections, and
+    `exact (N,)` is False if more candidates could change them.
+
+    With `nms="outside"` the outputs are `cls_logits (N, D, C)`, `bbox_regression (N, D, 4)` and `default_boxes (D, 4)`,
+    xyxy in input pixels.
+
+    The file of a model that relates the frames of clips computes one step of N streams. Further inputs are the tensors
+    of the state, with one row per stream, and further outputs those of the next state, `next.` before their names.
+
+    Args:
+        model: A detector in evaluation mode. It is not modified.
+        path: The file; its name must end with the format's suffix. OpenVINO's weights are a second file, `.bin`.
+        format: `"onnx"` or `"openvino"`.
+        nms: Whether the file contains post-processing.
+        pixels: `"float32"` for pixels from 0 to 1, or `"uint8"` for pixels from 0 to 255.
+        candidates: Number of best (box, class) pairs per image that enter the file's NMS.
+        licence: Licence of the weights, for the file; by default that of the model's weights entry.
+        origin: Origin of the weights, for the file; by default that of the model's weights entry.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: If the format's packages are missing.
+        OSError: If the file can't be written; an old one stays.
+        TypeError: If the model is not an `SSD`.
+        ValueError: If an argument is not one of those allowed, or the model is in training mode.
+
+    Example:
+        >>> import ssd_zoo
+        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+        >>> export(model, "detector.onnx", format="onnx")  # doctest: +SKIP
+        PosixPath('detector.onnx')
+    """
+    path = Path(path)
+    _check(model, path, format, nms, pixels, candidates)
+    described = Description.of(model, nms=nms, pixels=pixels, licence=licence, origin=origin)
+    FORMATS[format].write(Graph(model, described, candidates=candidates), path)
+    return path
+
+
+def _check(model: SSD, path: Path, format: str, nms: str, pixels: str, candidates: int) -> None:
+    if not isinstance(model, SSD):
+        raise TypeError(f"export takes an SSD of ssd_zoo, got {type(model).__name__}.")
+    options = {"format": (format, tuple(FORMATS)), "nms": (nms, ("inside", "outside"))}
+    for name, (value, allowed) in {**options, "pixels": (pixels, ("float32", "uint8"))}.items():
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    if path.suffix != FORMATS[format].suffix:
+        raise ValueError(f"The name of a file of format {format!r} ends with {FORMATS[format].suffix}, got {path}.")
+    if candidates < 1:
+        raise ValueError(f"candidates must be at least 1, got {candidates}.")
+    if model.training:
+        raise ValueError("Only models in evaluation mode are exported: call model.eval() first.")

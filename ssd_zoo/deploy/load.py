@@ -1,0 +1,198 @@
+"""Run exported detectors behind the API of the model."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ssd_zoo.deploy.description import Description
+from ssd_zoo.deploy.formats import find_format
+from ssd_zoo.deploy.graph import NEXT, outputs_of
+from ssd_zoo.deploy.onnx import Opened
+from ssd_zoo.detector.caller import warn_caller
+from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames
+from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
+from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.targets import box_scales
+
+__all__ = ["ExportedDetector", "load"]
+
+Detections = list[dict[str, Tensor]]
+State = dict[str, Tensor]
+
+
+def load(
+    path: str | os.PathLike[str], *, score_thresh: float | None = None, threads: int | None = None
+) -> "ExportedDetector":
+    """Load an exported detector, to be called as the model is.
+
+    Args:
+        path: A file of `export`.
+        score_thresh: Least score of a detection; by default the file's. A file that contains post-processing has
+            dropped lower scores, so for it this can't be less than its own.
+        threads: Number of threads; by default torch's.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the format's runtime is missing.
+        ValueError: If the file was not written by `export`, or can't be used.
+    """
+    path = Path(path)
+    known = find_format(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}.")
+    opened = known.open(path, threads or torch.get_num_threads())
+    described = Description.from_json(opened.description, str(path))
+    if score_thresh is not None:
+        if described.nms == "inside" and score_thresh < described.thresholds.score_thresh:
+            raise ValueError(
+                f"{path} drops scores up to {described.thresholds.score_thresh} by itself, so score_thresh can't be "
+                f"{score_thresh}. Export the model with a lower score_thresh, or with nms='outside'."
+            )
+        described = replace(described, thresholds=replace(described.thresholds, score_thresh=score_thresh))
+    return ExportedDetector(described, opened, str(path))
+
+
+class ExportedDetector(nn.Module):
+    """An exported detector, called as the model that it was exported from.
+
+    It runs on the CPU. Images and detections may be on another device: move it there by `.to(device)`.
+
+    Attributes:
+        description: What the file says about its detector.
+        categories: Names of the classes, background first.
+        size: (height, width) of the input.
+        in_chans: Channels of an image.
+        score_thresh: Least score of a detection.
+        default_boxes: `(D, 4)`, xyxy in input pixels; empty if the file contains post-processing.
+    """
+
+    default_boxes: Tensor
+    _zeros: Tensor
+    _ones: Tensor
+
+    def __init__(self, description: Description, opened: Opened, source: str) -> None:
+        super().__init__()
+        self.description, self._run = description, opened.run
+        self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
+        self.score_thresh = description.thresholds.score_thresh
+        self.register_buffer("_zeros", torch.zeros(self.in_chans, 1, 1), persistent=False)
+        self.register_buffer("_ones", torch.ones(self.in_chans, 1, 1), persistent=False)
+        boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
+        self.register_buffer("default_boxes", boxes, persistent=False)
+        self.eval()
+
+    def _first_run(self, source: str) -> dict[str, Tensor]:
+        """Run the file on a blank image, which shows whether it fits its description."""
+        expected = outputs_of(self.description)
+        try:
+            blank = torch.zeros(1, self.in_chans, *self.size, dtype=getattr(torch, self.description.pixels))
+            found = self._run({"images": blank, **self.description.blank_state(1)})
+        except Exception as error:
+            raise ValueError(f"{source} can't be run on the input that it describes: {error}") from error
+        if set(found) != set(expected):
+            raise ValueError(f"{source} has the outputs {', '.join(found)}; expected {', '.join(expected)}.")
+        return found
+
+    @torch.no_grad()
+    def forward(self, images: Sequence[Tensor] | Tensor) -> Detections:
+        """Return the detections of each image.
+
+        Args:
+            images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`. They are uint8,
+                or floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each.
+
+        Returns:
+            One dict per image: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and `scores (n,)`, in
+            descending order of score. For clips see `SSD.forward`.
+
+        Raises:
+            TypeError: If images have the wrong type.
+            ValueError: If images are invalid. The message names which.
+
+        Warns:
+            UserWarning: If an image has more candidates than the file compares, so that detections may be missing.
+        """
+        if holds_clips(images):
+            return self.step(images)[0]
+        state = self.description.blank_state(len(images)) if self.description.state else {}
+        return self._detect(images, state)[0]
+
+    def _detect(self, images: Sequence[Tensor] | Tensor, state: State) -> tuple[Detections, State]:
+        """Run the file; return detections in the images' pixels, and the next state."""
+        check_images(images, self.in_chans, self._ones.device)
+        batch, low_high = batch_images(images, self.size, self._zeros, self._ones, antialias=self.description.antialias)
+        if low_high is not None:
+            check_pixel_range(low_high.cpu())
+        if self.description.pixels == "uint8":
+            batch = (batch * 255).round().clamp(0, 255).to(torch.uint8)
+        found = self._run({"images": batch.cpu(), **state})
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
+        choose = self._cut if self.description.nms == "inside" else self._choose
+        detections = [{key: value.to(self._ones.device) for key, value in one.items()} for one in choose(found, scales)]
+        return detections, {name: found[NEXT + name] for name in state}
+
+    def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
+        """Cut the padding off a file's detections."""
+        if not found["exact"].all():
+            warn_caller(
+                "An image has more candidates than the file compares, so the detections may lack some. "
+                "ssd_zoo.deploy.export takes a larger number of candidates."
+            )
+        counts = (found["scores"] > self.description.thresholds.score_thresh).sum(1).minimum(found["count"]).tolist()
+        boxes = found["boxes"] * scales.unsqueeze(1)
+        return [
+            {"boxes": boxes[i, :count], "scores": found["scores"][i, :count], "labels": found["labels"][i, :count]}
+            for i, count in enumerate(counts)
+        ]
+
+    def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
+        """Choose detections from raw output, as the model does."""
+        scored = score_boxes(found, self.description.score_function)
+        return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self.description.thresholds, scales)
+
+    @torch.no_grad()
+    def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
+        """Detect objects in the next frames of streams; see `SSD.step`. The state is on the CPU."""
+        clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+        frames = check_clips(clips, self.in_chans, self._ones.device)
+        lengths = [len(clip) for clip in clips]
+        if state is None:
+            state = {"frames_seen": torch.zeros(len(clips), dtype=torch.int64)}
+            state |= self.description.blank_state(len(clips))
+        before = state["frames_seen"].tolist()
+        if len(before) != len(clips):
+            raise ValueError(f"The state has {len(before)} streams, but there are frames of {len(clips)}.")
+        if self.description.state:
+            found, state = self._in_turn(frames, lengths, state)
+        else:
+            found, _ = self._detect(frames, {})
+            state = {"frames_seen": state["frames_seen"] + torch.tensor(lengths)}
+        shown = [list(range(first, first + length)) for first, length in zip(before, lengths, strict=True)]
+        if self.description.last_frame_only:
+            ends = torch.tensor(lengths).cumsum(0).tolist()
+            found, shown = [found[end - 1] for end in ends], [numbers[-1:] for numbers in shown]
+        return join_frames(found, shown), state
+
+    def _in_turn(self, frames: Sequence[Tensor], lengths: Sequence[int], state: State) -> tuple[Detections, State]:
+        """Run a file with a state, which takes one frame of each stream at a time."""
+        starts = [sum(lengths[:i]) for i in range(len(lengths))]
+        found: Detections = [{} for _ in frames]
+        state = dict(state)
+        for t in range(max(lengths)):
+            streams = [i for i, length in enumerate(lengths) if length > t]
+            places = [starts[i] + t for i in streams]
+            here, after = self._detect(
+                [frames[place] for place in places], {name: value[streams] for name, value in state.items()}
+            )
+            for place, one in zip(places, here, strict=True):
+                found[place] = one
+            rows = torch.tensor(streams)
+            state = {name: value.index_copy(0, rows, after[name]) for name, value in state.items()}
+        return found, state

@@ -1,0 +1,78 @@
+"""OpenVINO's files: a graph (.xml) and its weights (.bin) beside it."""
+
+import hashlib
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.onnx import Opened, missing, to_onnx
+from ssd_zoo.weights.files import write_file
+
+__all__ = ["open_openvino", "write_openvino"]
+
+_DIGEST = "ssd_zoo_weights"
+
+
+def write_openvino(graph: Graph, path: Path) -> None:
+    """Write a graph to two files, by way of ONNX.
+
+    Raises:
+        ImportError: If openvino or a package for ONNX is missing.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("Exporting to OpenVINO", error) from error
+    model = openvino.Core().read_model(to_onnx(graph))
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "model.xml"
+        openvino.save_model(model, draft, compress_to_fp16=False)
+        weights = draft.with_suffix(".bin").read_bytes()
+        model.set_rt_info(graph.described.to_json(), [KEY])
+        model.set_rt_info(hashlib.sha256(weights).hexdigest(), [_DIGEST])
+        openvino.save_model(model, draft, compress_to_fp16=False)
+        write_file(path.with_suffix(".bin"), weights)
+        write_file(path, draft.read_bytes())
+
+
+def open_openvino(path: Path, threads: int) -> Opened:
+    """Open a file in OpenVINO, for the CPU.
+
+    Raises:
+        ImportError: If openvino is missing.
+        ValueError: If the file is not OpenVINO's, or the weights beside it are missing or of another file.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("Running an OpenVINO file", error) from error
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(f"{path} needs its weights beside it, but there is no file {weights}.")
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+    except Exception as error:
+        raise ValueError(f"{path} can't be opened as an OpenVINO file: {error}") from error
+    digest = str(model.get_rt_info(_DIGEST).value) if model.has_rt_info(_DIGEST) else None
+    if digest is not None and digest != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise ValueError(f"{weights} does not belong to {path}, or is damaged. Export the model again.")
+    # By default OpenVINO computes in bfloat16 where the CPU can.
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    names = [output.any_name for output in model.outputs]
+    lock = threading.Lock()
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = {name: value.contiguous().numpy() for name, value in inputs.items()}
+        with lock:
+            found = request.infer(arrays, share_inputs=True)
+            return {name: torch.from_numpy(found[i]) for i, name in enumerate(names)}
+
+    return Opened(str(model.get_rt_info(KEY).value) if model.has_rt_info(KEY) else None, run)

@@ -1,0 +1,347 @@
+"""Exported detectors detect as the models do, and say what they are."""
+
+import functools
+import json
+import re
+import shlex
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from compare import assert_same_detections
+from conftest import ROOT
+from test_readme import blocks
+from torch import nn
+from torchvision.ops import batched_nms
+
+import ssd_zoo
+from ssd_zoo import SSD, DefaultBoxGenerator
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import find_images, read_image
+from ssd_zoo.deploy import export, load
+from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.detector.postprocess.suppress import suppress_batch
+from ssd_zoo.layers.basic import ConvNormAct
+
+onnx = pytest.importorskip("onnx", reason='pip install "ssd_zoo[deploy]"')
+pytest.importorskip("onnxscript", reason='pip install "ssd_zoo[deploy]"')
+pytest.importorskip("onnxruntime", reason='pip install "ssd_zoo[deploy]"')
+pytest.importorskip("openvino", reason='pip install "ssd_zoo[deploy]"')
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
+CATEGORIES = ["background", "cat", "dog", "käse"]
+
+
+class Backbone(nn.Module):
+    def __init__(self, in_chans):
+        super().__init__()
+        self.first = ConvNormAct(in_chans, 8, 3, stride=2)
+        self.second = ConvNormAct(8, 8, 3, stride=2)
+
+    def forward(self, batch):
+        first = self.first(batch[..., ::2, ::2])
+        return [first, self.second(first)]
+
+
+def build(in_chans=3, **settings):
+    torch.manual_seed(0)
+    boxes = DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
+    settings = {"detections_per_img": 20, "topk_candidates": 50, "image_mean": [0.4] * in_chans, **settings}
+    model = SSD(
+        Backbone(in_chans), boxes, (48, 64), CATEGORIES, image_std=[0.2] * in_chans, in_chans=in_chans, **settings
+    )
+    for parameter in model.head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def images_of(*sizes, in_chans=3):
+    return [torch.rand(in_chans, *size, generator=torch.Generator().manual_seed(i)) for i, size in enumerate(sizes)]
+
+
+IMAGES = images_of((40, 60), (48, 64), (30, 30), (9, 200), (64, 48), (100, 100), (50, 70), (33, 20))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """Exports the model once for each format and place of NMS."""
+    folder = tmp_path_factory.mktemp("files")
+
+    @functools.cache
+    def file(format="onnx", nms="inside"):
+        return export(model, folder / f"{nms}{SUFFIXES[format]}", format=format, nms=nms)
+
+    return file
+
+
+@pytest.fixture(params=[(name, nms) for name in FORMATS for nms in ("inside", "outside")], ids="-".join)
+def file(request, exported):
+    return exported(*request.param)
+
+
+@torch.no_grad()
+def test_detections_are_the_models(model, file):
+    detector = load(file)
+    expected = model(IMAGES)
+    assert all(len(found["scores"]) == 20 for found in expected)
+    for count in (1, 3, 8):
+        assert_same_detections(detector(IMAGES[:count]), expected[:count])
+    as_bytes = [(image * 255).to(torch.uint8) for image in IMAGES]
+    assert_same_detections(detector(as_bytes), model(as_bytes))
+    batch = torch.stack([IMAGES[1], IMAGES[1].flip(2)])
+    assert_same_detections(detector(batch), model(batch))
+
+
+@torch.no_grad()
+def test_few_detections_and_none(model, file):
+    scores = torch.cat([found["scores"] for found in model(IMAGES)])
+    for score_thresh in (scores.quantile(0.9).item(), 1.0):
+        model.score_thresh, before = score_thresh, model.score_thresh
+        try:
+            assert_same_detections(load(file, score_thresh=score_thresh)(IMAGES), model(IMAGES))
+        finally:
+            model.score_thresh = before
+
+
+def test_file_says_what_it_is(model, file):
+    detector = load(file, threads=1)
+    assert detector.categories == CATEGORIES
+    assert (detector.size, detector.in_chans) == ((48, 64), 3)
+    described = detector.description
+    assert described.thresholds == model._thresholds()
+    assert described.image_mean == pytest.approx([0.4] * 3)
+    assert described.version == ssd_zoo.__version__
+    assert described.licence is described.origin is None
+    assert not detector.training
+    if described.nms == "outside":
+        assert torch.equal(detector.default_boxes, model.default_boxes)
+
+
+@torch.no_grad()
+def test_streams(model, file):
+    detector, state, expected_state = load(file), None, None
+    for frames in (IMAGES[:2], [IMAGES[2].expand(3, -1, -1, -1), IMAGES[3].unsqueeze(0)]):
+        found, state = detector.step(frames, state)
+        expected, expected_state = model.step(frames, expected_state)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours["frame_index"], theirs["frame_index"])
+            assert_same_detections(split_frames(ours, 4), split_frames(theirs, 4))
+    assert state["frames_seen"].tolist() == [4, 2]
+    with pytest.raises(ValueError, match="The state has 2 streams, but there are frames of 1"):
+        detector.step(IMAGES[:1], state)
+
+
+@pytest.mark.parametrize("in_chans", [1, pytest.param(4, marks=pytest.mark.slow)])
+@torch.no_grad()
+def test_channels_and_bytes(in_chans, tmp_path):
+    model = build(in_chans)
+    detector = load(export(model, tmp_path / "m.onnx", format="onnx", pixels="uint8"))
+    # Of the input's size, so that nothing is rounded after resizing.
+    images = [(image * 255).to(torch.uint8) for image in images_of((48, 64), (48, 64), in_chans=in_chans)]
+    assert_same_detections(detector(images), model(images))
+    with pytest.raises(ValueError, match=f"so 3 channels; this model takes {in_chans}"):
+        detector(IMAGES)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topk_candidates": None, "score_function": "sigmoid", "clip_before_nms": False},
+        pytest.param({"topk_candidates": 3, "score_thresh": 0.3, "antialias": True}, marks=pytest.mark.slow),
+        pytest.param({"detections_per_img": 5000, "nms_thresh": 0.9}, marks=pytest.mark.slow),
+    ],
+)
+@torch.no_grad()
+def test_settings(settings, tmp_path):
+    model = build(**settings)
+    detector = load(export(model, tmp_path / "m.onnx", format="onnx"))
+    assert_same_detections(detector(IMAGES), model(IMAGES))
+
+
+@torch.no_grad()
+def test_forward_fixed_exports_with_any_threshold(model, tmp_path):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return self.model.forward_fixed(batch)
+
+    import onnxruntime
+
+    batch = model.prepare(IMAGES[:2])
+    program = torch.onnx.export(Fixed().eval(), (batch,), dynamo=True, verbose=False)
+    program.save(tmp_path / "m.onnx")
+    found = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"batch": batch.numpy()})
+    for array, value in zip(found, model.forward_fixed(batch).values(), strict=True):
+        np.testing.assert_allclose(array, value.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_too_few_candidates_are_told(model, tmp_path):
+    detector = load(export(model, tmp_path / "m.onnx", format="onnx", candidates=1))
+    with pytest.warns(UserWarning, match="more candidates than the file compares"):
+        detector(IMAGES)
+
+
+def test_suppress_batch_is_greedy_nms():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, 60, 2, generator=generator) * 40
+    boxes = torch.cat([corners, corners + 5 + torch.rand(2, 60, 2, generator=generator) * 30], 2)
+    labels, eligible = torch.randint(1, 4, (2, 60), generator=generator), torch.rand(2, 60, generator=generator) > 0.2
+    kept = suppress_batch(boxes, labels, eligible, 4, 0.4)
+    for i in range(2):
+        index = eligible[i].nonzero().squeeze(1)
+        expected = index[batched_nms(boxes[i, index], -index.float(), labels[i, index], 0.4)]
+        assert kept[i].nonzero().squeeze(1).tolist() == sorted(expected.tolist())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"format": "tensorrt"}, ValueError, "format must be one of 'onnx', 'openvino', got 'tensorrt'"),
+        ({"format": "openvino"}, ValueError, r"of format 'openvino' ends with .xml, got .*m.onnx"),
+        ({"nms": "both"}, ValueError, "nms must be one of 'inside', 'outside', got 'both'"),
+        ({"pixels": "float16"}, ValueError, "pixels must be one of 'float32', 'uint8', got 'float16'"),
+        ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
+        ({"model": nn.Identity()}, TypeError, "export takes an SSD of ssd_zoo, got Identity"),
+        ({"model": build().train()}, ValueError, "call model.eval"),
+    ],
+)
+def test_wrong_arguments(change, error, message, model, tmp_path):
+    asked = {"model": model, "path": tmp_path / "m.onnx", "format": "onnx", **change}
+    with pytest.raises(error, match=message):
+        export(**asked)
+    assert not list(tmp_path.iterdir())
+
+
+def described(content, **changes):
+    """An ONNX file with another description; None removes the description."""
+    model = onnx.load_from_string(content)
+    [entry] = model.metadata_props
+    if changes:
+        entry.value = json.dumps({**json.loads(entry.value), **changes})
+    else:
+        model.ClearField("metadata_props")
+    return model.SerializeToString()
+
+
+def test_wrong_onnx_files(exported, tmp_path):
+    whole = exported().read_bytes()
+    cases = [
+        (whole[:-1000], "can't be opened as an ONNX file"),
+        (b"", "can't be opened as an ONNX file"),
+        (described(whole), "was not exported by ssd_zoo: it carries no description"),
+        (described(whole, format=2), r"it has format 2, written by ssd_zoo .* pip install --upgrade ssd_zoo"),
+        (described(whole, format="1"), "can't be used"),
+        (described(whole, categories="cat"), "categories must be a list of names, got 'cat'"),
+        (described(whole, thresholds={"nms_thresh": 7}), "nms_thresh is an IoU"),
+        (described(whole, nms="none"), "nms must be one of"),
+        (described(whole, in_chans=-1), "in_chans must be a whole number from 1, got -1"),
+        (described(whole, extra=1), "can't be used: .*extra"),
+        (described(whole, in_chans=4), "can't be run on the input that it describes"),
+        (described(whole, size=[64, 64]), "can't be run on the input that it describes"),
+        (described(whole, nms="outside"), r"has the outputs boxes, .* expected cls_logits"),
+    ]
+    for content, message in cases:
+        (tmp_path / "n.onnx").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "n.onnx")
+    with pytest.raises(ValueError, match=r"drops scores up to 0.01 by itself, so score_thresh can't be 0.001"):
+        load(exported(), score_thresh=0.001)
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        load(exported(), threads=0)
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        load(tmp_path / "o.onnx")
+    with pytest.raises(ValueError, match=r"must end with .onnx \(onnx\), .xml \(openvino\)"):
+        load(tmp_path / "m.pt")
+
+
+def test_wrong_openvino_files(exported, tmp_path):
+    file, weights = tmp_path / "m.xml", tmp_path / "m.bin"
+    shutil.copy(exported("openvino"), file)
+    shutil.copy(exported("openvino").with_suffix(".bin"), weights)
+    content = bytearray(weights.read_bytes())
+    content[100] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"m.bin does not belong to .*m.xml, or is damaged"):
+        load(file)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"needs its weights beside it, but there is no file .*m.bin"):
+        load(file)
+    weights.write_bytes(b"")
+    file.write_text("<net/>")
+    with pytest.raises(ValueError, match="can't be opened as an OpenVINO file"):
+        load(file)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "openvino"])
+def test_missing_packages(package, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf'needs {package}: pip install "ssd_zoo\[deploy\]"'):
+        export(model, tmp_path / "m.xml", format="openvino")
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands(tmp_path, photo, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite320_ultraface_slim(weights=None, num_classes=2, size=(64, 96), score_thresh=0.1).eval()
+    ssd_zoo.save_pretrained(model, "saved")
+    assert main(["export", "saved", "--format", "onnx", "--output", "m.onnx", "--nms", "outside"]) == 0
+    assert "m.onnx: onnx, 64 × 96, 2 classes, NMS outside" in capsys.readouterr().out
+    results = []
+    for name in ("saved", "m.onnx"):
+        command = ["detect", str(photo), "--model", name, "--score-thresh", "0.2", "--json", "r.json", "--quiet"]
+        assert main(command) == 0
+        results.append(json.loads((tmp_path / "r.json").read_text()))
+    assert len(results[0]) == len(results[1])
+    for ours, theirs in zip(*results, strict=True):
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=0.05)
+    capsys.readouterr()
+    for command, message in (
+        (["detect", str(photo), "--model", "m.onnx", "--weights", "DEFAULT"], "leave out --weights"),
+        (["detect", str(photo), "--model", "n.onnx"], "There is no file n.onnx"),
+        (["export", "m.onnx", "--format", "openvino", "--output", "m.xml"], "m.onnx is an exported file"),
+        (["evaluate", ".", "--model", "n.onnx"], ""),
+    ):
+        assert main(command) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("nms", ["inside", "outside"])
+@torch.no_grad()
+def test_photos(format, nms, test_data, tmp_path):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.01).eval()
+    images = [read_image(file) for file in sorted(find_images([test_data / "coco128" / "images"]))[:12]]
+    detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, nms=nms))
+    assert detector.description.licence == "Apache-2.0"
+    expected = model(images)
+    for start, count in ((0, 1), (1, 3), (4, 8)):
+        assert_same_detections(detector(images[start : start + count]), expected[start : start + count])
+
+
+@pytest.mark.slow
+def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    # Not marked as python, so that pages can be tested without the packages of this one.
+    code = "\n".join(blocks(page, "py"))
+    exec(compile(code, "docs/deploy.md", "exec"), {})
+    expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == expected
+    _, *commands = blocks(page, "sh")[0].splitlines()
+    assert [main(shlex.split(command)[1:]) for command in commands] == [0, 0]
+    assert capsys.readouterr().out in blocks(page, "text")

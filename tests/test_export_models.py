@@ -1,0 +1,58 @@
+"""Every builder exports to ONNX, and its file's raw output is the model's."""
+
+import pytest
+import torch
+from compare import assert_same_detections
+from test_models import NAMES, small_size
+from test_optimize import build
+
+from ssd_zoo.deploy import export, load
+from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.detector.clips import split_frames
+
+pytest.importorskip("onnxscript", reason='pip install "ssd_zoo[deploy]"')
+pytest.importorskip("onnxruntime", reason='pip install "ssd_zoo[deploy]"')
+
+PHOTO_LIKE = torch.rand(3, 3, 90, 120, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_3d")])
+@torch.no_grad()
+def test_raw_output_is_the_models(name, tmp_path):
+    model = build(name, **small_size(name))
+    file = export(model, tmp_path / "model.onnx", format="onnx", nms="outside")
+    opened = FORMATS["onnx"].open(file, 1)
+    for images in (PHOTO_LIKE[:1], PHOTO_LIKE):
+        batch = model.prepare(images)
+        found = opened.run({"images": batch * model.image_std + model.image_mean})
+        for key, value in model.forward_raw(batch).items():
+            assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
+    assert torch.equal(load(file).default_boxes, model.default_boxes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", ["all", "last"])
+@torch.no_grad()
+def test_streams_are_the_models(frames, tmp_path):
+    # An average of three frames, so that the past shows.
+    settings = {"temporal_stages": (5,), "inflate": "average", "frames": frames, "size": 128, "detections_per_img": 30}
+    model = build("ssdlite300_mobilenet_v2_3d", **settings)
+    assert_same_in_time(load(export(model, tmp_path / "model.onnx", format="onnx")), model)
+    assert_same_in_time(load(export(model, tmp_path / "model.xml", format="openvino", nms="outside")), model)
+
+
+def assert_same_in_time(detector, model):
+    clips = [torch.rand(count, 3, 90, 120, generator=torch.Generator().manual_seed(count)) for count in (3, 1, 4)]
+    found = detector(clips)
+    for ours, theirs in zip(found, model(clips), strict=True):
+        assert torch.equal(ours["frame_index"], theirs["frame_index"])
+        assert_same_detections(split_frames(ours, 4), split_frames(theirs, 4))
+    assert_same_detections(detector([clips[1][0]]), model([clips[1][0]]))
+    state = expected_state = None
+    for piece in (clips[0][:1], clips[0][1:]):
+        [ours], state = detector.step([piece], state)
+        [theirs], expected_state = model.step([piece], expected_state)
+        assert_same_detections(split_frames(ours, 3), split_frames(theirs, 3))
+    assert state.keys() == expected_state.keys()
+    assert state["frames_seen"].tolist() == [3]
