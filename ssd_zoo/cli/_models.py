@@ -10,8 +10,37 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
+from ssd_zoo.weights.saved_models import HUB, MODEL
 
-__all__ = ["build_model", "load_model", "pick_device"]
+__all__ = ["build_model", "check_model", "load_model", "pick_device"]
+
+
+def check_model(name: str, weights: str | None) -> None:
+    """Check the names of a model and its weights, without reading them.
+
+    Raises:
+        ValueError: If there is no such model, it has no such weights, or the path is not a saved model. The message
+            tells the way out.
+    """
+    path = Path(name)
+    if path.is_file() and path.name != MODEL:
+        raise ValueError(
+            f"--model {name} is a file, but a saved model is a folder. Convert a checkpoint of another project first: "
+            f"ssd-zoo convert {name} --output DIR; then take --model DIR."
+        )
+    if path.is_dir() and not (path / MODEL).exists():
+        runs = [str(path / part) for part in ("best", "last") if (path / part / MODEL).exists()]
+        hint = f" It holds {' and '.join(runs)}." if runs else ""
+        raise ValueError(f"--model {name} is not a saved model: it has no {MODEL}.{hint}")
+    if path.exists():
+        if weights is not None:
+            raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
+        return
+    published = get_model_weights(name).__members__
+    elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
+    if not elsewhere and weights not in published:
+        few = ", ".join(published) or "none"
+        raise ValueError(f"{name} has no weights {weights!r}; there are {few}, or scratch, or a saved model's folder.")
 
 
 def build_model(name: str, weights: str | None, **config: Any) -> SSD:
@@ -24,11 +53,10 @@ def build_model(name: str, weights: str | None, **config: Any) -> SSD:
         **config: Arguments of the builder.
 
     Raises:
-        ValueError: If `weights` are given for a saved model.
+        ValueError: As for `check_model`.
     """
+    check_model(name, weights)
     if Path(name).exists():
-        if weights is not None:
-            raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
         config.pop("progress", None)
         return ssd_zoo.from_pretrained(name, **config)
     if weights == "scratch":

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssd_zoo.data.images import find_images, read_image
 
-__all__ = ["Video", "VideoWriter", "open_camera", "open_video", "read_clip"]
+__all__ = ["Video", "VideoWriter", "frame_files", "open_camera", "open_video", "read_clip"]
 
 _MISSING = 'Videos need PyAV or torchcodec: pip install "ssd_zoo[video]".'
 
@@ -63,7 +63,7 @@ def open_video(source: str | Path, *, fps: float = 25.0) -> Video:
     """
     path = Path(source)
     if path.is_dir():
-        files = sorted(find_images([path]), key=_by_numbers)
+        files = frame_files(path)
         return Video(str(source), fps, len(files), lambda: (read_image(file) for file in files))
     if not path.exists():
         raise FileNotFoundError(f"{source} is not a file or folder.")
@@ -72,6 +72,11 @@ def open_video(source: str | Path, *, fps: float = 25.0) -> Video:
     if find_spec("torchcodec") is not None:
         return _open_by_torchcodec(path)
     raise ImportError(_MISSING)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """List the frames of a folder, in the order of the numbers in their names."""
+    return sorted(find_images([folder]), key=_by_numbers)
 
 
 def open_camera(index: int = 0) -> Video:

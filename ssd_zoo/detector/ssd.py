@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.checks import DeferredChecks
-from ssd_zoo.detector.clips import check_clip_targets, check_clips, holds_clips, join_frames, targets_of_frames
+from ssd_zoo.detector.clips import (
+    check_clip_targets,
+    check_clips,
+    holds_clips,
+    join_frames,
+    shown_frames,
+    targets_of_frames,
+)
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
@@ -330,8 +337,7 @@ class SSD(nn.Module):
         return losses if self.training else (join_frames(self._detections(self._scored(raw), sizes), shown), losses)
 
     def _shown(self, lengths: Sequence[int]) -> list[list[int]]:
-        last_only = getattr(self.backbone, "frames", "all") == "last"
-        return [[length - 1] if last_only else list(range(length)) for length in lengths]
+        return shown_frames(self.backbone, lengths)
 
     def forward_losses(self, batch: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Run backbone and head, match default boxes and compute the losses.
