@@ -48,6 +48,11 @@ class LabelledImage(NamedTuple):
     objects: tuple[LabelledObject, ...]
 
 
+# Workers that are spawned receive it by name, so it is no lambda.
+def _entry_is_line(_: Path, entry: int) -> int:
+    return entry
+
+
 @dataclass
 class Annotations:
     """Annotations of one split.
@@ -64,7 +69,7 @@ class Annotations:
     categories: list[str]
     category_ids: list[int]
     problems: list[str] = field(default_factory=list)
-    line: Callable[[Path, int], int] = lambda _, entry: entry
+    line: Callable[[Path, int], int] = _entry_is_line
 
 
 def check_categories(categories: Sequence[str], known: Sequence[str]) -> list[str]:
