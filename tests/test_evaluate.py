@@ -127,7 +127,14 @@ def test_results_that_make_no_sense(tmp_path, change, message):
         evaluate_results(file, tmp_path / "results.json")
 
 
-@pytest.mark.parametrize("content", ["{}", "[5]", '[{"image_id": 7, "category_id": 3}]', "\x80"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[5]", '[{"image_id": 7, "category_id": 3}]', "\x80", "[" * 100_000, "[" + "9" * 5000 + "]"),
+        '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1' + "0" * 400 + "}]",
+        '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1' + "0" * 400 + '], "score": 1}]',
+    ],
+)
 def test_results_of_another_format(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match="results.json"):

@@ -149,6 +149,19 @@ def test_processes_train_as_one(launchers, one, tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_train_as_one_on_clips(tmp_path):
+    options = {**AS_ONE, "of_clips": True, "augmentation": "light", "learning_rate": 0.2}
+    one = train(tmp_path / "one", tmp_path / "data", **options)
+    finish(start(tmp_path / "two", *torchrun()[0], **options))
+    assert_close(torch.load(tmp_path / "two/final.pt"), one)
+    with (tmp_path / "two/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, expected in zip(rows, one.history, strict=True):
+        for name in ("loss", "validation_loss", "AP", "video_map@0.5"):
+            assert float(row[name]) == pytest.approx(expected[name], rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
 def test_machines_that_share_no_folder(tmp_path):
     train(tmp_path / "mine", tmp_path / "data", **AS_ONE)
     processes = [

@@ -28,13 +28,13 @@ def check_model(name: str, weights: str | None) -> None:
             f"--model {name} is a file, but a saved model is a folder. Convert a checkpoint of another project first: "
             f"ssd-zoo convert {name} --output DIR; then take --model DIR."
         )
+    if path.exists() and weights is not None:
+        raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
     if path.is_dir() and not (path / MODEL).exists():
         runs = [str(path / part) for part in ("best", "last") if (path / part / MODEL).exists()]
         hint = f" It holds {' and '.join(runs)}." if runs else ""
         raise ValueError(f"--model {name} is not a saved model: it has no {MODEL}.{hint}")
     if path.exists():
-        if weights is not None:
-            raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
         return
     published = get_model_weights(name).__members__
     elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()

@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("licence", metavar="SPDX", help="licence of the weights for the model card")
 
 
-def _add_of_fit(group: Any, name: str, *, flag: str | None = None, **settings: Any) -> None:
+def _add_of_fit(group: argparse._ArgumentGroup, name: str, *, flag: str | None = None, **settings: Any) -> None:
     """Declare a keyword of `fit` as an option, with the same default."""
     default = _OF_FIT[name].default
     if default is not None and "action" not in settings:

@@ -1,9 +1,10 @@
 """Transform images, clips and their targets for training and evaluation."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -21,6 +22,7 @@ __all__ = [
 
 Augmentation = Literal["ssd", "ssdlite", "light", "none"]
 Target = dict[str, Tensor]
+Picture = Tensor | Image.Image
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -83,7 +85,7 @@ class DetectionPresetTrain:
         self.kind = kind
         self.transforms = v2.Compose(steps)
 
-    def __call__(self, image: Any, target: Target) -> tuple[Tensor, Target]:
+    def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
         """Augment an image (tensor or PIL) or a clip (tensor), and a target with boxes in xyxy."""
         return self.transforms(image, _declared(image, without_crowds(target)))
 
@@ -94,7 +96,7 @@ class DetectionPresetTrain:
 class DetectionPresetEval:
     """Conversion to tensors for evaluation; the detector itself resizes and normalises."""
 
-    def __call__(self, image: Any, target: Target) -> tuple[Tensor, Target]:
+    def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
         """Convert an image (tensor or PIL) or a clip to float between 0 and 1."""
         transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         return transforms(image, target)
@@ -110,13 +112,13 @@ class CropWithObjects(nn.Module):
         super().__init__()
         self.crop = v2.RandomIoUCrop()
 
-    def forward(self, image: Any, target: Target) -> tuple[Any, Target]:
+    def forward(self, image: Picture, target: Target) -> tuple[Picture, Target]:
         """Crop an image or a clip, and its target."""
         fits = min(v2.functional.get_size(image)) * self.crop.min_scale >= 1
         return self.crop(image, target) if fits else (image, target)
 
 
-def _declared(image: Any, target: Target) -> Target:
+def _declared(image: Picture, target: Target) -> Target:
     """Declare plain boxes as xyxy, because transforms leave plain tensors as they are."""
     if isinstance(target["boxes"], tv_tensors.BoundingBoxes):
         return target
@@ -125,7 +127,7 @@ def _declared(image: Any, target: Target) -> Target:
     return {**target, "boxes": boxes}
 
 
-def per_object(sample: tuple[Any, Target]) -> tuple[Tensor, ...]:
+def per_object(sample: tuple[Picture, Target]) -> tuple[Tensor, ...]:
     """Return a target's values that have one row per object, without the boxes."""
     return tuple(sample[1][key] for key in PER_OBJECT if key in sample[1])
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ class AnnotatedVideo:
     size: tuple[int, int] | None = None
     start: int = 0
     source: Path | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, object] = field(default_factory=dict)
 
     def read(self, frames: Sequence[int] | None = None) -> Tensor:
         """Read frames, by default all.
