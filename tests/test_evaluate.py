@@ -134,6 +134,7 @@ def test_results_that_make_no_sense(tmp_path, change, message):
         '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1' + "0" * 400 + "}]",
         '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1' + "0" * 400 + '], "score": 1}]',
     ],
+    ids=range(8),
 )
 def test_results_of_another_format(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content.encode("latin-1"))

@@ -17,6 +17,7 @@ from ssd_zoo.data import (
     AnnotatedVideo,
     DetectionPresetTrain,
     VideoDataset,
+    VideoWriter,
     collate,
     fit_default_boxes,
     inspect_dataset,
@@ -354,9 +355,29 @@ def test_own_format(tmp_path):
         open_video_dataset(folder, "test")
 
 
+def test_own_format_of_a_video_file(tmp_path):
+    pytest.importorskip("av")
+    with VideoWriter(tmp_path / "film.mp4", fps=25) as writer:
+        for t in range(12):
+            writer.write(torch.full((3, 48, 64), 20 * t, dtype=torch.uint8))
+    video = {"file": "film.mp4", "objects": [{"frame": 7, "category": "cat", "box": [1, 2, 30, 40]}]}
+    (tmp_path / "clips.json").write_text(json.dumps({"categories": ["cat"], "videos": [video]}))
+    data = open_video_dataset(tmp_path)
+    assert (data.videos[0].num_frames, inspect_dataset(data).problems) == (12, [])
+    clip, labels = data.pieces(5)[1]
+    assert [round(float(frame.float().mean()) / 20) for frame in clip] == [5, 6, 7, 8, 9]
+    assert labels["frame_index"].tolist() == [2]
+    # Told to have more frames than it has.
+    (tmp_path / "clips.json").write_text(json.dumps({"categories": ["cat"], "videos": [{**video, "frames": 15}]}))
+    assert "film.mp4 has 12 frames, not 15" in inspect_dataset(open_video_dataset(tmp_path)).problems[0]
+    with pytest.raises(ValueError, match="has no frame 12"):
+        open_video_dataset(tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"frames": 2**31 - 1}, "a number of frames from 1 to 10000000, got 2147483647"),
         ({"file": "frames/none"}, "there is no .*frames/none"),
         ({"file": 5}, r"videos\[0\] needs the file, a text, got 5"),
         ({"objects": [{"frame": 9, "category": "cat", "box": [0, 0, 5, 5]}]}, "has 6 frames, but a box on frame 9"),
@@ -452,6 +473,15 @@ def test_cvat(tmp_path):
     assert not inspect_dataset(data).problems
     (tmp_path / "annotations.xml").write_text(CVAT.replace('xtl="5"', 'xtl="x"'))
     with pytest.raises(ValueError, match="a box needs finite numbers, got 'x'"):
+        open_video_dataset(tmp_path)
+    outline = '<polygon frame="2" outside="0" points="5,6;9.5,6;9,12"/></track>'
+    (tmp_path / "annotations.xml").write_text(CVAT.replace("</track>", outline, 1))
+    assert open_video_dataset(tmp_path)[0][1]["boxes"][2].tolist() == [5, 6, 9.5, 12]
+    (tmp_path / "annotations.xml").write_text(CVAT.replace("</track>", '<mask frame="2"/></track>', 1))
+    with pytest.raises(ValueError, match="has a shape 'mask'; boxes, polygons"):
+        open_video_dataset(tmp_path)
+    (tmp_path / "annotations.xml").write_text(CVAT.replace("<track", '<image id="0"/><track', 1))
+    with pytest.raises(ValueError, match='is of "CVAT for images"'):
         open_video_dataset(tmp_path)
 
 

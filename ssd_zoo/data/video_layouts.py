@@ -22,6 +22,8 @@ from ssd_zoo.data.video_xml import is_cvat, read_cvat, read_imagenet_vid
 __all__ = ["open_video_dataset", "video_splits"]
 
 Layout = Literal["clips", "mot", "cvat", "vid"]
+# Four days at 30 frames per second; a number that is no number of frames would fill the memory.
+_MOST_FRAMES = 10_000_000
 _READERS: dict[Layout, Callable[[Sequence[Path], str], tuple[list[LabelledVideo], list[str]]]] = {
     "clips": read_clips_json,
     "mot": read_mot,
@@ -123,7 +125,9 @@ def _mot_folders(folder: Path) -> list[Path]:
 
 
 def _cvat_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.xml") if is_cvat(file))
+    files = sorted(folder.glob("*.xml"))
+    # One look is enough: folders of Pascal VOC have thousands.
+    return files if files and is_cvat(files[0]) else []
 
 
 def _video(labels: LabelledVideo, categories: Sequence[str]) -> AnnotatedVideo:
@@ -133,8 +137,10 @@ def _video(labels: LabelledVideo, categories: Sequence[str]) -> AnnotatedVideo:
     frames: Path | list[Path] = frame_files(labels.frames) if labels.frames.is_dir() else labels.frames
     there = len(frames) if isinstance(frames, list) else open_video(frames).length
     number = labels.num_frames if labels.num_frames is not None else there
-    if number is None:
-        raise ValueError(f"{labels.frames} does not say how many frames it has; give it in {labels.source}.")
+    if number is None or not 0 < number <= _MOST_FRAMES:
+        raise ValueError(
+            f"{labels.source}: {labels.name} needs a number of frames from 1 to {_MOST_FRAMES}, got {number}."
+        )
     if isinstance(frames, list) and number > len(frames):
         raise ValueError(
             f"{labels.source}: {labels.name} should have {number} frames, but {labels.frames} has {there}."

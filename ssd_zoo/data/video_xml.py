@@ -36,16 +36,13 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     for file in files:
         root = _parse(file)
         names |= dict.fromkeys(label.text or "" for label in root.iterfind("meta//labels/label/name"))
+        if root.find("image") is not None:
+            raise ValueError(f'{file} is of "CVAT for images"; export videos as "CVAT for video", or images as COCO.')
         objects = [
-            VideoObject(
-                int(_number(box.get("frame"), file)),
-                track,
-                element.get("label", ""),
-                tuple(_number(box.get(side), file) for side in ("xtl", "ytl", "xbr", "ybr")),  # type: ignore[arg-type]
-            )
+            VideoObject(int(_number(shape.get("frame"), file)), track, element.get("label", ""), _box(shape, file))
             for track, element in enumerate(root.iterfind("track"))
-            for box in element.iterfind("box")
-            if box.get("outside") != "1"
+            for shape in element
+            if shape.get("outside") != "1"
         ]
         names |= dict.fromkeys(thing.category for thing in objects)
         count = root.findtext("meta//size")
@@ -54,6 +51,17 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
         number = int(count) if count and count.isdecimal() else None
         videos.append(LabelledVideo(file.stem, _frames_of(file, root), file, objects, number, size=size))
     return videos, ["background", *names]
+
+
+def _box(shape: ET.Element, file: Path) -> tuple[float, float, float, float]:
+    """Return the box of a shape of CVAT: of a box itself, or around points."""
+    if shape.tag == "box":
+        x1, y1, x2, y2 = (_number(shape.get(side), file) for side in ("xtl", "ytl", "xbr", "ybr"))
+        return x1, y1, x2, y2
+    if shape.get("points") is None:
+        raise ValueError(f"{file} has a shape {shape.tag!r}; boxes, polygons, polylines and points are read.")
+    points = [_number(value, file) for value in shape.get("points", "").replace(";", ",").split(",")]
+    return min(points[::2]), min(points[1::2], default=0), max(points[::2]), max(points[1::2], default=0)
 
 
 def _frames_of(file: Path, root: ET.Element) -> Path:
@@ -126,7 +134,7 @@ def _number(text: str | None, file: Path) -> float:
 def _parse(file: Path) -> ET.Element:
     try:
         return ET.fromstring(file.read_bytes())
-    except (ET.ParseError, ValueError) as error:
+    except (ET.ParseError, ValueError, LookupError) as error:
         raise ValueError(f"{file} is not XML: {error}.") from error
 
 
