@@ -90,7 +90,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch, capsys):
     assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--weights", "COCO_V9"]) == 2
     told = capsys.readouterr().err
     assert "needs faster_coco_eval, tensorboard" in told
-    assert "ssdlite300_mobilenet_v2 has no weights 'COCO_V9'; there are COCO_TF_V1" in told
+    assert "ssdlite300_mobilenet_v2 has no weights 'COCO_V9'; it has 'COCO_TF_V1'" in told
     assert not (tmp_path / "run").exists()
 
 
@@ -111,7 +111,7 @@ def test_a_folder_that_is_not_a_model(tmp_path, capsys):
     again = ["--output", str(tmp_path / "again")]
     assert main(["train", str(tmp_path / "data"), "--model", str(tmp_path / "run"), *again]) == 2
     told = capsys.readouterr().err
-    assert f"--model {tmp_path / 'run'} is not a saved model: it has no model.safetensors. It holds " in told
+    assert f"{tmp_path / 'run'} has no config.json, so it is not a saved model. It holds " in told
     assert str(tmp_path / "run" / "best") in told
 
 

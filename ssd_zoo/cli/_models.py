@@ -10,7 +10,7 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
-from ssd_zoo.weights.saved_models import HUB, MODEL
+from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
 __all__ = ["build_model", "check_model", "load_model", "pick_device"]
 
@@ -30,17 +30,17 @@ def check_model(name: str, weights: str | None) -> None:
         )
     if path.exists() and weights is not None:
         raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
-    if path.is_dir() and not (path / MODEL).exists():
+    if path.is_dir() and not any((path / file).exists() for file in (CONFIG, MODEL)):
         runs = [str(path / part) for part in ("best", "last") if (path / part / MODEL).exists()]
         hint = f" It holds {' and '.join(runs)}." if runs else ""
-        raise ValueError(f"--model {name} is not a saved model: it has no {MODEL}.{hint}")
+        raise ValueError(f"{name} has no {CONFIG}, so it is not a saved model.{hint}")
     if path.exists():
         return
     published = get_model_weights(name).__members__
     elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
     if not elsewhere and weights not in published:
-        few = ", ".join(published) or "none"
-        raise ValueError(f"{name} has no weights {weights!r}; there are {few}, or scratch, or a saved model's folder.")
+        few = ", ".join(map(repr, published)) or "none"
+        raise ValueError(f"{name} has no weights {weights!r}; it has {few}. --weights may be scratch or a folder, too.")
 
 
 def build_model(name: str, weights: str | None, **config: Any) -> SSD:
