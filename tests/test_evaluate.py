@@ -1,6 +1,7 @@
 """Scores of detections, against the official COCO code's and against cases worked by hand from the rules."""
 
 import json
+import math
 from itertools import cycle
 
 import pytest
@@ -95,7 +96,7 @@ def test_what_is_right_scores_one_whatever_the_ids(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results))
     metrics = evaluate_results(file, tmp_path / "results.json").metrics
     assert metrics["AP"] == metrics["AR100"] == 1
-    assert metrics["APlarge"] == -1
+    assert math.isnan(metrics["APlarge"])
     results[0]["image_id"] = 1000
     (tmp_path / "results.json").write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"results.json: \[0\] has the image_id 1000, .* they have 7, 8, 9\."):
@@ -126,7 +127,15 @@ def test_results_that_make_no_sense(tmp_path, change, message):
         evaluate_results(file, tmp_path / "results.json")
 
 
-@pytest.mark.parametrize("content", ["{}", "[5]", '[{"image_id": 7, "category_id": 3}]', "\x80"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[5]", '[{"image_id": 7, "category_id": 3}]', "\x80", "[" * 100_000, "[" + "9" * 5000 + "]"),
+        '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1' + "0" * 400 + "}]",
+        '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1' + "0" * 400 + '], "score": 1}]',
+    ],
+    ids=range(8),
+)
 def test_results_of_another_format(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match="results.json"):
@@ -207,8 +216,8 @@ def test_classes_that_the_model_lacks(tmp_path, all_classes, average, effect):
     evaluation.write_json(tmp_path / "ap.json")
     written = json.loads((tmp_path / "ap.json").read_text())
     assert (written["model_lacks"], written["data_lacks"], written["AP"]) == (["dog"], [], average)
-    # Objects of the class that is left out are still objects that were not found.
-    assert evaluation.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [2, 0, 0]]
+    # Objects of a class that is left out of the averages do not count as not found.
+    assert evaluation.confusion.tolist() == [[0, 0, 0], [0, 1, 0], [2 if all_classes else 0, 0, 0]]
     plot_precision_recall(evaluation, tmp_path / "curve.png")
     plot_confusion(evaluation, tmp_path / "confusion.png")
 
@@ -216,10 +225,11 @@ def test_classes_that_the_model_lacks(tmp_path, all_classes, average, effect):
 def test_what_has_no_objects_says_so(tmp_path):
     dataset = open_dataset(make_coco(tmp_path, pictures=PICTURES[2:]))  # One dog.
     evaluation = evaluate(Oracle([detections()], ["background", "cat"]), dataset)
-    assert evaluation.metrics["AP"] == evaluation.metrics["VOC_AP50"] == -1
+    assert all(map(math.isnan, evaluation.metrics.values()))
     assert evaluation.per_class == {}
-    assert "  AP           no objects\n" in str(evaluation)
-    assert "-1" not in str(evaluation)
+    assert "  AP           n/a\n" in str(evaluation)
+    evaluation.write_json(tmp_path / "ap.json")
+    assert json.loads((tmp_path / "ap.json").read_text())["AP"] is None
 
 
 def test_voc_by_a_model_of_coco(test_data):

@@ -1,10 +1,12 @@
 """Reading and writing videos, and data sets of them."""
 
 import random
+import runpy
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from torchvision import tv_tensors
 
@@ -16,6 +18,7 @@ from ssd_zoo.data import (
     open_video,
     open_video_dataset,
     read_clip,
+    video_splits,
 )
 
 av = pytest.importorskip("av", reason='VIDEOS ARE NOT TESTED without PyAV: pip install "ssd_zoo[video]"')
@@ -138,7 +141,9 @@ def test_what_is_no_video(tmp_path, photo):
 
 
 def test_jhmdb(test_data):
-    dataset = open_video_dataset(test_data / "jhmdb")
+    # The example reads them.
+    open_jhmdb = runpy.run_path(str(ROOT / "examples/video/jhmdb.py"))["open_jhmdb"]
+    dataset = open_jhmdb(test_data / "jhmdb")
     assert (len(dataset), len(dataset.categories), dataset.trimmed) == (268, 22, True)
     assert sum(video.num_frames for video in dataset.videos) == 9126
     clip, target = dataset[0]
@@ -149,22 +154,6 @@ def test_jhmdb(test_data):
     assert target["frame_index"].tolist() == list(range(40))
     assert "labeled_frames" not in target
     assert {video.meta["fold"] for video in dataset.videos} == {0, 1, 2}
-
-
-def test_ucf24(test_data):
-    dataset = open_video_dataset(test_data / "ucf24")
-    assert (len(dataset), len(dataset.categories), dataset.trimmed) == (6, 25, False)
-    basketball = next(video for video in dataset.videos if video.name == "v_Basketball_g01_c02")
-    assert basketball.target["frame_index"].tolist() == list(range(63, 111))
-    # 189, 99, 47 × 95 of 320 × 240, in 340 × 256.
-    expected = [189 * 1.0625, 99 * 1.0666667, 236 * 1.0625, 194 * 1.0666667]
-    assert basketball.target["boxes"][0].tolist() == pytest.approx(expected)
-    dancers = next(i for i, video in enumerate(dataset.videos) if "IceDancing" in video.name)
-    dataset.sampler = ClipSampler(4)
-    clip, target = dataset[dancers]
-    assert clip.shape == (4, 3, 256, 340)
-    assert target["track_ids"].tolist() == [0] * 4 + [1] * 4
-    assert target["frame_index"].tolist() == [0, 1, 2, 3] * 2
 
 
 VID = """<annotation><size><width>64</width><height>48</height></size>
@@ -180,6 +169,7 @@ def test_imagenet_vid(tmp_path):
         Image.fromarray(grey(5 * t).permute(1, 2, 0).numpy()).save(frames / f"{t:06}.JPEG")
     (notes / "000000.xml").write_text(VID.format(track=4, name="n02084071", y=8))
     (notes / "000002.xml").write_text("<annotation><size><width>64</width><height>48</height></size></annotation>")
+    assert video_splits(tmp_path) == ["val"]
     dataset = open_video_dataset(tmp_path, split="val")
     clip, target = dataset[0]
     assert clip.shape == (3, 3, 48, 64)
@@ -193,8 +183,11 @@ def test_imagenet_vid(tmp_path):
 
 
 def test_unknown_layouts(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither annotations.json nor Data/VID"):
+    with pytest.raises(ValueError, match="has no known layout of videos: clips.json, MOTChallenge"):
         open_video_dataset(tmp_path)
+    assert video_splits(tmp_path) == []
+    with pytest.raises(FileNotFoundError, match="There is no .*nothing"):
+        open_video_dataset(tmp_path / "nothing")
     (tmp_path / "Data/VID/train").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="holds no frames"):
         open_video_dataset(tmp_path)

@@ -21,11 +21,30 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import ssd_zoo
-from ssd_zoo.data import ClipSampler, VideoDataset, open_video_dataset
+from ssd_zoo.data import AnnotatedVideo, ClipSampler, VideoDataset
 from ssd_zoo.training import keep_memory
 from ssd_zoo.video import bootstrap_difference, link_tubes, match_frames, match_tubes, mean_ap
 
 METRICS = ("frame-mAP@.5", "video-mAP@.2", "video-mAP@.5")
+
+
+def open_jhmdb(folder: Path) -> VideoDataset:
+    """Open videos in `clips/` with one box per frame, in xyxy, in `annotations.json`."""
+    content = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    videos = []
+    for name, video in content["videos"].items():
+        number = len(video["boxes"])
+        target = {
+            "boxes": torch.tensor(video["boxes"], dtype=torch.float32),
+            "labels": torch.full((number,), video["label"] + 1),
+            "frame_index": torch.arange(number),
+            "track_ids": torch.zeros(number, dtype=torch.int64),
+        }
+        target["boxes"][:, 0::2].clamp_(0, 320)
+        target["boxes"][:, 1::2].clamp_(0, 240)
+        file = folder / "clips" / f"{name}.avi"
+        videos.append(AnnotatedVideo(name, file, number, target, (240, 320), meta={"fold": video["fold"]}))
+    return VideoDataset(videos, ["background", *content["classes"]], trimmed=True)
 
 
 def build(variant: str, categories: list[str], size: int) -> ssd_zoo.SSD:
@@ -145,7 +164,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results") / "jhmdb.json")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    dataset = open_video_dataset(args.data)
+    dataset = open_jhmdb(args.data)
     for fold in args.folds:
         for variant in args.variants:
             run(variant, fold, dataset, args)

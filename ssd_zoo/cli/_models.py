@@ -12,30 +12,41 @@ from ssd_zoo.deploy import ExportedDetector, load
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
-from ssd_zoo.weights.saved_models import CONFIG
+from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
-__all__ = ["build_model", "check_weights", "load_model", "open_detector", "pick_device"]
+__all__ = ["build_model", "check_model", "load_model", "open_detector", "pick_device"]
 
 
-def check_weights(name: str) -> None:
-    """Check that a name is that of a saved model, or of a model that has weights.
+def check_model(name: str, weights: str | None) -> None:
+    """Check the names of a model and its weights, without reading them.
 
     Raises:
-        ValueError: If it is not; the message proposes similar names and folders.
+        ValueError: If there is no such model, it has no such weights, or the path is not a saved model. The message
+            tells the way out, and proposes similar names and folders.
     """
-    folder = Path(name)
-    if folder.is_dir() and not (folder / CONFIG).is_file():
-        inner = sorted(file.parent for file in folder.glob(f"*/{CONFIG}"))
+    path = Path(name)
+    if path.is_file() and path.name != MODEL:
+        raise ValueError(
+            f"--model {name} is a file, but a saved model is a folder. Convert a checkpoint of another project first: "
+            f"ssd-zoo convert {name} --output DIR; then take --model DIR."
+        )
+    if path.exists() and weights is not None:
+        raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
+    if path.is_dir() and not any((path / file).is_file() for file in (CONFIG, MODEL)):
+        inner = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
         # What `ssd-zoo train` has found best comes first.
         inner.sort(key=lambda path: path.name != "best")
         way = f"Did you mean {inner[0]}?" if inner else "ssd-zoo train writes one into its folder's best."
         raise ValueError(f"{name} has no {CONFIG}, so it is not a saved model. {way}")
-    if folder.exists():
+    if path.exists():
         return
     if name.lower() not in list_models():
         raise ValueError(f"There is no model or folder {name!r}. {_near(name)}")
-    if not get_model_weights(name).__members__:
-        raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
+    published = get_model_weights(name).__members__
+    elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
+    if not elsewhere and weights not in published:
+        few = ", ".join(map(repr, published)) or "none"
+        raise ValueError(f"{name} has no weights {weights!r}; it has {few}. --weights may be scratch or a folder, too.")
 
 
 def _near(name: str) -> str:
@@ -64,13 +75,12 @@ def build_model(name: str, weights: str | None, **config: Any) -> SSD:
         **config: Arguments of the builder.
 
     Raises:
-        ValueError: If `weights` are given for a saved model, or the name is that of an exported file.
+        ValueError: As for `check_model`, or if the name is that of an exported file.
     """
     if is_exported(name):
         raise ValueError(f"{name} is an exported file, which only detects; give the model that it was exported from.")
+    check_model(name, weights)
     if Path(name).exists():
-        if weights is not None:
-            raise ValueError(f"--model {name} is a saved model and has its weights; leave out --weights.")
         config.pop("progress", None)
         return ssd_zoo.from_pretrained(name, **config)
     if weights == "scratch":
@@ -97,7 +107,9 @@ def open_detector(
         if weights is not None:
             raise ValueError(f"--model {name} is an exported file and has its weights; leave out --weights.")
         return load(name, score_thresh=score_thresh)
-    check_weights(name)
+    check_model(name, weights)
+    if not Path(name).exists() and not get_model_weights(name).__members__:
+        raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
     asked = {} if score_thresh is None else {"score_thresh": score_thresh}
     return build_model(name, weights, progress=progress, **asked).eval()
 

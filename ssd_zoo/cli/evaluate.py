@@ -1,7 +1,8 @@
-"""Evaluate a model, or a file of results, on annotated images.
+"""Evaluate a model, or a file of results, on annotated images or videos.
 
 Classes are matched by name, COCO's "airplane" with VOC's "aeroplane". Metrics are averaged over the classes of both
-model and data; the other classes are listed.
+model and data; the other classes are listed. Of videos, boxes are measured frame by frame, and where objects have
+tracks, tubes too.
 
 The model is a name of ssd_zoo or of torchvision's detectors, or a saved or exported model. With --annotations and
 --results a file of results is evaluated without a model; both files are in COCO's formats.
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ssd_zoo.cli._data import open_labelled
 from ssd_zoo.cli._models import load_model, pick_device
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import count, name_list, positive, with_background
-from ssd_zoo.data import inspect_dataset, open_dataset, usable
+from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
-    parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder or file of annotated images")
+    parser.add_argument(
+        "data", nargs="?", type=Path, metavar="DATA", help="folder or file of annotated images or videos"
+    )
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
     parser.add_argument("--categories", metavar="NAME,NAME",
                         help="class names (background optional), if the data has none")  # fmt: skip
@@ -40,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
     parser.add_argument("--on-invalid", choices=("raise", "drop"),
                         help="stop at invalid boxes and images, or drop them (default: drop up to 1 %%)")  # fmt: skip
-    parser.add_argument("--batch-size", type=positive, default=8, help="images per batch (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=positive, default=8, help="images or frames per batch (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=count, default=0, help="processes that load images (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotations in COCO's format")
@@ -90,7 +96,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         raise ValueError("--model is missing: a model's name or a saved model.")
     device = _device(args.device)
     given = with_background(name_list(args.categories)) if args.categories else None
-    dataset = open_dataset(args.data, args.split, categories=given, layout=args.layout)
+    dataset = open_labelled(args.data, args.split, given, args.layout)
     # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if not args.quiet:

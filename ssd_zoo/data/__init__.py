@@ -8,7 +8,8 @@ from ssd_zoo.data.images import find_images, image_endings, read_image
 from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, collate
 from ssd_zoo.data.report import DataReport, inspect_dataset, usable
 from ssd_zoo.data.video import Frame, Video, open_camera, open_video, read_clip
-from ssd_zoo.data.video_datasets import AnnotatedVideo, ClipSampler, VideoDataset, open_video_dataset
+from ssd_zoo.data.video_datasets import AnnotatedVideo, ClipSampler, VideoDataset
+from ssd_zoo.data.video_layouts import open_video_dataset, video_splits
 from ssd_zoo.data.video_transforms import clip_augmentation
 from ssd_zoo.data.video_writer import VideoWriter
 
@@ -42,4 +43,5 @@ __all__ = [
     "read_image",
     "splits",
     "usable",
+    "video_splits",
 ]

@@ -197,7 +197,7 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
         ValueError: If class names are invalid, objects have a class that is not asked for, nothing is usable, or all
             boxes are in another unit.
     """
-    categories = _asked(asked) if asked is not None else ["background", *_without_background(records, found)]
+    categories = list(asked) if asked is not None else ["background", *_without_background(records, found)]
     labels = {name: label for label, name in enumerate(categories) if label}
     problems, images = list(records.problems), []
     for number, item in enumerate(records.items, start=1):
@@ -225,13 +225,6 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
         )
     ids = _ids(records.ids, categories)
     return Annotations(images, categories, ids, problems, records.line, layout, records.notes)
-
-
-def _asked(categories: Sequence[str]) -> list[str]:
-    names = list(categories)
-    if isinstance(categories, str) or len(set(names)) < len(names) or len(names) < 2:
-        raise ValueError(f"categories must be a list of different names, background first, got {categories!r}.")
-    return names
 
 
 def _without_background(records: Records, names: Sequence[str]) -> list[str]:

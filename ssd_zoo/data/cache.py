@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -12,8 +12,10 @@ from ssd_zoo.data.dataset import DetectionDataset
 
 __all__ = ["CachedDataset"]
 
+Target = dict[str, Tensor]
 
-class CachedDataset(torch.utils.data.Dataset[tuple[Any, dict[str, Any]]]):
+
+class CachedDataset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
     """Data set that holds its decoded images in memory.
 
     Args:
@@ -24,7 +26,7 @@ class CachedDataset(torch.utils.data.Dataset[tuple[Any, dict[str, Any]]]):
     def __init__(self, dataset: DetectionDataset, longest: int | None = None) -> None:
         self.categories = dataset.categories
         self.images = dataset.images
-        self.transforms: Callable[..., Any] | None = dataset.transforms
+        self.transforms: Callable[[Tensor, Target], tuple[Tensor, Target]] | None = dataset.transforms
         plain = dataset.with_transforms(None)
         with ThreadPoolExecutor() as pool:
             self._items = list(pool.map(lambda i: _shrink(*plain[i], longest), range(len(plain))))
@@ -32,12 +34,12 @@ class CachedDataset(torch.utils.data.Dataset[tuple[Any, dict[str, Any]]]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         image, target = self._items[index]
         return (image, dict(target)) if self.transforms is None else self.transforms(image, dict(target))
 
 
-def _shrink(image: Any, target: dict[str, Any], longest: int | None) -> tuple[Any, dict[str, Any]]:
+def _shrink(image: Tensor, target: Target, longest: int | None) -> tuple[Tensor, Target]:
     height, width = image.shape[-2:]
     if longest is None or max(height, width) <= longest:
         return tv_tensors.Image(image.contiguous()), target

@@ -94,24 +94,6 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         """Return a copy with other images, for example a subset."""
         return DetectionDataset(dataclasses.replace(self.annotations, images=list(images)), self.transforms)
 
-    def divided(self, fraction: float, seed: int = 0) -> tuple["DetectionDataset", "DetectionDataset"]:
-        """Divide the images at random.
-
-        Args:
-            fraction: Part of the images in the second data set, at least one.
-            seed: Seed of the choice.
-
-        Raises:
-            ValueError: If there are fewer than two images, or the fraction is not between 0 and 1.
-        """
-        if not 0 < fraction < 1 or len(self) < 2:
-            raise ValueError(f"Can't take a fraction of {fraction:g} of {len(self)} images.")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
-        number = min(max(1, round(fraction * len(self))), len(self) - 1)
-        first, second = (self.with_images([self.images[i] for i in sorted(part)])
-                         for part in (order[number:], order[:number]))  # fmt: skip
-        return first, second
-
     def __repr__(self) -> str:
         objects = sum(len(image.objects) for image in self.images)
         return f"DetectionDataset({len(self)} images, {objects} objects, categories={self.categories})"

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from ssd_zoo.data.dataset import DetectionDataset
+from ssd_zoo.data.presets import without_crowds
+from ssd_zoo.data.video_datasets import VideoDataset
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.overlap import box_iou
@@ -18,6 +21,9 @@ __all__ = ["DefaultBoxFit", "fit_default_boxes"]
 
 # Approximate ratio of a default box's size to its map's stride in the SSD paper.
 _SIZE_OVER_STRIDE = 2.5
+
+Size = tuple[int, int]
+Items = Iterable[tuple[Tensor | Image, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class DefaultBoxFit:
         )
 
 
-def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, Tensor]]], model: SSD) -> DefaultBoxFit:
+def fit_default_boxes(dataset: DetectionDataset | VideoDataset | Items, model: SSD) -> DefaultBoxFit:
     """Fit default boxes to a data set by clustering under IoU.
 
     An object's size is the root of its area. It is assigned to the coarsest feature map whose stride is at most its
@@ -60,9 +66,9 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
     Redmon and Farhadi, "YOLO9000", section 2. https://arxiv.org/abs/1612.08242)
 
     Args:
-        dataset: Data set of `open_dataset`, whose images are not decoded if it has no transforms. Or pairs of an image,
-            `(C, H, W)` or PIL, and a target with `boxes (G, 4)`, xyxy in the image's pixels. Crowds (`iscrowd`) are
-            ignored.
+        dataset: Data set of `open_dataset`, whose images are not decoded if it has no transforms. Or one of
+            `open_video_dataset`, whose videos are taken whole. Or pairs of an image, `(C, H, W)` or PIL, or a clip, and
+            a target with `boxes (G, 4)`, xyxy in pixels. Crowds (`iscrowd`) are ignored.
         model: The detector; it is not modified. Build a new one with `default_boxes=fit.default_boxes`.
 
     Raises:
@@ -75,10 +81,11 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
         >>> fit.objects, fit.unreached_after <= fit.unreached_before
         (3, True)
     """
-    objects = torch.cat(
-        [scale_boxes(_boxes(target), size, model.size) for size, target in _sizes_and_targets(dataset)]
-        or [torch.zeros(0, 4)]
-    ).float()
+    scaled = [
+        scale_boxes(without_crowds(target)["boxes"].as_subclass(Tensor), size, model.size)
+        for size, target in _sizes_and_targets(dataset)
+    ]
+    objects = torch.cat(scaled or [torch.zeros(0, 4)]).float()
     objects = objects[(objects[:, 2:] > objects[:, :2]).all(1)]
     if len(objects) == 0:
         raise ValueError("The data set has no objects to fit default boxes to.")
@@ -104,20 +111,19 @@ def fit_default_boxes(dataset: DetectionDataset | Iterable[tuple[Any, dict[str, 
     )
 
 
-def _sizes_and_targets(dataset: Any) -> Iterator[tuple[tuple[int, int], dict[str, Tensor]]]:
+def _sizes_and_targets(dataset: DetectionDataset | VideoDataset | Items) -> Iterator[tuple[Size, dict[str, Tensor]]]:
     if isinstance(dataset, DetectionDataset) and dataset.transforms is None:
         for i, entry in enumerate(dataset.images):
             size = entry.read_size()
             yield size, dataset.target(i, size)
-        return
-    for image, target in dataset:
-        size = (image.shape[-2], image.shape[-1]) if isinstance(image, Tensor) else (image.height, image.width)
-        yield size, target
-
-
-def _boxes(target: dict[str, Tensor]) -> Tensor:
-    boxes = target["boxes"].as_subclass(Tensor)
-    return boxes[target["iscrowd"] == 0] if "iscrowd" in target else boxes
+    elif isinstance(dataset, VideoDataset):
+        for video in dataset.videos:
+            frame = next(iter(video))
+            yield (frame.shape[-2], frame.shape[-1]), video.target
+    else:
+        for image, target in cast(Items, dataset):
+            size = (image.shape[-2], image.shape[-1]) if isinstance(image, Tensor) else (image.height, image.width)
+            yield size, target
 
 
 def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:

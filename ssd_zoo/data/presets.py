@@ -1,24 +1,40 @@
-"""Transform images and targets for training and evaluation."""
+"""Transform images, clips and their targets for training and evaluation."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-__all__ = ["Augmentation", "DetectionPresetEval", "DetectionPresetTrain", "collate"]
+__all__ = [
+    "PER_OBJECT",
+    "Augmentation",
+    "CropWithObjects",
+    "DetectionPresetEval",
+    "DetectionPresetTrain",
+    "collate",
+    "per_object",
+    "without_crowds",
+]
 
 Augmentation = Literal["ssd", "ssdlite", "light", "none"]
+Target = dict[str, Tensor]
+Picture = Tensor | Image.Image
+A = TypeVar("A")
+B = TypeVar("B")
 
-_PER_OBJECT = ("labels", "area", "iscrowd", "difficult")
+PER_OBJECT = ("labels", "area", "iscrowd", "difficult", "frame_index", "track_ids")
+"""Keys of a target, apart from `boxes`, that have one value per object."""
 
 
 class DetectionPresetTrain:
-    """Augmentation of image and target for training.
+    """Augmentation of an image, or of a clip, and its target for training.
 
-    It returns a float image between 0 and 1 and plain tensors. Crowds (`iscrowd`) and boxes without area are removed.
+    All frames of a clip get the same random values. The result is floating point between 0 and 1, with plain tensors in
+    the target. Crowds (`iscrowd`) and boxes without area are removed, with all that belongs to them.
 
     Args:
         kind: `"ssd"`, the paper's augmentation (sections 2.2 and 3.6): photometric distortion, zooming out onto a
@@ -46,12 +62,12 @@ class DetectionPresetTrain:
         if kind not in get_args(Augmentation):
             raise ValueError(f"kind must be one of {', '.join(map(repr, get_args(Augmentation)))}, got {kind!r}.")
         fill = [round(255 * value) for value in mean]
-        steps: list[Any] = [v2.ToImage()]
+        steps: list[nn.Module] = [v2.ToImage()]
         if kind == "ssd":
             # Distortion precedes zooming out, which enlarges the image: it then changes fewer pixels.
-            steps += [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill), v2.RandomIoUCrop()]
+            steps += [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill), CropWithObjects()]
         elif kind == "ssdlite":
-            steps += [v2.RandomIoUCrop()]
+            steps += [CropWithObjects()]
         elif kind == "light":
             jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
             affine = v2.RandomAffine(degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25), fill=fill)
@@ -62,16 +78,16 @@ class DetectionPresetTrain:
             steps.append(v2.Resize(size, antialias=antialias))
         steps += [
             v2.ClampBoundingBoxes(),
-            v2.SanitizeBoundingBoxes(labels_getter=_per_object),
+            v2.SanitizeBoundingBoxes(labels_getter=per_object),
             v2.ToDtype(torch.float32, scale=True),
             v2.ToPureTensor(),
         ]
         self.kind = kind
         self.transforms = v2.Compose(steps)
 
-    def __call__(self, image: Any, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Augment an image (tensor or PIL) and a target with `tv_tensors.BoundingBoxes`."""
-        return self.transforms(image, _without_crowds(target))
+    def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
+        """Augment an image (tensor or PIL) or a clip (tensor), and a target with boxes in xyxy."""
+        return self.transforms(image, _declared(image, without_crowds(target)))
 
     def __repr__(self) -> str:
         return f"DetectionPresetTrain({self.kind!r})"
@@ -80,25 +96,55 @@ class DetectionPresetTrain:
 class DetectionPresetEval:
     """Conversion to tensors for evaluation; the detector itself resizes and normalises."""
 
-    def __call__(self, image: Any, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Convert an image (tensor or PIL) to float between 0 and 1."""
+    def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
+        """Convert an image (tensor or PIL) or a clip to float between 0 and 1."""
         transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         return transforms(image, target)
 
 
-def _per_object(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:
-    return tuple(sample[1][key] for key in _PER_OBJECT if key in sample[1])
+class CropWithObjects(nn.Module):
+    """Random crop with a minimum IoU, as torchvision's, which leaves thin images whole.
+
+    torchvision's crop takes at least .3 of each side, and divides by zero where that is less than a pixel.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crop = v2.RandomIoUCrop()
+
+    def forward(self, image: Picture, target: Target) -> tuple[Picture, Target]:
+        """Crop an image or a clip, and its target."""
+        fits = min(v2.functional.get_size(image)) * self.crop.min_scale >= 1
+        return self.crop(image, target) if fits else (image, target)
 
 
-def _without_crowds(target: dict[str, Any]) -> dict[str, Any]:
+def _declared(image: Picture, target: Target) -> Target:
+    """Declare plain boxes as xyxy, because transforms leave plain tensors as they are."""
+    if isinstance(target["boxes"], tv_tensors.BoundingBoxes):
+        return target
+    height, width = v2.functional.get_size(image)
+    boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=(height, width))
+    return {**target, "boxes": boxes}
+
+
+def per_object(sample: tuple[Picture, Target]) -> tuple[Tensor, ...]:
+    """Return a target's values that have one row per object, without the boxes."""
+    return tuple(sample[1][key] for key in PER_OBJECT if key in sample[1])
+
+
+def without_crowds(target: Target) -> Target:
+    """Return a target without the objects that `iscrowd` marks; a clip's labeled frames stay."""
     if "iscrowd" not in target or not target["iscrowd"].any():
         return target
     keep = target["iscrowd"] == 0
-    changed = {key: target[key][keep] for key in _PER_OBJECT if key in target}
-    return {**target, **changed, "boxes": tv_tensors.wrap(target["boxes"][keep], like=target["boxes"])}
+    changed = {key: target[key][keep] for key in PER_OBJECT if key in target}
+    boxes = target["boxes"][keep]
+    if isinstance(target["boxes"], tv_tensors.BoundingBoxes):
+        boxes = tv_tensors.wrap(boxes, like=target["boxes"])
+    return {**target, **changed, "boxes": boxes}
 
 
-def collate(batch: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], list[dict[str, Any]]]:
+def collate(batch: Sequence[tuple[A, B]]) -> tuple[list[A], list[B]]:
     """Collate items into a list of images and a list of targets.
 
     Example:

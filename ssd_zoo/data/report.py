@@ -3,16 +3,17 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import torch
 
-from ssd_zoo.data.annotations import LabelledImage, LabelledObject
+from ssd_zoo.data.annotations import Box, LabelledImage
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.detector.overlap import box_iou
+from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, VideoDataset
+from ssd_zoo.detector.overlap import area_of, box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
 
@@ -20,6 +21,25 @@ __all__ = ["DataReport", "inspect_dataset", "usable"]
 
 OnInvalid = Literal["raise", "drop"]
 _log = logging.getLogger("ssd_zoo")
+D = TypeVar("D", bound=DetectionDataset | VideoDataset)
+
+
+class _Thing(NamedTuple):
+    """An object: its box, class and area."""
+
+    box: Box
+    label: int
+    area: float
+
+
+class _Item(NamedTuple):
+    """An image or a video: its size, or what is wrong with it, its labeled frames, and its objects with places."""
+
+    size: tuple[int, int] | str
+    frames: int
+    empty: int
+    objects: list[_Thing]
+    place: Callable[[int], str]
 
 
 @dataclass
@@ -27,15 +47,16 @@ class DataReport:
     """Statistics and problems of a data set.
 
     Attributes:
-        images: Number of images.
-        empty_images: Images without objects.
-        objects: Number of objects per class, zero included.
+        images: Number of images; for videos, of annotated frames.
+        empty_images: Images, or annotated frames, without objects.
+        objects: Number of objects per class, zero included. An object of a video counts once per frame.
         sizes: Numbers of small, medium and large objects, by COCO's areas in pixels: up to 32², up to 96², larger.
         unreached: Number of objects whose best IoU with the model's default boxes is below its `iou_thresh`; None
             without a model.
-        problems: Messages about unusable images and annotations, with file and, for annotations, line.
-        bad_images: Indices of unusable images.
-        bad_objects: Index pairs (image, object) of unusable objects.
+        videos: Number of videos; None for images.
+        problems: Messages about unusable images, videos and annotations, with the file and, where known, the line.
+        bad_images: Indices of unusable images or videos.
+        bad_objects: Index pairs (image or video, object) of unusable objects.
         layout: The recognised layout, and how it was recognised.
         notes: Messages about files that were not found or not used.
     """
@@ -45,6 +66,7 @@ class DataReport:
     objects: dict[str, int]
     sizes: dict[str, int]
     unreached: int | None = None
+    videos: int | None = None
     problems: list[str] = field(default_factory=list)
     bad_images: set[int] = field(default_factory=set)
     bad_objects: set[tuple[int, int]] = field(default_factory=set)
@@ -58,18 +80,27 @@ class DataReport:
 
     def __str__(self) -> str:
         """Return a readable report of several lines."""
+        return self.text()
+
+    def text(self, *, advise: bool = True) -> str:
+        """Return a readable report of several lines.
+
+        Args:
+            advise: Whether to advise to fit default boxes where many objects are not reached.
+        """
         total = sum(self.objects.values())
         empty = f", {self.empty_images} without objects" if self.empty_images else ""
         present = ", ".join(f"{name} {number}" for name, number in self.objects.items() if number)
         lines = [self.layout] if self.layout else []
-        lines += [f"{self.images} images{empty}; {total} objects: {present}"]
+        what = "images" if self.videos is None else f"annotated frames of {self.videos} videos"
+        lines += [f"{self.images} {what}{empty}; {total} objects: {present}"]
         lines.append("sizes: " + ", ".join(f"{name} {number}" for name, number in self.sizes.items()))
         if self.missing:
             lines.append(f"no object of: {', '.join(self.missing)}")
         if self.unreached is not None:
             share = self.unreached / total if total else 0
             lines.append(f"no default box reaches {self.unreached} objects ({share:.1%})")
-            if share > 0.1:
+            if share > 0.1 and advise:
                 lines.append(
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
                 )
@@ -80,65 +111,116 @@ class DataReport:
         return "\n".join(lines)
 
 
-def inspect_dataset(dataset: DetectionDataset, model: SSD | None = None, *, read_images: bool = True) -> DataReport:
+def inspect_dataset(
+    dataset: DetectionDataset | VideoDataset, model: SSD | None = None, *, read_images: bool = True
+) -> DataReport:
     """Inspect a data set for statistics and problems.
 
     Args:
-        dataset: Data set of `open_dataset`.
+        dataset: Data set of `open_dataset` or `open_video_dataset`.
         model: The detector to train, for counting objects that its default boxes do not reach.
-        read_images: Whether to decode every image, which finds truncated files. Otherwise only headers are read.
+        read_images: Whether to decode every image and frame, which finds truncated files. Otherwise only headers are
+            read.
 
     Example:
         >>> from ssd_zoo.data import inspect_dataset
         >>> inspect_dataset(dataset).missing  # doctest: +SKIP
         ['hair drier']
     """
+    with ThreadPoolExecutor() as pool:
+        items = list(
+            pool.map(lambda video: _video_item(video, read_images), dataset.videos)
+            if isinstance(dataset, VideoDataset)
+            else pool.map(lambda entry: _image_item(dataset, entry, read_images), dataset.images)
+        )
     report = DataReport(
-        images=len(dataset),
-        empty_images=sum(not entry.objects for entry in dataset.images),
+        images=sum(item.frames for item in items),
+        empty_images=sum(item.empty for item in items),
         objects=dict.fromkeys(dataset.categories[1:], 0),
         sizes={"small": 0, "medium": 0, "large": 0},
-        problems=list(dataset.annotations.problems),
-        layout=dataset.annotations.layout,
-        notes=dataset.annotations.notes,
+        videos=len(items) if isinstance(dataset, VideoDataset) else None,
+        problems=list(_annotation_problems(dataset)),
+        layout="" if isinstance(dataset, VideoDataset) else dataset.annotations.layout,
+        notes=[] if isinstance(dataset, VideoDataset) else dataset.annotations.notes,
     )
-    with ThreadPoolExecutor() as pool:
-        sizes = list(pool.map(lambda entry: _open(entry, read_images), dataset.images))
     counts: Counter[int] = Counter()
-    for i, (entry, size) in enumerate(zip(dataset.images, sizes, strict=True)):
+    for i, (size, _, _, objects, place) in enumerate(items):
         if isinstance(size, str):
             report.problems.append(size)
             report.bad_images.add(i)
-        for k, thing in enumerate(entry.objects):
+        for k, thing in enumerate(objects):
             counts[thing.label] += 1
             report.sizes["small" if thing.area <= 32**2 else "medium" if thing.area <= 96**2 else "large"] += 1
-            if reason := _reason(thing, None if isinstance(size, str) else size):
-                line = dataset.annotations.line(entry.source, thing.entry)
-                report.problems.append(f"{entry.source}:{line}: the box {_format(thing)} {reason}")
+            if reason := _reason(thing.box, None if isinstance(size, str) else size):
+                report.problems.append(f"{place(k)}: the box {_format(thing.box)} {reason}")
                 report.bad_objects.add((i, k))
     for label, number in counts.items():
         report.objects[dataset.categories[label]] = number
     if model is not None:
-        report.unreached = sum(_unreached(dataset, sizes, report, model))
+        report.unreached = sum(_unreached(items, report.bad_objects, model))
     return report
 
 
-def _open(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
+def _image_item(dataset: DetectionDataset, entry: LabelledImage, decode: bool) -> _Item:
+    def place(k: int) -> str:
+        return f"{entry.source}:{dataset.annotations.line(entry.source, entry.objects[k].entry)}"
+
+    objects = [_Thing(thing.box, thing.label, thing.area) for thing in entry.objects]
+    return _Item(_size_of_image(entry, decode), 1, int(not objects), objects, place)
+
+
+def _video_item(video: AnnotatedVideo, decode: bool) -> _Item:
+    target, frames = video.target, video.target["frame_index"].tolist()
+    boxes = target["boxes"]
+    rows = zip(boxes.tolist(), target["labels"].tolist(), area_of(boxes[:, 2:] - boxes[:, :2]).tolist(), strict=True)
+    objects = [_Thing((x1, y1, x2, y2), label, area) for (x1, y1, x2, y2), label, area in rows]
+    labeled = set(video.labeled_frames)
+    empty = len(labeled - set(frames))
+
+    def place(k: int) -> str:
+        return f"{video.source or 'annotations'}: {video.name}, frame {frames[k]}"
+
+    return _Item(_size_of_video(video, decode), len(labeled), empty, objects, place)
+
+
+def _size_of_image(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
     """Return an image's size, or an error message."""
     try:
-        size = tuple(entry.read().shape[1:]) if decode else entry.read_size()
+        height, width = entry.read().shape[1:] if decode else entry.read_size()
     except FileNotFoundError:
         return f"{entry.file} does not exist"
     except (ValueError, OSError) as error:
         return str(error).rstrip(".")
-    if entry.size is not None and entry.size != size and min(entry.size) > 0:
-        return f"{entry.file} has {size[1]} × {size[0]} pixels, but was labelled at {entry.size[1]} × {entry.size[0]}"
-    return size[0], size[1]
+    return _as_labelled(str(entry.file), (height, width), entry.size)
 
 
-def _reason(thing: LabelledObject, size: tuple[int, int] | None) -> str | None:
-    x1, y1, x2, y2 = thing.box
-    if not all(map(math.isfinite, thing.box)):
+def _size_of_video(video: AnnotatedVideo, decode: bool) -> tuple[int, int] | str:
+    """Return the size of a video's frames, or an error message."""
+    sizes, number = set(), 0
+    try:
+        for frame in video:
+            number += 1
+            sizes.add((frame.shape[-2], frame.shape[-1]))
+            if not decode:
+                break
+    except (ValueError, OSError) as error:
+        return f"{video.name}: {str(error).rstrip('.')}"
+    if len(sizes) != 1:
+        return f"{video.name} has frames of {len(sizes)} sizes; a clip needs one"
+    if decode and number != video.num_frames:
+        return f"{video.name} has {number} frames, not {video.num_frames}; give their number in the annotations"
+    return _as_labelled(video.name, sizes.pop(), video.size)
+
+
+def _as_labelled(name: str, size: tuple[int, int], labelled: tuple[int, int] | None) -> tuple[int, int] | str:
+    if labelled is not None and labelled != size and min(labelled) > 0:
+        return f"{name} has {size[1]} × {size[0]} pixels, but was labelled at {labelled[1]} × {labelled[0]}"
+    return size
+
+
+def _reason(box: Box, size: tuple[int, int] | None) -> str | None:
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)):
         return "is not finite"
     if x2 <= x1 or y2 <= y1:
         return "has no area"
@@ -147,29 +229,29 @@ def _reason(thing: LabelledObject, size: tuple[int, int] | None) -> str | None:
     return None
 
 
-def _format(thing: LabelledObject) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in thing.box) + ")"
+def _format(box: Box) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
 
-def _unreached(
-    dataset: DetectionDataset, sizes: list[tuple[int, int] | str], report: DataReport, model: SSD
-) -> Iterator[int]:
+def _unreached(items: Sequence[_Item], bad: set[tuple[int, int]], model: SSD) -> Iterator[int]:
     default_boxes = model.default_boxes.cpu()
-    for i, (entry, size) in enumerate(zip(dataset.images, sizes, strict=True)):
-        boxes = [thing.box for k, thing in enumerate(entry.objects) if (i, k) not in report.bad_objects]
+    for i, (size, _, _, objects, _) in enumerate(items):
+        boxes = [thing.box for k, thing in enumerate(objects) if (i, k) not in bad]
         if boxes and not isinstance(size, str):
             scaled = scale_boxes(torch.tensor(boxes), size, model.size)
-            yield int((box_iou(scaled, default_boxes).amax(1) < model.iou_thresh).sum())
+            yield sum(
+                int((box_iou(part, default_boxes).amax(1) < model.iou_thresh).sum()) for part in scaled.split(256)
+            )
 
 
-def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid | None = None) -> DetectionDataset:
+def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) -> D:
     """Return the usable part of a data set.
 
     Args:
         dataset: The data set.
         report: Its report from `inspect_dataset`.
-        on_invalid: `"raise"` an error if there are problems, or `"drop"` the images and objects that have them. By
-            default they are dropped, with a warning in the log, if at most 1 % of the objects is lost.
+        on_invalid: `"raise"` an error if there are problems, or `"drop"` the images, videos and objects that have them.
+            By default they are dropped, with a warning in the log, if at most 1 % of the objects is lost.
 
     Raises:
         ValueError: If there are problems that are not dropped, with the first 20 of them; or if no object is left.
@@ -184,25 +266,54 @@ def usable(dataset: DetectionDataset, report: DataReport, on_invalid: OnInvalid 
             f"The data set has {len(report.problems)} problems, and {lost} of its objects can't be used; correct them, "
             f"or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"
         )
-    kept = dataset.with_images(_kept(dataset, report)) if report.problems else dataset
-    if not any(entry.objects for entry in kept.images):
-        source = dataset.images[0].source if dataset.images else "the data set"
-        raise ValueError(f"The data set has no object. Its labels were looked for in files such as {source}.")
+    kept = _kept(dataset, report) if report.problems else dataset
+    if not any(report.objects.values()):
+        raise ValueError(f"The data set has no object. Its labels were looked for in {_label_files(dataset)}.")
     if report.problems:
-        _log.warning("Left out for %d problem(s): %d object(s), %d image(s); the first: %s", len(report.problems), lost,
-                     len(report.bad_images), report.problems[0])  # fmt: skip
+        _log.warning("Left out for %d problem(s): %d object(s), %d image(s) or video(s); the first: %s",
+                     len(report.problems), lost, len(report.bad_images), report.problems[0])  # fmt: skip
     return kept
 
 
-def _lost(dataset: DetectionDataset, report: DataReport) -> int:
+def _label_files(dataset: DetectionDataset | VideoDataset) -> str:
+    items: Sequence[LabelledImage | AnnotatedVideo]
+    items = dataset.videos if isinstance(dataset, VideoDataset) else dataset.images
+    return f"files such as {items[0].source}" if items else "its own files"
+
+
+def _annotation_problems(dataset: DetectionDataset | VideoDataset) -> list[str]:
+    return dataset.problems if isinstance(dataset, VideoDataset) else dataset.annotations.problems
+
+
+def _lost(dataset: DetectionDataset | VideoDataset, report: DataReport) -> int:
     """Return the number of objects that can't be used; an entry that could not be read counts as one."""
-    bad = {(i, k) for i in report.bad_images for k in range(len(dataset.images[i].objects))} | report.bad_objects
-    return len(bad) + len(dataset.annotations.problems)
+    numbers = (
+        [len(video.target["labels"]) for video in dataset.videos]
+        if isinstance(dataset, VideoDataset)
+        else [len(image.objects) for image in dataset.images]
+    )
+    bad = {(i, k) for i in report.bad_images for k in range(numbers[i])} | report.bad_objects
+    return len(bad) + len(_annotation_problems(dataset))
 
 
-def _kept(dataset: DetectionDataset, report: DataReport) -> list[LabelledImage]:
-    return [
+def _kept(dataset: D, report: DataReport) -> D:
+    if isinstance(dataset, VideoDataset):
+        videos = [
+            replace(video, target=_rows(video.target, (k for j, k in report.bad_objects if i == j)))
+            for i, video in enumerate(dataset.videos)
+            if i not in report.bad_images
+        ]
+        return cast(D, dataset.with_videos(videos))
+    images = [
         entry._replace(objects=tuple(x for k, x in enumerate(entry.objects) if (i, k) not in report.bad_objects))
         for i, entry in enumerate(dataset.images)
         if i not in report.bad_images
     ]
+    return cast(D, dataset.with_images(images))
+
+
+def _rows(target: Target, bad: Iterable[int]) -> Target:
+    """Return a target without some of its objects."""
+    keep = torch.ones(len(target["labels"]), dtype=torch.bool)
+    keep[list(bad)] = False
+    return {key: value if key == "labeled_frames" else value[keep] for key, value in target.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.data.images import MAX_PIXELS, find_images, read_image
 
-__all__ = ["MISSING", "Frame", "Video", "is_address", "open_camera", "open_video", "read_clip"]
+__all__ = ["MISSING", "Frame", "Video", "frame_files", "is_address", "open_camera", "open_video", "read_clip"]
 
 MISSING = 'Videos need PyAV or torchcodec: pip install "ssd_zoo[video]".'
 
@@ -94,7 +94,7 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
         return open_by_av(str(source), str(source), timeout=30) if find_spec("av") else open_by_torchcodec(str(source))
     path = Path(source)
     if path.is_dir():
-        files = sorted(find_images([path]), key=_by_numbers)
+        files = frame_files(path)
         return timed_video(str(source), fps, len(files), lambda: _frames_of_folder(path, files, fps, max_pixels))
     if not path.exists():
         raise FileNotFoundError(f"{source} is not a file or folder.")
@@ -107,6 +107,11 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
 def is_address(source: str | Path) -> bool:
     """Check whether a source is an address, such as `rtsp://…`, and not a path."""
     return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """List the frames of a folder, in the order of the numbers in their names."""
+    return sorted(find_images([folder]), key=_by_numbers)
 
 
 def open_camera(index: int = 0) -> Video:

@@ -1,47 +1,98 @@
-"""Open data sets of annotated videos, and draw clips from them."""
+"""Data sets of annotated videos, and the clips that are drawn from them."""
 
-import json
 import random
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import resize
 
 from ssd_zoo.data.images import read_image
-from ssd_zoo.data.video import read_clip
+from ssd_zoo.data.video import open_video, read_clip
+from ssd_zoo.detector.targets import scale_boxes
 
-__all__ = ["AnnotatedVideo", "ClipSampler", "VideoDataset", "open_video_dataset"]
+__all__ = ["AnnotatedVideo", "ClipSampler", "VideoDataset"]
 
 Target = dict[str, Tensor]
-_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """Video with its annotated objects.
+    """Video, or a part of one, with its annotated objects.
 
     Attributes:
         name: Name in the data set.
-        frames: The video file, or one image file per frame.
+        frames: The video file, one image file per frame, or the frames themselves, uint8 `(T, 3, H, W)`.
         num_frames: Number of frames.
-        target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)`, `frame_index (G,)`, `track_ids (G,)`, and
-            `labeled_frames (K,)` if some frames are not annotated.
-        size: (height, width) in pixels.
-        meta: Other fields of the data set, such as `source` or `fold`.
+        target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)` and `frame_index (G,)`; where they are known,
+            `track_ids (G,)` and `iscrowd (G,)`; and `labeled_frames (K,)` if some frames are not annotated.
+        size: (height, width) in pixels as annotated; None if unknown.
+        start: Index in the file of the first frame.
+        source: File of the annotations, for messages.
+        meta: Other fields of the data set, such as `fold`.
     """
 
     name: str
-    frames: Path | Sequence[Path]
+    frames: Path | Sequence[Path] | Tensor
     num_frames: int
     target: Target
-    size: tuple[int, int]
-    meta: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    start: int = 0
+    source: Path | None = None
+    meta: dict[str, object] = field(default_factory=dict)
+
+    def read(self, frames: Sequence[int] | None = None) -> Tensor:
+        """Read frames, by default all.
+
+        Args:
+            frames: Their indices from 0.
+
+        Returns:
+            RGB, uint8 `(T, 3, H, W)`.
+
+        Raises:
+            ValueError: If a frame can't be read. The message names the file.
+        """
+        wanted = [self.start + frame for frame in (range(self.num_frames) if frames is None else frames)]
+        if isinstance(self.frames, Path):
+            return read_clip(self.frames, wanted)
+        if wanted and not 0 <= min(wanted) <= max(wanted) < len(self.frames):
+            raise ValueError(f"{self.name} has {len(self.frames)} frames, so no frame {max(wanted)}.")
+        if isinstance(self.frames, Tensor):
+            return self.frames[wanted]
+        return torch.stack([read_image(self.frames[frame]) for frame in wanted])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Iterate over the frames, each `(3, H, W)`, without keeping them."""
+        if isinstance(self.frames, Path):
+            for t, frame in enumerate(open_video(self.frames)):
+                if self.start <= t < self.start + self.num_frames:
+                    yield frame
+        else:
+            for t in range(self.num_frames):
+                yield self.read([t])[0]
+
+    @property
+    def labeled_frames(self) -> list[int]:
+        """Indices of the annotated frames."""
+        labeled = self.target.get("labeled_frames")
+        return list(range(self.num_frames)) if labeled is None else labeled.tolist()
+
+    def pieces(self, length: int) -> "list[AnnotatedVideo]":
+        """Cut the video into successive pieces of at most `length` frames that hold an annotated frame."""
+        labeled = set(self.labeled_frames)
+        parts = [range(first, min(first + length, self.num_frames)) for first in range(0, self.num_frames, length)]
+        return [
+            replace(self, start=self.start + part[0], num_frames=len(part), target=select_frames(self.target, part))
+            for part in parts
+            if not labeled.isdisjoint(part)
+        ]
 
 
 @dataclass(frozen=True)
@@ -74,9 +125,11 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
     Args:
         videos: The annotated videos.
         categories: Class names, background first.
-        sampler: Function from the number of frames to the frame indices of a clip; None for whole videos.
-        transforms: Function of clip and target, such as one of torchvision's transforms v2.
-        trimmed: Whether videos are cut to their tubes; kept as an attribute only.
+        sampler: Function from the number of frames to the frame indices of a clip; None for whole videos. A clip
+            without an annotated frame is moved to one.
+        transforms: Function of clip and target, such as `DetectionPresetTrain`.
+        trimmed: Whether videos are cut to their tubes, so that objects are visible in every frame.
+        problems: Messages about entries that could not be used.
     """
 
     def __init__(
@@ -85,171 +138,87 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
         categories: Sequence[str],
         *,
         sampler: Callable[[int], list[int]] | None = None,
-        transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        transforms: Transform | None = None,
         trimmed: bool = False,
+        problems: Sequence[str] = (),
     ) -> None:
         self.videos, self.categories, self.trimmed = list(videos), list(categories), trimmed
-        self.sampler, self.transforms = sampler, transforms
+        self.sampler, self.transforms, self.problems = sampler, transforms, list(problems)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         video = self.videos[index]
-        frames = list(range(video.num_frames)) if self.sampler is None else self.sampler(video.num_frames)
-        if isinstance(video.frames, Path):
-            pixels = read_clip(video.frames, frames)
-        else:
-            pixels = torch.stack([read_image(video.frames[frame]) for frame in frames])
-        clip = tv_tensors.Video(pixels)
-        target = _target_of(video.target, frames)
+        frames = range(video.num_frames) if self.sampler is None else _to_labels(self.sampler(video.num_frames), video)
+        clip, target = tv_tensors.Video(video.read(frames)), select_frames(video.target, frames)
         size = (clip.shape[-2], clip.shape[-1])
         target["boxes"] = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
         return (clip, target) if self.transforms is None else self.transforms(clip, target)
 
+    def with_videos(self, videos: Sequence[AnnotatedVideo]) -> "VideoDataset":
+        """Return a copy with other videos, for example a subset."""
+        changed = copy(self)
+        changed.videos = list(videos)
+        return changed
 
-def _target_of(target: Target, frames: Sequence[int]) -> Target:
+    def clips(self, length: int, strides: Sequence[int] = (1,)) -> "VideoDataset":
+        """Return a data set of random clips, for training.
+
+        A video occurs once for every `length` frames that it has, so long videos are not seen less than short ones.
+        """
+        clips = self.with_videos([video for video in self.videos for _ in range(-(-video.num_frames // length))])
+        clips.sampler = ClipSampler(length, strides)
+        return clips
+
+    def pieces(self, length: int) -> "VideoDataset":
+        """Return a data set of successive pieces of at most `length` frames, for validation in training."""
+        return self.with_videos([piece for video in self.videos for piece in video.pieces(length)])
+
+    def in_memory(self, longest: int | None = None) -> "VideoDataset":
+        """Return a copy whose videos are read now, and kept.
+
+        Args:
+            longest: Longest side in pixels; larger frames are downscaled, with their boxes. None keeps all sizes.
+        """
+        return self.with_videos([_read_small(video, longest) for video in self.videos])
+
+    def __repr__(self) -> str:
+        return f"VideoDataset({len(self)} videos, categories={self.categories})"
+
+
+def _read_small(video: AnnotatedVideo, longest: int | None) -> AnnotatedVideo:
+    frames = []
+    for frame in video:
+        scale = 1.0 if longest is None else min(1.0, longest / max(frame.shape[-2:]))
+        size = [max(1, round(side * scale)) for side in frame.shape[-2:]]
+        frames.append(frame if scale == 1 else resize(frame, size, antialias=True))
+    pixels = torch.stack(frames)
+    height, width = frame.shape[-2:]
+    boxes = scale_boxes(video.target["boxes"], (height, width), (pixels.shape[-2], pixels.shape[-1]))
+    return replace(video, frames=pixels, start=0, size=None, target={**video.target, "boxes": boxes})
+
+
+def select_frames(target: Target, frames: Sequence[int]) -> Target:
     """Select the target of some frames, and renumber these from 0."""
     place = {frame: t for t, frame in enumerate(frames)}
-    here = torch.tensor([int(frame) in place for frame in target["frame_index"]], dtype=torch.bool)
+    here = torch.tensor([frame in place for frame in target["frame_index"].tolist()], dtype=torch.bool)
     chosen = {key: value[here] for key, value in target.items() if key != "labeled_frames"}
-    chosen["frame_index"] = torch.tensor([place[int(frame)] for frame in chosen["frame_index"]], dtype=torch.int64)
+    chosen["frame_index"] = torch.tensor([place[frame] for frame in chosen["frame_index"].tolist()], dtype=torch.int64)
     if "labeled_frames" in target:
-        labeled = [place[int(frame)] for frame in target["labeled_frames"] if int(frame) in place]
+        labeled = [place[frame] for frame in target["labeled_frames"].tolist() if frame in place]
         chosen["labeled_frames"] = torch.tensor(labeled, dtype=torch.int64)
     return chosen
 
 
-def open_video_dataset(folder: str | Path, *, split: str | None = None, **settings: Any) -> VideoDataset:
-    """Open a data set of annotated videos; its layout is detected.
-
-    * `annotations.json` with a folder `clips`: this project's layout of UCF101-24 (tubes, boxes as xywh) and J-HMDB-21
-      (one box per frame, xyxy).
-    * ImageNet VID: the folders `Data/VID` and `Annotations/VID`.
-
-    Args:
-        folder: Folder of the data set.
-        split: For ImageNet VID, the folder in `Data/VID`, by default `"train"`. The other layout has no splits; select
-            from `dataset.videos` by `meta["fold"]`.
-        **settings: `sampler` and `transforms` of `VideoDataset`.
-
-    Raises:
-        FileNotFoundError: If the folder or a video does not exist, or the layout is not recognised.
-        ValueError: If an annotation names a missing frame or an unknown class.
-    """
-    folder = Path(folder)
-    if (folder / "annotations.json").is_file():
-        described = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
-        videos = [_read_described(folder, name, video) for name, video in described["videos"].items()]
-        trimmed = all("boxes" in video for video in described["videos"].values())
-        return VideoDataset(videos, ["background", *described["classes"]], trimmed=trimmed, **settings)
-    if (folder / "Data" / "VID").is_dir():
-        split = split or "train"
-        root = folder / "Data" / "VID" / split
-        folders = sorted({file.parent for file in root.rglob("*.JPEG")})
-        if not folders:
-            raise FileNotFoundError(f"{root} holds no frames (*.JPEG).")
-        of_frames = [_read_imagenet_vid(frames, folder / "Annotations" / "VID" / split, root) for frames in folders]
-        return VideoDataset(of_frames, ["background", *_IMAGENET_VID.values()], **settings)
-    raise FileNotFoundError(
-        f"{folder} is not a known data set of videos: it has neither annotations.json nor Data/VID."
-    )
-
-
-def _read_described(folder: Path, name: str, video: dict[str, Any]) -> AnnotatedVideo:
-    file = next((path for ending in _ENDINGS if (path := folder / "clips" / f"{name}{ending}").is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"{folder / 'clips'} has no video {name} ({', '.join(_ENDINGS)}).")
-    boxes: list[Sequence[float]] = []
-    frame_index: list[int] = []
-    track_ids: list[int] = []
-    if "tubes" in video:
-        for track, tube in enumerate(video["tubes"]):
-            boxes += [[x, y, x + width, y + height] for x, y, width, height in tube["boxes"]]
-            frame_index += range(tube["start"], tube["start"] + len(tube["boxes"]))
-            track_ids += [track] * len(tube["boxes"])
-        num_frames, size = video["n_frames"], (256, 340)
-        scale = torch.tensor([340 / 320, 256 / 240] * 2)  # Boxes refer to the original size, 320 × 240.
-    else:
-        boxes, num_frames, size = video["boxes"], len(video["boxes"]), (240, 320)
-        frame_index, track_ids = list(range(num_frames)), [0] * num_frames
-        scale = torch.ones(4)
-    if frame_index and max(frame_index) >= num_frames:
-        raise ValueError(f"{name} has {num_frames} frames, but a box on frame {max(frame_index)}.")
-    target = {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) * scale,
-        "labels": torch.full((len(boxes),), video["label"] + 1),
-        "frame_index": torch.tensor(frame_index, dtype=torch.int64),
-        "track_ids": torch.tensor(track_ids, dtype=torch.int64),
-    }
-    target["boxes"][:, 0::2].clamp_(0, size[1])
-    target["boxes"][:, 1::2].clamp_(0, size[0])
-    meta = {key: value for key, value in video.items() if key not in ("tubes", "boxes", "n_frames", "label")}
-    return AnnotatedVideo(name, file, num_frames, target, size, meta)
-
-
-def _read_imagenet_vid(frames: Path, annotations: Path, root: Path) -> AnnotatedVideo:
-    files = sorted(frames.glob("*.JPEG"))
-    name = frames.relative_to(root).as_posix()
-    labels_of = {synset: label for label, synset in enumerate(_IMAGENET_VID, start=1)}
-    rows: list[tuple[list[float], int, int, int]] = []
-    labeled: list[int] = []
-    size = (0, 0)
-    for t, file in enumerate(files):
-        xml = annotations / name / f"{file.stem}.xml"
-        if not xml.is_file():
-            continue
-        labeled.append(t)
-        tree = ET.parse(xml)
-        size = (int(tree.findtext("size/height", "0")), int(tree.findtext("size/width", "0")))
-        for thing in tree.iterfind("object"):
-            synset = thing.findtext("name", "")
-            if synset not in labels_of:
-                raise ValueError(f"{xml} has an object {synset!r}, which is none of ImageNet VID's 30 classes.")
-            # The files count pixels from 0, so no offset is subtracted.
-            box = [float(thing.findtext(f"bndbox/{side}", "nan")) for side in ("xmin", "ymin", "xmax", "ymax")]
-            rows.append((box, labels_of[synset], t, int(thing.findtext("trackid", "0"))))
-    target = {
-        "boxes": torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor([row[1] for row in rows], dtype=torch.int64),
-        "frame_index": torch.tensor([row[2] for row in rows], dtype=torch.int64),
-        "track_ids": torch.tensor([row[3] for row in rows], dtype=torch.int64),
-    }
-    if len(labeled) < len(files):
-        target["labeled_frames"] = torch.tensor(labeled, dtype=torch.int64)
-    return AnnotatedVideo(name, files, len(files), target, size)
-
-
-_IMAGENET_VID = {
-    "n02691156": "airplane",
-    "n02419796": "antelope",
-    "n02131653": "bear",
-    "n02834778": "bicycle",
-    "n01503061": "bird",
-    "n02924116": "bus",
-    "n02958343": "car",
-    "n02402425": "cattle",
-    "n02084071": "dog",
-    "n02121808": "domestic cat",
-    "n02503517": "elephant",
-    "n02118333": "fox",
-    "n02510455": "giant panda",
-    "n02342885": "hamster",
-    "n02374451": "horse",
-    "n02129165": "lion",
-    "n01674464": "lizard",
-    "n02484322": "monkey",
-    "n03790512": "motorcycle",
-    "n02324045": "rabbit",
-    "n02509815": "red panda",
-    "n02411705": "sheep",
-    "n01726692": "snake",
-    "n02355227": "squirrel",
-    "n02129604": "tiger",
-    "n04468005": "train",
-    "n01662784": "turtle",
-    "n04530566": "watercraft",
-    "n02062744": "whale",
-    "n02391049": "zebra",
-}
-"""Names of ImageNet VID's 30 classes by WordNet id, in the official order."""
+def _to_labels(frames: list[int], video: AnnotatedVideo) -> list[int]:
+    """Move a clip that has no annotated frame, because it would teach nothing."""
+    labeled = video.labeled_frames
+    if not labeled or not set(frames).isdisjoint(labeled):
+        return frames
+    at = random.choice(labeled)
+    shifts = [
+        at - frame for frame in frames if frames[0] + at - frame >= 0 and frames[-1] + at - frame < video.num_frames
+    ]
+    shift = random.choice(shifts) if shifts else 0
+    return [frame + shift for frame in frames]

@@ -1,9 +1,11 @@
 """Augment clips, with the same random parameters for all frames."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
+from torchvision.transforms import v2
+
+from ssd_zoo.data.presets import CropWithObjects, per_object
 
 __all__ = ["clip_augmentation"]
 
@@ -23,19 +25,12 @@ def clip_augmentation(*, fill: Sequence[int] = (123, 117, 104), zoom_out: float 
     Returns:
         A transform (torchvision's v2) of clip and target.
     """
-    from torchvision.transforms import v2
-
     return v2.Compose(
         [
             v2.RandomPhotometricDistort(),
             v2.RandomZoomOut(fill=list(fill), p=zoom_out),
-            v2.RandomIoUCrop(),
+            CropWithObjects(),
             v2.RandomHorizontalFlip(flip),
-            v2.SanitizeBoundingBoxes(labels_getter=_rows_of_boxes),
+            v2.SanitizeBoundingBoxes(labels_getter=per_object),
         ]
     )
-
-
-def _rows_of_boxes(sample: Any) -> Any:
-    _, target = sample
-    return tuple(target[key] for key in ("labels", "frame_index", "track_ids") if key in target)

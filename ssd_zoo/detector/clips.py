@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd_zoo.detector.inputs import check_device
 from ssd_zoo.detector.sizes import sizes_of
@@ -21,6 +21,7 @@ __all__ = [
     "forward_clips",
     "holds_clips",
     "join_frames",
+    "shown_frames",
     "split_frames",
     "step_streams",
     "step_streams_raw",
@@ -108,6 +109,17 @@ def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[i
             if stray.any():
                 frame = int(target["frame_index"][stray][0])
                 raise ValueError(f"targets[{i}] has a box on frame {frame}, which is not among its labeled_frames.")
+
+
+def shown_frames(backbone: nn.Module, lengths: Sequence[int]) -> list[list[int]]:
+    """Return the indices of the frames that get feature maps, by clip.
+
+    Args:
+        backbone: The backbone; with `frames="last"` it gives maps of each clip's last frame alone.
+        lengths: Frames of each clip.
+    """
+    last_only = getattr(backbone, "frames", "all") == "last"
+    return [[length - 1] if last_only else list(range(length)) for length in lengths]
 
 
 def targets_of_frames(

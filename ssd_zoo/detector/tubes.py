@@ -103,6 +103,7 @@ def tubes_of_target(target: Mapping[str, Tensor]) -> list[Tube]:
                 "boxes": target["boxes"][rows].as_subclass(Tensor),
                 "frame_index": target["frame_index"][rows],
                 "label": int(target["labels"][rows[0]]),
+                "iscrowd": "iscrowd" in target and bool(target["iscrowd"][rows[0]]),
             }
         )
     return tubes

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import TypeAlias, TypedDict
 
 from ssd_zoo.detector.ssd import SSD
@@ -86,7 +87,9 @@ def make_card(
         metrics: Per data set its figures, and under `"source"` who measured them.
         notes: Further text of the card, in Markdown.
     """
-    name, builder = address.rstrip("/").rpartition("/")[2] or address, (model.recipe or ("a model", {}))[0]
+    # A run's folder names its models "best" and "last".
+    parts = [part for part in PurePath(address).parts if part not in ("best", "last")]
+    name, builder = parts[-1] if parts else address, (model.recipe or ("a model", {}))[0]
     objects = [category for category in model.categories[1:] if category != "N/A"]
     text = _TEXT.format(
         name=name,

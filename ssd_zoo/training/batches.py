@@ -1,7 +1,7 @@
-"""Which images make a batch, in which order, and with what randomness.
+"""Divide a data set into batches, and seed the augmentation of each item.
 
-All of it is a function of the seed and the place in the training, never of how many processes or workers do the work or
-of what came before: a run that was stopped goes on as if it had not been, and several processes train as one.
+Both depend on the seed and on the place in the training alone. They do not depend on the number of processes or
+workers. So a run that was stopped continues as if it had not been, and several processes train as one.
 """
 
 import math
@@ -9,24 +9,36 @@ import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssd_zoo.data.presets import collate
 from ssd_zoo.detector.targets import check_format
 
-__all__ = ["Place", "Plan", "SeededSamples", "derive_seed", "make_loader"]
+__all__ = ["Part", "Place", "Plan", "Sample", "SeededSamples", "Target", "Transform", "derive_seed", "make_loader"]
+
+Target = dict[str, Tensor]
+Sample = tuple[Tensor, Target]
+Part = tuple[list[Tensor], list[Target]]
+Transform = Callable[[Tensor, Target], Sample]
 
 
 class Place(NamedTuple):
-    """One image of one epoch: the epoch, the place in its order, and which image of the data set it is."""
+    """Place of an item in a training.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        position: Position in the epoch's order.
+        item: Index in the data set.
+    """
 
     epoch: int
     position: int
-    image: int
+    item: int
 
 
 def derive_seed(*numbers: int) -> int:
@@ -41,13 +53,16 @@ class Plan:
     Every batch is full: the last of an epoch is filled up from the epoch's start.
 
     Attributes:
-        num_images: Size of the data set.
-        batch_size: Images of a step, over all processes.
-        epochs: How often the data set is gone through.
-        seed: What the order depends on.
-        accumulate: Parts that a process takes its share of a batch in.
-        rank: This process.
+        num_images: Number of images or clips in the data set.
+        batch_size: Images or clips of a step, over all processes.
+        epochs: Number of passes over the data set.
+        seed: Seed of the order.
+        accumulate: Number of parts of a process's share of a batch.
+        rank: Number of this process, from 0.
         world: Number of processes.
+
+    Raises:
+        ValueError: If the data set is empty, a number is below 1, or a batch can't be divided into equal parts.
     """
 
     num_images: int
@@ -78,7 +93,7 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
     def batch(self, step: int) -> list[Place]:
-        """Return the images of a step, counted from 0."""
+        """Return the items of a step, counted from 0."""
         epoch, start = step // self.steps_per_epoch, step % self.steps_per_epoch * self.batch_size
         order = self._order(epoch)
         positions = range(start, start + self.batch_size)
@@ -89,7 +104,7 @@ class Plan:
         return torch.randperm(self.num_images, generator=generator).tolist()
 
     def shares(self, start_step: int) -> Iterator[list[Place]]:
-        """Yield this process's parts of batches from a step on, `accumulate` a step."""
+        """Yield this process's parts of batches, `accumulate` per step, from a step on."""
         size = self.batch_size // (self.accumulate * self.world)
         for step in range(start_step, self.steps):
             batch = self.batch(step)
@@ -98,21 +113,21 @@ class Plan:
                 yield batch[first : first + size]
 
 
-class SeededSamples(Dataset[Any]):
-    """A data set whose augmentation depends on seed and place alone.
+class SeededSamples(Dataset[Sample]):
+    """Data set whose random numbers depend on seed and place alone.
 
     Args:
-        dataset: Gives image and target.
-        transforms: Augments them; None leaves them.
-        seed: The training's.
+        dataset: Data set of images or clips, and targets.
+        transforms: Augmentation of both; None for none.
+        seed: Seed of the training.
     """
 
-    def __init__(self, dataset: Dataset[Any], transforms: Callable[..., Any] | None, seed: int) -> None:
+    def __init__(self, dataset: Dataset[Sample], transforms: Transform | None, seed: int) -> None:
         self.dataset = dataset
         self.transforms = transforms
         self.seed = seed
 
-    def __getitem__(self, place: Place) -> tuple[Any, dict[str, Any]]:
+    def __getitem__(self, place: Place) -> Sample:
         seed = derive_seed(self.seed, place.epoch, place.position)
         states = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
@@ -120,7 +135,7 @@ class SeededSamples(Dataset[Any]):
             random.seed(seed)
             np.random.seed(seed % 2**32)
             try:
-                image, target = self.dataset[place.image]
+                image, target = self.dataset[place.item]
                 return (image, target) if self.transforms is None else self.transforms(image, target)
             finally:
                 random.setstate(states[0])
@@ -129,8 +144,8 @@ class SeededSamples(Dataset[Any]):
 
 def make_loader(
     samples: SeededSamples, plan: Plan, start_step: int, num_workers: int, *, pin_memory: bool = False
-) -> DataLoader[Any]:
-    """Make the loader of batches from a step on; its workers stay to the end."""
+) -> DataLoader[Sample]:
+    """Make the loader of all batches from a step on; its workers live as long."""
     sampler: Sequence[list[Place]] = _Stream(plan, start_step)  # type: ignore[assignment]
     return DataLoader(
         samples,
@@ -142,7 +157,7 @@ def make_loader(
     )
 
 
-def _collate(batch: Sequence[tuple[Any, dict[str, Any]]]) -> tuple[list[Any], list[dict[str, Any]]]:
+def _collate(batch: Sequence[Sample]) -> Part:
     images, targets = collate(batch)
     for i, target in enumerate(targets):
         # Pinned boxes forget their format.

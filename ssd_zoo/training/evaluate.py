@@ -1,27 +1,24 @@
-"""Evaluation of detectors on labelled images."""
+"""Evaluation of detectors on labelled images and clips."""
 
 import json
-import sys
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
-from ssd_zoo.data.presets import collate
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.training.balance import count_positives, part_weights
+from ssd_zoo.training.batches import Sample
+from ssd_zoo.training.inference import Results, run_detector
 from ssd_zoo.training.metrics.coco import score_records, score_results
 from ssd_zoo.training.metrics.confusion import confusion_matrix
-from ssd_zoo.training.metrics.records import Record, label_map, make_record
+from ssd_zoo.training.metrics.records import Record, label_map
+from ssd_zoo.training.metrics.video_ap import video_map
 from ssd_zoo.training.metrics.voc import voc_scores
-from ssd_zoo.training.processes import all_gather, process
 from ssd_zoo.weights.categories import list_names
 from ssd_zoo.weights.files import write_file
 
@@ -33,23 +30,26 @@ class Evaluation:
     """Metrics of a detector on a data set.
 
     Attributes:
-        metrics: COCO's twelve numbers, between 0 and 1, or -1 where there are no such objects; where detections were
-            judged by VOC's rules too, `VOC_AP50`, the mean over classes of the area under the curve, and
-            `VOC_AP50_11`, of eleven points.
+        metrics: COCO's twelve numbers, between 0 and 1, or NaN where there are no such objects. Unless a file of
+            results was scored, also VOC's `VOC_AP50`, the mean over classes of the area under the curve, and
+            `VOC_AP50_11`, of eleven points. Of clips with `track_ids` also `video_map@0.2`, `video_map@0.5` and
+            `video_map@0.5:0.95`.
         per_class: `AP`, `AP50`, `AP75` and the number of `objects` of each class that is counted and occurs, by the
-            data set's names.
-        images: Number of images.
+            data set's names. An object of a clip counts once per labeled frame.
+        images: Number of images, or of labeled frames.
         precision: `(10, 101, K)`, COCO's precision over IoU thresholds, recalls and classes; -1 for classes without
             objects and for classes that are not counted.
         classes: Names of the K classes of the data set.
-        confusion: `(C, C)`, objects by their class (rows) and what was found there (columns), background first; see
-            `confusion_matrix`. None for a file of results.
-        records: One an image, what was found and what is true.
+        confusion: `(C, C)`, objects of the counted classes (rows) by the class found there (columns), background
+            first; see `confusion_matrix`. None for a file of results.
+        records: One per image or labeled frame: its objects and detections.
         losses: `validation_loss` and its parts, if they were asked for.
         model_lacks: Classes of the data set that the model does not have, or a file of results does not name.
         data_lacks: Classes of the model, or of a file of results, that the data set does not have. What was found of
             them is left out.
         all_classes: Whether the averages count the classes that the model lacks.
+        clips: Number of clips; None for images.
+        setting: `"trimmed"` or `"untrimmed"`, of video mAP; see `video_map`. None without it.
     """
 
     metrics: dict[str, float]
@@ -63,13 +63,18 @@ class Evaluation:
     model_lacks: list[str] = field(default_factory=list)
     data_lacks: list[str] = field(default_factory=list)
     all_classes: bool = False
+    clips: int | None = None
+    setting: str | None = None
 
     def __str__(self) -> str:
         """Return a table for readers."""
-        lines = [f"{self.images} images"]
+        lines = [f"{self.images} images" if self.clips is None else f"{self.images} frames of {self.clips} clips"]
         if self.model_lacks or self.data_lacks:
             lines.append(self._classes_apart())
-        lines += [f"  {name:12} {_figure(value)}" for name, value in self.metrics.items()]
+        names = max(12, *map(len, self.metrics))
+        lines += [f"  {name:{names}} {_figure(value)}" for name, value in self.metrics.items()]
+        if self.setting is not None:
+            lines.append(f"  video mAP of {self.setting} videos")
         width = max(map(len, self.per_class), default=0)
         lines += [
             f"  {name:{width}}  AP {_figure(row['AP'])}  AP50 {_figure(row['AP50'])}  "
@@ -93,10 +98,19 @@ class Evaluation:
         return "; ".join(parts)
 
     def to_json(self) -> str:
-        """Return the metrics, the classes that one side lacks, and under `per_class` the metrics of each class."""
-        lacking = {"model_lacks": self.model_lacks, "data_lacks": self.data_lacks}
-        content = {**self.metrics, "images": self.images, **lacking, "per_class": self.per_class}
-        return json.dumps(content, indent=1) + "\n"
+        """Return the metrics, the classes that one side lacks, and under `per_class` the metrics of each class.
+
+        Figures without objects are null.
+        """
+        content = {
+            **_with_null(self.metrics),
+            "images": self.images,
+            **({} if self.clips is None else {"clips": self.clips, "setting": self.setting}),
+            "model_lacks": self.model_lacks,
+            "data_lacks": self.data_lacks,
+            "per_class": {name: _with_null(row) for name, row in self.per_class.items()},
+        }
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
     def write_json(self, file: str | Path) -> None:
         """Write `to_json` to a file, atomically."""
@@ -105,7 +119,7 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Dataset[Sample],
     *,
     categories: Sequence[str] | None = None,
     model_categories: Sequence[str] | None = None,
@@ -118,23 +132,28 @@ def evaluate(
     """Run a detector over a data set and measure it.
 
     Classes are matched by name, with COCO's and VOC's synonyms (see `match_classes`). Averages are over the classes
-    that both have. The model's thresholds count as they are. Where several processes run (`torchrun`,
-    `accelerate launch`), each takes its share of the images, and all get the same result.
+    that both have. The model's own thresholds apply. Where several processes run (`torchrun`, `accelerate launch`),
+    each takes its share of the images, and all get the same result.
+
+    Of clips each labeled frame is scored as an image is. An `SSD` detects in a clip as in a stream, so memory does not
+    grow with its length; other detectors get its frames as images. Tubes are linked by `link_tubes`.
 
     Args:
         model: Any detector with torchvision's API, on the device where it runs.
-        dataset: From `open_dataset`, or any other that gives images, uint8 or between 0 and 1, and torchvision's
-            targets. Without augmentation.
+        dataset: From `open_dataset` or `open_video_dataset`, or any other that gives images or clips, uint8 or between
+            0 and 1, and targets as for `SSD.forward`. Without augmentation.
         categories: Names of the data set's classes, background first; by default its own.
         model_categories: Names of the model's classes, background first; by default its own, or else the data set's.
-        batch_size: Images at once.
-        num_workers: Processes that read images.
+        batch_size: Number of images, or of frames of a clip, at once.
+        num_workers: Number of processes that read images.
         progress: Whether to show a progress bar on stderr.
-        losses: Whether to compute the losses too, which an `SSD` with the data set's own classes can.
+        losses: Whether to compute the losses too, for an `SSD` with the data set's own classes. Clips are then taken
+            whole.
         all_classes: Whether classes of the data set that the model lacks count too, as AP 0.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
+        TypeError: If a clip's target has no `frame_index`.
         ValueError: If there are no images or names of classes, or the model knows none of the classes.
 
     Example:
@@ -149,10 +168,14 @@ def evaluate(
     labels = label_map(of_model, categories)
     if losses and (labels is not None or not isinstance(model, SSD)):
         raise ValueError("losses=True needs an SSD whose categories are the data set's.")
-    records, validation = _detect(model, dataset, labels, batch_size, num_workers, progress, losses)
+    results = run_detector(
+        model, dataset, labels, batch_size=batch_size, num_workers=num_workers, progress=progress, losses=losses
+    )
     shared = range(len(categories)) if labels is None else set(labels.tolist())
-    evaluation = _evaluation(records, categories, range(len(categories)) if all_classes else shared)
-    evaluation.losses, evaluation.all_classes = validation, all_classes
+    counted = range(len(categories)) if all_classes else shared
+    evaluation = _evaluation(results.records, categories, counted)
+    evaluation.losses, evaluation.all_classes = results.losses, all_classes
+    _add_video_map(evaluation, results, counted, trimmed=bool(getattr(dataset, "trimmed", False)))
     if labels is not None:
         evaluation.model_lacks = _names(categories, [i for i in range(len(categories)) if i not in shared])
         evaluation.data_lacks = _names(of_model, [i for i, label in enumerate(labels) if label == 0])
@@ -160,11 +183,11 @@ def evaluate(
 
 
 def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation:
-    """Score a file of results against a file of annotations, both in COCO's formats, by COCO's rules alone.
+    """Score a file of results against a file of annotations by COCO's rules alone.
 
-    Results that name their class under `category`, as those of `ssd-zoo detect`, are matched by that name, as in
-    `evaluate`; others by `category_id`. The averages are over all classes of the annotations: a file of results does
-    not tell which classes its model knows.
+    Both are in COCO's formats. Results that name their class under `category`, as those of `ssd-zoo detect`, are
+    matched by that name, as in `evaluate`; others by `category_id`. The averages are over all classes of the
+    annotations, because a file of results does not tell which classes its model knows.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
@@ -172,7 +195,8 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
             have, or names classes of which the annotations have none.
     """
     scores, images, *lacking = score_results(annotations, results)
-    evaluation = Evaluation(scores.metrics, scores.per_class, images, scores.precision, scores.classes, None, [])
+    per_class = {name: _known(row) for name, row in scores.per_class.items()}
+    evaluation = Evaluation(_known(scores.metrics), per_class, images, scores.precision, scores.classes, None, [])
     evaluation.model_lacks, evaluation.data_lacks = lacking
     evaluation.all_classes = True
     return evaluation
@@ -189,92 +213,51 @@ def _absent(names: Sequence[str], owner: str, other: str) -> str:
 
 
 def _figure(value: float) -> str:
-    return "no objects" if value == -1 else f"{value:.4f}"
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def _known(figures: Mapping[str, float]) -> dict[str, float]:
+    """Replace COCO's -1, of figures without objects, by NaN."""
+    return {name: math.nan if value == -1 else value for name, value in figures.items()}
+
+
+def _with_null(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _evaluation(records: list[Record], categories: Sequence[str], counted: Collection[int]) -> Evaluation:
     scores = score_records(records, categories, counted)
     of_voc = {name: row for name, row in voc_scores(records, categories).items() if name in scores.per_class}
-    metrics = dict(scores.metrics)
+    metrics = _known(scores.metrics)
     for key, column in (("VOC_AP50", 0), ("VOC_AP50_11", 1)):
         values = [row[column] for row in of_voc.values()]
-        metrics[key] = sum(values) / len(values) if values else -1.0
+        metrics[key] = sum(values) / len(values) if values else math.nan
     per_class = {
-        name: {**row, **({"VOC_AP50": of_voc[name][0], "VOC_AP50_11": of_voc[name][1]} if name in of_voc else {})}
+        name: {
+            **_known(row),
+            **({"VOC_AP50": of_voc[name][0], "VOC_AP50_11": of_voc[name][1]} if name in of_voc else {}),
+        }
         for name, row in scores.per_class.items()
     }
-    confusion = confusion_matrix(records, len(categories))
+    confusion = confusion_matrix(records, len(categories), counted)
     return Evaluation(metrics, per_class, len(records), scores.precision, scores.classes, confusion, records)
 
 
-@torch.inference_mode()
-def _detect(
-    model: nn.Module,
-    dataset: Dataset[Any],
-    labels: Tensor | None,
-    batch_size: int,
-    num_workers: int,
-    progress: bool,
-    losses: bool,
-) -> tuple[list[Record], dict[str, float]]:
-    """Return all records and losses; several processes share the work."""
-    size = len(dataset)  # type: ignore[arg-type]
-    if size == 0:
-        raise ValueError("The data set has no images.")
-    rank, world = process()
-    share = range(rank, size, world)
-    loader = DataLoader(Subset(dataset, share), batch_size, num_workers=num_workers, collate_fn=collate)
-    device = next(chain(model.parameters(), model.buffers())).device
-    was_training = model.training
-    model.eval()
-    records: list[Record] = []
-    parts: list[tuple[int, dict[str, float]]] = []
-    off = not progress or rank > 0 or not sys.stderr.isatty()
-    try:
-        with tqdm(total=len(share), desc="evaluating", unit="image", leave=False, disable=off) as bar:
-            for images, targets in loader:
-                images = [_as_float(image, device) for image in images]
-                if losses:
-                    found, part = _with_losses(model, images, targets)
-                    parts.append(part)
-                else:
-                    found = model(images)
-                for target, one in zip(targets, found, strict=True):
-                    records.append(make_record(target, one, labels, share[len(records)]))
-                bar.update(len(images))
-    finally:
-        model.train(was_training)
-    # The shares were dealt round robin.
-    shares = all_gather((records, parts))
-    all_records = [shares[i % world][0][i // world] for i in range(size)]
-    return all_records, _mean_losses([part for _, parts in shares for part in parts])
-
-
-def _with_losses(model: Any, images: list[Tensor], targets: list[dict[str, Any]]) -> tuple[Any, Any]:
-    things = [
-        {
-            key: target[key][target["iscrowd"] == 0] if "iscrowd" in target else target[key]
-            for key in ("boxes", "labels")
-        }
-        for target in targets
+def _add_video_map(evaluation: Evaluation, results: Results, counted: Collection[int], *, trimmed: bool) -> None:
+    """Add the number of clips, and video mAP where all clips have tracks."""
+    of_clips = [item for item in results.items if item.records and item.records[0].frame is not None]
+    if not of_clips:
+        return
+    evaluation.clips = len(results.items)
+    pairs = [(item.tubes, item.target) for item in of_clips]
+    tubes = [[tube for tube in tubes if tube["label"] in counted] for tubes, _ in pairs if tubes is not None]
+    wanted = torch.tensor(sorted(counted))
+    targets = [
+        {key: value[torch.isin(target["labels"], wanted)] for key, value in target.items()}
+        for _, target in pairs
+        if target is not None
     ]
-    things = [{key: value.as_subclass(Tensor).to(images[0].device) for key, value in one.items()} for one in things]
-    found, part = model(images, things, return_losses=True)
-    return found, (count_positives(model, images, things), {name: value.item() for name, value in part.items()})
-
-
-def _mean_losses(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Average the losses over images, independently of the batches."""
-    if not parts:
-        return {}
-    weights = part_weights([count for count, _ in parts], sum(count for count, _ in parts))
-    means = {
-        f"validation_{name}": sum(weight * one[name] for weight, (_, one) in zip(weights, parts, strict=True))
-        for name in parts[0][1]
-    }
-    return {"validation_loss": sum(means.values()), **means}
-
-
-def _as_float(image: Tensor, device: torch.device) -> Tensor:
-    image = image.as_subclass(Tensor).to(device, non_blocking=True)
-    return image.float() / 255 if image.dtype == torch.uint8 else image
+    if len(targets) == len(pairs):
+        evaluation.setting = "trimmed" if trimmed else "untrimmed"
+        figures = video_map(tubes, targets, setting="trimmed" if trimmed else "untrimmed")
+        evaluation.metrics |= {name: value for name, value in figures.items() if isinstance(value, float)}

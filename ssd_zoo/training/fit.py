@@ -1,11 +1,11 @@
-"""Fine-tuning by one call."""
+"""Fine-tune by one call."""
 
-import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch.utils.data import Dataset
@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
-from ssd_zoo.training.batches import Plan, SeededSamples
-from ssd_zoo.training.logs import TensorBoard
+from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform
+from ssd_zoo.training.logs import Row, TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.optimizers import (
@@ -25,9 +25,14 @@ from ssd_zoo.training.optimizers import (
     make_schedule,
     synchronise_norms,
 )
-from ssd_zoo.training.processes import all_gather, process
-from ssd_zoo.training.run_state import check_same, read_checkpoint
+from ssd_zoo.training.processes import process
+from ssd_zoo.training.ready import obstacles, raise_together
+from ssd_zoo.training.run_state import State, check_shared, lock_folder, read_run
 from ssd_zoo.weights.config import describe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from timm.utils.model_ema import ModelEmaV3
 
 __all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
 
@@ -47,14 +52,15 @@ class FitResult:
     """Result of a training.
 
     Attributes:
-        model: The model at its end; the average of weights, where there is one.
-        history: One row an epoch: losses, AP, learning rate, images a second.
-        best: The best AP on the validation data; -1 without any.
-        output: The run's folder; `best` and `last` in it are what `from_pretrained` takes.
+        model: The trained model; the average of weights, where there is one.
+        history: One row per epoch: losses, AP, learning rate, images per second. Figures that could not be measured are
+            left out.
+        best: The best AP on the validation data; NaN without any.
+        output: The run's folder; `from_pretrained` takes `best` and `last` in it.
     """
 
     model: SSD
-    history: list[dict[str, Any]]
+    history: list[Row]
     best: float
     output: Path
 
@@ -77,14 +83,14 @@ def _own_settings() -> Iterator[None]:
 @_own_settings()
 def fit(
     model: SSD,
-    dataset: Dataset[Any],
+    dataset: Dataset[Sample],
     *,
     output: str | Path,
-    validation: Dataset[Any] | None = None,
+    validation: Dataset[Sample] | None = None,
     epochs: int = 50,
     batch_size: int = 16,
     accumulate: int = 1,
-    augmentation: Augmentation | Callable[..., Any] | None = "ssd",
+    augmentation: Augmentation | Transform | None = "ssd",
     flip_vertically: bool = False,
     optimizer: OptimizerName = "sgd",
     learning_rate: float | None = None,
@@ -110,56 +116,59 @@ def fit(
     licence: str | None = None,
     trained_on: str | None = None,
 ) -> FitResult:
-    """Fine-tunes a detector, on whatever processes and devices accelerate finds.
+    """Fine-tune a detector on images or clips.
 
-    Order and augmentation depend on the seed and the place in the training alone, and SSD's loss is taken over the
-    whole batch, so that several processes, or several parts of a batch, train as one would; only batch norm, where it
-    is neither frozen nor synchronised, sees its own part. `output` receives `checkpoint.pt`, `metrics.csv`,
-    `curves.png`, `pictures/`, `tensorboard/`, and the models `best/` and `last/`.
+    accelerate chooses devices and processes. The order of the data and the augmentation depend on the seed and the
+    place in the training alone. SSD's loss is taken over the whole batch. So several processes, or several parts of a
+    batch, train as one would. Only batch norm sees its own part, unless it is frozen or synchronised. `output` receives
+    `checkpoint.pt`, `metrics.csv`, `curves.png`, `pictures/`, `tensorboard/`, and the models `best/` and `last/`.
 
     Args:
-        model: What a registered builder made; it is trained in place.
-        dataset: From `open_dataset`, or any that gives images and torchvision's targets.
-        output: The run's folder.
-        validation: What AP is measured on; its classes must be the model's.
-        epochs: How often the data is gone through.
-        batch_size: Images of a step, over all processes.
-        accumulate: Parts that a process takes its share of a batch in, to save memory.
+        model: The model, made by a registered builder; it is trained in place.
+        dataset: From `open_dataset` or `open_video_dataset`, or any that gives images or clips and targets as for
+            `SSD.forward`.
+        output: The run's folder. One training at a time can use it.
+        validation: Data set on which AP is measured; its classes must be the model's.
+        epochs: Number of passes over the data.
+        batch_size: Number of images or clips per step, over all processes.
+        accumulate: Number of parts of a process's share of a batch; more parts need less memory.
         augmentation: A kind of `DetectionPresetTrain`, or a function of image and target; None if the data set does it.
-        flip_vertically: Whether a kind of augmentation turns images upside down too.
+        flip_vertically: Whether a kind of augmentation flips images vertically too.
         optimizer: `"sgd"`, as in the papers, or `"adamw"`.
-        learning_rate: Of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
-        backbone_scale: The learning rate of the pretrained part of the backbone over that.
-        freeze_backbone: Whether the pretrained part of the backbone stays as it is.
-        momentum: SGD's, or AdamW's first beta.
-        weight_decay: Of all weights but those of norms, and biases.
+        learning_rate: Learning rate of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
+        backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
+        freeze_backbone: Whether to leave the backbone's pretrained part as it is.
+        momentum: Momentum of SGD, or first beta of AdamW.
+        weight_decay: Weight decay of all weights but norms' weights and biases.
         schedule: `"cosine"`, `"step"` or `"constant"`.
-        milestones: Where `"step"` drops to a tenth, as shares of the training.
-        warmup_steps: Steps over which the learning rate rises; by default a twentieth of the training, at most 500.
-        batch_norm: `"train"`; `"frozen"` keeps the running statistics, for small batches; `"sync"` shares the batch's
-            among GPUs.
-        ema_decay: How slowly timm's moving average of the weights, which is evaluated and saved, moves at last; None
-            for no average.
-        clip_norm: Largest norm of the gradient; None for any.
+        milestones: Drops of `"step"` to a tenth, as shares of the training.
+        warmup_steps: Number of steps in which the learning rate rises; by default a twentieth of the training, at most
+            500.
+        batch_norm: `"train"`; `"frozen"`, which keeps the running statistics, for small batches; or `"sync"`, which
+            shares the batch's statistics among GPUs.
+        ema_decay: Final decay of timm's moving average of the weights, which is evaluated and saved; None for no
+            average.
+        clip_norm: Largest norm of the gradient; None for no limit.
         mixed_precision: `"no"`, `"fp16"` or `"bf16"`; by default accelerate's configuration.
-        seed: What order and augmentation depend on. A model's new layers were drawn before, when it was built.
-        num_workers: Processes that read and augment images.
-        evaluate_every: Epochs between evaluations, when models, curves and pictures are written too; the last counts
-            always.
+        seed: Seed of order and augmentation. A model's new layers were drawn before, when it was built.
+        num_workers: Number of processes that read and augment images.
+        evaluate_every: Number of epochs between evaluations, when models, curves and pictures are written too. The last
+            epoch is always evaluated.
         checkpoint_seconds: Time between checkpoints; there is one at every evaluation too.
-        resume: Whether to go on with the run in `output`, if there is one.
+        resume: Whether to continue the run in `output`, if there is one. More epochs than it began with lengthen it;
+            its learning rate then follows the longer schedule.
         device: `"cpu"` to leave a GPU alone; by default accelerate's choice.
         tensorboard: Whether to write events for TensorBoard.
         progress: Whether to report on stderr.
-        licence: The licence of the weights, for the model card.
+        licence: Licence of the weights, for the model card.
         trained_on: Name of the training data, for the model card.
 
     Raises:
         FloatingPointError: If the loss is not finite; the message names the batch's images.
-        ImportError: If accelerate, faster-coco-eval or matplotlib is missing.
-        OSError: If a checkpoint can't be written, as on a full disk; the last good one stays.
-        ValueError: If arguments make no sense, there is a run in `output` and `resume` is False, it began otherwise, or
-            machines that go on with it do not share its folder.
+        ImportError: If accelerate, faster-coco-eval, matplotlib or tensorboard is missing.
+        OSError: If the folder or a checkpoint can't be written, as on a full disk; the last good checkpoint stays.
+        ValueError: If arguments contradict each other, `output` holds a run and `resume` is False, another training
+            writes there, the run began with other settings, or machines that resume it do not share its folder.
         KeyboardInterrupt: After SIGINT; a checkpoint is written first.
         SystemExit: After SIGTERM; a checkpoint is written first.
 
@@ -172,7 +181,10 @@ def fit(
         0.57
     """
     options = dict(locals())
+    output = Path(output)
     _check(model, dataset, validation, batch_norm, evaluate_every)
+    needs = {"evaluates": validation is not None, "tensorboard": tensorboard}
+    raise_together(obstacles(output, resume=resume, **needs))
     # A model that can't be saved is an error now, not after the training.
     described = describe(model)
     from accelerate import Accelerator
@@ -202,54 +214,59 @@ def fit(
         "milestones": list(milestones),
         "warmup_steps": min(500, plan.steps // 20) if warmup_steps is None else warmup_steps,
     }
-    plain = make_optimizer(
-        model,
-        optimizer,
-        learning_rate=settings["learning_rate"],
-        weight_decay=weight_decay,
-        momentum=momentum,
-        backbone_scale=backbone_scale,
-    )
-    schedules = make_schedule(
-        plain, schedule, steps=plan.steps, warmup_steps=settings["warmup_steps"], milestones=milestones
-    )
-    ema = None if ema_decay is None else make_ema(model, ema_decay)
-    _check_output(Path(output), resume, evaluates=validation is not None)
-    start = _load(Path(output), settings, resume, model, plain, ema, accelerator.scaler)
-    _check_shared(start.step, output)
-    # An optimizer's state is where its model is; moved as a whole, its counts of steps would be on the GPU as well.
-    wrapped, prepared = accelerator.prepare(model, plain, device_placement=[True, False])
-    trainer = Trainer(
-        accelerator=accelerator,
-        model=model,
-        wrapped=wrapped,
-        optimizer=prepared,
-        schedule=schedules,
-        ema=ema,
-        plan=plan,
-        samples=SeededSamples(dataset, _augmentation(model, augmentation, flip_vertically), seed),
-        validation=validation,
-        output=Path(output),
-        settings=settings,
-        progress=start,
-        tensorboard=TensorBoard(Path(output), start.step) if tensorboard and accelerator.is_main_process else None,
-        freeze_norms=batch_norm == "frozen",
-        clip_norm=clip_norm,
-        num_workers=num_workers,
-        evaluate_every=evaluate_every,
-        checkpoint_seconds=checkpoint_seconds,
-        show=progress,
-        meta={"licence": licence, "trained_on": trained_on},
-    )
-    try:
-        with keep_memory():
+    main = accelerator.is_main_process
+    output.mkdir(parents=True, exist_ok=True)
+    with lock_folder(output) if main else nullcontext(), keep_memory():
+        state = (
+            read_run(output, settings, own_warmup=warmup_steps is not None, show=progress and main) if resume else None
+        )
+        plain = make_optimizer(
+            model,
+            optimizer,
+            learning_rate=settings["learning_rate"],
+            weight_decay=weight_decay,
+            momentum=momentum,
+            backbone_scale=backbone_scale,
+        )
+        ema = None if ema_decay is None else make_ema(model, ema_decay)
+        start = _load(state, model, plain, ema, accelerator)
+        check_shared(start.step, output)
+        # An optimizer's state is where its model is; moved as a whole, its counts of steps would be on the GPU as well.
+        wrapped, prepared = accelerator.prepare(model, plain, device_placement=[True, False])
+        trainer = Trainer(
+            accelerator=accelerator,
+            model=model,
+            wrapped=wrapped,
+            optimizer=prepared,
+            schedule=make_schedule(
+                plain, schedule, steps=plan.steps, warmup_steps=settings["warmup_steps"], milestones=milestones
+            ),
+            ema=ema,
+            plan=plan,
+            samples=SeededSamples(dataset, _augmentation(model, augmentation, flip_vertically), seed),
+            validation=validation,
+            output=output,
+            settings=settings,
+            progress=start,
+            tensorboard=TensorBoard(output, start.step) if tensorboard and main else None,
+            freeze_norms=batch_norm == "frozen",
+            clip_norm=clip_norm,
+            num_workers=num_workers,
+            evaluate_every=evaluate_every,
+            checkpoint_seconds=checkpoint_seconds,
+            show=progress,
+            meta={"licence": licence, "trained_on": trained_on},
+        )
+        try:
             trainer.run()
-    finally:
-        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-    return FitResult(trainer.final, start.history, start.best, Path(output))
+        finally:
+            accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    return FitResult(trainer.final, start.history, start.best if start.best >= 0 else math.nan, output)
 
 
-def _check(model: Any, dataset: Any, validation: Any, batch_norm: str, evaluate_every: int) -> None:
+def _check(
+    model: object, dataset: Dataset[Sample], validation: Dataset[Sample] | None, batch_norm: str, evaluate_every: int
+) -> None:
     if not isinstance(model, SSD):
         raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
     if folded := folded_norms(model):
@@ -263,7 +280,7 @@ def _check(model: Any, dataset: Any, validation: Any, batch_norm: str, evaluate_
         )
     if evaluate_every < 1:
         raise ValueError(f"evaluate_every counts epochs and must be at least 1, got {evaluate_every}.")
-    if validation is not None and len(validation) == 0:
+    if validation is not None and len(validation) == 0:  # type: ignore[arg-type]
         raise ValueError("The validation data has no images. Give other data, or None to measure no AP.")
     for data in (dataset, validation):
         categories = getattr(data, "categories", None)
@@ -275,20 +292,7 @@ def _check(model: Any, dataset: Any, validation: Any, batch_norm: str, evaluate_
             )
 
 
-def _check_output(output: Path, resume: bool, *, evaluates: bool) -> None:
-    """Check that a run can write its output and overwrites none."""
-    for package in ("matplotlib", *(["faster_coco_eval"] if evaluates else [])):
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f'Training needs {package} for its results: pip install "ssd_zoo[train]".')
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"The run's folder {output} can't be made: {error.strerror}") from error
-    if not resume and any((output / name).exists() for name in ("checkpoint.pt", "best", "last", "metrics.csv")):
-        raise ValueError(f"{output} holds a run; go on with it by resume=True (--resume), or use another folder.")
-
-
-def _place(model: SSD, accelerator: Any, batch_norm: str, freeze_backbone: bool) -> SSD:
+def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backbone: bool) -> SSD:
     """Move a model to its device; freeze the backbone or convert norms."""
     if freeze_backbone:
         new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
@@ -303,12 +307,12 @@ def _place(model: SSD, accelerator: Any, batch_norm: str, freeze_backbone: bool)
     return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
-def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[..., Any] | None:
+def _augmentation(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
     if not isinstance(kind, str):
         return kind
     mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
     return DetectionPresetTrain(
-        kind,  # type: ignore[arg-type]
+        kind,
         mean=mean,
         size=model.size,
         antialias=model.antialias,
@@ -316,31 +320,20 @@ def _augmentation(model: SSD, kind: Any, flip_vertically: bool) -> Callable[...,
     )
 
 
-def _check_shared(step: int, output: str | Path) -> None:
-    """Check that all processes found the same checkpoint."""
-    steps = all_gather(step)
-    if len(set(steps)) > 1:
-        raise ValueError(
-            f"Processes found different checkpoints in {output} (steps {', '.join(map(str, steps))}): "
-            "machines that train together have to share this folder."
-        )
-
-
 def _load(
-    output: Path, settings: dict[str, Any], resume: bool, model: SSD, optimizer: Any, ema: Any, scaler: Any
+    state: State | None,
+    model: SSD,
+    optimizer: torch.optim.Optimizer,
+    ema: "ModelEmaV3 | None",
+    accelerator: "Accelerator",
 ) -> Progress:
-    """Load a run's checkpoint, if there is one, and return its progress."""
-    file = output / "checkpoint.pt"
-    if not resume or not file.exists():
+    """Load a checkpoint's weights and states, and return its progress."""
+    if state is None:
         return Progress()
-    for unfinished in output.glob(".*.part"):
-        unfinished.unlink(missing_ok=True)
-    state = read_checkpoint(file)
-    check_same(state["settings"], settings, file)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if ema is not None:
         ema.module.load_state_dict(state["ema"])
-    if scaler is not None and state["scaler"] is not None:
-        scaler.load_state_dict(state["scaler"])
+    if accelerator.scaler is not None and state["scaler"] is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])

@@ -1,20 +1,22 @@
-"""The history of a training: a table, TensorBoard, a plot, and a line a row for readers."""
+"""Write the history of a training: a table, TensorBoard, a plot, a line per epoch."""
 
 import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["TensorBoard", "describe_row", "plot_curves", "write_table"]
 
-Row = dict[str, Any]
+Row = dict[str, float]
 
 
 def write_table(history: Sequence[Row], file: Path) -> None:
-    """Write the history as CSV, whole, so that a resumed run repeats no row."""
+    """Write the history as a CSV file, atomically.
+
+    The whole table is written each time, so a resumed run repeats no row.
+    """
     columns = list(dict.fromkeys(key for row in history for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -26,16 +28,16 @@ def write_table(history: Sequence[Row], file: Path) -> None:
 def describe_row(row: Row, epochs: int) -> str:
     """Format an epoch as one line."""
     figures = [f"{name} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
-    figures += [f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "AP75") if row.get(name, -1) >= 0]
-    return "  ".join([f"epoch {row['epoch']}/{epochs}", *figures, f"{row['images_per_second']:.1f} images/s"])
+    figures += [f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "AP75") if name in row]
+    return "  ".join([f"epoch {row['epoch']:.0f}/{epochs}", *figures, f"{row['images_per_second']:.1f} images/s"])
 
 
 class TensorBoard:
-    """Events for TensorBoard in the run's folder `tensorboard`.
+    """Writer of events for TensorBoard, in the run's folder `tensorboard`.
 
     Args:
         folder: The run's folder.
-        step: The step to go on from; what an interrupted run wrote beyond it is hidden.
+        step: The first step to write. Events of an interrupted run from that step on are hidden.
 
     Raises:
         ImportError: If tensorboard is missing.

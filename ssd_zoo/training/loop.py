@@ -1,6 +1,7 @@
-"""The loop: steps, epochs, and what is kept of them."""
+"""The training loop: steps, epochs, and their results."""
 
 import contextlib
+import math
 import sys
 import time
 from collections import defaultdict
@@ -8,42 +9,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ssd_zoo.detector.clips import holds_clips
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.training.balance import count_positives, part_weights
-from ssd_zoo.training.batches import Plan, SeededSamples, derive_seed, make_loader
+from ssd_zoo.training.batches import Part, Plan, Sample, SeededSamples, derive_seed, make_loader
 from ssd_zoo.training.evaluate import Evaluation, evaluate
-from ssd_zoo.training.logs import TensorBoard, describe_row, plot_curves, write_table
+from ssd_zoo.training.logs import Row, TensorBoard, describe_row, plot_curves, write_table
 from ssd_zoo.training.optimizers import freeze_norms
 from ssd_zoo.training.plots import draw_records
 from ssd_zoo.training.run_state import write_checkpoint
 from ssd_zoo.training.stop import StopRequest
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from timm.scheduler.scheduler import Scheduler
+    from timm.utils.model_ema import ModelEmaV3
+
 __all__ = ["Progress", "Trainer"]
 
-Part = tuple[list[Tensor], list[dict[str, Any]]]
+# Seconds between lines about the progress of an epoch, where there is no terminal for a bar.
+REPORT_SECONDS = 30.0
 
 
 @dataclass
 class Progress:
-    """Progress of a training: what a checkpoint keeps beside weights and optimizer.
+    """Progress of a training, which checkpoints keep.
 
     Attributes:
-        step: Steps done.
-        history: One row for each epoch that is finished.
-        best: Best AP so far.
+        step: Number of steps done.
+        history: One row per finished epoch.
+        best: Best AP so far; -1 before the first.
         sums: Sums of the losses over the epoch's steps.
         seconds: Time spent on the epoch's steps.
     """
 
     step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
     best: float = -1.0
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -51,19 +60,19 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """Everything that a training consists of, put together by `fit`."""
+    """All parts of a training; `fit` puts them together."""
 
-    accelerator: Any
+    accelerator: "Accelerator"
     model: SSD
-    wrapped: Any
-    optimizer: Any
-    schedule: Any
-    ema: Any
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: "Scheduler"
+    ema: "ModelEmaV3 | None"
     plan: Plan
     samples: SeededSamples
-    validation: Any
+    validation: Dataset[Sample] | None
     output: Path
-    settings: dict[str, Any]
+    settings: dict[str, object]
     progress: Progress
     tensorboard: TensorBoard | None
     freeze_norms: bool
@@ -72,7 +81,8 @@ class Trainer:
     evaluate_every: int
     checkpoint_seconds: float
     show: bool
-    meta: dict[str, Any]
+    meta: dict[str, str | None]
+    reported: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         """Train from the progress so far to the end."""
@@ -92,6 +102,7 @@ class Trainer:
                 stops, due = self._step(batch, stop, time.monotonic() - written > self.checkpoint_seconds)
                 self.progress.seconds += time.monotonic() - started
                 self._show(bar)
+                self._report()
                 if stops or due:
                     self._checkpoint()
                     written = time.monotonic()
@@ -112,7 +123,7 @@ class Trainer:
         for k, (part, weight) in enumerate(zip(moved, weights, strict=True)):
             last = k == len(moved) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                losses = self.wrapped(*part)
+                losses = self.wrapped(*(part if weight else _without_objects(part)))
                 # Gradients of processes are averaged, but those of the parts of a batch have to be added.
                 self.accelerator.backward(sum(losses.values()) * (weight * self.plan.world))
             for name, value in losses.items():
@@ -135,11 +146,17 @@ class Trainer:
         return stops, due
 
     def _agree(self, batch: Sequence[Part], stop: bool, due: bool) -> tuple[list[float], bool, bool]:
-        """Return the weights of the parts of a batch, over all processes."""
-        if self.plan.world == 1 and len(batch) == 1:
+        """Agree with the other processes on a step.
+
+        Returns:
+            The weights of this process's parts of the batch, 0 for clips without a labeled frame. Then whether any
+            process was told to stop, and whether the first has a checkpoint due.
+        """
+        if self.plan.world == 1 and len(batch) == 1 and not holds_clips(batch[0][0]):
             return [1.0], stop, due
         positives = [count_positives(self.model, *part) for part in batch]
-        notes = torch.tensor([sum(positives), stop, due and self.plan.rank == 0], device=self.accelerator.device)
+        values = [sum(count or 0 for count in positives), stop, due and self.plan.rank == 0]
+        notes = torch.tensor(values, device=self.accelerator.device)
         total, stops, dues = self.accelerator.reduce(notes, "sum").tolist()
         return part_weights(positives, total), stops > 0, dues > 0
 
@@ -149,7 +166,7 @@ class Trainer:
         return dict(zip([*sums, "loss"], values, strict=True))
 
     def _fail(self, losses: dict[str, float]) -> None:
-        names = ", ".join(_name(self.samples.dataset, place.image) for place in self.plan.batch(self.progress.step))
+        names = ", ".join(_name(self.samples.dataset, place.item) for place in self.plan.batch(self.progress.step))
         epoch = self.progress.step // self.plan.steps_per_epoch + 1
         told = ", ".join(f"{name} is {value}" for name, value in losses.items())
         raise FloatingPointError(
@@ -158,12 +175,18 @@ class Trainer:
         )
 
     def _finish_epoch(self) -> bool:
-        """Record the end of an epoch; evaluate and save where that is due and not done."""
+        """Record the end of an epoch; evaluate and save if that is due.
+
+        Within an epoch, and where the end was recorded before, it does nothing.
+
+        Returns:
+            True, so that the loop's condition may call it before it compares steps.
+        """
         epoch, rest = divmod(self.progress.step, self.plan.steps_per_epoch)
-        if rest or epoch == len(self.progress.history):
+        if rest or epoch <= len(self.progress.history):
             return True
         steps = self.plan.steps_per_epoch
-        row: dict[str, Any] = {"epoch": epoch, "step": self.progress.step}
+        row: Row = {"epoch": epoch, "step": self.progress.step}
         row |= {name: value / steps for name, value in self.progress.sums.items()}
         row["learning_rate"] = self.optimizer.param_groups[-1]["lr"]
         row["seconds"] = self.progress.seconds
@@ -179,13 +202,12 @@ class Trainer:
                 progress=self.show,
                 losses=True,
             )
-            row |= {**evaluation.metrics, **evaluation.losses}
+            figures = {**evaluation.metrics, **evaluation.losses}
+            row |= {name: value for name, value in figures.items() if not math.isnan(value)}
         self.progress.history.append(row)
-        better = False
-        if evaluation is not None:
-            # Where there are no objects all are alike, and the latest counts.
-            better = evaluation.metrics["AP"] > self.progress.best or evaluation.metrics["AP"] < 0
-            self.progress.best = max(self.progress.best, evaluation.metrics["AP"])
+        # Without objects there is no AP: all epochs are alike then, and the latest counts.
+        better = evaluation is not None and row.get("AP", math.inf) > self.progress.best
+        self.progress.best = max(self.progress.best, row.get("AP", -1.0))
         self.progress.sums, self.progress.seconds = {}, 0.0
         if pause:
             if self.accelerator.is_main_process:
@@ -201,16 +223,16 @@ class Trainer:
 
     def _save(self, evaluation: Evaluation | None, better: bool) -> None:
         history = self.progress.history
-        card = dict(self.meta)
-        if evaluation is not None and evaluation.metrics["AP"] >= 0:  # -1 without objects
+        metrics: dict[str, dict[str, float | str]] = {}
+        if evaluation is not None and not math.isnan(evaluation.metrics["AP"]):
             name = f"{self.meta['trained_on']}, validation" if self.meta["trained_on"] else "Validation data"
             figures = {key: round(evaluation.metrics[key], 4) for key in ("AP", "AP50", "AP75")}
-            card["metrics"] = {name: {**figures, "source": "measured"}}
+            metrics[name] = {**figures, "source": "measured"}
         for name in ["last", *(["best"] if better or self.validation is None else [])]:
-            save_pretrained(self.final, self.output / name, **card)
+            save_pretrained(self.final, self.output / name, metrics=metrics, **self.meta)
         write_table(history, self.output / "metrics.csv")
         plot_curves(history, self.output / "curves.png")
-        if evaluation is not None:
+        if evaluation is not None and self.validation is not None:
             draw_records(evaluation, self.validation, self.model.categories, self.output / "pictures")
         if self.tensorboard is not None:
             numbers = {f"epoch/{name}": value for name, value in history[-1].items() if name not in ("epoch", "step")}
@@ -243,6 +265,21 @@ class Trainer:
         bar.set_postfix({**losses, "images/s": f"{rate:.1f}"}, refresh=False)
         bar.update(self.progress.step - bar.n)
 
+    def _report(self) -> None:
+        """Report within an epoch in plain lines, where there is no terminal for a bar."""
+        done = self.progress.step % self.plan.steps_per_epoch
+        now = time.monotonic()
+        if sys.stderr.isatty() or not done or now - self.reported < REPORT_SECONDS:
+            return
+        self.reported = now
+        epoch, rate = self.progress.step // self.plan.steps_per_epoch + 1, self.progress.seconds / done
+        left = (self.plan.steps_per_epoch - done) * rate
+        self._say(
+            f"epoch {epoch}/{self.plan.epochs}  step {done}/{self.plan.steps_per_epoch}  "
+            f"loss {self.progress.sums['loss'] / done:.3f}  {self.plan.batch_size / rate:.1f} images/s  "
+            f"{left:.0f} s left of the epoch"
+        )
+
     def _say(self, text: str) -> None:
         if self.show and self.accelerator.is_main_process:
             tqdm.write(text, file=sys.stderr)
@@ -253,7 +290,7 @@ class _Nothing:
         pass
 
 
-# What the model reads of a target, of a clip's too.
+# What the model reads of a target.
 _READ = ("boxes", "labels", "frame_index", "labeled_frames")
 
 
@@ -269,6 +306,15 @@ def _is_finite(value: float) -> bool:
     return value - value == 0
 
 
-def _name(dataset: Any, index: int) -> str:
-    images = getattr(dataset, "images", None)
-    return f"image {index}" if images is None else str(images[index].file)
+def _without_objects(part: Part) -> Part:
+    """Return clips with all frames labeled and empty; their loss, which counts nothing, can then be computed."""
+    images, targets = part
+    keys = ("boxes", "labels", "frame_index")
+    return images, [{key: target[key][:0] for key in keys} for target in targets]
+
+
+def _name(dataset: Dataset[Sample], item: int) -> str:
+    images, videos = getattr(dataset, "images", None), getattr(dataset, "videos", None)
+    if videos is not None:
+        return str(videos[item].name)
+    return f"image {item}" if images is None else str(images[item].file)

@@ -1,12 +1,16 @@
-"""Optimizers, schedules and averages of weights; the latter two are timm's."""
+"""Make optimizers, and timm's schedules and averages of weights."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, TypedDict, cast, get_args
 
 import torch
 from torch import nn
 
 from ssd_zoo.detector.ssd import SSD
+
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
+    from timm.utils.model_ema import ModelEmaV3
 
 __all__ = [
     "OptimizerName",
@@ -20,6 +24,15 @@ __all__ = [
 
 OptimizerName = Literal["sgd", "adamw"]
 ScheduleName = Literal["cosine", "step", "constant"]
+
+
+class _Warmup(TypedDict):
+    """Keywords of timm's schedules."""
+
+    warmup_t: int
+    warmup_lr_init: float
+    warmup_prefix: bool
+    t_in_epochs: bool
 
 
 def make_optimizer(
@@ -36,10 +49,10 @@ def make_optimizer(
     Args:
         model: The detector; parameters that do not require gradients are left out.
         name: `"sgd"`, as in the papers, or `"adamw"`.
-        learning_rate: Of the head and the extra layers.
-        weight_decay: Of all weights but those of norms, and biases.
-        momentum: SGD's, or AdamW's first beta.
-        backbone_scale: The backbone's learning rate over that of the rest.
+        learning_rate: Learning rate of the head and the extra layers.
+        weight_decay: Weight decay of all weights but norms' weights and biases.
+        momentum: Momentum of SGD, or first beta of AdamW.
+        backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
 
     Raises:
         ValueError: If there is no such optimizer.
@@ -73,15 +86,15 @@ def make_schedule(
     steps: int,
     warmup_steps: int,
     milestones: Sequence[float] = (2 / 3, 8 / 9),
-) -> Any:
+) -> "Scheduler":
     """Make one of timm's schedules, whose rate depends on the step alone.
 
     Args:
-        optimizer: Whose rates are set by `step_update(step)`.
+        optimizer: The optimizer, whose rates `step_update(step)` sets.
         name: `"cosine"` down to zero, `"step"` to a tenth at the milestones, or `"constant"`.
-        steps: Length of the training.
-        warmup_steps: Steps over which the rate rises from nearly nothing.
-        milestones: Where `"step"` drops, as shares of the training; by default the paper's 80 and 107 of 120 thousand.
+        steps: Number of steps of the training.
+        warmup_steps: Number of steps in which the rate rises from 1e-6.
+        milestones: Drops of `"step"`, as shares of the training; by default the paper's 80 and 107 of 120 thousand.
 
     Raises:
         ValueError: If there is no such schedule.
@@ -91,7 +104,7 @@ def make_schedule(
 
     if name not in get_args(ScheduleName):
         raise ValueError(f"schedule must be one of {', '.join(map(repr, get_args(ScheduleName)))}, got {name!r}.")
-    warmup: dict[str, Any] = {
+    warmup: _Warmup = {
         "warmup_t": min(warmup_steps, steps),
         "warmup_lr_init": 1e-6,
         "warmup_prefix": False,
@@ -103,7 +116,7 @@ def make_schedule(
     return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
 
 
-def make_ema(model: nn.Module, decay: float) -> Any:
+def make_ema(model: nn.Module, decay: float) -> "ModelEmaV3":
     """Make timm's moving average of weights; its decay grows with the steps to `decay`."""
     from timm.utils.model_ema import ModelEmaV3
 

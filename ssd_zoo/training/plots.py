@@ -1,11 +1,14 @@
-"""Pictures of how good a detector is."""
+"""Plots and pictures of an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torch.utils.data import Dataset
 
 from ssd_zoo.data.draw import draw_detections
 from ssd_zoo.data.presets import DetectionPresetEval
+from ssd_zoo.training.batches import Place, Sample, SeededSamples
 from ssd_zoo.weights.files import replacing
 
 if TYPE_CHECKING:
@@ -23,10 +26,10 @@ def new_figure(width: float, height: float) -> "Figure":
         ImportError: If matplotlib is missing.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Made
     except ImportError as error:
         raise ImportError('Plots need matplotlib: pip install "ssd_zoo[evaluate]".') from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return Made(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: "Figure", file: Path) -> None:
@@ -59,11 +62,11 @@ def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
 
 
 def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
-    """Plot the confusion of classes, as shares of the objects of a class.
+    """Plot the confusion of classes, as shares of each class's objects.
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If the evaluation is one of a file of results, which has none.
+        ValueError: If a file of results was evaluated, because there is no confusion then.
     """
     if evaluation.confusion is None:
         raise ValueError("There is no confusion of classes in an evaluation of a file of results.")
@@ -88,28 +91,30 @@ def plot_confusion(evaluation: "Evaluation", file: str | Path) -> None:
 
 def draw_records(
     evaluation: "Evaluation",
-    dataset: Any,
+    dataset: Dataset[Sample],
     categories: Sequence[str],
     folder: Path,
     *,
     most: int = 8,
     score_thresh: float = 0.4,
 ) -> None:
-    """Draw the detections in some images, spread over a data set.
+    """Draw the detections in some images or frames, spread over a data set.
 
     Args:
-        evaluation: Of that data set.
-        dataset: Gives the images, uint8 or between 0 and 1.
+        evaluation: The evaluation of that data set.
+        dataset: Data set of images or clips, uint8 or between 0 and 1.
         categories: Names of the classes, background first.
-        folder: Where the pictures go.
-        most: How many.
-        score_thresh: Least score of what is drawn.
+        folder: Folder for the pictures.
+        most: Number of pictures.
+        score_thresh: Least score of a detection that is drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    samples = SeededSamples(dataset, DetectionPresetEval(), 0)
     number = len(evaluation.records)
     for i in sorted({number * k // min(most, number) for k in range(min(most, number))}):
-        record, (image, target) = evaluation.records[i], dataset[i]
-        image, _ = DetectionPresetEval()(image, target)
+        record = evaluation.records[i]
+        image, _ = samples[Place(0, record.item, record.item)]
+        image = image if record.frame is None else image[record.frame]
         order = record.scores.argsort(descending=True, stable=True)
         order = order[record.scores[order] >= score_thresh]
         found = {"boxes": record.found_boxes, "labels": record.found_labels, "scores": record.scores}

@@ -1,18 +1,49 @@
-"""Checkpoints: whole or not at all."""
+"""State of a run: its checkpoint, its settings, and the lock of its folder."""
 
 import io
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssd_zoo.training.processes import all_gather
 from ssd_zoo.weights.files import write_file
 
-__all__ = ["check_same", "read_checkpoint", "write_checkpoint"]
+__all__ = ["State", "check_same", "check_shared", "lock_folder", "read_checkpoint", "read_run", "write_checkpoint"]
+
+State = dict[str, Any]
 
 
-def write_checkpoint(state: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint, whole; until then the one before stays.
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder within a with-statement.
+
+    It is a lock of the operating system on the file `.lock`, so it ends with its process, however that ends.
+
+    Raises:
+        ValueError: If another training holds it.
+        OSError: If the folder can't be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Another training writes to {folder} now. Wait until it ends, stop it, or use another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_checkpoint(state: State, file: Path) -> None:
+    """Write a checkpoint atomically; until it is whole, the one before stays.
 
     Raises:
         OSError: If it can't be written, for example on a full disk. The last good one stays.
@@ -27,11 +58,11 @@ def write_checkpoint(state: dict[str, Any], file: Path) -> None:
         raise OSError(error.errno, f"The checkpoint {file} can't be written: {error.strerror}. {kept}") from error
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+def read_checkpoint(file: Path) -> State:
+    """Read a checkpoint onto the CPU, with `weights_only=True`.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the file is not a checkpoint of a training by ssd_zoo, or is damaged.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -42,20 +73,80 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     return state
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], file: Path) -> None:
-    """Check that a resumed run has the settings that it began with.
+def read_run(output: Path, settings: dict[str, Any], *, own_warmup: bool, show: bool) -> State | None:
+    """Read a run's checkpoint, if there is one, and check that the run may continue.
+
+    Args:
+        output: The run's folder.
+        settings: Settings of this call; the steps of warm-up become the run's unless they are the caller's own.
+        own_warmup: Whether the caller gave the steps of warm-up.
+        show: Whether to tell on stderr how the run continues.
 
     Raises:
-        ValueError: If a setting differs; the message names it.
+        ValueError: If the checkpoint can't be read, or the run began with other settings.
+    """
+    file = output / "checkpoint.pt"
+    if not file.exists():
+        return None
+    for unfinished in output.glob(".*.part"):
+        unfinished.unlink(missing_ok=True)
+    state = read_checkpoint(file)
+    before = state["settings"]
+    if not own_warmup:
+        # By default it follows from the number of epochs, which may have grown.
+        settings["warmup_steps"] = before.get("warmup_steps")
+    check_same(before, settings, output)
+    if show and settings["epochs"] > before["epochs"]:
+        print(
+            f"The run began with {before['epochs']} epochs and continues to {settings['epochs']}; the learning rate "
+            "follows the longer schedule from here on.",
+            file=sys.stderr,
+        )
+    elif show and len(state["progress"]["history"]) == settings["epochs"]:
+        print(f"All {settings['epochs']} epochs are done. More epochs (--epochs N) continue the run.", file=sys.stderr)
+    return state
+
+
+def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Path) -> None:
+    """Check that a resumed run has the settings that it began with.
+
+    The number of epochs may grow.
+
+    Args:
+        before: Settings of the checkpoint.
+        now: Settings of this call.
+        run: The run's folder.
+
+    Raises:
+        ValueError: If a setting differs. The message names it and the way on.
     """
     for name, value in now.items():
-        if before.get(name) != value:
+        first = before.get(name)
+        if name == "epochs" and isinstance(first, int) and isinstance(value, int) and value >= first:
+            continue
+        if first != value:
+            fewer = " Only more epochs are possible." if name == "epochs" else ""
             raise ValueError(
-                f"The run of {file} began with {name}={_short(before.get(name))}, so it can't go on with "
-                f"{_short(value)}. Use the same setting, or another output folder."
+                f"The run in {run} began with {name}={_short(first)}, so it can't go on with {_short(value)}.{fewer} "
+                f"Use the same setting. Or begin another run from its weights, in another folder: ssd-zoo train DATA "
+                f"--model {run / 'last'} --output OTHER, or fit(from_pretrained({str(run / 'last')!r}), …)."
             )
 
 
-def _short(value: Any) -> str:
+def check_shared(step: int, output: Path) -> None:
+    """Check that all processes found the same checkpoint.
+
+    Raises:
+        ValueError: If they did not.
+    """
+    steps = all_gather(step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"Processes found different checkpoints in {output} (steps {', '.join(map(str, steps))}): "
+            "machines that train together have to share this folder."
+        )
+
+
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,14 +1,16 @@
-"""Requests to stop, heard at the end of a step."""
+"""Requests to stop, which a training obeys at the end of a step."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
 __all__ = ["StopRequest"]
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
 
 class StopRequest:
-    """Within its context SIGINT and SIGTERM only leave a note; a second one acts at once.
+    """Context in which SIGINT and SIGTERM are noted; a second signal acts at once.
 
     Attributes:
         signal: The signal that came, or None.
@@ -16,7 +18,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):

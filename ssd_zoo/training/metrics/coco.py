@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +17,9 @@ from ssd_zoo.training.metrics.records import Record
 from ssd_zoo.weights.categories import list_names, match_classes
 
 __all__ = ["COCO_METRICS", "CocoScores", "score_records", "score_results"]
+
+Row = dict[str, Any]
+"""An entry of annotations or results, whose values are checked where they are read."""
 
 COCO_METRICS = (
     "AP",
@@ -119,13 +121,12 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     truth = [_true(entry, known, f"{annotations}: annotations[{i}]") for i, entry in enumerate(content["annotations"])]
     rows = _read_results(Path(results))
     ids = _ids_by_name(rows, dict(zip(names, category_ids, strict=True)), results)
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     lacking: dict[str, None] = {}
     for i, entry in enumerate(rows):
         name = _class_name(entry)
         if name is None or name in ids:
-            entry = entry if name is None else {**entry, "category_id": ids[name]}
-            found.append(_found(entry, known, f"{results}: [{i}]"))
+            found.append(_found(entry, known, f"{results}: [{i}]", None if name is None else ids[name]))
         else:
             lacking[name] = None
     scores = _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found)
@@ -134,12 +135,12 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     return scores, len(image_ids), missing, list(lacking)
 
 
-def _class_name(entry: Any) -> str | None:
+def _class_name(entry: object) -> str | None:
     name = entry.get("category") if isinstance(entry, dict) else None
     return name if isinstance(name, str) else None
 
 
-def _ids_by_name(rows: Sequence[Any], ids: Mapping[str, int], results: str | Path) -> dict[str, int]:
+def _ids_by_name(rows: Sequence[object], ids: Mapping[str, int], results: str | Path) -> dict[str, int]:
     """Map the names of classes in results to the ids of the annotations' categories, given by name."""
     theirs = list(dict.fromkeys(name for name in map(_class_name, rows) if name is not None))
     matched = match_classes(["", *theirs], ["", *ids])
@@ -152,19 +153,19 @@ def _ids_by_name(rows: Sequence[Any], ids: Mapping[str, int], results: str | Pat
     return {theirs[label - 1]: known[other - 1] for label, other in matched.items()}
 
 
-def _read_results(file: Path) -> list[Any]:
+def _read_results(file: Path) -> list[object]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno} is no JSON: {error.msg}.") from error
-    except UnicodeDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}.") from error
     if not isinstance(rows, list):
         raise ValueError(f"{file} must be a list of results with image_id, category_id, bbox and score.")
     return rows
 
 
-def _distinct(entries: Sequence[Any], key: str, types: tuple[type, ...], place: str) -> list[Any]:
+def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], place: str) -> list[Any]:
     """Return the values of a key, which must differ and be all text or none."""
     values: dict[Any, None] = {}
     for i, entry in enumerate(entries):
@@ -183,18 +184,23 @@ def _distinct(entries: Sequence[Any], key: str, types: tuple[type, ...], place: 
     return list(values)
 
 
-def _true(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
+def _true(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
     row = _row(entry, known, place)
     area = row["bbox"][2] * row["bbox"][3]
-    return {**row, "area": _number(entry, "area", place, area), "iscrowd": int(_number(entry, "iscrowd", place, 0))}
+    crowd = int(_number(row.pop("iscrowd", 0), "iscrowd", place))
+    return {**row, "area": _number(row.get("area", area), "area", place), "iscrowd": crowd}
 
 
-def _found(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
-    return {**_row(entry, known, place), "score": _number(entry, "score", place)}
+def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None) -> Row:
+    """Return a checked row of results, with the id of the category that it names, if it names one."""
+    if isinstance(entry, dict) and category_id is not None:
+        entry = {**entry, "category_id": category_id}
+    row = _row(entry, known, place)
+    return {**row, "score": _number(row.get("score"), "score", place)}
 
 
-def _row(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dict[str, Any]:
-    """Return an entry's ids and box, checked.
+def _row(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
+    """Return an entry whose ids and box are checked.
 
     Args:
         entry: Of annotations or results.
@@ -212,25 +218,25 @@ def _row(entry: Any, known: Mapping[str, Mapping[Any, None]], place: str) -> dic
     box = entry["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         raise ValueError(f"{place} needs a bbox of x, y, width and height, finite numbers, got {box!r:.200}.")
-    return {**{key: entry[key] for key in known}, "bbox": box}
+    return {key: entry[key] for key in (*known, "bbox", "area", "iscrowd", "score") if key in entry}
 
 
-def _number(entry: Mapping[str, Any], key: str, place: str, default: float | None = None) -> float:
-    value = entry.get(key, default)
-    if not _is_finite(value):
+def _number(value: object, key: str, place: str) -> float:
+    if not isinstance(value, int | float) or not _is_finite(value):
         raise ValueError(f"{place} needs the {key}, a finite number, got {value!r:.200}.")
     return value
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _is_finite(value: object) -> bool:
+    # JSON's whole numbers may be too large for a float.
+    return isinstance(value, int | float) and abs(value) < 1e15
 
 
 def _score(
     image_ids: Sequence[int],
     names: Mapping[int, str],
-    truth: Sequence[dict[str, Any]],
-    found: Sequence[dict[str, Any]],
+    truth: Sequence[Row],
+    found: Sequence[Row],
     counted: Collection[int] | None = None,
 ) -> CocoScores:
     try:
@@ -270,7 +276,7 @@ def _score(
     return CocoScores(metrics, per_class, precision, classes)
 
 
-def _numbered(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _numbered(rows: Sequence[Row]) -> Iterator[Row]:
     """Numbers rows from 1: the judge takes the id 0 for "not matched", and files have ids that occur twice."""
     for number, row in enumerate(rows, start=1):
         yield {**row, "id": number}

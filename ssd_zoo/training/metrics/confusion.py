@@ -1,6 +1,6 @@
-"""Which classes a detector takes for which."""
+"""Confusion of classes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -12,16 +12,22 @@ __all__ = ["confusion_matrix"]
 
 
 def confusion_matrix(
-    records: Sequence[Record], num_classes: int, *, score_thresh: float = 0.5, iou_thresh: float = 0.5
+    records: Sequence[Record],
+    num_classes: int,
+    counted: Collection[int] | None = None,
+    *,
+    score_thresh: float = 0.5,
+    iou_thresh: float = 0.5,
 ) -> Tensor:
     """Count detections by the class of the object that they overlap.
 
-    Detections take, the best first, the free object that they overlap most, by at least `iou_thresh`. Crowds and
-    difficult objects are not counted, nor is what was found there.
+    Detections take, the best first, the free object that they overlap most, by at least `iou_thresh`. Crowds, difficult
+    objects and objects of classes that are not counted are ignored, and so are detections of them.
 
     Args:
-        records: One an image.
+        records: One per image or frame.
         num_classes: Number of classes, background counted.
+        counted: Labels of the classes to count; all by default.
         score_thresh: Least score of a detection that counts.
         iou_thresh: Least overlap.
 
@@ -35,6 +41,8 @@ def confusion_matrix(
         order = record.scores[sure].argsort(descending=True, stable=True)
         boxes, labels = record.found_boxes[sure][order], record.found_labels[sure][order]
         ignored = record.iscrowd | record.difficult
+        if counted is not None:
+            ignored = ignored | ~torch.isin(record.labels, torch.tensor(sorted(counted)))
         matched = match_detections(box_iou(boxes, record.boxes), iou_thresh, ignored=ignored, next_best=True).tolist()
         for label, k in zip(labels.tolist(), matched, strict=True):
             if k < 0:

@@ -1,12 +1,12 @@
-"""Records of an evaluation: each image's objects and detections."""
+"""Records of an evaluation: the objects and detections of each image or frame."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssd_zoo.detector.overlap import area_of
 from ssd_zoo.weights.categories import list_names, match_classes
 
 __all__ = ["Record", "label_map", "make_record"]
@@ -14,10 +14,12 @@ __all__ = ["Record", "label_map", "make_record"]
 
 @dataclass
 class Record:
-    """One image's truth and detections, on the CPU, labels by the data set's categories.
+    """Objects and detections of one image or frame, on the CPU, with the data set's labels.
 
     Attributes:
-        image_id: What the data set calls the image, or its index.
+        image_id: The data set's id of the image or clip, or its index.
+        item: Index of the image or clip in the data set.
+        frame: Frame of the clip; None for an image.
         boxes: Objects `(G, 4)`, xyxy.
         labels: `(G,)`, int64.
         area: `(G,)`, in square pixels.
@@ -28,7 +30,9 @@ class Record:
         scores: `(n,)`.
     """
 
-    image_id: Any
+    image_id: int | str
+    item: int
+    frame: int | None
     boxes: Tensor
     labels: Tensor
     area: Tensor
@@ -40,15 +44,23 @@ class Record:
 
 
 def make_record(
-    target: Mapping[str, Any], found: Mapping[str, Tensor], labels: Tensor | None, default_id: int
+    target: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    labels: Tensor | None,
+    item: int,
+    *,
+    image_id: object = None,
+    frame: int | None = None,
 ) -> Record:
-    """Combine an image's target and its detections.
+    """Combine a target and the detections of an image or frame.
 
     Args:
-        target: `boxes` and `labels`; `image_id`, `area`, `iscrowd` and `difficult` where there are any.
-        found: What a detector gave.
+        target: `boxes` and `labels`; `area`, `iscrowd` and `difficult` where there are any.
+        found: Detections: `boxes (n, 4)`, `labels (n,)` and `scores (n,)`.
         labels: From `label_map`, or None where the detector's labels are the data set's.
-        default_id: The image's id if the target has none.
+        item: Index of the image or clip.
+        image_id: The data set's id of the image or clip, a number, text or tensor; None for its index.
+        frame: Frame of the clip; None for an image.
     """
     boxes = target["boxes"].as_subclass(Tensor).double().cpu().reshape(-1, 4)
     none = torch.zeros(len(boxes), dtype=torch.bool)
@@ -57,21 +69,20 @@ def make_record(
     if labels is not None:
         found_labels = labels[found_labels]
         keep = found_labels > 0
+    own_id = image_id.item() if isinstance(image_id, Tensor) else image_id
     return Record(
-        image_id=_number(target.get("image_id", default_id)),
+        image_id=own_id if isinstance(own_id, int | str) else item,
+        item=item,
+        frame=frame,
         boxes=boxes,
         labels=target["labels"].as_subclass(Tensor).long().cpu(),
-        area=(target["area"].double().cpu() if "area" in target else (boxes[:, 2:] - boxes[:, :2]).prod(1)),
+        area=(target["area"].double().cpu() if "area" in target else area_of(boxes[:, 2:] - boxes[:, :2])),
         iscrowd=target["iscrowd"].bool().cpu() if "iscrowd" in target else none,
         difficult=target["difficult"].bool().cpu() if "difficult" in target else none,
         found_boxes=found["boxes"].double().cpu()[keep],
         found_labels=found_labels[keep],
         scores=found["scores"].double().cpu()[keep],
     )
-
-
-def _number(image_id: Any) -> Any:
-    return image_id.item() if isinstance(image_id, Tensor) else image_id
 
 
 def label_map(of_model: Sequence[str], of_data: Sequence[str]) -> Tensor | None:

@@ -5,6 +5,7 @@ best precision at that recall or above. A second match of an object is a false p
 objects are excluded from the mean.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -51,7 +52,7 @@ def frame_map(
         iou_thresh: Least IoU of a match.
 
     Returns:
-        The mean average precision, between 0 and 1.
+        The mean average precision, between 0 and 1; NaN without objects.
     """
     videos = zip(detections, targets, strict=True)
     return mean_ap([match_frames(found, target, iou_thresh=iou_thresh) for found, target in videos])
@@ -69,7 +70,8 @@ def video_map(
 
     Args:
         tubes: The tubes of each video, as from `link_tubes`.
-        targets: One dict per video, as for `frame_map`, with `track_ids (G,)`.
+        targets: One dict per video, as for `frame_map`, with `track_ids (G,)`. Tubes that find a crowd (`iscrowd`) are
+            neither right nor wrong.
         setting: `"trimmed"` if videos are cut to the actions, so that objects are visible in every frame; otherwise
             `"untrimmed"`. It is repeated in the result, as figures of the two settings are not comparable.
 
@@ -108,10 +110,11 @@ def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor],
     order = detections["scores"].argsort(descending=True, stable=True)
     found = {key: value[order] for key, value in detections.items()}
     iou = box_iou(found["boxes"].float(), target["boxes"].float())
+    ignored = target["iscrowd"].bool() if "iscrowd" in target else torch.zeros_like(target["labels"], dtype=torch.bool)
     same = (found["frame_index"].unsqueeze(1) == target["frame_index"]) & (
         found["labels"].unsqueeze(1) == target["labels"]
     )
-    return _match(found["labels"], found["scores"], iou.masked_fill(~same, -1), target["labels"], iou_thresh)
+    return _match(found["labels"], found["scores"], iou.masked_fill(~same, -1), target["labels"], ignored, iou_thresh)
 
 
 def match_tubes(tubes: Sequence[Tube], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
@@ -129,26 +132,31 @@ def _match_tubes(tubes: Sequence[Tube], iou: Tensor, target: Mapping[str, Tensor
     labels = torch.tensor([tube["label"] for tube in tubes], dtype=torch.int64)
     scores = torch.tensor([tube["score"] for tube in tubes], dtype=torch.float32)
     of_objects = torch.tensor([tube["label"] for tube in tubes_of_target(target)], dtype=torch.int64)
+    ignored = torch.tensor([tube["iscrowd"] for tube in tubes_of_target(target)], dtype=torch.bool)
     order = scores.argsort(descending=True, stable=True)
-    return _match(labels[order], scores[order], iou[order], of_objects, iou_thresh)
+    return _match(labels[order], scores[order], iou[order], of_objects, ignored, iou_thresh)
 
 
-def _match(labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, iou_thresh: float) -> Matches:
+def _match(
+    labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, ignored: Tensor, iou_thresh: float
+) -> Matches:
     """Match detections, the best first, to objects `(G,)` by their overlap `(n, G)`."""
-    right = match_detections(iou, iou_thresh, next_best=False) >= 0
-    classes, counts = of_objects.unique(return_counts=True)
-    return Matches(labels, scores, right, dict(zip(classes.tolist(), counts.tolist(), strict=True)))
+    matched = match_detections(iou, iou_thresh, ignored=ignored, next_best=False)
+    judged = ~torch.isin(matched, ignored.nonzero())
+    classes, counts = of_objects[~ignored].unique(return_counts=True)
+    objects = dict(zip(classes.tolist(), counts.tolist(), strict=True))
+    return Matches(labels[judged], scores[judged], matched[judged] >= 0, objects)
 
 
 def mean_ap(matches: Iterable[Matches]) -> float:
-    """Compute the mean average precision of matches, between 0 and 1."""
+    """Compute the mean average precision of matches, between 0 and 1; NaN without objects."""
     matches = list(matches)
     objects: dict[int, int] = {}
     for video in matches:
         for label, count in video.objects.items():
             objects[label] = objects.get(label, 0) + count
     if not objects:
-        return 0.0
+        return math.nan
     labels, scores, right = (
         torch.cat([getattr(video, key) for video in matches]) for key in ("labels", "scores", "right")
     )

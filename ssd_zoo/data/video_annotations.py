@@ -1,0 +1,229 @@
+"""Read annotations of videos: this project's `clips.json`, and MOTChallenge's text."""
+
+import configparser
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = [
+    "CLIPS_FILE",
+    "Labels",
+    "LabelledVideo",
+    "VideoObject",
+    "read_clips_json",
+    "read_mot",
+    "splits_of_clips_json",
+]
+
+CLIPS_FILE = "clips.json"
+
+# Classes of MOTChallenge that are ignored as persons: on vehicles, static, distractors, reflections, crowds.
+# (Milan et al., "MOT16", section 3.2. https://arxiv.org/abs/1603.00831)
+_NEUTRAL = {2, 7, 8, 12, 13}
+
+
+class VideoObject(NamedTuple):
+    """One box of one frame, as its file has it.
+
+    Attributes:
+        frame: The frame, from 0.
+        track: Number of the object; -1 if unknown.
+        category: Name of its class.
+        box: xyxy in pixels.
+        ignored: Whether evaluation ignores the object.
+    """
+
+    frame: int
+    track: int
+    category: str
+    box: tuple[float, float, float, float]
+    ignored: bool = False
+
+
+class LabelledVideo(NamedTuple):
+    """Annotations of one video.
+
+    Attributes:
+        name: Name in the data set.
+        frames: The video file, or the folder of frames.
+        source: File of the annotations.
+        objects: The annotated objects.
+        num_frames: Number of frames, if the annotations tell it.
+        labeled: The annotated frames, if not all are.
+        size: (height, width) in pixels, if the annotations tell it.
+    """
+
+    name: str
+    frames: Path
+    source: Path
+    objects: list[VideoObject]
+    num_frames: int | None = None
+    labeled: list[int] | None = None
+    size: tuple[int, int] | None = None
+
+
+Labels = tuple[list[LabelledVideo], list[str]]
+
+
+def splits_of_clips_json(file: Path) -> list[str]:
+    """List the splits that a `clips.json` names; `""` is that of videos without one."""
+    videos = _entries(_read_json(file), "videos", str(file))
+    return list(dict.fromkeys(_text(video, "split", f"{file}: videos[{i}]", "") for i, video in enumerate(videos)))
+
+
+def read_clips_json(files: Sequence[Path], split: str) -> Labels:
+    """Read this project's format.
+
+    Args:
+        files: One `clips.json`.
+        split: The videos to read, by their `split`.
+
+    Returns:
+        The videos, and the class names, background first.
+
+    Raises:
+        ValueError: If an entry is invalid. The message names it.
+    """
+    [file] = files
+    content = _read_json(file)
+    names = content.get("categories")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{file}: categories must be a list of class names, got {names!r:.200}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: two categories have the same name.")
+    videos = []
+    for i, entry in enumerate(_entries(content, "videos", str(file))):
+        if _text(entry, "split", f"{file}: videos[{i}]", "") == split:
+            videos.append(_of_json(entry, file, f"{file}: videos[{i}]"))
+    return videos, ["background", *(name for name in names if name != "background")]
+
+
+def _of_json(entry: Mapping[str, object], file: Path, place: str) -> LabelledVideo:
+    name = _text(entry, "file", place)
+    objects = []
+    for k, thing in enumerate(_entries(entry, "objects", place)):
+        where = f"{place}.objects[{k}]"
+        box = thing.get("box")
+        if not isinstance(box, list) or len(box) != 4:
+            raise ValueError(f"{where} needs a box [x1, y1, x2, y2] in pixels, got {box!r:.200}.")
+        x1, y1, x2, y2 = (_float(value, f"{where}.box") for value in box)
+        frame, track = _whole(thing, "frame", where), thing.get("track")
+        number = -1 if track is None else _whole(thing, "track", where)
+        ignored = thing.get("ignored", False)
+        if not isinstance(ignored, bool):
+            raise ValueError(f"{where}: ignored must be true or false, got {ignored!r:.200}.")
+        objects.append(VideoObject(frame, number, _text(thing, "category", where), (x1, y1, x2, y2), ignored))
+    labeled = entry.get("labeled_frames")
+    if labeled is not None and not (isinstance(labeled, list) and all(map(_is_whole, labeled))):
+        raise ValueError(f"{place}: labeled_frames must be a list of frames, from 0, got {labeled!r:.200}.")
+    count = _whole(entry, "frames", place) if "frames" in entry else None
+    size = (_whole(entry, "height", place), _whole(entry, "width", place)) if "height" in entry else None
+    labeled = None if labeled is None else sorted(set(labeled))
+    return LabelledVideo(name, file.parent / name, file, objects, count, labeled, size)
+
+
+def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
+    """Read sequences in the layout of MOTChallenge.
+
+    Frames and pixels are counted from 1 there. `gt/labels.txt`, which CVAT writes, names the classes. Without it the
+    objects are MOTChallenge's pedestrians; its other classes are left out, or ignored where they show persons.
+
+    Args:
+        folders: Folders with `gt/gt.txt` and `img1`.
+        split: Not needed.
+
+    Raises:
+        ValueError: If a line is invalid. The message names file and line.
+    """
+    videos, names = [], dict[str, None]()
+    for folder in folders:
+        file, own = folder / "gt" / "gt.txt", folder / "gt" / "labels.txt"
+        known = _lines(own) if own.is_file() else None
+        names |= dict.fromkeys(["pedestrian"] if known is None else known)
+        rows = [_of_mot(line, known, f"{file}:{i}") for i, line in enumerate(_lines(file), start=1) if line.strip()]
+        count, size = _sequence_info(folder / "seqinfo.ini")
+        objects = [row for row in rows if row is not None]
+        videos.append(LabelledVideo(folder.name, folder / "img1", file, objects, count, size=size))
+    return videos, ["background", *names]
+
+
+def _of_mot(line: str, names: Sequence[str] | None, place: str) -> VideoObject | None:
+    """Read a line: frame, id, left, top, width, height, whether it counts, class, visibility."""
+    try:
+        values = [float(value) for value in line.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{place} needs numbers with commas between them, got {line!r:.200}.") from error
+    if len(values) < 6 or not all(abs(value) < 1e9 for value in values):
+        raise ValueError(f"{place} needs frame, id, left, top, width and height, got {line!r:.200}.")
+    frame, track, x, y, width, height, counts, kind = [*values, *(1.0, -1.0)[len(values) - 6 :]][:8]
+    box = (x - 1, y - 1, x - 1 + width, y - 1 + height)
+    ignored = counts == 0
+    if names is None:
+        if kind in _NEUTRAL or kind in (-1, 1):
+            return VideoObject(int(frame) - 1, int(track), "pedestrian", box, ignored or kind in _NEUTRAL)
+        return None
+    if not 1 <= kind <= len(names):
+        raise ValueError(f"{place} has the class {kind:g}, but labels.txt has {len(names)} lines.")
+    return VideoObject(int(frame) - 1, int(track), names[int(kind) - 1], box, ignored)
+
+
+def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
+    """Return the number of frames and the (height, width) of a `seqinfo.ini`, where there is one."""
+    if not file.is_file():
+        return None, None
+    parser = configparser.ConfigParser()
+    try:
+        parser.read_string("\n".join(_lines(file)))
+        section = parser["Sequence"]
+        return section.getint("seqLength"), (int(section["imHeight"]), int(section["imWidth"]))
+    except (configparser.Error, KeyError, ValueError) as error:
+        raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error}.") from error
+
+
+def _read_json(file: Path) -> dict[str, object]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must be an object with categories and videos.")
+    return content
+
+
+def _entries(parent: Mapping[str, object], key: str, place: str) -> list[dict[str, object]]:
+    entries = parent.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{place}: {key} must be a list of objects, got {entries!r:.200}.")
+    return entries
+
+
+def _text(entry: Mapping[str, object], key: str, place: str, default: str | None = None) -> str:
+    value = entry.get(key, default)
+    if not isinstance(value, str):
+        raise ValueError(f"{place} needs the {key}, a text, got {value!r:.200}.")
+    return value
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _whole(entry: Mapping[str, object], key: str, place: str) -> int:
+    value = entry.get(key)
+    if not isinstance(value, int) or not _is_whole(value):
+        raise ValueError(f"{place} needs the {key}, a whole number from 0, got {value!r:.200}.")
+    return value
+
+
+def _float(value: object, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise ValueError(f"{place} needs finite numbers, got {value!r:.200}.")
+    return float(value)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error}.") from error

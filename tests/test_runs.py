@@ -1,0 +1,152 @@
+"""How runs begin, continue, share a folder, and report; what their workers receive."""
+
+import pickle
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from labelled import colourful, make_coco, make_voc, make_yolo
+from train_tiny import build, data, train
+
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import DetectionPresetEval, DetectionPresetTrain, clip_augmentation, open_dataset
+from ssd_zoo.data.cache import CachedDataset
+from ssd_zoo.training import fit, loop, ready
+from ssd_zoo.training.batches import Place, SeededSamples
+from ssd_zoo.training.run_state import lock_folder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = {"batch_size": 8, "augmentation": "none", "tensorboard": False, "progress": False, "device": "cpu"}
+
+
+def test_resume_lengthens_a_run(tmp_path, capsys):
+    train_data, _ = data(tmp_path / "data")
+    run = {**SETTINGS, "output": tmp_path / "run", "progress": True}
+    first = fit(build(), train_data, epochs=1, **run)
+    capsys.readouterr()
+    again = fit(build(), train_data, epochs=1, resume=True, **run)
+    assert again.history == first.history
+    assert "All 1 epochs are done. More epochs (--epochs N) continue the run." in capsys.readouterr().err
+    longer = fit(build(), train_data, epochs=2, resume=True, **run)
+    assert "The run began with 1 epochs and continues to 2" in capsys.readouterr().err
+    assert [row["epoch"] for row in longer.history] == [1, 2]
+    assert longer.history[0] == first.history[0]
+    with pytest.raises(ValueError, match=r"began with epochs=2, so it can't go on with 1. Only more epochs"):
+        fit(build(), train_data, epochs=1, resume=True, **run)
+    with pytest.raises(ValueError, match=r"ssd-zoo train DATA --model .*last --output OTHER, or fit\(from_pretrained"):
+        fit(build(), train_data, epochs=2, learning_rate=0.5, resume=True, **run)
+
+
+def test_two_trainings_of_one_folder(tmp_path):
+    train_data, _ = data(tmp_path / "data")
+    run = tmp_path / "run"
+    run.mkdir()
+    with lock_folder(run), pytest.raises(ValueError, match="Another training writes to .*run now"):
+        fit(build(), train_data, output=run, epochs=1, **SETTINGS)
+    assert not (run / "checkpoint.pt").exists()
+
+
+def test_a_killed_training_leaves_no_lock(tmp_path):
+    code = "import sys, time; from pathlib import Path; from ssd_zoo.training.run_state import lock_folder\n"
+    code += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="Another training"), lock_folder(tmp_path):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with lock_folder(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    process.stdout.close()
+
+
+def test_progress_in_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    train(tmp_path / "run", tmp_path / "data", epochs=1, batch_size=4, progress=True, evaluate_every=9)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "left of the epoch" in line]
+    assert len(lines) == 2, "of three steps; the last is the epoch's own line"
+    assert lines[0].startswith("epoch 1/1  step 1/3  loss ")
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch, capsys):
+    make_yolo(tmp_path / "data", "train")
+    missing = ("tensorboard", "faster_coco_eval")
+    find = ready.importlib.util.find_spec
+    monkeypatch.setattr(ready.importlib.util, "find_spec", lambda name: None if name in missing else find(name))
+    monkeypatch.setattr("ssd_zoo.cli.train.open_labelled", lambda *_: pytest.fail("data was read"))
+    (tmp_path / "file").write_text("")
+    wrong = ["--model", "ssdlite300_mobilenet_v3", "--train-split", "tran", "--output", str(tmp_path / "file/run")]
+    assert main(["train", str(tmp_path / "data"), *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "The training can't begin:" in told
+    assert "no split 'tran'; it has train" in told
+    assert "ssdlite300_mobilenet_v3" in told
+    assert "needs tensorboard: pip install" in told
+    assert "file is not a folder" in told
+    # The validation split decides whether AP is measured.
+    make_yolo(tmp_path / "data", "val")
+    assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--weights", "COCO_V9"]) == 2
+    told = capsys.readouterr().err
+    assert "needs faster_coco_eval, tensorboard" in told
+    assert "ssdlite300_mobilenet_v2 has no weights 'COCO_V9'; it has 'COCO_TF_V1'" in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["model.pth", "frozen.pb", "net.tflite"])
+def test_a_checkpoint_as_the_model(tmp_path, capsys, command, name):
+    make_coco(tmp_path / "data")
+    file = tmp_path / name
+    file.write_bytes(b"weights")
+    more = ["--output", str(tmp_path / "run")] if command == "train" else []
+    assert main([command, str(tmp_path / "data"), "--model", str(file), *more]) == 2
+    assert f"ssd-zoo convert {file} --output DIR" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_a_model(tmp_path, capsys):
+    make_coco(tmp_path / "data")
+    train(tmp_path / "run", tmp_path / "other", epochs=1, batch_size=11)
+    again = ["--output", str(tmp_path / "again")]
+    assert main(["train", str(tmp_path / "data"), "--model", str(tmp_path / "run"), *again]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'run'} has no config.json, so it is not a saved model. It holds " in told
+    assert str(tmp_path / "run" / "best") in told
+
+
+def test_the_report_is_told_once(tmp_path, capsys, caplog):
+    make_coco(tmp_path / "data", "train", colourful(4))
+    options = ["--epochs", "1", "--batch-size", "4", "--size", "64", "--no-tensorboard", "--device", "cpu"]
+    options += ["--fit-default-boxes", "--augmentation", "none"]
+    assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *options]) == 0
+    told = capsys.readouterr().err
+    assert "default boxes: 4 objects" in told
+    assert "may reach more" not in told
+    assert len([record for record in caplog.records if "COCO_TF_V1" in record.getMessage()]) <= 1
+    assert "\n# run\n" in (tmp_path / "run/best/README.md").read_text()
+
+
+@pytest.mark.parametrize("make", [make_coco, make_voc, make_yolo])
+@pytest.mark.parametrize("transforms", [DetectionPresetTrain("ssd"), DetectionPresetEval(), clip_augmentation(), None])
+def test_what_workers_receive_can_be_pickled(tmp_path, make, transforms):
+    dataset = open_dataset(make(tmp_path)).with_transforms(transforms)
+    for received in (dataset, CachedDataset(dataset), SeededSamples(dataset, None, 0)):
+        copy = pickle.loads(pickle.dumps(received))
+        key = Place(0, 0, 0) if isinstance(received, SeededSamples) else 0
+        torch.manual_seed(0)
+        assert copy[key][1]["labels"].tolist() is not None
+
+
+@pytest.mark.slow
+def test_fit_with_spawned_workers(tmp_path):
+    make_voc(tmp_path / "data", "train", colourful(8))
+    make_voc(tmp_path / "data", "val", colourful(4))
+    sets = [open_dataset(tmp_path / "data", split, categories=build().categories) for split in ("train", "val")]
+    before = torch.multiprocessing.get_start_method(allow_none=True)
+    torch.multiprocessing.set_start_method("spawn", force=True)
+    try:
+        result = fit(build(), sets[0], validation=sets[1], output=tmp_path / "run", epochs=1, num_workers=2, **SETTINGS)
+    finally:
+        torch.multiprocessing.set_start_method(before, force=True)
+    assert "AP" in result.history[0]
