@@ -7,6 +7,7 @@ from PIL import Image
 
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
+from ssd_zoo.data.divide import divide
 from ssd_zoo.data.sheet import contact_sheet
 
 
@@ -44,14 +45,14 @@ def test_sheet_shows_boxes_where_they_are(tmp_path):
 def test_images_are_held_back_by_the_seed(tmp_path):
     SHAPES["voc_flat"](tmp_path, ".", colourful(8))
     dataset = open_dataset(tmp_path)
-    train, validation = dataset.divided(0.25, seed=3)
+    train, validation = divide(dataset, 0.25, seed=3)
     assert (len(train), len(validation)) == (6, 2)
     assert sorted(train.images + validation.images) == sorted(dataset.images)
-    assert dataset.divided(0.25, seed=3)[1].images == validation.images
-    assert any(dataset.divided(0.25, seed=i)[1].images != validation.images for i in range(4))
+    assert divide(dataset, 0.25, seed=3)[1].images == validation.images
+    assert any(divide(dataset, 0.25, seed=i)[1].images != validation.images for i in range(4))
     for fraction in (0, 1, 2):
         with pytest.raises(ValueError, match="Can't take a fraction of"):
-            dataset.divided(fraction)
+            divide(dataset, fraction)
 
 
 @pytest.mark.parametrize(

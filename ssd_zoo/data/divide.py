@@ -12,7 +12,7 @@ from ssd_zoo.data.video_datasets import AnnotatedVideo, VideoDataset
 __all__ = ["divide"]
 
 D = TypeVar("D", bound=DetectionDataset | VideoDataset)
-Item = TypeVar("I", LabelledImage, AnnotatedVideo)
+Item = TypeVar("Item", LabelledImage, AnnotatedVideo)
 
 
 def divide(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:

@@ -95,7 +95,8 @@ def open_video_dataset(
         names = check_names(categories)
         if unknown := sorted({thing.category for one in labels for thing in one.objects} - set(names)):
             raise ValueError(
-                f"{path} has objects of {quote(unknown[0])}, which is not among the categories {list_names(names[1:], 20)}."
+                f"{path} has objects of {quote(unknown[0])}, which is not among the categories "
+                f"{list_names(names[1:], 20)}."
             )
     videos = [_video(one, names) for one in labels]
     if not videos:
