@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from ssd_zoo.backbones.blocks import freeze_blocks
 from ssd_zoo.layers.basic import BatchNorm2d, Conv2dSame, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["EfficientNetB3", "MBConv"]
@@ -92,11 +93,7 @@ class EfficientNetB3(nn.Module):
 
         A stage begins at each block of stride 2, the first at the stem. The extras always train.
         """
-        if trainable_layers == self.num_stages:
-            return
-        self.stem.requires_grad_(False)
-        first_trainable = [*self._strides, len(self.blocks)][self.num_stages - 1 - trainable_layers]
-        self.blocks[:first_trainable].requires_grad_(False)
+        freeze_blocks(self.stem, self.blocks, self._strides, trainable_layers)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch `(N, in_chans, H, W)`."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ssd_zoo.backbones.blocks import freeze_blocks, tapped_maps
 from ssd_zoo.layers.basic import RELU6, BatchNorm2d, ConvNormAct, NormLayer
 
 __all__ = ["InvertedResidual", "MobileNetV2"]
@@ -94,28 +95,14 @@ class MobileNetV2(nn.Module):
 
         A stage begins at each block of stride 2, the first at the stem. The extras always train.
         """
-        if trainable_layers == self.num_stages:
-            return
-        self.stem.requires_grad_(False)
+        freeze_blocks(self.stem, self.blocks, self._stages, trainable_layers)
         if trainable_layers == 0:
-            self.blocks.requires_grad_(False)
             self.last.requires_grad_(False)
-        else:
-            self.blocks[: self._stages[-trainable_layers]].requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
-        maps = []
-        for i, block in enumerate(self.blocks):
-            before = features
-            features, expanded = block(features)
-            if i == self._stages[-1]:
-                maps.append(expanded if self.tap == "expansion" else before)
-        maps.append(self.last(features))
-        for extra in self.extras:
-            maps.append(extra(maps[-1]))
-        return maps
+        return tapped_maps(features, self.blocks, self._stages[-1], self.tap, self.last, self.extras)
 
 
 class InvertedResidual(nn.Module):

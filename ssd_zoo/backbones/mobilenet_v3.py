@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from ssd_zoo.backbones.blocks import freeze_blocks, tapped_maps
 from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["InvertedResidual", "MobileNetV3"]
@@ -113,27 +114,14 @@ class MobileNetV3(nn.Module):
         A stage begins at each block of stride 2, the first at the stem. The last 1 × 1 convolution is the sixth. The
         extras always train.
         """
-        if trainable_layers == self.num_stages:
-            return
-        first_trainable = [*self._stages, len(self.blocks), len(self.blocks)][self.num_stages - 1 - trainable_layers]
-        self.stem.requires_grad_(False)
-        self.blocks[:first_trainable].requires_grad_(False)
+        freeze_blocks(self.stem, self.blocks, [*self._stages, len(self.blocks)], trainable_layers)
         if trainable_layers == 0:
             self.last.requires_grad_(False)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
-        maps = []
-        for i, block in enumerate(self.blocks):
-            before = features
-            features, expanded = block(features)
-            if i == self._stages[-1]:
-                maps.append(expanded if self.tap == "expansion" else before)
-        maps.append(self.last(features))
-        for extra in self.extras:
-            maps.append(extra(maps[-1]))
-        return maps
+        return tapped_maps(features, self.blocks, self._stages[-1], self.tap, self.last, self.extras)
 
 
 class InvertedResidual(nn.Module):

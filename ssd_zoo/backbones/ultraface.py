@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ssd_zoo.backbones.blocks import freeze_blocks
 from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["ReceptiveFieldBlock", "UltraFaceNet"]
@@ -80,11 +81,7 @@ class UltraFaceNet(nn.Module):
 
         A stage begins at each block of stride 2, the first at the stem. The extra layer always trains.
         """
-        if trainable_layers == self.num_stages:
-            return
-        self.stem.requires_grad_(False)
-        first_trainable = [*self._stages, len(self.blocks)][self.num_stages - 1 - trainable_layers]
-        self.blocks[:first_trainable].requires_grad_(False)
+        freeze_blocks(self.stem, self.blocks, self._stages, trainable_layers)
 
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch `(N, in_chans, H, W)`."""

@@ -1,0 +1,48 @@
+"""What backbones of a stem and a sequence of blocks share."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+__all__ = ["freeze_blocks", "tapped_maps"]
+
+
+def freeze_blocks(stem: nn.Module, blocks: nn.ModuleList, firsts: Sequence[int], trainable_layers: int) -> None:
+    """Freeze the stages before the last `trainable_layers`; the first stage begins at the stem.
+
+    Args:
+        stem: The first layer.
+        blocks: The blocks after it.
+        firsts: Index of the first block of each later stage.
+        trainable_layers: Number of stages that train.
+    """
+    if trainable_layers > len(firsts):
+        return
+    stem.requires_grad_(False)
+    first_trainable = [*firsts, len(blocks)][len(firsts) - trainable_layers]
+    blocks[:first_trainable].requires_grad_(False)
+
+
+def tapped_maps(
+    features: Tensor, blocks: Iterable[nn.Module], tapped: int, tap: str, last: nn.Module, extras: Iterable[nn.Module]
+) -> list[Tensor]:
+    """Return the feature maps of a MobileNet whose first map is taken from inside a block.
+
+    Args:
+        features: Output of the stem `(N, C, H, W)`.
+        blocks: Blocks that return their output and their expanded features.
+        tapped: Index of the block that the first map is taken from.
+        tap: `"expansion"` for its expanded features, or `"output"` for the output of the block before.
+        last: Layer after the blocks, which returns the second map.
+        extras: Layers that return the other maps, each from the map before.
+    """
+    maps = []
+    for i, block in enumerate(blocks):
+        before = features
+        features, expanded = block(features)
+        if i == tapped:
+            maps.append(expanded if tap == "expansion" else before)
+    maps.append(last(features))
+    for extra in extras:
+        maps.append(extra(maps[-1]))
+    return maps
