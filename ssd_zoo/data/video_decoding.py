@@ -124,7 +124,7 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
 
 
 def _missing(container: "InputContainer", stream: "VideoStream", ends: dict[int, float]) -> float:
-    """Return the seconds by which the packets end before the time that the container tells."""
+    """Return how many seconds of the duration in the file's header have no data."""
     kind = container.format.name
     if stream.duration and kind.startswith(_ENDS_OF_STREAMS):
         return _seconds((stream.start_time or 0) + stream.duration, stream.time_base) - ends[stream.index]

@@ -93,7 +93,7 @@ class Description:
         )
 
     def blank_state(self, streams: int) -> dict[str, Tensor]:
-        """Return the state of new streams; only its `frames_seen` has a meaning."""
+        """Return the state of streams before their first frame, all zeros."""
         return {
             name: torch.zeros(streams, *shape, dtype=torch.int64 if name == "frames_seen" else torch.float32)
             for name, shape in self.state.items()

@@ -42,7 +42,7 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
 
 
 def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.device) -> list[Tensor]:
-    """Check clips and return their frames, one after another.
+    """Check shapes and devices of clips; return all frames in one list.
 
     Args:
         clips: Tensors `(T, in_chans, H, W)` of any lengths and sizes.
@@ -50,7 +50,7 @@ def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.d
         device: Device of the model.
 
     Returns:
-        F tensors `(in_chans, H, W)`.
+        F tensors `(in_chans, H, W)`, the frames of the first clip before those of the second.
 
     Raises:
         TypeError: If a clip is not a tensor.

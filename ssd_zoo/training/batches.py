@@ -1,7 +1,7 @@
 """Divide a data set into batches, and seed the augmentation of each item.
 
-Both depend on the seed and on the place in the training alone. They do not depend on the number of processes or
-workers. So a run that was stopped continues as if it had not been, and several processes train as one.
+Batches and seeds depend only on the run's seed, the epoch and the step, not on the number of processes or workers. So a
+resumed run gets the batches of a run that was never stopped, and several processes get those of one.
 """
 
 import math

@@ -154,7 +154,7 @@ def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
 
 
 def _find_module(path: str) -> type[nn.Module] | None:
-    """Find a module class by its path, in modules that only compute."""
+    """Import a class of layers by its name, such as `torch.nn.BatchNorm2d`, if it is on the list of allowed ones."""
     home, _, name = path.rpartition(".")
     home = _MOVED.get(home, home)
     if home not in _HOMES:

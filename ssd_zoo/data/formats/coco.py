@@ -97,7 +97,7 @@ def read_coco(file: Path) -> Records:
 
 
 def records_of_coco(content: dict[str, list[JSON]], file: Path, find_image: Callable[[str], Path]) -> Records:
-    """Read the three lists of COCO's format.
+    """Read the lists of images, annotations and categories of COCO's format.
 
     Args:
         content: The lists, by key.

@@ -1,8 +1,8 @@
 """Pascal VOC's average precision, by the rules of its development kit (`VOCevaldet.m`).
 
-A detection counts as right where it overlaps an object of its class by at least half, unless a better detection found
-that object before; one that overlaps a difficult object most is neither right nor wrong. faster-coco-eval knows COCO's
-rules only, in which a detection may take its second best object.
+A detection is right if its IoU with an object of its class is at least .5 and no detection with a higher score has that
+object. If its best object is a difficult one, the detection does not count. faster-coco-eval has only COCO's rules, in
+which a detection may take its second best object.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Weights of MMDetection."""
+"""Convert checkpoints of MMDetection."""
 
 import re
 

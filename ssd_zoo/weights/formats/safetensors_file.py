@@ -55,7 +55,7 @@ class Packed(NamedTuple):
 
 
 class Stream(Protocol):
-    """A file opened for reading bytes."""
+    """Source of bytes: an open file, or a part of a file on the Hub."""
 
     def read(self, size: int, /) -> bytes:
         """Read up to `size` bytes."""

@@ -84,7 +84,7 @@ def _group(file: Path, value: JSON) -> tuple[list[str], list["_Weight"]]:
 
 
 class _Weight:
-    """One entry of the manifest."""
+    """One tensor in the list of weights of a `model.json`."""
 
     def __init__(self, file: Path, value: JSON) -> None:
         entry = mapping(value, f"{file}: a weight")

@@ -68,7 +68,11 @@ def parse_json(content: str | bytes, source: object, *, constants: bool = False)
 
 
 def _may_be_deep(content: bytes) -> bool:
-    """Peel innermost pairs of brackets; brackets in strings may leave a rest."""
+    """Return whether a text may be nested deeper than `DEEPEST`.
+
+    It removes the innermost pairs of brackets `DEEPEST` times. Brackets in strings may remain, so a text that is not
+    deep may seem so.
+    """
     rest = content.translate(None, _NOT_BRACKETS)
     for _ in range(DEEPEST):
         rest = rest.replace(b"[]", b"").replace(b"{}", b"")
