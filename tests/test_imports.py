@@ -46,6 +46,7 @@ OPTIONAL = (
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "onnxscript",
     "openvino",
     "pycocotools",
     "supervision",

@@ -48,6 +48,5 @@ def run(args: argparse.Namespace) -> int:
     path = export(model, args.output, format=args.format, **options)
     if not args.quiet:
         height, width = model.size
-        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {args.nms}, "
-              f"{path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
+        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {args.nms}")
     return 0
