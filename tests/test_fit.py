@@ -172,14 +172,12 @@ def test_machines_that_share_no_folder(tmp_path):
         assert "steps 6, 0" in finish(process, 1)
 
 
-# With torch 2.6 on an Intel Xeon 4 runs of 5 have NaN in the gradient of one depthwise kernel on a map of one cell.
-@pytest.mark.skipif(
-    torch.__version__ < (2, 12),
-    reason="ONEDNN'S FAULT: gradients of depthwise kernels in bfloat16, github.com/uxlfoundation/oneDNN/issues/5717",
-)
+# At smaller sizes the extra layers reach maps of one cell. There oneDNN's gradient of a depthwise kernel of stride 2 in
+# bfloat16 reads memory that was never written (torch 2.6 to 2.14): github.com/uxlfoundation/oneDNN/issues/5717.
+@pytest.mark.slow
 def test_half_precision_trains_nearly_the_same(tmp_path):
     # One after another in a process, as in a notebook.
-    options = {"epochs": 1, "augmentation": "none"}
+    options = {"epochs": 1, "augmentation": "none", "size": 288}
     plain, half = (
         train(tmp_path / kind, tmp_path / "data", mixed_precision=kind, **options) for kind in ("no", "bf16")
     )

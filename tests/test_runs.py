@@ -111,7 +111,7 @@ def test_a_folder_that_is_not_a_model(tmp_path, capsys):
     again = ["--output", str(tmp_path / "again")]
     assert main(["train", str(tmp_path / "data"), "--model", str(tmp_path / "run"), *again]) == 2
     told = capsys.readouterr().err
-    assert f"{tmp_path / 'run'} has no config.json, so it is not a saved model. It holds " in told
+    assert f"{tmp_path / 'run'} has no config.json, so it is not a saved model. Did you mean " in told
     assert str(tmp_path / "run" / "best") in told
 
 

@@ -33,7 +33,7 @@ FAMILIES = {
     "darknet17": (8, 16, 32),
     "hrnet_w18_small": (8, 16, 32),
 }
-TARGETS = [{"boxes": torch.tensor([[10.0, 20, 60, 90]]), "labels": torch.tensor([1])}]
+TARGETS = [{"boxes": torch.tensor([[10.0, 20, 60, 60]]), "labels": torch.tensor([1])}]
 
 
 def build(builder, backbone, **kwargs):

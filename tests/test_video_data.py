@@ -134,7 +134,7 @@ def test_what_is_no_video(tmp_path, photo):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"text.mp4 is not a readable video"):
         open_video(tmp_path / "text.mp4")
-    with pytest.raises(OSError, match="can't be written"):
+    with pytest.raises(ValueError, match="film.xyz can't be written as a video: its extension must be .mp4"):
         VideoWriter(tmp_path / "film.xyz", fps=25)
     with pytest.raises(ValueError, match="camera 77"):
         open_camera(77)

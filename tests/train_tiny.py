@@ -48,10 +48,10 @@ def clips():
     return data
 
 
-def train(output, folder, *, of_clips=False, **options):
+def train(output, folder, *, of_clips=False, size=64, **options):
     train, val = (clips(), clips()) if of_clips else data(folder)
     defaults = {"epochs": 3, "batch_size": 4, "augmentation": "ssd", "tensorboard": False, "progress": False}
-    return fit(build(), train, validation=val, output=output, **{"device": "cpu", **defaults, **options})
+    return fit(build(size), train, validation=val, output=output, **{"device": "cpu", **defaults, **options})
 
 
 def main():

@@ -16,10 +16,10 @@ COMMANDS = {
     "convert": ("convert", "Convert another project's checkpoint to a saved model of ssd_zoo."),
     "data": ("data", "Report what a data set holds and what is wrong with it, and draw some of its images."),
     "detect": ("detect", "Detect objects in images, videos or a camera's pictures."),
-    "evaluate": ("evaluate", "Evaluate a model, or a file of results, on annotated images."),
+    "evaluate": ("evaluate", "Evaluate a model, or a file of results, on annotated images or videos."),
     "export": ("export", "Export a model to a file for another runtime, such as ONNX Runtime or OpenVINO."),
     "list": ("list_models", "List the models with parameters, input size and weights."),
-    "train": ("train", "Fine-tune a model on annotated images."),
+    "train": ("train", "Fine-tune a model on annotated images or videos."),
 }
 """Modules of the commands, which are imported when they are used, and the first lines of their docstrings."""
 

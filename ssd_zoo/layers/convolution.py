@@ -178,7 +178,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noq
 def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     batch, weight = ctx.saved_tensors
     of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
-    if torch.is_grad_enabled() or is_watched():
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
         # Gradients of these gradients are wanted, or many at once; torch's own operator has both.
         settings = [1, 1], [ctx.padding] * 2, [ctx.dilation] * 2, False, [0, 0], 1, [of_batch, of_weight, of_bias]
         plain = torch.ops.aten.convolution_backward(gradient, batch, weight, [len(weight)], *settings)
