@@ -1,5 +1,6 @@
 """Reading and writing videos, and data sets of them."""
 
+import json
 import random
 import runpy
 
@@ -134,7 +135,7 @@ def test_what_is_no_video(tmp_path, photo):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError, match=r"text.mp4 is not a readable video"):
         open_video(tmp_path / "text.mp4")
-    with pytest.raises(OSError, match="can't be written"):
+    with pytest.raises(ValueError, match="can't be written"):
         VideoWriter(tmp_path / "film.xyz", fps=25)
     with pytest.raises(ValueError, match="camera 77"):
         open_camera(77)
@@ -243,3 +244,33 @@ def test_torchcodec_reads_the_same(film, test_data, tmp_path, monkeypatch):
     (tmp_path / "film.mp4").write_bytes(b"no film")
     with pytest.raises(ValueError, match=r"film.mp4 is not a readable video"):
         open_video(tmp_path / "film.mp4")
+
+
+def write_clips(folder, categories=("cat",), box=(1, 2, 20, 20), category="cat", times=1):
+    (folder / "v").mkdir()
+    Image.new("RGB", (64, 48)).save(folder / "v" / "1.png")
+    video = {"file": "v", "objects": [{"frame": 0, "category": category, "box": box}]}
+    (folder / "clips.json").write_text(json.dumps({"categories": categories, "videos": [video] * times}))
+    return folder
+
+
+@pytest.mark.parametrize("background", ["background", "Background", "__background__"])
+def test_the_background_of_clips_is_no_class(tmp_path, background):
+    dataset = open_video_dataset(write_clips(tmp_path, [background, "cat"]))
+    assert dataset.categories == ["background", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": 0}, "names no video"),
+        ({"times": 2}, r"videos\[1\] is the second entry of v"),
+        ({"box": (0.1, 0.2, 0.5, 0.5)}, "fractions of the image"),
+        ({"categories": ["cat", " "]}, "empty name"),
+        ({"categories": ["cat", "cat "]}, "two classes share the name"),
+        ({"categories": ["Background", "cat"], "category": "Background"}, "its classes are cat"),
+    ],
+)
+def test_clips_that_are_not_clear(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        open_video_dataset(write_clips(tmp_path, **change))
