@@ -415,3 +415,34 @@ def test_threads_have_errors_of_their_own():
     with pytest.raises(ValueError, match="wrong pixels"):
         checks.run(wait=True)
     checks.run()
+
+
+@pytest.mark.parametrize("values", [(0.5, float("nan"), 0.5), (float("inf"), 1, 1)])
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+def test_numbers_that_normalise_are_finite(name, values):
+    with pytest.raises(ValueError, match=f"{name} must have finite numbers"):
+        make_model(**{name: values})
+
+
+@pytest.mark.parametrize("values", [(0, 1, 1), (1, 1, -0.1)])
+def test_a_standard_deviation_lies_above_zero(values):
+    with pytest.raises(ValueError, match="above 0"):
+        make_model(image_std=values)
+
+
+def test_very_tall_images_are_resized_in_little_memory(monkeypatch):
+    # The order of the two directions changes with the image, the result does not.
+    model = make_model(antialias=True)
+    image = torch.rand(3, 300, 20)
+    expected = model.prepare([image])
+    sizes = []
+    interpolate = torch.nn.functional.interpolate
+
+    def spy(images, size, **options):
+        sizes.append(tuple(size))
+        return interpolate(images, size, **options)
+
+    monkeypatch.setattr("ssd_zoo.detector.inputs.F.interpolate", spy)
+    monkeypatch.setattr("ssd_zoo.detector.inputs._MOST_NUMBERS", 10_000)
+    torch.testing.assert_close(model.prepare([image]), expected)
+    assert sizes == [(64, 20), (64, 64)]

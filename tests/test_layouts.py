@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from labelled import CATEGORIES, PICTURES, draw, make_voc, make_yolo
-from layouts import SHAPES, VAL, make, voc_xml, write, yolo_text
+from layouts import SHAPES, VAL, make, numbers, voc_xml, write, yolo_text
 
 from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.dataset import find_split
@@ -262,3 +262,126 @@ def test_the_cases(cases, caplog):
     for file in hostile:
         with pytest.raises((ValueError, FileNotFoundError), match=file.name):
             open_dataset(file)
+
+
+def csv_text(picture):
+    _, box = picture.things[0]
+    return f"filename,class,xmin,ymin,xmax,ymax\n{picture.name}.png,cat,{','.join(numbers(box))}\n"
+
+
+def labelme_text(picture):
+    _, (x1, y1, x2, y2) = picture.things[0]
+    shapes = [{"label": "cat", "points": [[x1, y1], [x2, y2]], "shape_type": "rectangle"}]
+    return json.dumps({"version": "5", "shapes": shapes, "imagePath": f"{picture.name}.png"})
+
+
+@pytest.mark.parametrize(("text", "ending"), [(voc_xml, ".xml"), (labelme_text, ".json"), (csv_text, ".csv")])
+@pytest.mark.parametrize("there", ["valid", "test"])
+def test_labels_take_no_image_of_another_split(tmp_path, text, ending, there):
+    # The image of train/ is missing, and another split has one of the same name.
+    picture = next(picture for picture in PICTURES if picture.things)
+    for split in ("train", there):
+        write(tmp_path / split / f"{picture.name}{ending}", text(picture))
+    draw(picture, tmp_path / there / f"{picture.name}.png")
+    assert len(open_dataset(tmp_path, there)) == 1
+    with pytest.raises(ValueError, match="there is no image"):
+        open_dataset(tmp_path, "train")
+
+
+def test_an_image_has_one_file_of_labels(tmp_path):
+    picture = next(picture for picture in PICTURES if picture.things)
+    for folder in ("photos/a", "old"):
+        write(tmp_path / folder / f"{picture.name}.xml", voc_xml(picture))
+    draw(picture, tmp_path / "photos" / "a" / f"{picture.name}.png")
+    dataset = open_dataset(tmp_path)
+    assert len(dataset) == 1
+    assert "old" in dataset.annotations.problems[0]
+
+
+def test_yolo_labels_belong_to_one_image(tmp_path):
+    picture = next(picture for picture in PICTURES if picture.things)
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    write(tmp_path / "labels" / f"{picture.name}.txt", yolo_text(picture))
+    for folder in ("a", "b"):
+        draw(picture, tmp_path / "images" / folder / f"{picture.name}.png")
+    dataset = open_dataset(tmp_path)
+    assert len(dataset) == 1
+    assert "only the first has them" in dataset.annotations.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "images", "names"),
+    [("Labels", "Images", "classes.txt"), ("LABELS", "IMAGES", "Classes.txt"), ("Labels", "JPEGImages", "Obj.Names")],
+)
+@pytest.mark.parametrize("ending", [".txt", ".TXT"])
+def test_yolo_folders_in_any_case(tmp_path, labels, images, names, ending):
+    picture = next(picture for picture in PICTURES if picture.things)
+    draw(picture, tmp_path / images / "train" / f"{picture.name}.PNG")
+    write(tmp_path / labels / "Train" / f"{picture.name}{ending}", yolo_text(picture))
+    write(tmp_path / names, "cat\ndog\n")
+    dataset = open_dataset(tmp_path, "train")
+    assert [len(image.objects) for image in dataset.images] == [len(picture.things)]
+
+
+def test_names_of_images_keep_their_case(tmp_path):
+    picture = next(picture for picture in PICTURES if picture.things)
+    for name in ("a", "A"):
+        draw(picture, tmp_path / f"{name}.png")
+    write(tmp_path / "a.txt", yolo_text(picture))
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    with_objects = [image.file.stem for image in open_dataset(tmp_path).images if image.objects]
+    assert with_objects == ["a"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_tables_with_other_separators(tmp_path, separator):
+    picture = next(picture for picture in PICTURES if picture.things)
+    draw(picture, tmp_path / f"{picture.name}.png")
+    write(tmp_path / "t.csv", csv_text(picture).replace(",", separator))
+    assert open_dataset(tmp_path).images[0].objects[0].box == tuple(map(float, picture.things[0][1]))
+
+
+def test_a_table_that_is_no_csv(tmp_path):
+    write(tmp_path / "t.csv", f"filename,class,xmin,ymin,xmax,ymax\na.png,{'x' * 200_000},1,2,3,4\n")
+    with pytest.raises(ValueError, match=r"t\.csv:2 is not CSV"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("iscrowd", [{}, [1], "0", 2, 0.5])
+def test_coco_crowds_that_are_no_truth_values(tmp_path, iscrowd):
+    boxes = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]} for i in (1, 2)]
+    boxes[1]["iscrowd"] = iscrowd
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    draw(PICTURES[0], tmp_path / "a.png")
+    write(tmp_path / "train.json", json.dumps(content | {"annotations": boxes}))
+    assert "iscrowd" in open_dataset(tmp_path).annotations.problems[0]
+
+
+def test_coco_folders_in_any_case(tmp_path):
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]}]
+    write(tmp_path / "annotations" / "train.json", json.dumps(content | {"annotations": boxes}))
+    draw(PICTURES[0], tmp_path / "Images" / "Train" / "a.png")
+    assert open_dataset(tmp_path).images[0].file.is_file()
+
+
+@pytest.mark.parametrize("split", ["dev", "Validation", "eval", "VAL"])
+def test_yaml_with_other_names_of_splits(tmp_path, split):
+    picture = next(picture for picture in PICTURES if picture.things)
+    for folder in ("train", "other"):
+        draw(picture, tmp_path / folder / "images" / f"{picture.name}.png")
+        write(tmp_path / folder / "labels" / f"{picture.name}.txt", yolo_text(picture))
+    write(tmp_path / "data.yaml", f"names: [cat, dog]\ntrain: train/images\n{split}: other/images\n")
+    assert find_split(splits(tmp_path), "val") == split
+
+
+def test_a_dead_link_is_a_problem_of_its_image(tmp_path):
+    picture = next(picture for picture in PICTURES if picture.things)
+    draw(picture, tmp_path / "a.png")
+    write(tmp_path / "a.txt", yolo_text(picture))
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    dataset = open_dataset(tmp_path)
+    report = inspect_dataset(dataset)
+    assert report.problems == [f"{tmp_path / 'b.png'} does not exist"]
+    assert len(usable(dataset, report)) == 1

@@ -24,6 +24,7 @@ __all__ = [
     "Thing",
     "assemble",
     "check_names",
+    "check_units",
     "some",
 ]
 
@@ -218,7 +219,7 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
             objects.append(LabelledObject(thing.box, labels[thing.name], area, *thing[4:], entry=thing.entry))
         image_id = number if item.image_id is None else item.image_id
         images.append(LabelledImage(item.file, image_id, item.size, item.source, tuple(objects), item.load))
-    _check_units(images)
+    check_units([(thing.box, image.source) for image in images for thing in image.objects])
     if problems and not any(image.objects for image in images):
         raise ValueError(
             f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p}" for p in problems[:5])
@@ -245,12 +246,11 @@ def _ids(known: dict[str, int], categories: Sequence[str]) -> list[int]:
     return [0, *(known[name] if name in known else next(free) for name in categories[1:])]
 
 
-def _check_units(images: Sequence[LabelledImage]) -> None:
-    """Refuse a split whose boxes are all fractions of the image."""
-    boxes = [thing.box for image in images for thing in image.objects]
-    if boxes and all(0 <= value <= 1 for box in boxes for value in box) and any(v % 1 for box in boxes for v in box):
-        source = next(image.source for image in images if image.objects)
+def check_units(boxes: Sequence[tuple[Box, Path]]) -> None:
+    """Refuse boxes, with their files, that are all fractions of the image."""
+    values = [value for box, _ in boxes for value in box]
+    if boxes and all(0 <= value <= 1 for value in values) and any(value % 1 for value in values):
         raise ValueError(
-            f"{source}: all {len(boxes)} boxes lie between 0 and 1, as fractions of the image do, where pixels are "
-            "expected; multiply them by the image's width and height."
+            f"{boxes[0][1]}: all {len(boxes)} boxes lie between 0 and 1, as fractions of the image do, where pixels "
+            "are expected; multiply them by the image's width and height."
         )

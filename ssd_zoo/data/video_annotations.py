@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ssd_zoo.data.annotations import check_names
+from ssd_zoo.weights.categories import is_background
+
 __all__ = [
     "CLIPS_FILE",
     "Labels",
@@ -90,13 +93,14 @@ def read_clips_json(files: Sequence[Path], split: str) -> Labels:
     names = content.get("categories")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{file}: categories must be a list of class names, got {names!r:.200}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{file}: two categories have the same name.")
-    videos = []
+    names = [name for name in check_names(names, file) if not is_background(name)]
+    videos: list[LabelledVideo] = []
     for i, entry in enumerate(_entries(content, "videos", str(file))):
         if _text(entry, "split", f"{file}: videos[{i}]", "") == split:
             videos.append(_of_json(entry, file, f"{file}: videos[{i}]"))
-    return videos, ["background", *(name for name in names if name != "background")]
+            if any(videos[-1].frames == video.frames for video in videos[:-1]):
+                raise ValueError(f"{file}: videos[{i}] is the second entry of {videos[-1].name}; make them one.")
+    return videos, ["background", *names]
 
 
 def _of_json(entry: Mapping[str, object], file: Path, place: str) -> LabelledVideo:

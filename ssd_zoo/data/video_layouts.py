@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from ssd_zoo.data.annotations import check_units
 from ssd_zoo.data.video import frame_files, open_video
 from ssd_zoo.data.video_annotations import (
     CLIPS_FILE,
@@ -83,6 +84,8 @@ def open_video_dataset(
             "(XML with tracks) or ImageNet VID (Data/VID and Annotations/VID)."
         )
     layout, sources = found
+    if not sources:
+        raise ValueError(f"{path} names no video.")
     if split is None and len(sources) > 1:
         raise ValueError(
             f"{path} has the splits {', '.join(sources)}; say which: --split, or open_video_dataset(path, split)."
@@ -98,6 +101,7 @@ def open_video_dataset(
                 f"{path} has objects of {quote(unknown[0])}, which is not among the categories "
                 f"{list_names(names[1:], 20)}."
             )
+    check_units([(thing.box, one.source) for one in labels for thing in one.objects])
     videos = [_video(one, names) for one in labels]
     if not videos:
         raise ValueError(f"{path} has no videos in the split {split!r}.")

@@ -132,6 +132,9 @@ def _resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
     images = images.to(torch.promote_types(images.dtype, torch.float32))
     if images.shape[-2:] == size:
         return images
+    if antialias and images.shape[1] * images.shape[2] * size[1] > _MOST_NUMBERS:
+        # PyTorch resizes the width first: an image of 2,000,000 × 23 pixels would take 7 GB in between.
+        images = F.interpolate(images, (size[0], images.shape[-1]), mode="bilinear", antialias=True)
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 

@@ -1,5 +1,6 @@
 """Checks of a detector's settings."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
@@ -36,3 +37,6 @@ def check_settings(model: "SSD", image_mean: Sequence[float], image_std: Sequenc
     for name, values in (("image_mean", image_mean), ("image_std", image_std)):
         if len(values) != model.in_chans:
             raise ValueError(f"{name} has {len(values)} numbers, but images have {model.in_chans} channels.")
+        if not all(map(math.isfinite, values)) or (name == "image_std" and min(values) <= 0):
+            above = " above 0" if name == "image_std" else ""
+            raise ValueError(f"{name} must have finite numbers{above}, got {list(values)}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
 from ssd_zoo.data.formats.labelme import is_labelme
-from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree
+from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree, in_any_case
 from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
 
 __all__ = ["find", "line_of_annotation", "read_coco", "read_coco_json", "records_of_coco"]
@@ -210,7 +210,8 @@ def _thing(entry: Entry, names: dict[str, str], i: int) -> Thing:
         raise ValueError(f"has the category_id {quote(entry['category_id'])}, which is not among the categories")
     x1, y1, x2, y2 = _box(entry)
     area = number(entry["area"], "needs a number as its area, or no area: it") if "area" in entry else None
-    iscrowd = whole(entry.get("iscrowd", False) * 1, "needs 0 or 1 as its iscrowd: it", low=0, high=1)  # type: ignore[operator]
+    written = entry.get("iscrowd", False)
+    iscrowd = written if isinstance(written, bool) else whole(written, "needs 0 or 1 as its iscrowd: it", low=0, high=1)
     return Thing(names[category], (x1, y1, x2, y2), i, area, bool(iscrowd))
 
 
@@ -266,7 +267,8 @@ def _image_finder(file: Path, names: list[str]) -> "partial[Path]":
     split = _AFFIXES.sub(r"\1", file.stem) or file.parent.name
     own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
     below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
-    folders = [parent / name for parent in (file.parent, file.parent.parent) for name in ("", *below)]
+    parents = (file.parent, file.parent.parent)
+    folders = [in_any_case(parent / name, parent) for parent in parents for name in ("", *below)]
     for name in names[:20]:
         parts = _parts(name)
         for cut in range(len(parts)):

@@ -29,7 +29,8 @@ def find(tree: Tree) -> Layout | None:
 
     Splits are CVAT's subsets, or else files that are named as splits.
     """
-    files = [file.path for file in tree.files(".xml") if _is_cvat(file.path)]
+    found = {file.path: file.folder for file in tree.files(".xml") if _is_cvat(file.path)}
+    files = list(found)
     if not files:
         return None
     splits: dict[str, list[_Image]] = defaultdict(list)
@@ -40,7 +41,7 @@ def find(tree: Tree) -> Layout | None:
         names |= dict.fromkeys((label.text or "").strip() for label in root.iterfind("meta//labels/label/name"))
         lines = [content.count("\n", 0, match.start()) + 1 for match in re.finditer(r"<image[\s>]", content)]
         for line, element in zip(lines, root.findall("image"), strict=False):
-            path = tree.image_named(element.get("name") or "")
+            path = tree.image_named(element.get("name") or "", found[file])
             subset = element.get("subset") or canonical_split(file.stem) or "all"
             splits[subset].append(_Image(file, line, element, path))
     used = [image.path for images in splits.values() for image in images if image.path]

@@ -23,16 +23,18 @@ _COLUMNS = {
     "x2": ("xmax", "x2", "right"),
     "y2": ("ymax", "y2", "bottom"),
 }
+_SEPARATORS = (",", ";", "\t")
 # RetinaNet's files have no header.
 _RETINANET = ("image", "x1", "y1", "x2", "y2", "name")
 
 
 class _Table(NamedTuple):
-    """CSV file, the numbers of its columns, and the row in which the boxes begin."""
+    """CSV file, the numbers of its columns, the row in which the boxes begin, and what separates cells."""
 
     file: File
     columns: dict[str, int]
     start: int
+    separator: str
 
 
 def find(tree: Tree) -> Layout | None:
@@ -62,14 +64,19 @@ def _split(file: File, *, alone: bool) -> str:
     return folder or word or ("all" if alone else file.stem)
 
 
-def _rows(file: Path) -> Iterator[list[str]]:
-    return csv.reader(read_text(file, limit=_LARGEST).splitlines())
+def _rows(file: Path, separator: str = ",") -> Iterator[list[str]]:
+    rows = csv.reader(read_text(file, limit=_LARGEST).splitlines(), delimiter=separator)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise ValueError(f"{file}:{rows.line_num} is not CSV: {error}.") from error
 
 
 def _table(file: File) -> _Table | None:
     with file.path.open("rb") as stream:
         head = stream.read(4096).decode("utf-8-sig", "replace").splitlines()[:1]
-    for row in csv.reader(head):
+    for separator in _SEPARATORS:
+        row = next(csv.reader(head, delimiter=separator), [])
         header = [cell.strip().lower().replace("_", "") for cell in row]
         columns = {
             key: header.index(next(word for word in words if word in header))
@@ -77,9 +84,9 @@ def _table(file: File) -> _Table | None:
             if set(words) & set(header)
         }
         if len(columns) == len(_COLUMNS):
-            return _Table(file, columns, 1)
+            return _Table(file, columns, 1, separator)
         if len(row) == 6 and (all(_is_number(cell) for cell in row[1:5]) or not any(row[1:])) and row[0]:
-            return _Table(file, {key: i for i, key in enumerate(_RETINANET)}, 0)
+            return _Table(file, {key: i for i, key in enumerate(_RETINANET)}, 0, separator)
     return None
 
 
@@ -101,17 +108,18 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
     file = table.file.path
     records = Records()
     rows: dict[str, list[tuple[int, list[str]]]] = {}
-    for number, row in enumerate(_rows(file), start=1):
+    for number, row in enumerate(_rows(file, table.separator), start=1):
         if number <= table.start or not any(row):
             continue
         if len(row) <= max(table.columns.values()):
             records.problems.append(f"{file}:{number}: the row has {len(row)} columns, too few")
         else:
             rows.setdefault(row[table.columns["image"]].strip(), []).append((number, row))
-    stems = {image.stem: image.path for image in tree.images}
+    stems = {image.stem: str(image.path.relative_to(tree.root)) for image in tree.images}
     for name, group in rows.items():
         near = "/".join([*table.file.folder, name])
-        image = tree.image_named(near) or stems.get(name)
+        folder = table.file.folder
+        image = tree.image_named(near, folder) or tree.image_named(stems.get(name, ""), folder)
         if image is None:
             records.problems.append(f"{file}:{group[0][0]}: there is no image {name!r:.100} below {tree.root}, or two")
             continue

@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = [
     "Tree",
     "by_split",
     "canonical_split",
+    "in_any_case",
     "merge_counts",
     "pair",
     "read_each",
@@ -31,7 +32,7 @@ _KINDS = IMAGE_FOLDERS | LABEL_FOLDERS
 _DEEPEST = 8
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 # Words that may stand beside a split's, as in `instances_train2017` or `wider_face_val_bbx_gt`.
@@ -90,20 +91,23 @@ class Tree:
         endings = image_endings()
         return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
 
-    def image_named(self, name: str) -> Path | None:
-        """Return the only image whose path ends as a written path does, by the longest end; else None."""
+    def image_named(self, name: str, folder: tuple[str, ...] = ()) -> Path | None:
+        """Return the only image whose path ends as a written path does, by the longest end; else None.
+
+        An image of another split than that of the annotation file's folder does not count.
+        """
         parts = Path(name.replace("\\", "/")).parts
         ends = (self._ends.get("/".join(parts[i:]), []) for i in range(len(parts)))
         first = next((found for found in ends if found), [])
-        return first[0] if len(first) == 1 else None
+        return first[0].path if len(first) == 1 and not _are_apart(first[0].folder, folder) else None
 
     @cached_property
-    def _ends(self) -> dict[str, list[Path]]:
-        ends: dict[str, list[Path]] = defaultdict(list)
+    def _ends(self) -> dict[str, list[File]]:
+        ends: dict[str, list[File]] = defaultdict(list)
         for image in self.images:
             parts = (*image.folder, image.path.name)
             for i in range(len(parts)):
-                ends["/".join(parts[i:])].append(image.path)
+                ends["/".join(parts[i:])].append(image)
         return ends
 
     @property
@@ -193,7 +197,8 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
     """Find the image of each annotation file, by its name without ending.
 
     An image in the same folder comes first. Then comes one in a folder that differs only by names such as `images`
-    and `labels`, and last the only image of that name.
+    and `labels`. Last comes the only image of that name, if it is not of another split, and no other file is left that
+    it could belong to.
 
     Args:
         labels: The annotation files.
@@ -206,7 +211,8 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
     by_stem: dict[str, list[File]] = defaultdict(list)
     for image in images:
         by_stem[image.stem].append(image)
-    pairs = {}
+    pairs: dict[File, File] = {}
+    far: dict[File, list[File]] = defaultdict(list)
     for label in labels:
         candidates = by_stem.get(label.stem, [])
         if not candidates:
@@ -214,9 +220,41 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
             candidates = [image for image in by_stem.get(told.stem, []) if image.path.name == told.name]
         same = [image for image in candidates if image.folder == label.folder]
         alike = [image for image in candidates if _bare(image.folder) == _bare(label.folder)]
-        if best := same or alike or (candidates if len(candidates) == 1 else []):
-            pairs[label] = best[0]
+        if best := same or alike:
+            told_name = named(label.path) if len(best) > 1 else ""
+            pairs[label] = next((image for image in best if image.path.name == told_name), best[0])
+        elif len(candidates) == 1 and not _are_apart(candidates[0].folder, label.folder):
+            far[candidates[0]].append(label)
+    taken = set(pairs.values())
+    pairs |= {labels[0]: image for image, labels in far.items() if len(labels) == 1 and image not in taken}
     return pairs
+
+
+def _are_apart(folder: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Check for folders of different splits."""
+    one, two = ({canonical_split(part) for part in parts} - {None} for parts in (folder, other))
+    return bool(one and two) and one.isdisjoint(two)
+
+
+def in_any_case(file: Path, root: Path) -> Path:
+    """Find a file or folder whose folders below the root, or whose ending, are written in other letters' case."""
+    if file.exists() or not file.is_relative_to(root):
+        return file
+    found = root
+    for part in file.relative_to(root).parts:
+        names = _names(found, found.stat().st_mtime_ns) if found.is_dir() else {}
+        other = names.get(f"{part.lower()}/") or names.get(Path(part).stem + Path(part).suffix.lower(), part)
+        found /= part if (found / part).exists() else other
+    return found
+
+
+@lru_cache(maxsize=64)
+def _names(folder: Path, changed: int) -> dict[str, str]:
+    del changed  # It is part of the cache's key.
+    return {
+        f"{path.name.lower()}/" if path.is_dir() else path.stem + path.suffix.lower(): path.name
+        for path in folder.iterdir()
+    }
 
 
 def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names, some
-from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, unused_images
+from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, canonical_split, in_any_case, unused_images
 from ssd_zoo.data.images import find_images, image_size
 from ssd_zoo.weights.outside import JSON, listing, mapping, parse_number, parse_yaml, quote, read_text, whole
 
@@ -45,7 +45,7 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _of_folders(tree: Tree) -> Layout | None:
-    texts = [file for file in tree.files(".txt") if file.path.name not in _NO_LABELS]
+    texts = [file for file in tree.files(".txt") if file.path.name.lower() not in _NO_LABELS]
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and _labels_file(image.path, tree.root).is_file()]
     labels = [_labels_file(image.path, tree.root) for image in labelled[:_SNIFFED]]
@@ -71,11 +71,11 @@ def _meant(tree: Tree, texts: Sequence[File]) -> bool:
     """Check for a data set whose labels are all missing or empty: it has names of classes, or a folder `labels`."""
     others = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv"))
     listed = [file for suffix in (".txt", ".names") for file in tree.files(suffix)]
-    named = any(file.path.name in _NAMES_FILES for file in listed)
+    named = any(file.path.name.lower() in _NAMES_FILES for file in listed)
     stems = {image.stem for image in tree.images}
     paired = [file.path for file in texts if file.stem in stems][:_SNIFFED]
     plain = all(_is_yolo(file) or not file.stat().st_size for file in paired)
-    return bool(tree.images) and not others and (named or "labels" in tree.folders) and plain
+    return bool(tree.images) and not others and (named or "labels" in map(str.lower, tree.folders)) and plain
 
 
 def _is_yolo(file: Path) -> bool:
@@ -89,7 +89,7 @@ def _is_yolo(file: Path) -> bool:
 
 def _names_file(tree: Tree) -> Path | None:
     files = [file for suffix in (".txt", ".names", ".labels") for file in tree.files(suffix)]
-    found = [file.path for name in _NAMES_FILES for file in files if file.path.name == name]
+    found = [file.path for name in _NAMES_FILES for file in files if file.path.name.lower() == name]
     if len({tuple(_read_names(file)) for file in found[:_SNIFFED]}) > 1:
         raise ValueError(f"{' and '.join(map(str, found))} list different names; remove or correct one.")
     return found[0] if found else None
@@ -112,7 +112,7 @@ def _of_yaml(file: Path) -> Layout:
             "each line after class, x, y, width and height, and leave kpt_shape out."
         )
     root = str(content.get("path") or "")
-    entries = {split: _entries(content[split], split, file) for split in _SPLITS if content.get(split)}
+    entries = {key: _entries(value, key, file) for key, value in content.items() if canonical_split(key) and value}
     if not entries and (in_folders := _of_folders(Tree(file.parent, names))):
         return in_folders
     return _located(file, root, entries, names, f"{file.name} with names and splits")
@@ -197,6 +197,7 @@ def _read(sources: Sequence[Source], names: list[str] | None, names_source: Path
     numbers = Counter(file for file, _ in files)
     records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
     without, far = [], 0
+    owners: dict[Path, Path] = {}
     for file, root in dict(files).items():
         labels = _labels_file(file, root)
         try:
@@ -204,6 +205,10 @@ def _read(sources: Sequence[Source], names: list[str] | None, names_source: Path
         except (ValueError, OSError):
             size = None  # `inspect_dataset` reports the unreadable image.
         things: list[Thing] = []
+        owner = owners.setdefault(labels, file)
+        if owner.parent != file.parent:
+            records.problems.append(f"{labels} would be the labels of {owner} and of {file}; only the first has them")
+            continue
         if not labels.is_file():
             without.append(file)
         elif size is not None:
@@ -234,8 +239,10 @@ def _check(records: Records, without: list[Path], far: int) -> None:
 
 
 def _images(source: Path, root: Path) -> list[Path]:
-    if source.suffix.lower() != ".txt" or source.is_dir():
+    if source.is_dir():
         return find_images([source])
+    if source.suffix.lower() != ".txt":
+        return [source]
     lines = [line.strip() for line in read_text(source).splitlines() if line.strip()]
     found = [_locate(source.parent, "", line) or _locate(root, "", line) for line in lines]
     return [file or source.parent / line for file, line in zip(found, lines, strict=True)]
@@ -253,7 +260,8 @@ def _labels_file(image: Path, root: Path) -> Path:
             swapped.append(root.joinpath(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt"))
     beside = image.with_suffix(".txt")
     candidates = [*swapped, beside, image.parent / "labels" / beside.name, root / "labels" / beside.name]
-    return next((file for file in candidates if file.is_file()), candidates[0])
+    exact = next((file for file in candidates if file.is_file()), None)
+    return exact or next((found for file in candidates if (found := in_any_case(file, root)).is_file()), candidates[0])
 
 
 def _things(
