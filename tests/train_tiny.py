@@ -50,7 +50,15 @@ def clips():
 
 def train(output, folder, *, of_clips=False, **options):
     train, val = (clips(), clips()) if of_clips else data(folder)
-    defaults = {"epochs": 3, "batch_size": 4, "augmentation": "ssd", "tensorboard": False, "progress": False}
+    defaults = {
+        "epochs": 3,
+        "batch_size": 4,
+        "optimizer": "sgd",
+        "augmentation": "ssd",
+        "evaluate_every": 1,
+        "tensorboard": False,
+        "progress": False,
+    }
     return fit(build(), train, validation=val, output=output, **{"device": "cpu", **defaults, **options})
 
 
