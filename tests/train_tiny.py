@@ -50,16 +50,9 @@ def clips():
 
 def train(output, folder, *, of_clips=False, **options):
     train, val = (clips(), clips()) if of_clips else data(folder)
-    defaults = {
-        "epochs": 3,
-        "batch_size": 4,
-        "optimizer": "sgd",
-        "augmentation": "ssd",
-        "evaluate_every": 1,
-        "tensorboard": False,
-        "progress": False,
-    }
-    return fit(build(), train, validation=val, output=output, **{"device": "cpu", **defaults, **options})
+    defaults = {"epochs": 3, "batch_size": 4, "optimizer": "sgd", "augmentation": "ssd", "evaluate_every": 1}
+    defaults |= {"tensorboard": False, "progress": False, "device": "cpu"}
+    return fit(build(), train, validation=val, output=output, **{**defaults, **options})
 
 
 def main():

@@ -15,6 +15,8 @@ __all__ = ["Budget"]
 _WARMUP, _FIRST_PLAN, _BETWEEN_PLANS = 2, 5, 10
 # Part of the time that evaluations may take.
 _EVALUATIONS = 0.25
+# Seconds to write models and pictures.
+_OVERHEAD = 1.0
 
 
 class Budget:
@@ -42,7 +44,7 @@ class Budget:
         self.evaluated = evaluated
         self.clock = clock
         self._started = clock() - spent
-        self._pause: float | None = None
+        self._pause_in_steps: float | None = None
         self._count = 0
         self._recent: deque[float] = deque(maxlen=20)
 
@@ -60,7 +62,7 @@ class Budget:
 
     def took_pause(self, seconds: float) -> None:
         """Record the time of an evaluation, with the files that it writes."""
-        self._pause = seconds
+        self._pause_in_steps = max(0.0, seconds - _OVERHEAD) / self.rate if self._recent else None
 
     @property
     def rate(self) -> float:
@@ -69,8 +71,12 @@ class Budget:
 
     @property
     def pause(self) -> float:
-        """Seconds of an evaluation; before the first, half the time that training takes for its images."""
-        return self.rate * self.evaluated / 2 + 1 if self._pause is None else self._pause
+        """Seconds of an evaluation, on a machine as fast as in the last steps.
+
+        Before the first it is half the time that training takes for its images.
+        """
+        in_steps = self.evaluated / 2 if self._pause_in_steps is None else self._pause_in_steps
+        return self.rate * in_steps + _OVERHEAD
 
     @property
     def evaluations(self) -> int:

@@ -236,9 +236,9 @@ class Trainer:
         if pause:
             if self.accelerator.is_main_process:
                 self._save(evaluation, better)
+            self._checkpoint()
             if self.budget is not None:
                 self.budget.took_pause(time.monotonic() - started)
-            self._checkpoint()
         self._say(describe_row(row, self.plan.epochs))
         return True
 

@@ -35,7 +35,6 @@ _SMALL_PIXELS = 40
 _MEDIAN_PIXELS = 96
 _MOST_LOOKED_AT = 1000
 _LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
-_REASONS = {"sgd": "as in the papers", "adamw": "learns faster than sgd in short trainings"}
 
 
 class Recipe(TypedDict, total=False):
@@ -164,14 +163,13 @@ def plan_training(
     rate = _LEARNING_RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate
     patience = (3 if epochs is None else 0) if patience is None else patience
     length = f"{passes} epochs, {steps} steps" if minutes is None else f"{minutes:.3g} minutes"
+    why = "as in the papers" if optimizer == "sgd" else "learns faster than sgd in short trainings"
     average = f"decay {decay:.4g}" if decay else "none"
     choices = [
         Choice("length", length, "given" if epochs or minutes else "at least 300 steps, more for more images"),
         Choice("batch size", str(batch), _why(batch_size, "4 for fewer than 16 images, otherwise 8")),
         Choice("weights' average", average, _why(ema_decay, "by the number of steps")),
-        Choice(
-            "optimizer", f"{optimizer}, rate {rate:g}, {schedule}", _why(learning_rate, _REASONS.get(optimizer, ""))
-        ),
+        Choice("optimizer", f"{optimizer}, rate {rate:g}, {schedule}", _why(learning_rate, why)),
         _augmentation(augmentation, flip_vertically),
     ]
     if validates:

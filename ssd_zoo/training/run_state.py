@@ -140,6 +140,8 @@ def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Pat
         first = before.get(name)
         if name == "epochs" and isinstance(first, int) and isinstance(value, int) and value >= first:
             continue
+        if name == "epochs" and (first is None) != (value is None):
+            raise ValueError(_other_length(first))
         if first != value:
             fewer = " Only more epochs are possible." if name == "epochs" else ""
             raise ValueError(
@@ -182,8 +184,7 @@ def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minute
     """
     epochs, batch_size = settings["epochs"], cast(int, settings["batch_size"])
     if (epochs is None) != (minutes is not None):
-        began = "minutes=…" if epochs is None else f"epochs={epochs}"
-        raise ValueError(f"The run began with {began}. Continue it with the same keyword (--minutes, --epochs).")
+        raise ValueError(_other_length(epochs))
     plan = replace(plan, batch_size=batch_size)
     if epochs is not None:
         return replace(plan, epochs=cast(int, epochs))
@@ -208,3 +209,10 @@ def load_states(
         ema.module.load_state_dict(state["ema"])
     if accelerator.scaler is not None and state["scaler"] is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _other_length(epochs: object) -> str:
+    began = "minutes=…" if epochs is None else f"epochs={epochs}"
+    return (
+        f"The run began with {began}. Continue it with the same keyword (--minutes, --epochs), or use another folder."
+    )
