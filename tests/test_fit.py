@@ -113,7 +113,7 @@ def two_machines():
 
 
 # Batch norm sees its own part of a batch only, so it is frozen.
-AS_ONE = {"batch_norm": "frozen", "epochs": 2, "ema_decay": None, "optimizer": "sgd"}
+AS_ONE = {"batch_norm": "frozen", "epochs": 2, "ema_decay": 0, "optimizer": "sgd"}
 
 
 @pytest.fixture(scope="module")

@@ -316,7 +316,7 @@ def test_synchronised_norms_train_two_processes_as_one(tmp_path):
     for kind, ranks in (("one", "0"), ("sync", "01"), ("train", "01")):
         port = str(free_port())
         # Small steps: norms of four numbers make much of what rounding does.
-        options = {"device": None, "epochs": 1, "ema_decay": None, "learning_rate": 1e-4, "warmup_steps": 0}
+        options = {"device": None, "epochs": 1, "ema_decay": 0, "learning_rate": 1e-4, "warmup_steps": 0}
         options["batch_norm"] = kind.replace("one", "train")
         # Both on the first GPU: NCCL wants one each, so they talk by gloo.
         processes = [

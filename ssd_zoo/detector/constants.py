@@ -1,10 +1,10 @@
 """Constants of a module, which move with it and keep their values."""
 
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 __all__ = ["WithConstants"]
 

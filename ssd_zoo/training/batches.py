@@ -19,7 +19,19 @@ from torch.utils.data import DataLoader, Dataset
 from ssd_zoo.data.presets import collate
 from ssd_zoo.detector.targets import check_format
 
-__all__ = ["Part", "Place", "Plan", "Sample", "SeededSamples", "Target", "Transform", "derive_seed", "make_loader"]
+__all__ = [
+    "Part",
+    "Place",
+    "Plan",
+    "Sample",
+    "SeededSamples",
+    "Target",
+    "Transform",
+    "derive_seed",
+    "make_loader",
+    "to_device",
+    "without_objects",
+]
 
 Target = dict[str, Tensor]
 Sample = tuple[Tensor, Target]
@@ -60,6 +72,7 @@ class Plan:
         accumulate: Number of parts of a process's share of a batch.
         rank: Number of this process, from 0.
         world: Number of processes.
+        max_steps: Number of steps that ends the training, also within an epoch; None for whole epochs.
 
     Raises:
         ValueError: If the data set is empty, a number is below 1, or a batch can't be divided into equal parts.
@@ -72,6 +85,7 @@ class Plan:
     accumulate: int = 1
     rank: int = 0
     world: int = 1
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_images == 0:
@@ -90,7 +104,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        return self.epochs * self.steps_per_epoch if self.max_steps is None else self.max_steps
 
     def batch(self, step: int) -> list[Place]:
         """Return the items of a step, counted from 0."""
@@ -141,6 +155,13 @@ class SeededSamples(Dataset[Sample]):
                 random.setstate(states[0])
                 np.random.set_state(states[1])
 
+    def name(self, item: int) -> str:
+        """Return the name of an image or a clip, for messages."""
+        images, videos = getattr(self.dataset, "images", None), getattr(self.dataset, "videos", None)
+        if videos is not None:
+            return str(videos[item].name)
+        return f"image {item}" if images is None else str(images[item].file)
+
 
 def make_loader(
     samples: SeededSamples, plan: Plan, start_step: int, num_workers: int, *, pin_memory: bool = False
@@ -176,3 +197,23 @@ class _Stream:
 def _ignore_interrupt(_: int) -> None:
     # Ctrl-C reaches all processes of a terminal; the one that trains has to save before its workers go.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+# What the model reads of a target.
+_READ = ("boxes", "labels", "frame_index", "labeled_frames")
+
+
+def to_device(part: Part, device: torch.device) -> Part:
+    """Move a part of a batch, with what the model reads of its targets."""
+    images, targets = part
+    return (
+        [image.to(device, non_blocking=True) for image in images],
+        [{key: target[key].to(device, non_blocking=True) for key in _READ if key in target} for target in targets],
+    )
+
+
+def without_objects(part: Part) -> Part:
+    """Return clips with all frames labeled and empty; their loss, which counts nothing, can then be computed."""
+    images, targets = part
+    keys = ("boxes", "labels", "frame_index")
+    return images, [{key: target[key][:0] for key in keys} for target in targets]

@@ -1,19 +1,20 @@
 """Fine-tune by one call."""
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch.utils.data import Dataset
 
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform
+from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.logs import Row, TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
@@ -25,26 +26,35 @@ from ssd_zoo.training.optimizers import (
     make_schedule,
     synchronise_norms,
 )
+from ssd_zoo.training.plan import evaluation_interval, plan_training, table
 from ssd_zoo.training.processes import process
-from ssd_zoo.training.ready import obstacles, raise_together
-from ssd_zoo.training.run_state import State, check_shared, lock_folder, read_run
+from ssd_zoo.training.ready import BatchNormMode, check_call, obstacles, raise_together
+from ssd_zoo.training.run_state import check_shared, load_states, lock_folder, read_run, settle_plan
 from ssd_zoo.weights.config import describe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from timm.utils.model_ema import ModelEmaV3
 
-__all__ = ["BatchNormMode", "FitResult", "MixedPrecision", "fit"]
+__all__ = ["FitResult", "MixedPrecision", "augmentation_for", "fit"]
 
-BatchNormMode = Literal["train", "frozen", "sync"]
 MixedPrecision = Literal["no", "fp16", "bf16"]
 
 # Arguments that change neither the steps of a training nor their result, so that a run may go on with others.
 _OF_THE_CALL = {
     *("model", "dataset", "validation", "output", "resume", "device", "mixed_precision", "num_workers", "accumulate"),
-    *("evaluate_every", "checkpoint_seconds", "tensorboard", "progress", "licence", "trained_on"),
+    *(
+        "evaluate_every",
+        "patience",
+        "minutes",
+        "checkpoint_seconds",
+        "tensorboard",
+        "progress",
+        "licence",
+        "trained_on",
+    ),
 }
-_LEARNING_RATES = {"sgd": 0.01, "adamw": 0.001}
+# What follows from the data unless the caller gives it. A run that is resumed keeps its own.
+_CHOSEN = ("epochs", "batch_size", "ema_decay", "warmup_steps")
 
 
 @dataclass
@@ -87,12 +97,13 @@ def fit(
     *,
     output: str | Path,
     validation: Dataset[Sample] | None = None,
-    epochs: int = 50,
-    batch_size: int = 16,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    batch_size: int | None = None,
     accumulate: int = 1,
-    augmentation: Augmentation | Transform | None = "ssd",
+    augmentation: Augmentation | Transform | None = "ssdlite",
     flip_vertically: bool = False,
-    optimizer: OptimizerName = "sgd",
+    optimizer: OptimizerName = "adamw",
     learning_rate: float | None = None,
     backbone_scale: float = 1.0,
     freeze_backbone: bool = False,
@@ -102,12 +113,13 @@ def fit(
     milestones: Sequence[float] = (2 / 3, 8 / 9),
     warmup_steps: int | None = None,
     batch_norm: BatchNormMode = "train",
-    ema_decay: float | None = 0.9998,
+    ema_decay: float | None = None,
     clip_norm: float | None = 10.0,
     mixed_precision: MixedPrecision | None = None,
     seed: int = 0,
     num_workers: int = 0,
-    evaluate_every: int = 1,
+    evaluate_every: int | None = None,
+    patience: int | None = None,
     checkpoint_seconds: float = 300,
     resume: bool = False,
     device: str | None = None,
@@ -129,12 +141,14 @@ def fit(
             `SSD.forward`.
         output: The run's folder. One training at a time can use it.
         validation: Data set on which AP is measured; its classes must be the model's.
-        epochs: Number of passes over the data.
-        batch_size: Number of images or clips per step, over all processes.
+        epochs: Number of passes over the data; by default chosen by the number of images (`plan_training`).
+        minutes: Time of the training with its evaluations, instead of `epochs`. Steps are timed, and the schedule ends
+            in time.
+        batch_size: Number of images or clips per step, over all processes; by default 8, or 4 for fewer than 16 images.
         accumulate: Number of parts of a process's share of a batch; more parts need less memory.
         augmentation: A kind of `DetectionPresetTrain`, or a function of image and target; None if the data set does it.
         flip_vertically: Whether a kind of augmentation flips images vertically too.
-        optimizer: `"sgd"`, as in the papers, or `"adamw"`.
+        optimizer: `"adamw"`, or `"sgd"` as in the papers.
         learning_rate: Learning rate of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
         backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
         freeze_backbone: Whether to leave the backbone's pretrained part as it is.
@@ -146,14 +160,16 @@ def fit(
             500.
         batch_norm: `"train"`; `"frozen"`, which keeps the running statistics, for small batches; or `"sync"`, which
             shares the batch's statistics among GPUs.
-        ema_decay: Final decay of timm's moving average of the weights, which is evaluated and saved; None for no
-            average.
+        ema_decay: Final decay of timm's moving average of the weights, which is evaluated and saved; by default .998 to
+            .9998, by the number of steps; 0 for no average.
         clip_norm: Largest norm of the gradient; None for no limit.
         mixed_precision: `"no"`, `"fp16"` or `"bf16"`; by default accelerate's configuration.
         seed: Seed of order and augmentation. A model's new layers were drawn before, when it was built.
         num_workers: Number of processes that read and augment images.
         evaluate_every: Number of epochs between evaluations, when models, curves and pictures are written too. The last
-            epoch is always evaluated.
+            epoch is always evaluated. By default there are five to nine evaluations, or fewer if `minutes` is short.
+        patience: Number of evaluations without a better AP after which the training ends; 0 for no such end. By default
+            3, or 0 if `epochs` is given.
         checkpoint_seconds: Time between checkpoints; there is one at every evaluation too.
         resume: Whether to continue the run in `output`, if there is one. More epochs than it began with lengthen it;
             its learning rate then follows the longer schedule.
@@ -182,7 +198,7 @@ def fit(
     """
     options = dict(locals())
     output = Path(output)
-    _check(model, dataset, validation, batch_norm, evaluate_every)
+    check_call(model, dataset, validation, batch_norm, evaluate_every, epochs, minutes)
     needs = {"evaluates": validation is not None, "tensorboard": tensorboard}
     raise_together(obstacles(output, resume=resume, **needs))
     # A model that can't be saved is an error now, not after the training.
@@ -193,43 +209,72 @@ def fit(
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         # accelerate would train in float32 without a word.
         raise ValueError("Mixed precision in fp16 needs a GPU; on a CPU take 'bf16' or 'no'.")
-    plan = Plan(
-        num_images=len(dataset),  # type: ignore[arg-type]
+    chosen = plan_training(
+        len(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
         epochs=epochs,
+        ema_decay=ema_decay,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        augmentation=augmentation,
+        flip_vertically=flip_vertically,
+        parts=accumulate * accelerator.num_processes,
+        minutes=minutes,
+        validates=validation is not None,
+    )
+    plan = Plan(
+        num_images=len(dataset),  # type: ignore[arg-type]
+        batch_size=chosen.batch_size,
+        epochs=chosen.epochs,
         seed=seed,
         accumulate=accumulate,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
     model = _place(model, accelerator, batch_norm, freeze_backbone)
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "num_images": plan.num_images,
         **{name: value for name, value in options.items() if name not in _OF_THE_CALL},
         **{key: described[key] for key in ("builder", "categories", "default_boxes")},
         "size": list(model.size),
         **described["settings"],
         "augmentation": augmentation if isinstance(augmentation, str) else None,
-        "learning_rate": _LEARNING_RATES.get(optimizer) if learning_rate is None else learning_rate,
+        "learning_rate": chosen.learning_rate,
         "milestones": list(milestones),
-        "warmup_steps": min(500, plan.steps // 20) if warmup_steps is None else warmup_steps,
+        "batch_size": chosen.batch_size,
+        "ema_decay": chosen.ema_decay,
+        "warmup_steps": _warmup(plan.steps) if warmup_steps is None and minutes is None else warmup_steps,
+        # With a budget the steps are known later, and change.
+        "epochs": None if minutes is not None else chosen.epochs,
     }
     main = accelerator.is_main_process
     output.mkdir(parents=True, exist_ok=True)
     with lock_folder(output) if main else nullcontext(), keep_memory():
-        state = (
-            read_run(output, settings, own_warmup=warmup_steps is not None, show=progress and main) if resume else None
-        )
+        taken = [name for name in _CHOSEN if options[name] is None]
+        state = read_run(output, settings, chosen=taken, show=progress and main) if resume else None
+        start = Progress() if state is None else Progress(**state["progress"])
+        plan = settle_plan(plan, settings, start.planned, minutes)
+        budget = None
+        if minutes is not None:
+            # Of the images of an evaluation and of a step, both over all processes.
+            evaluated = 0.0 if validation is None else len(validation) / plan.batch_size  # type: ignore[arg-type]
+            budget = Budget(60 * minutes, every=evaluate_every, spent=start.elapsed, evaluated=evaluated)
+        if progress and main and state is None:
+            print(f"training:\n{table(chosen.choices)}", file=sys.stderr)
         plain = make_optimizer(
             model,
             optimizer,
-            learning_rate=settings["learning_rate"],
+            learning_rate=chosen.learning_rate,
             weight_decay=weight_decay,
             momentum=momentum,
             backbone_scale=backbone_scale,
         )
-        ema = None if ema_decay is None else make_ema(model, ema_decay)
-        start = _load(state, model, plain, ema, accelerator)
+        decay = cast(float, settings["ema_decay"])
+        ema = make_ema(model, decay) if decay else None
+        load_states(state, model, plain, ema, accelerator)
         check_shared(start.step, output)
         # An optimizer's state is where its model is; moved as a whole, its counts of steps would be on the GPU as well.
         wrapped, prepared = accelerator.prepare(model, plain, device_placement=[True, False])
@@ -238,12 +283,16 @@ def fit(
             model=model,
             wrapped=wrapped,
             optimizer=prepared,
-            schedule=make_schedule(
-                plain, schedule, steps=plan.steps, warmup_steps=settings["warmup_steps"], milestones=milestones
+            make_schedule=lambda steps: make_schedule(
+                plain,
+                schedule,
+                steps=steps,
+                warmup_steps=_warmup(steps, settings["warmup_steps"]),
+                milestones=milestones,
             ),
             ema=ema,
             plan=plan,
-            samples=SeededSamples(dataset, _augmentation(model, augmentation, flip_vertically), seed),
+            samples=SeededSamples(dataset, augmentation_for(model, augmentation, flip_vertically), seed),
             validation=validation,
             output=output,
             settings=settings,
@@ -252,7 +301,9 @@ def fit(
             freeze_norms=batch_norm == "frozen",
             clip_norm=clip_norm,
             num_workers=num_workers,
-            evaluate_every=evaluate_every,
+            evaluate_every=evaluate_every or evaluation_interval(plan.epochs),
+            patience=chosen.patience,
+            budget=budget,
             checkpoint_seconds=checkpoint_seconds,
             show=progress,
             meta={"licence": licence, "trained_on": trained_on},
@@ -262,34 +313,6 @@ def fit(
         finally:
             accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     return FitResult(trainer.final, start.history, start.best if start.best >= 0 else math.nan, output)
-
-
-def _check(
-    model: object, dataset: Dataset[Sample], validation: Dataset[Sample] | None, batch_norm: str, evaluate_every: int
-) -> None:
-    if not isinstance(model, SSD):
-        raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
-    if folded := folded_norms(model):
-        raise ValueError(
-            f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "
-            "it, restore them by ssd_zoo.restore_norms(model, images) or ssd-zoo convert --images DIR."
-        )
-    if batch_norm not in get_args(BatchNormMode):
-        raise ValueError(
-            f"batch_norm must be one of {', '.join(map(repr, get_args(BatchNormMode)))}, got {batch_norm!r}."
-        )
-    if evaluate_every < 1:
-        raise ValueError(f"evaluate_every counts epochs and must be at least 1, got {evaluate_every}.")
-    if validation is not None and len(validation) == 0:  # type: ignore[arg-type]
-        raise ValueError("The validation data has no images. Give other data, or None to measure no AP.")
-    for data in (dataset, validation):
-        categories = getattr(data, "categories", None)
-        # The background bears many names.
-        if categories is not None and list(categories)[1:] != model.categories[1:]:
-            raise ValueError(
-                f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model "
-                "with categories=dataset.categories, or open the data set with categories=model.categories."
-            )
 
 
 def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backbone: bool) -> SSD:
@@ -307,7 +330,8 @@ def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backb
     return model.to(accelerator.device).to(memory_format=torch.channels_last)
 
 
-def _augmentation(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
+def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
+    """Return the augmentation of `fit`, which resizes to the model's input."""
     if not isinstance(kind, str):
         return kind
     mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
@@ -320,20 +344,5 @@ def _augmentation(model: SSD, kind: Augmentation | Transform | None, flip_vertic
     )
 
 
-def _load(
-    state: State | None,
-    model: SSD,
-    optimizer: torch.optim.Optimizer,
-    ema: "ModelEmaV3 | None",
-    accelerator: "Accelerator",
-) -> Progress:
-    """Load a checkpoint's weights and states, and return its progress."""
-    if state is None:
-        return Progress()
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if ema is not None:
-        ema.module.load_state_dict(state["ema"])
-    if accelerator.scaler is not None and state["scaler"] is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+def _warmup(steps: int, given: object = None) -> int:
+    return given if isinstance(given, int) else min(500, steps // 20)

@@ -5,8 +5,8 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,17 @@ from ssd_zoo.detector.clips import holds_clips
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.training.balance import count_positives, part_weights
-from ssd_zoo.training.batches import Part, Plan, Sample, SeededSamples, derive_seed, make_loader
+from ssd_zoo.training.batches import (
+    Part,
+    Plan,
+    Sample,
+    SeededSamples,
+    derive_seed,
+    make_loader,
+    to_device,
+    without_objects,
+)
+from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.evaluate import Evaluation, evaluate
 from ssd_zoo.training.logs import Row, TensorBoard, describe_row, plot_curves, write_table
 from ssd_zoo.training.optimizers import freeze_norms
@@ -49,6 +59,8 @@ class Progress:
         best: Best AP so far; -1 before the first.
         sums: Sums of the losses over the epoch's steps.
         seconds: Time spent on the epoch's steps.
+        elapsed: Time spent on the training, where it has a budget.
+        planned: Number of steps that fit into the budget; 0 before it is known.
     """
 
     step: int = 0
@@ -56,6 +68,8 @@ class Progress:
     best: float = -1.0
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    elapsed: float = 0.0
+    planned: int = 0
 
 
 @dataclass
@@ -66,7 +80,7 @@ class Trainer:
     model: SSD
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: "Scheduler"
+    make_schedule: "Callable[[int], Scheduler]"
     ema: "ModelEmaV3 | None"
     plan: Plan
     samples: SeededSamples
@@ -79,16 +93,22 @@ class Trainer:
     clip_norm: float | None
     num_workers: int
     evaluate_every: int
+    patience: int
+    budget: Budget | None
     checkpoint_seconds: float
     show: bool
     meta: dict[str, str | None]
     reported: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self.schedule = self.make_schedule(self.plan.steps)
+
     def run(self) -> None:
         """Train from the progress so far to the end."""
         loader = make_loader(
             self.samples,
-            self.plan,
+            # With a budget the number of steps changes on the way.
+            self.plan if self.budget is None else replace(self.plan, max_steps=sys.maxsize),
             self.progress.step,
             self.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
@@ -96,11 +116,13 @@ class Trainer:
         parts = iter(loader)
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
-            while self._finish_epoch() and self.progress.step < self.plan.steps:
+            while self._finish_epoch() and not self._ended():
                 started = time.monotonic()
                 batch: list[Part] = list(islice(parts, self.plan.accumulate))
                 stops, due = self._step(batch, stop, time.monotonic() - written > self.checkpoint_seconds)
                 self.progress.seconds += time.monotonic() - started
+                if self.budget is not None and self.budget.took_step(time.monotonic() - started):
+                    self._plan_again(self.budget)
                 self._show(bar)
                 self._report()
                 if stops or due:
@@ -116,14 +138,14 @@ class Trainer:
         torch.manual_seed(derive_seed(self.plan.seed, step, self.plan.rank, 1))
         self.wrapped.train()
         freeze_norms(self.model, whole=self.freeze_norms)
-        moved = [_to(part, device) for part in batch]
+        moved = [to_device(part, device) for part in batch]
         weights, stops, due = self._agree(moved, stop.signal is not None, due)
         self.schedule.step_update(step)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
         for k, (part, weight) in enumerate(zip(moved, weights, strict=True)):
             last = k == len(moved) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                losses = self.wrapped(*(part if weight else _without_objects(part)))
+                losses = self.wrapped(*(part if weight else without_objects(part)))
                 # Gradients of processes are averaged, but those of the parts of a batch have to be added.
                 self.accelerator.backward(sum(losses.values()) * (weight * self.plan.world))
             for name, value in losses.items():
@@ -166,7 +188,7 @@ class Trainer:
         return dict(zip([*sums, "loss"], values, strict=True))
 
     def _fail(self, losses: dict[str, float]) -> None:
-        names = ", ".join(_name(self.samples.dataset, place.item) for place in self.plan.batch(self.progress.step))
+        names = ", ".join(self.samples.name(place.item) for place in self.plan.batch(self.progress.step))
         epoch = self.progress.step // self.plan.steps_per_epoch + 1
         told = ", ".join(f"{name} is {value}" for name, value in losses.items())
         raise FloatingPointError(
@@ -182,17 +204,19 @@ class Trainer:
         Returns:
             True, so that the loop's condition may call it before it compares steps.
         """
-        epoch, rest = divmod(self.progress.step, self.plan.steps_per_epoch)
-        if rest or epoch <= len(self.progress.history):
+        ends = self.progress.step >= self.plan.steps
+        steps = self.progress.step % self.plan.steps_per_epoch or self.plan.steps_per_epoch
+        epoch = math.ceil(self.progress.step / self.plan.steps_per_epoch)
+        if (steps < self.plan.steps_per_epoch and not ends) or epoch <= len(self.progress.history):
             return True
-        steps = self.plan.steps_per_epoch
+        started = time.monotonic()
         row: Row = {"epoch": epoch, "step": self.progress.step}
         row |= {name: value / steps for name, value in self.progress.sums.items()}
         row["learning_rate"] = self.optimizer.param_groups[-1]["lr"]
         row["seconds"] = self.progress.seconds
         row["images_per_second"] = steps * self.plan.batch_size / max(self.progress.seconds, 1e-9)
         evaluation = None
-        pause = epoch % self.evaluate_every == 0 or epoch == self.plan.epochs
+        pause = epoch % self.evaluate_every == 0 or ends
         if self.validation is not None and pause:
             evaluation = evaluate(
                 self.final,
@@ -213,8 +237,34 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self._save(evaluation, better)
             self._checkpoint()
+            if self.budget is not None:
+                self.budget.took_pause(time.monotonic() - started)
         self._say(describe_row(row, self.plan.epochs))
         return True
+
+    def _ended(self) -> bool:
+        """Return whether all steps are done, or AP has stopped improving."""
+        if self.progress.step >= self.plan.steps:
+            return True
+        measured = [row["AP"] for row in self.progress.history if "AP" in row]
+        in_vain = len(measured) - 1 - measured.index(max(measured)) if measured else 0
+        if not self.patience or in_vain < self.patience:
+            return False
+        self._say(
+            f"AP has not improved in the last {in_vain} evaluations, so the training ends; --patience 0 trains on."
+        )
+        return True
+
+    def _plan_again(self, budget: Budget) -> None:
+        """Choose the number of steps that fit into the budget; the first process decides."""
+        plan, every = budget.plan(self.plan, self.progress.step)
+        mine = torch.tensor([plan.steps, every], device=self.accelerator.device) * (self.plan.rank == 0)
+        steps, self.evaluate_every = self.accelerator.reduce(mine, "sum").tolist()
+        if not self.progress.planned:
+            self._say(f"{steps} steps of {budget.rate:.2f} s fit into {budget.seconds / 60:.3g} minutes.")
+        self.plan = replace(self.plan, epochs=math.ceil(steps / plan.steps_per_epoch), max_steps=steps)
+        self.progress.planned = steps
+        self.schedule = self.make_schedule(steps)
 
     @property
     def final(self) -> SSD:
@@ -239,6 +289,8 @@ class Trainer:
             self.tensorboard.write(self.progress.step, numbers)
 
     def _checkpoint(self) -> None:
+        if self.budget is not None:
+            self.progress.elapsed = self.budget.elapsed
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = {
@@ -290,31 +342,5 @@ class _Nothing:
         pass
 
 
-# What the model reads of a target.
-_READ = ("boxes", "labels", "frame_index", "labeled_frames")
-
-
-def _to(part: Part, device: torch.device) -> Part:
-    images, targets = part
-    return (
-        [image.to(device, non_blocking=True) for image in images],
-        [{key: target[key].to(device, non_blocking=True) for key in _READ if key in target} for target in targets],
-    )
-
-
 def _is_finite(value: float) -> bool:
     return value - value == 0
-
-
-def _without_objects(part: Part) -> Part:
-    """Return clips with all frames labeled and empty; their loss, which counts nothing, can then be computed."""
-    images, targets = part
-    keys = ("boxes", "labels", "frame_index")
-    return images, [{key: target[key][:0] for key in keys} for target in targets]
-
-
-def _name(dataset: Dataset[Sample], item: int) -> str:
-    images, videos = getattr(dataset, "images", None), getattr(dataset, "videos", None)
-    if videos is not None:
-        return str(videos[item].name)
-    return f"image {item}" if images is None else str(images[item].file)

@@ -1,11 +1,21 @@
 """Find everything that a training lacks before it reads data."""
 
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
-__all__ = ["obstacles", "raise_together"]
+from torch.utils.data import Dataset
+
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.layers.folded import folded_norms
+from ssd_zoo.training.batches import Sample
+
+__all__ = ["BatchNormMode", "check_call", "obstacles", "raise_together"]
+
+BatchNormMode = Literal["train", "frozen", "sync"]
 
 
 def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool) -> list[Exception]:
@@ -41,3 +51,47 @@ def raise_together(errors: Sequence[Exception]) -> None:
         raise errors[0]
     if errors:
         raise type(errors[0])("\n  ".join(["The training can't begin:", *map(str, errors)]))
+
+
+def check_call(
+    model: object,
+    dataset: Dataset[Sample],
+    validation: Dataset[Sample] | None,
+    batch_norm: str,
+    evaluate_every: int | None,
+    epochs: int | None,
+    minutes: float | None,
+) -> None:
+    """Check arguments of `fit`.
+
+    Raises:
+        TypeError: If the model is not an SSD.
+        ValueError: If the model can't be trained, a name or number is not allowed, or classes differ.
+    """
+    if not isinstance(model, SSD):
+        raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
+    if folded := folded_norms(model):
+        raise ValueError(
+            f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "
+            "it, restore them by ssd_zoo.restore_norms(model, images) or ssd-zoo convert --images DIR."
+        )
+    if batch_norm not in get_args(BatchNormMode):
+        raise ValueError(
+            f"batch_norm must be one of {', '.join(map(repr, get_args(BatchNormMode)))}, got {batch_norm!r}."
+        )
+    if evaluate_every is not None and evaluate_every < 1:
+        raise ValueError(f"evaluate_every counts epochs and must be at least 1, got {evaluate_every}.")
+    if epochs is not None and minutes is not None:
+        raise ValueError(f"The length of a training is epochs or minutes, not both; got {epochs} and {minutes:g}.")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be more than 0, got {minutes:g}.")
+    if validation is not None and len(validation) == 0:  # type: ignore[arg-type]
+        raise ValueError("The validation data has no images. Give other data, or None to measure no AP.")
+    for data in (dataset, validation):
+        categories = getattr(data, "categories", None)
+        # The background bears many names.
+        if categories is not None and list(categories)[1:] != model.categories[1:]:
+            raise ValueError(
+                f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model "
+                "with categories=dataset.categories, or open the data set with categories=model.categories."
+            )

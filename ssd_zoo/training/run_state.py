@@ -1,18 +1,35 @@
 """State of a run: its checkpoint, its settings, and the lock of its folder."""
 
 import io
+import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.processes import all_gather
 from ssd_zoo.weights.files import write_file
 
-__all__ = ["State", "check_same", "check_shared", "lock_folder", "read_checkpoint", "read_run", "write_checkpoint"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from timm.utils.model_ema import ModelEmaV3
+
+__all__ = [
+    "State",
+    "check_same",
+    "check_shared",
+    "lock_folder",
+    "read_checkpoint",
+    "read_run",
+    "settle_plan",
+    "write_checkpoint",
+]
 
 State = dict[str, Any]
 
@@ -73,13 +90,13 @@ def read_checkpoint(file: Path) -> State:
     return state
 
 
-def read_run(output: Path, settings: dict[str, Any], *, own_warmup: bool, show: bool) -> State | None:
+def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[str], show: bool) -> State | None:
     """Read a run's checkpoint, if there is one, and check that the run may continue.
 
     Args:
         output: The run's folder.
-        settings: Settings of this call; the steps of warm-up become the run's unless they are the caller's own.
-        own_warmup: Whether the caller gave the steps of warm-up.
+        settings: Settings of this call; those in `chosen` become the run's.
+        chosen: Names of the settings that the caller did not give.
         show: Whether to tell on stderr how the run continues.
 
     Raises:
@@ -92,18 +109,17 @@ def read_run(output: Path, settings: dict[str, Any], *, own_warmup: bool, show: 
         unfinished.unlink(missing_ok=True)
     state = read_checkpoint(file)
     before = state["settings"]
-    if not own_warmup:
-        # By default it follows from the number of epochs, which may have grown.
-        settings["warmup_steps"] = before.get("warmup_steps")
+    settings.update({name: before.get(name) for name in chosen})
     check_same(before, settings, output)
-    if show and settings["epochs"] > before["epochs"]:
+    began, epochs = before["epochs"], settings["epochs"]
+    if show and epochs != began:
         print(
-            f"The run began with {before['epochs']} epochs and continues to {settings['epochs']}; the learning rate "
+            f"The run began with {began} epochs and continues to {epochs}; the learning rate "
             "follows the longer schedule from here on.",
             file=sys.stderr,
         )
-    elif show and len(state["progress"]["history"]) == settings["epochs"]:
-        print(f"All {settings['epochs']} epochs are done. More epochs (--epochs N) continue the run.", file=sys.stderr)
+    elif show and len(state["progress"]["history"]) == epochs:
+        print(f"All {epochs} epochs are done. More epochs (--epochs N) continue the run.", file=sys.stderr)
     return state
 
 
@@ -124,6 +140,8 @@ def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Pat
         first = before.get(name)
         if name == "epochs" and isinstance(first, int) and isinstance(value, int) and value >= first:
             continue
+        if name == "epochs" and (first is None) != (value is None):
+            raise ValueError(_other_length(first))
         if first != value:
             fewer = " Only more epochs are possible." if name == "epochs" else ""
             raise ValueError(
@@ -150,3 +168,51 @@ def check_shared(step: int, output: Path) -> None:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minutes: float | None) -> Plan:
+    """Return the plan of a run, which may have begun earlier with settings of its own.
+
+    Args:
+        plan: The plan of this call.
+        settings: Settings of the run.
+        planned: Number of steps that the run's budget was found to allow; 0 if it is not known.
+        minutes: The budget, if there is one.
+
+    Raises:
+        ValueError: If the run began with epochs and this call has a budget, or the other way round.
+    """
+    epochs, batch_size = settings["epochs"], cast(int, settings["batch_size"])
+    if (epochs is None) != (minutes is not None):
+        raise ValueError(_other_length(epochs))
+    plan = replace(plan, batch_size=batch_size)
+    if epochs is not None:
+        return replace(plan, epochs=cast(int, epochs))
+    # Steps are timed first; no training has as many epochs.
+    passes = math.ceil(planned / plan.steps_per_epoch) or 10**6
+    return replace(plan, epochs=passes, max_steps=planned or None)
+
+
+def load_states(
+    state: State | None,
+    model: SSD,
+    optimizer: torch.optim.Optimizer,
+    ema: "ModelEmaV3 | None",
+    accelerator: "Accelerator",
+) -> None:
+    """Load a checkpoint's weights and states into the parts of a training; do nothing without a checkpoint."""
+    if state is None:
+        return
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if ema is not None:
+        ema.module.load_state_dict(state["ema"])
+    if accelerator.scaler is not None and state["scaler"] is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _other_length(epochs: object) -> str:
+    began = "minutes=…" if epochs is None else f"epochs={epochs}"
+    return (
+        f"The run began with {began}. Continue it with the same keyword (--minutes, --epochs), or use another folder."
+    )

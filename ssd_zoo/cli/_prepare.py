@@ -1,0 +1,216 @@
+"""Prepare a training: open its data, choose and build its model, print its plan."""
+
+import argparse
+import inspect
+import logging
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypedDict, cast
+
+from ssd_zoo.cli._data import Data, open_labelled
+from ssd_zoo.cli._models import build_model
+from ssd_zoo.cli._values import name_list, with_background
+from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, usable
+from ssd_zoo.data.cache import CachedDataset
+from ssd_zoo.data.divide import divide
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.plan import (
+    RECIPES,
+    SMALLEST_AREA,
+    Choice,
+    DataFacts,
+    look_at,
+    plan_size,
+    plan_training,
+    plan_validation,
+    table,
+)
+from ssd_zoo.training.processes import process
+from ssd_zoo.training.run_state import read_checkpoint
+from ssd_zoo.training.timing import Times, time_training
+
+__all__ = ["DEFAULT_MODEL", "build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
+
+DEFAULT_MODEL = "ssdlite300_mobilenet_v2"
+# With fewer steps than that, a smaller input is the better use of the time.
+_LEAST_STEPS = 200
+
+
+class _Built(TypedDict, total=False):
+    size: tuple[int, int]
+    box_loss: str
+    default_boxes: DefaultBoxGenerator
+
+
+def fit_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, object]:
+    """Return the keywords of `fit` that the recipe and the options set."""
+    given = {name: value for name, value in vars(args).items() if name in names}
+    of_recipe = dict(RECIPES[args.recipe]) if args.recipe else {}
+    if args.minutes:
+        of_recipe.pop("epochs", None)
+    return {**of_recipe, **given}
+
+
+def open_sets(
+    args: argparse.Namespace, train_split: str | None, val_split: str | None
+) -> tuple[Data, Data | None, Choice]:
+    """Open the data for training and for validation, which may be a part of the first."""
+    given = with_background(name_list(args.categories)) if args.categories else None
+    train = open_labelled(args.data, train_split, given, args.layout)
+    if val_split is not None:
+        validation = open_labelled(args.data, val_split, train.categories, args.layout)
+        return train, validation, Choice("validation", f"split {val_split}", f"{len(validation)} images or videos")
+    videos, whole, part = isinstance(train, VideoDataset), len(train), args.val_fraction
+    if part is None:
+        part = 0 if videos else plan_validation(whole) / max(1, whole)
+    if not part:
+        return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
+    train, validation = divide(train, part, args.seed)
+    why = "the data has no split for it" if args.val_fraction is None else "given"
+    return (
+        train,
+        validation,
+        Choice("validation", f"{len(validation)} of {whole} {'videos' if videos else 'images'}", why),
+    )
+
+
+def build_for(
+    args: argparse.Namespace, train: Data, options: dict[str, object], talks: bool
+) -> tuple[SSD, Data, list[Choice]]:
+    """Build the model for the training data, and leave out what can't be used of them.
+
+    A saved model keeps its input, its default boxes and its box loss; so does any model with a recipe.
+    """
+    plans = args.recipe is None and not Path(args.model).exists()
+    config: _Built = {}
+    if args.box_loss or plans:
+        config["box_loss"] = args.box_loss or "giou"
+    facts, why = None, "given"
+    if args.size is None:
+        facts, why = look_at(train) if plans and args.model == DEFAULT_MODEL else None, "the model's own"
+    if args.size is not None:
+        config["size"] = args.size
+    elif facts is not None:
+        config["size"], why = _begun_size(args) or plan_size(facts)
+    model = _build(args, train.categories, config)
+    train = usable_part("training", train, model, args, talks, advise=not plans and not args.fit_default_boxes)
+    if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
+        config["size"], why = smaller
+        model = _build_again(args, train.categories, config)
+    kept = "" if plans else ", as in the saved model" if args.recipe is None else f", recipe {args.recipe}"
+    choices = [
+        Choice("model", args.model, f"box loss {config.get('box_loss', 'of the model')}{kept}"),
+        Choice("input", " × ".join(map(str, model.size)), why),
+    ]
+    if args.fit_default_boxes or (plans and args.fit_default_boxes is None):
+        fitted = fit_default_boxes(train, model)
+        reached = f"{fitted.unreached_after} of {fitted.objects} objects out of reach; {fitted.unreached_before} before"
+        if args.fit_default_boxes or fitted.unreached_after < fitted.unreached_before:
+            config["default_boxes"] = fitted.default_boxes
+            model = _build_again(args, train.categories, config)
+            choices.append(Choice("default boxes", "fitted to the data", reached))
+        else:
+            choices.append(Choice("default boxes", "the model's", f"{fitted.unreached_before} objects out of reach"))
+    return model, train, choices
+
+
+def print_plan(
+    model: SSD,
+    train: Data | CachedDataset,
+    validation: Data | None,
+    args: argparse.Namespace,
+    options: dict[str, object],
+) -> None:
+    """Print what `fit` would choose, and the time that the training would take."""
+    names = inspect.signature(plan_training).parameters
+    given = {name: value for name, value in options.items() if name in names}
+    plan = plan_training(len(train), validates=validation is not None, **given)  # type: ignore[arg-type]
+    print(table(plan.choices))
+    if args.minutes:
+        return
+    times = _times(model, train, plan.batch_size, options)
+    steps = plan.epochs * math.ceil(len(train) / plan.batch_size)
+    evaluations = 0 if validation is None else math.ceil(plan.epochs / plan.evaluate_every)
+    seconds = steps * times.step + evaluations * times.image * (0 if validation is None else len(validation))
+    print(table([Choice("time", f"about {_duration(seconds)}", f"{times.step:.2f} s a step, measured; see --minutes")]))
+
+
+def usable_part(
+    what: str, dataset: Data, model: SSD, args: argparse.Namespace, talks: bool, *, advise: bool = False
+) -> Data:
+    """Inspect a data set, print the report, and return what can be used of it."""
+    report = inspect_dataset(dataset, model)
+    if talks:
+        print(f"{what} data: {report.text(advise=advise)}", file=sys.stderr)
+    return usable(dataset, report, args.on_invalid)
+
+
+def prepared(dataset: Data, args: argparse.Namespace, *, training: bool) -> Data | CachedDataset:
+    """Cache a data set if asked for; cut videos into clips."""
+    caches = args.cache or args.cache_longest is not None
+    if isinstance(dataset, VideoDataset):
+        videos = dataset.in_memory(args.cache_longest if training else None) if caches else dataset
+        return videos.clips(args.clip_length, [args.clip_stride]) if training else videos.pieces(args.clip_length)
+    return CachedDataset(dataset, args.cache_longest if training else None) if caches else dataset
+
+
+def _build(args: argparse.Namespace, categories: Sequence[str], config: _Built) -> SSD:
+    asked = {name: getattr(args, name) for name in ("classification_loss", "score_thresh", "nms_thresh")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return build_model(args.model, args.weights, categories=categories, progress=args.progress, **asked, **config)
+
+
+def _build_again(args: argparse.Namespace, categories: Sequence[str], config: _Built) -> SSD:
+    with _silent():  # What was loaded has been told.
+        return _build(args, categories, config)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    log = logging.getLogger("ssd_zoo")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _begun_size(args: argparse.Namespace) -> tuple[tuple[int, int], str] | None:
+    """Return the size of the run that is resumed, which the time there was may have decided."""
+    file = args.output / "checkpoint.pt"
+    if not args.resume or not file.exists():
+        return None
+    height, width = cast("list[int]", read_checkpoint(file)["settings"]["size"])
+    return (height, width), "as the run began"
+
+
+def _size_in_time(
+    facts: DataFacts, args: argparse.Namespace, model: SSD, train: Data, options: dict[str, object]
+) -> tuple[tuple[int, int], str] | None:
+    """Return a smaller size, if the minutes are too few for this one."""
+    area = model.size[0] * model.size[1]
+    # Several processes would measure several times, but have to choose one size.
+    if _begun_size(args) or process()[1] > 1:
+        return None
+    batch_size = plan_training(len(train), batch_size=cast("int | None", options.get("batch_size"))).batch_size
+    steps = 0.8 * 60 * args.minutes / _times(model, train, batch_size, options).step
+    if steps >= _LEAST_STEPS or area <= SMALLEST_AREA:
+        return None
+    size, why = plan_size(facts, max(SMALLEST_AREA, area * steps / _LEAST_STEPS))
+    return size, f"fits the time; {why}"
+
+
+def _times(model: SSD, train: Data | CachedDataset, batch_size: int, options: dict[str, object]) -> Times:
+    names = inspect.signature(time_training).parameters
+    given = {name: value for name, value in options.items() if name in names and name != "batch_size"}
+    return time_training(model, train, batch_size=batch_size, **given)  # type: ignore[arg-type]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{max(1, minutes)} min" if minutes < 100 else f"{seconds / 3600:.1f} h"

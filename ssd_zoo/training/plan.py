@@ -1,0 +1,271 @@
+"""Choose the settings of a training from the data, where the caller gives none.
+
+The numbers come from this project's trainings on BCCD and DeepPCB (docs/finetune.md). All functions but `look_at` are
+arithmetic on a few facts, so a plan is the same wherever it is made.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import NamedTuple, TypedDict
+
+from ssd_zoo.data.dataset import DetectionDataset
+from ssd_zoo.data.presets import Augmentation
+from ssd_zoo.data.video_datasets import VideoDataset
+from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
+
+__all__ = [
+    "RECIPES",
+    "Choice",
+    "DataFacts",
+    "TrainingPlan",
+    "evaluation_interval",
+    "look_at",
+    "plan_size",
+    "plan_training",
+    "plan_validation",
+    "table",
+]
+
+SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
+# Default boxes of a map are about 2.5 strides wide (the SSD paper); the finest map of the default model has stride 16.
+_SMALL_PIXELS = 40
+_MEDIAN_PIXELS = 96
+_MOST_LOOKED_AT = 1000
+_LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
+
+
+class Recipe(TypedDict, total=False):
+    """Keywords of `fit` that a published way of training sets."""
+
+    optimizer: OptimizerName
+    augmentation: Augmentation
+    batch_size: int
+    epochs: int
+    ema_decay: float
+    evaluate_every: int
+    patience: int
+
+
+RECIPES: dict[str, Recipe] = {
+    "paper": {
+        "optimizer": "sgd",
+        "augmentation": "ssd",
+        "batch_size": 16,
+        "epochs": 50,
+        "ema_decay": 0.9998,
+        "evaluate_every": 1,
+        "patience": 0,
+    }
+}
+"""Keywords of `fit` by the name of a recipe; `"paper"` is SGD with the augmentation of the SSD paper."""
+
+
+class Choice(NamedTuple):
+    """A line of a plan: what is chosen, its value, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+class DataFacts(NamedTuple):
+    """Sizes in a data set of images.
+
+    Attributes:
+        picture: Median (height, width) of the images, in pixels.
+        small: Size of small objects: the tenth percentile, or the median of the class with the smallest objects. An
+            object's size is the root of its share of the image's area.
+        typical: Median size of the objects.
+    """
+
+    picture: tuple[int, int]
+    small: float
+    typical: float
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Settings of `fit` that follow from the data.
+
+    Attributes:
+        batch_size: Images or clips per step, over all processes.
+        epochs: Passes over the data.
+        ema_decay: Final decay of the moving average of the weights; 0 for no average.
+        evaluate_every: Epochs between evaluations.
+        patience: Evaluations without a better AP that end the training; 0 for no such end.
+        learning_rate: Learning rate of the head.
+        choices: The settings as lines, with reasons.
+    """
+
+    batch_size: int
+    epochs: int
+    ema_decay: float
+    evaluate_every: int
+    patience: int
+    learning_rate: float
+    choices: tuple[Choice, ...]
+
+
+def plan_training(
+    images: int,
+    *,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    ema_decay: float | None = None,
+    evaluate_every: int | None = None,
+    patience: int | None = None,
+    optimizer: OptimizerName = "adamw",
+    learning_rate: float | None = None,
+    schedule: ScheduleName = "cosine",
+    augmentation: object = "ssdlite",
+    flip_vertically: bool = False,
+    parts: int = 1,
+    minutes: float | None = None,
+    validates: bool = True,
+) -> TrainingPlan:
+    """Choose the settings of `fit` that are None.
+
+    The number of steps grows with the root of the number of images: 300 for up to 44 images, 650 for 205, 6,400 for
+    20,000. With `minutes` the clock decides on it instead, and `epochs` here is a first guess.
+
+    Args:
+        images: Number of images or clips to train on.
+        batch_size: Images or clips per step.
+        epochs: Passes over the data; if it is given, no other end is chosen.
+        ema_decay: Decay of the moving average.
+        evaluate_every: Epochs between evaluations.
+        patience: Evaluations without a better AP that end the training.
+        optimizer: The optimizer, which decides on the learning rate.
+        learning_rate: Learning rate of the head.
+        schedule: Schedule of the learning rate.
+        augmentation: The augmentation.
+        flip_vertically: Whether images are flipped vertically too.
+        parts: Number that has to divide the batch: processes × `accumulate`.
+        minutes: Budget of the training.
+        validates: Whether there are data to measure AP on.
+
+    Example:
+        >>> from ssd_zoo.training.plan import plan_training
+        >>> plan = plan_training(205)
+        >>> plan.batch_size, plan.epochs, plan.evaluate_every, plan.ema_decay
+        (8, 25, 5, 0.998)
+    """
+    batch = batch_size or parts * max(1, round((8 if images >= 16 else 4) / parts))
+    steps_per_epoch = max(1, math.ceil(images / batch))
+    passes = epochs or math.ceil(max(300, 45 * math.sqrt(images)) / steps_per_epoch)
+    steps = passes * steps_per_epoch
+    # timm's warm-up of the decay, 1 - step^(-2/3), stays below .998 for 11,000 steps.
+    decay = min(0.9998, max(0.998, 1 - 10 / steps)) if ema_decay is None else ema_decay
+    every = evaluate_every or evaluation_interval(passes)
+    rate = _LEARNING_RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate
+    patience = (3 if epochs is None else 0) if patience is None else patience
+    length = f"{passes} epochs, {steps} steps" if minutes is None else f"{minutes:.3g} minutes"
+    why = "as in the papers" if optimizer == "sgd" else "learns faster than sgd in short trainings"
+    average = f"decay {decay:.4g}" if decay else "none"
+    choices = [
+        Choice("length", length, "given" if epochs or minutes else "at least 300 steps, more for more images"),
+        Choice("batch size", str(batch), _why(batch_size, "4 for fewer than 16 images, otherwise 8")),
+        Choice("weights' average", average, _why(ema_decay, "by the number of steps")),
+        Choice("optimizer", f"{optimizer}, rate {rate:g}, {schedule}", _why(learning_rate, why)),
+        _augmentation(augmentation, flip_vertically),
+    ]
+    if validates:
+        choices.append(_evaluation(every, patience, by_time=minutes is not None and evaluate_every is None))
+    return TrainingPlan(batch, passes, decay, every, patience, rate, tuple(choices))
+
+
+def evaluation_interval(epochs: int, most: int = 5) -> int:
+    """Return the epochs between evaluations: five to nine evaluations, or fewer if `most` is lower."""
+    return max(1, epochs // 5) if most >= 5 else math.ceil(epochs / max(1, most))
+
+
+def plan_validation(images: int) -> int:
+    """Return how many of the training images to take for validation: 15 %, 20 to 1000; none of fewer than 60."""
+    return 0 if images < 60 else min(1000, max(20, round(0.15 * images)))
+
+
+def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[int, int], str]:
+    """Choose the (height, width) of the input, and say why.
+
+    Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. Otherwise
+    the input is the model's own 300 × 300. Sides are multiples of 32, and near the images' shape.
+
+    Example:
+        >>> from ssd_zoo.training.plan import DataFacts, plan_size
+        >>> plan_size(DataFacts((480, 640), small=0.0756, typical=0.184))[0]
+        (480, 640)
+    """
+    wanted = max(_SMALL_PIXELS / facts.small, _MEDIAN_PIXELS / facts.typical) ** 2
+    area = min(wanted, largest)
+    size = (300, 300)
+    if area > SMALLEST_AREA:
+        shape = min(3.0, max(1 / 3, facts.picture[0] / facts.picture[1]))
+        size = _side(math.sqrt(area * shape)), _side(math.sqrt(area / shape))
+    small, typical = (round(value * math.sqrt(size[0] * size[1])) for value in (facts.small, facts.typical))
+    return size, f"small objects get {small} pixels, the median object {typical}"
+
+
+def look_at(dataset: DetectionDataset | VideoDataset) -> DataFacts | None:
+    """Measure images and objects of a data set, by the headers of up to 1000 images.
+
+    Returns:
+        The facts; None for videos, or if no image that can be read has an object.
+    """
+    if isinstance(dataset, VideoDataset):
+        return None
+    pictures: list[tuple[int, int]] = []
+    sizes: dict[int, list[float]] = defaultdict(list)
+    for entry in dataset.images[:: math.ceil(len(dataset.images) / _MOST_LOOKED_AT) or 1]:
+        try:
+            height, width = entry.read_size()
+        except (ValueError, OSError):  # The inspection that follows reports it.
+            continue
+        pictures.append((height, width))
+        for thing in entry.objects:
+            x1, y1, x2, y2 = thing.box
+            share = (x2 - x1) * (y2 - y1) / (height * width)
+            if x2 > x1 and y2 > y1 and math.isfinite(share):
+                sizes[thing.label].append(min(1.0, math.sqrt(share)))
+    if not sizes:
+        return None
+    return _facts(pictures, sizes.values())
+
+
+def table(choices: Sequence[Choice]) -> str:
+    """Return choices as aligned lines."""
+    return "\n".join(f"  {name:<17} {value:<33} {reason}".rstrip() for name, value, reason in choices)
+
+
+def _augmentation(kind: object, flip_vertically: bool) -> Choice:
+    flips = "left to right and upside down" if flip_vertically else "left to right; upside down by --flip-vertically"
+    changes = {"ssd": "colours, zoom, crops, flips", "ssdlite": "crops and flips", "light": "small changes and flips"}
+    if not isinstance(kind, str) or kind not in changes:
+        return Choice("augmentation", kind if isinstance(kind, str) else "your own", "given")
+    return Choice("augmentation", kind, f"{changes[kind]} {flips}")
+
+
+def _evaluation(every: int, patience: int, *, by_time: bool) -> Choice:
+    when = "up to 5 times" if by_time else f"every {every} epochs" if every > 1 else "every epoch"
+    ends = f"; {patience} without a better AP end the training" if patience else ""
+    return Choice("evaluation", when, f"the best model is kept{ends}")
+
+
+def _facts(pictures: Sequence[tuple[int, int]], of_classes: Iterable[Sequence[float]]) -> DataFacts:
+    classes = list(of_classes)
+    every = sorted(value for values in classes for value in values)
+    tenth = quantiles(every, n=10, method="inclusive")[0] if len(every) > 1 else every[0]
+    # The median of few objects says little of a class.
+    medians = [median(values) for values in classes if len(values) >= 10]
+    height, width = (round(median(sides)) for sides in zip(*pictures, strict=True))
+    return DataFacts((height, width), min([tenth, *medians]), median(every))
+
+
+def _side(value: float) -> int:
+    return 32 * math.ceil(value / 32 - 0.01)
+
+
+def _why(given: object, reason: str) -> str:
+    return reason if given is None else "given"

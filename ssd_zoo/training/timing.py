@@ -1,0 +1,79 @@
+"""Measure how long a training would take."""
+
+import copy
+import time
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from ssd_zoo.data.presets import Augmentation, DetectionPresetEval
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.training.batches import Plan, Sample, SeededSamples, make_loader, to_device
+from ssd_zoo.training.fit import augmentation_for
+from ssd_zoo.training.memory import keep_memory
+from ssd_zoo.training.optimizers import make_optimizer
+
+__all__ = ["Times", "time_training"]
+
+
+class Times(NamedTuple):
+    """Measured times.
+
+    Attributes:
+        step: Seconds of a step, with reading and augmenting its images.
+        image: Seconds of detecting in an image.
+    """
+
+    step: float
+    image: float
+
+
+def time_training(
+    model: SSD,
+    dataset: Dataset[Sample],
+    *,
+    batch_size: int,
+    augmentation: Augmentation = "ssdlite",
+    num_workers: int = 0,
+    device: str | None = None,
+    steps: int = 3,
+) -> Times:
+    """Train a copy of the model for a few steps and measure their time.
+
+    Args:
+        model: The model, which stays as it is.
+        dataset: Data set of images or clips.
+        batch_size: Images or clips per step.
+        augmentation: A kind of `DetectionPresetTrain`.
+        num_workers: Number of processes that read and augment images.
+        device: Device to train on; by default a GPU if there is one.
+        steps: Number of steps that are measured, after one that is not.
+    """
+    at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trained = copy.deepcopy(model).to(at).to(memory_format=torch.channels_last).train()
+    samples = SeededSamples(dataset, augmentation_for(model, augmentation, flip_vertically=False), seed=0)
+    plan = Plan(len(dataset), batch_size, epochs=1, seed=0, max_steps=steps + 1)  # type: ignore[arg-type]
+    optimizer = make_optimizer(trained, "adamw", learning_rate=1e-6, weight_decay=0)
+    began = 0.0
+    with keep_memory():
+        for step, part in enumerate(make_loader(samples, plan, 0, num_workers)):
+            images, targets = to_device(part, at)
+            loss = sum(trained(images, targets).values(), torch.zeros((), device=at))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()  # It waits for a GPU.
+            began = began if step else time.monotonic()
+        per_step = (time.monotonic() - began) / steps
+        return Times(per_step, _detecting(trained, dataset, at))
+
+
+def _detecting(model: SSD, dataset: Dataset[Sample], device: torch.device) -> float:
+    convert, number = DetectionPresetEval(), min(4, len(dataset))  # type: ignore[arg-type]
+    images = [convert(*dataset[i])[0].to(device) for i in range(number)]
+    model.eval()
+    began = time.monotonic()
+    with torch.inference_mode():
+        model(images)[0]["scores"].sum().item()
+    return (time.monotonic() - began) / number

@@ -1,0 +1,299 @@
+"""What a training without options chooses; expected values are worked out by hand from the rules in the docstrings."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from labelled import Picture, Thing, colourful, make_coco
+from train_tiny import build, data, train
+
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import open_dataset
+from ssd_zoo.training import budget, fit, loop
+from ssd_zoo.training.batches import Plan
+from ssd_zoo.training.budget import Budget
+from ssd_zoo.training.plan import (
+    RECIPES,
+    DataFacts,
+    evaluation_interval,
+    look_at,
+    plan_size,
+    plan_training,
+    plan_validation,
+    table,
+)
+from ssd_zoo.training.run_state import read_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "epochs", "every", "decay"),
+    [
+        (205, 8, 25, 5, 0.998),  # 26 steps an epoch; 45 √205 = 644 steps: the recipe of BCCD
+        (10, 4, 100, 20, 0.998),  # 3 steps an epoch, 300 steps
+        (16, 8, 150, 30, 0.998),  # 2 steps an epoch
+        (160, 8, 29, 5, 0.998),  # 20 steps an epoch; 45 √160 = 569 steps
+        (20_000, 8, 3, 1, 1 - 10 / 7500),  # 2500 steps an epoch; 45 √20000 = 6364 steps
+        (1, 4, 300, 60, 0.998),
+    ],
+)
+def test_training_by_number_of_images(images, batch, epochs, every, decay):
+    plan = plan_training(images)
+    assert (plan.batch_size, plan.epochs, plan.evaluate_every) == (batch, epochs, every)
+    assert plan.ema_decay == pytest.approx(decay)
+    assert (plan.patience, plan.learning_rate) == (3, 0.001)
+
+
+def test_what_is_given_is_kept():
+    plan = plan_training(205, batch_size=16, epochs=7, ema_decay=0, evaluate_every=2, optimizer="sgd")
+    assert (plan.batch_size, plan.epochs, plan.ema_decay, plan.evaluate_every) == (16, 7, 0, 2)
+    assert (plan.patience, plan.learning_rate) == (0, 0.01), "the length was given"
+    assert plan_training(205, epochs=7, patience=2).patience == 2
+    assert plan_training(205, parts=3).batch_size == 9, "three processes share a batch"
+    assert plan_training(205, parts=16).batch_size == 16
+    paper = plan_training(205, **{k: v for k, v in RECIPES["paper"].items() if k not in ("optimizer", "augmentation")})
+    assert (paper.batch_size, paper.epochs, paper.ema_decay, paper.evaluate_every) == (16, 50, 0.9998, 1)
+
+
+def test_evaluations():
+    assert [evaluation_interval(epochs) for epochs in (1, 4, 9, 10, 25, 100)] == [1, 1, 1, 2, 5, 20]
+    assert [evaluation_interval(20, most) for most in (1, 2, 4)] == [20, 10, 5]
+    assert [plan_validation(n) for n in (2, 59, 60, 160, 296, 20_000)] == [0, 0, 20, 24, 44, 1000]
+
+
+@pytest.mark.parametrize(
+    ("picture", "small", "typical", "size"),
+    [
+        ((480, 640), 0.0756, 0.184, (480, 640)),  # BCCD: 40 / .0756 = 529 = √(458 · 611), up to multiples of 32
+        ((600, 600), 0.2, 0.4, (300, 300)),  # 40 / .2 = 200 and 96 / .4 = 240: the model's own
+        ((400, 800), 0.15, 0.2, (352, 704)),  # 96 / .2 = 480 = √(339 · 679)
+        ((800, 400), 0.15, 0.2, (704, 352)),
+        ((640, 640), 0.0445, 0.0538, (576, 576)),  # DeepPCB: as large as is allowed, √(480 · 640) = 554
+        ((480, 640), 0.001, 0.002, (480, 640)),
+        ((100, 2000), 0.001, 0.002, (320, 960)),  # no flatter than 1:3; 554 = √(320 · 960)
+        ((3000, 4000), 1.0, 1.0, (300, 300)),
+    ],
+)
+def test_input(picture, small, typical, size):
+    chosen, why = plan_size(DataFacts(picture, small, typical))
+    assert chosen == size
+    assert f"the median object {round(typical * math.sqrt(size[0] * size[1]))}" in why
+
+
+def test_input_within_less_time():
+    facts = DataFacts((480, 640), small=0.0756, typical=0.184)
+    assert plan_size(facts, 96_000)[0] == (288, 384)  # √(96000 · 3 / 4) = 268, √(96000 · 4 / 3) = 358
+    assert plan_size(facts, 90_000)[0] == (300, 300)
+
+
+def test_facts_of_a_data_set(tmp_path):
+    large = [Picture(f"l{i}", (100, 100), (Thing(1, (0.0, 0.0, 50.0, 50.0)),)) for i in range(90)]
+    small = [Picture(f"s{i}", (100, 100), (Thing(2, (0.0, 0.0, 10.0, 10.0)),)) for i in range(3)]
+    dataset = open_dataset(make_coco(tmp_path / "a", pictures=[*large, *small]))
+    # Three objects are too few for a class of their own.
+    assert look_at(dataset) == DataFacts((100, 100), pytest.approx(0.5), pytest.approx(0.5))
+    small += [Picture(f"t{i}", (100, 100), (Thing(2, (0.0, 0.0, 20.0, 20.0)),)) for i in range(8)]
+    (tmp_path / "a/images/l7.png").write_bytes(b"broken")
+    facts = look_at(open_dataset(make_coco(tmp_path / "b", pictures=[*large, *small])))
+    assert facts == DataFacts((100, 100), pytest.approx(0.2), pytest.approx(0.5)), "the median of the smaller class"
+    empty = open_dataset(make_coco(tmp_path / "c", pictures=[Picture("e", (10, 10), ())]))
+    assert look_at(empty) is None
+
+
+def test_one_class_and_one_object(tmp_path):
+    picture = Picture("p", (60, 80), (Thing(1, (0.0, 0.0, 30.0, 40.0)),))
+    facts = look_at(open_dataset(make_coco(tmp_path, pictures=[picture])))
+    assert facts == DataFacts((60, 80), pytest.approx(0.5), pytest.approx(0.5))
+    assert plan_size(facts)[0] == (300, 300)
+
+
+def test_a_plan_is_short():
+    lines = table(plan_training(205).choices).splitlines()
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= 120
+    assert " ".join(lines[0].split()) == "length 25 epochs, 650 steps at least 300 steps, more for more images"
+
+
+def skip_evaluation(monkeypatch, ap):
+    """Gives the AP of each evaluation, and writes no models."""
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: SimpleNamespace(metrics={"AP": ap()}, losses={}))
+    monkeypatch.setattr(loop.Trainer, "_save", lambda *_: None)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("images", "step", "pause"), [(8, 1.0, 5.0), (200, 2.0, 10.0), (20_000, 0.5, 60.0)])
+@pytest.mark.parametrize("slower", [1.0, 2.0, 0.5])
+def test_a_budget_is_kept(images, step, pause, slower):
+    """A training of 10 minutes on a machine that becomes slower or faster half-way."""
+    clock = Clock()
+    plan = Plan(images, 8, epochs=10**6, seed=0)
+    chosen = Budget(600, evaluated=10, clock=clock)
+    done, every, evaluated, totals = 0, 10**6, 0, []
+    while done < plan.steps:
+        seconds = step * (slower if clock.now > 400 else 1)
+        clock.now += seconds
+        done += 1
+        if chosen.took_step(seconds):
+            plan, every = chosen.plan(plan, done)
+            totals.append(plan.steps)
+        if done >= plan.steps or done % (plan.steps_per_epoch * every) == 0:
+            clock.now += pause
+            chosen.took_pause(pause)
+            evaluated += 1
+    assert 600 * 0.9 <= clock.now - 100 <= 600 * 1.1
+    assert 1 <= evaluated <= 12
+    assert plan.epochs == math.ceil(plan.steps / plan.steps_per_epoch)
+
+
+def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch):
+    """Each reading of the clock takes ten seconds of ten minutes."""
+    clock = Clock()
+
+    def tick():
+        clock.now += 10
+        return clock.now
+
+    skip_evaluation(monkeypatch, lambda: 0.1)
+    monkeypatch.setattr(loop.time, "monotonic", tick)
+    monkeypatch.setattr(budget.Budget.__init__, "__kwdefaults__", {**Budget.__init__.__kwdefaults__, "clock": clock})
+    options = {"epochs": None, "evaluate_every": None, "checkpoint_seconds": 1e9, "minutes": 10, "patience": 0}
+    result = train(tmp_path / "run", tmp_path / "data", **options)
+    assert clock.now - 100 <= 660
+    assert result.history[-1]["learning_rate"] < 0.002, "the cosine has come to its end"
+    state = read_checkpoint(tmp_path / "run/checkpoint.pt")
+    assert state["progress"]["planned"] == state["progress"]["step"] == result.history[-1]["step"]
+    again = train(tmp_path / "run", tmp_path / "data", resume=True, **options)
+    assert again.history == result.history
+    with pytest.raises(ValueError, match=r"began with minutes=…. Continue it with the same keyword"):
+        train(tmp_path / "run", tmp_path / "data", epochs=3, resume=True)
+    with pytest.raises(ValueError, match="began with minutes=…"):
+        train(tmp_path / "run", tmp_path / "data", epochs=None, resume=True)
+
+
+def test_minutes_and_epochs(tmp_path, capsys):
+    with pytest.raises(ValueError, match="epochs or minutes, not both; got 3 and 2"):
+        train(tmp_path / "run", tmp_path / "data", minutes=2)
+    with pytest.raises(ValueError, match="minutes must be more than 0, got 0"):
+        train(tmp_path / "run", tmp_path / "data", epochs=None, minutes=0)
+    for options in ("--minutes 2 --epochs 3", "--minutes 0"):
+        assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *options.split()]) == 2
+        assert "give more than 0, and no --epochs with it" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_ends_when_ap_stops_improving(tmp_path, monkeypatch, capsys):
+    aps = iter([0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
+    skip_evaluation(monkeypatch, lambda: next(aps))
+    options = {"epochs": 6, "batch_size": 11, "patience": 3, "progress": True}
+    result = train(tmp_path / "run", tmp_path / "data", **options)
+    assert [row["AP"] for row in result.history] == [0.1, 0.3, 0.2, 0.3, 0.25]
+    assert result.best == 0.3
+    assert "AP has not improved in the last 3 evaluations" in capsys.readouterr().err
+    again = train(tmp_path / "run", tmp_path / "data", resume=True, **options)
+    assert again.history == result.history
+    longer = train(tmp_path / "run", tmp_path / "data", resume=True, **{**options, "patience": 0})
+    assert len(longer.history) == 6
+
+
+def test_fit_chooses_and_a_resumed_run_keeps_it(tmp_path, capsys, monkeypatch):
+    dataset = data(tmp_path / "data")[0]
+    settings = {"output": tmp_path / "run", "tensorboard": False, "device": "cpu", "augmentation": "none"}
+    fit(build(), dataset, epochs=1, **settings)
+    told = capsys.readouterr().err
+    assert "batch size        4 " in told
+    assert "evaluation" not in told, "there are no data for it"
+    kept = read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"]
+    assert {name: kept[name] for name in ("batch_size", "epochs", "ema_decay", "learning_rate", "optimizer")} == {
+        "batch_size": 4, "epochs": 1, "ema_decay": 0.998, "learning_rate": 0.001, "optimizer": "adamw",
+    }  # fmt: skip
+    # A later version may choose otherwise.
+    monkeypatch.setattr("ssd_zoo.training.plan._LEARNING_RATES", {"adamw": 0.001, "sgd": 0.5})
+    monkeypatch.setattr("ssd_zoo.training.plan.round", lambda _: 3, raising=False)
+    fit(build(), dataset, resume=True, **settings)
+    assert read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"] == kept
+
+
+def run(tmp_path, *options):
+    return main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--device", "cpu", *options])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sizes that a test can train."""
+    monkeypatch.setattr("ssd_zoo.cli._prepare.plan_size", lambda *_: ((64, 96), "small for a test"))
+
+
+def test_the_plan_is_printed_and_nothing_is_trained(tmp_path, small, capsys):
+    make_coco(tmp_path / "data", pictures=colourful(60))
+    assert run(tmp_path, "--plan") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) <= 12
+    assert max(map(len, told)) <= 120
+    for line in ("input 64 × 96 small for a test", "validation 20 of 60 images", "length 60 epochs, 300 steps"):
+        assert any(" ".join(row.split()).startswith(line) for row in told), line
+    assert told[-1].split()[:2] == ["time", "about"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_override_the_plan(tmp_path, small, capsys):
+    make_coco(tmp_path / "data", pictures=colourful(60))
+    options = "--size 64 --no-fit-default-boxes --box-loss smooth_l1 --val-fraction 0 --batch-size 30 --epochs 1"
+    options += " --optimizer sgd --ema-decay 0 --augmentation none --no-tensorboard"
+    assert run(tmp_path, *options.split()) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "input 64 × 64 given" in told
+    assert "validation none" in told
+    assert "default boxes" not in told
+    settings = read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"]
+    expected = {
+        "size": [64, 64],
+        "box_loss": "smooth_l1",
+        "batch_size": 30,
+        "epochs": 1,
+        "ema_decay": 0,
+        "num_images": 60,
+    }
+    expected |= {"optimizer": "sgd", "learning_rate": 0.01, "augmentation": "none"}
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_recipe_gives_way_to_options(tmp_path, small, order):
+    make_coco(tmp_path / "data", pictures=colourful(4))
+    first, then = ["--recipe paper", "--epochs 1 --optimizer adamw --size 64 --no-tensorboard"][::order]
+    assert run(tmp_path, *first.split(), *then.split()) == 0
+    settings = read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"]
+    expected = {"batch_size": 16, "epochs": 1, "ema_decay": 0.9998, "augmentation": "ssd", "optimizer": "adamw"}
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["box_loss"] == "smooth_l1"
+
+
+def test_few_minutes_make_the_input_smaller(tmp_path, monkeypatch, capsys):
+    from ssd_zoo.training.timing import Times
+
+    make_coco(tmp_path / "data", pictures=colourful(20, (480, 640)))
+    monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(1.0, 0.1))
+    monkeypatch.setattr("ssd_zoo.cli.train.fit", lambda model, *_, **options: pytest.fail(f"{model.size} {options}"))
+    # Objects of 20 to 40 of 555 pixels need the largest input; 100 steps of a second are half of 200.
+    with pytest.raises(pytest.fail.Exception, match=r"\(352, 480\) .*'minutes': 2\.0"):
+        run(tmp_path, "--minutes", str(100 / 48))
+    assert "fits the time" in capsys.readouterr().err
+
+
+def test_timing_leaves_the_model_as_it_is(tmp_path):
+    from ssd_zoo.training.timing import time_training
+
+    model = build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    times = time_training(model, data(tmp_path)[0], batch_size=2, device="cpu", steps=1)
+    assert times.step > times.image > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
