@@ -8,9 +8,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from ssd_zoo.layers.plain import AsMade, is_plain, is_watched
+from ssd_zoo.layers.plain import AsMade, has_global_hooks, is_plain, is_watched
 
 __all__ = [
     "RELU",
@@ -130,7 +129,7 @@ class ConvNormAct(nn.Sequential):
         return (
             all(tensor is not None and tensor.dtype == input.dtype for tensor in tensors)
             and is_plain(input)
-            and not (is_watched() or _has_any_global_hook() or torch.is_autocast_enabled("cpu"))
+            and not (is_watched() or has_global_hooks() or torch.is_autocast_enabled("cpu"))
         )
 
 

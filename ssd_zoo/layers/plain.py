@@ -3,16 +3,24 @@
 A shortcut must do all that the call would do. Hooks, parametrisations, pruning, offloading and tracers add to a call.
 """
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-__all__ = ["AsMade", "has_additions", "is_plain", "is_watched"]
+__all__ = ["AsMade", "has_additions", "has_global_hooks", "is_plain", "is_watched"]
 
 # torch 2.6 has no is_exporting.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 _HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
+# Only newer versions of torch have a function for this; these dicts are never replaced.
+_GLOBAL_HOOKS = [
+    hooks
+    for name, hooks in vars(torch.nn.modules.module).items()
+    if re.fullmatch(r"_global_(for|back)ward_.*hooks", name)
+]
 _METHODS = ("__call__", "__getattr__", "forward", "_conv_forward")
 # Attributes of an instance that replace what its class or its parameters define, such as a pruned weight.
 _REPLACED = {*_METHODS, "weight", "bias", "_compiled_call_impl"}
@@ -48,6 +56,11 @@ def has_additions(module: nn.Module) -> bool:
     own = vars(module)
     kinds = {type(value) for value in (*own["_parameters"].values(), *own["_buffers"].values())}
     return any(map(own.get, _HOOKS)) or not _REPLACED.isdisjoint(own) or not kinds <= _PLAIN
+
+
+def has_global_hooks() -> bool:
+    """Return whether hooks were registered for the calls of all modules."""
+    return any(_GLOBAL_HOOKS)
 
 
 def is_plain(value: object) -> bool:
