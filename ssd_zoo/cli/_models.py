@@ -14,7 +14,9 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
-__all__ = ["build_model", "check_model", "load_model", "open_detector", "pick_device"]
+__all__ = ["DEFAULT_MODEL", "build_model", "check_model", "load_model", "open_detector", "pick_device"]
+
+DEFAULT_MODEL = "ssdlite300_mobilenet_v2"
 
 
 def check_model(name: str, weights: str | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from ssd_zoo.cli._data import Data, open_labelled
-from ssd_zoo.cli._models import build_model
+from ssd_zoo.cli._models import DEFAULT_MODEL, build_model
 from ssd_zoo.cli._values import name_list, with_background
 from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, usable
 from ssd_zoo.data.cache import CachedDataset
@@ -33,9 +33,8 @@ from ssd_zoo.training.processes import process
 from ssd_zoo.training.run_state import read_checkpoint
 from ssd_zoo.training.timing import Times, time_training
 
-__all__ = ["DEFAULT_MODEL", "build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
+__all__ = ["build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
 
-DEFAULT_MODEL = "ssdlite300_mobilenet_v2"
 # With fewer steps than that, a smaller input is the better use of the time.
 _LEAST_STEPS = 200
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.cli._images import check_outputs, run_images
-from ssd_zoo.cli._models import open_detector, pick_device
+from ssd_zoo.cli._models import DEFAULT_MODEL, open_detector, pick_device
 from ssd_zoo.cli._values import count, fraction, name_list, positive, zero_is_none
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import find_images
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
-    parser.add_argument("--model", default="ssdlite300_mobilenet_v2", metavar="NAME",
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                         help="saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")

@@ -16,8 +16,8 @@ from typing import Any, get_args
 import torch
 
 from ssd_zoo.cli._data import splits_of
-from ssd_zoo.cli._models import check_model
-from ssd_zoo.cli._prepare import DEFAULT_MODEL, build_for, fit_options, open_sets, prepared, print_plan, usable_part
+from ssd_zoo.cli._models import DEFAULT_MODEL, check_model
+from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
 from ssd_zoo.data.dataset import find_split
 from ssd_zoo.data.formats import FORMATS, canonical_split

@@ -75,7 +75,7 @@ def fit_default_boxes(dataset: DetectionDataset | VideoDataset | Items, model: S
         ValueError: If the data set has no objects.
 
     Example:
-        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
+        >>> model = ssd_zoo.ssdlite320_ultraface_slim()
         >>> objects = torch.tensor([[10.0, 10, 40, 90], [100, 50, 130, 130], [200, 200, 230, 280]])
         >>> fit = fit_default_boxes([(torch.zeros(3, 300, 300), {"boxes": objects})], model)
         >>> fit.objects, fit.unreached_after <= fit.unreached_before

@@ -58,7 +58,7 @@ def export(
 
     Example:
         >>> import ssd_zoo
-        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+        >>> model = ssd_zoo.from_pretrained("runs/cells/best").eval()  # doctest: +SKIP
         >>> export(model, "detector.onnx", format="onnx")  # doctest: +SKIP
         PosixPath('detector.onnx')
     """

@@ -61,7 +61,7 @@ def optimize(
 
     Example:
         >>> import ssd_zoo
-        >>> model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+        >>> model = ssd_zoo.ssdlite320_ultraface_slim().eval()
         >>> fast = optimize(model, compile=False)
         >>> fast.detection_change.lost
         0
