@@ -21,6 +21,7 @@ from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import export, load
+from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.postprocess.suppress import suppress_batch
@@ -30,7 +31,10 @@ onnx = pytest.importorskip("onnx", reason='pip install "ssd_zoo[deploy]"')
 pytest.importorskip("onnxscript", reason='pip install "ssd_zoo[deploy]"')
 pytest.importorskip("onnxruntime", reason='pip install "ssd_zoo[deploy]"')
 pytest.importorskip("openvino", reason='pip install "ssd_zoo[deploy]"')
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(torch.__version__ < OLDEST_TORCH, reason=f"exporting needs torch {OLDEST_TORCH}"),
+]
 
 SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
 CATEGORIES = ["background", "cat", "dog", "käse"]

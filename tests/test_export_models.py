@@ -7,11 +7,14 @@ from test_models import NAMES, small_size
 from test_optimize import build
 
 from ssd_zoo.deploy import export, load
+from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.clips import split_frames
 
 pytest.importorskip("onnxscript", reason='pip install "ssd_zoo[deploy]"')
 pytest.importorskip("onnxruntime", reason='pip install "ssd_zoo[deploy]"')
+
+pytestmark = pytest.mark.skipif(torch.__version__ < OLDEST_TORCH, reason=f"exporting needs torch {OLDEST_TORCH}")
 
 PHOTO_LIKE = torch.rand(3, 3, 90, 120, generator=torch.Generator().manual_seed(0))
 

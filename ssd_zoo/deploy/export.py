@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
+import torch
+
 from ssd_zoo.deploy.description import Description, Nms, Pixels
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.detector.ssd import SSD
 
-__all__ = ["export"]
+__all__ = ["OLDEST_TORCH", "export"]
+
+OLDEST_TORCH = "2.9"
+"""Oldest version of torch that exports; loading a file needs no newer one than the package."""
 
 
 def export(
@@ -70,6 +75,11 @@ def export(
 
 
 def _check(model: SSD, path: Path, format: str, nms: str, pixels: str, candidates: int) -> None:
+    if torch.__version__ < OLDEST_TORCH:
+        raise ImportError(
+            f"Exporting needs torch {OLDEST_TORCH} or newer, whose exporter takes batches of any size; this is "
+            f"{torch.__version__}: pip install --upgrade torch torchvision. Exported files run with any version."
+        )
     if not isinstance(model, SSD):
         raise TypeError(f"export takes an SSD of ssd_zoo, got {type(model).__name__}.")
     options = {"format": (format, tuple(FORMATS)), "nms": (nms, ("inside", "outside"))}

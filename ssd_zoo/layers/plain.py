@@ -65,7 +65,8 @@ def has_global_hooks() -> bool:
 
 def is_plain(value: object) -> bool:
     """Return whether a value is a tensor of torch's own class, or a parameter."""
-    return value is not None and type(value) in _PLAIN
+    # torch 2.6 can't compile a search in a set.
+    return type(value) is Tensor or type(value) is nn.Parameter
 
 
 def is_watched() -> bool:
