@@ -184,8 +184,10 @@ def test_a_camera_runs_until_it_is_stopped(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     video = output / "camera0.mp4"
     deadline = time.monotonic() + 300
-    # The file's head is written with a frame.
-    while process.poll() is None and time.monotonic() < deadline and not (video.exists() and video.stat().st_size):
+    # The file's head is written with a frame; until the end the file has a temporary name.
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(part.stat().st_size for part in output.glob(".camera0.mp4.*")):
+            break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)

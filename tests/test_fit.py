@@ -57,7 +57,7 @@ def test_learns(tmp_path):
     for file in ("curves.png", "pictures/00000.jpg", "last/model.safetensors", "checkpoint.pt"):
         assert (run / file).stat().st_size > 1000
     assert list((run / "tensorboard").iterdir())
-    with pytest.raises(ValueError, match="holds a run; go on with it by resume=True"):
+    with pytest.raises(ValueError, match="holds a run; continue it by resume=True"):
         fit(build(), data(tmp_path / "other")[0], output=run)
 
 
@@ -177,7 +177,7 @@ def test_machines_that_share_no_folder(tmp_path):
 @pytest.mark.slow
 def test_half_precision_trains_nearly_the_same(tmp_path):
     # One after another in a process, as in a notebook.
-    options = {"epochs": 1, "augmentation": "none", "size": 288}
+    options = {"epochs": 1, "augmentation": "none", "size": 288, "learning_rate": 1e-4}
     plain, half = (
         train(tmp_path / kind, tmp_path / "data", mixed_precision=kind, **options) for kind in ("no", "bf16")
     )
