@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
 # Registries are filled by imports. Caches are keyed by all that their values depend on.
 STATE = {
     "data/formats/coco.py: _entries",
+    "data/formats/tree.py: _names",
     "data/images.py: _formats",
     "layers/winograd.py: _matrices",
     "layers/winograd.py: _of_kernel",
