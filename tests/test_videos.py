@@ -186,7 +186,7 @@ def test_sound_with_a_cover_is_no_video(tmp_path):
         cover = container.add_stream("mjpeg", rate=1)
         cover.width = cover.height = 16
         cover.pix_fmt = "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         container.mux(cover.encode(av.VideoFrame.from_image(Image.new("RGB", (16, 16)))))
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         samples.sample_rate = 8000
