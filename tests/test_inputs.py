@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from threading import Thread
 
 import pytest
@@ -121,7 +122,11 @@ def test_odd_boxes_are_told_once(model, clips, boxes, message):
 
 @pytest.mark.parametrize("boxes", [[[-2.0, -3, 63, 43]], [[0.0, 0, 1, 1], [5, 5, 9, 9]], []])
 def test_usual_boxes_are_not_told(model, boxes):
-    model([IMAGE], [{"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.ones(len(boxes), dtype=torch.int64)}])
+    target = {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.ones(len(boxes), dtype=torch.int64)}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model([IMAGE], [target])
+    assert told == []
 
 
 @pytest.mark.parametrize("name", ["score_thresh", "nms_thresh", "iou_thresh", "positive_fraction"])

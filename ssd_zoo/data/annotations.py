@@ -23,7 +23,7 @@ __all__ = [
     "Records",
     "Thing",
     "assemble",
-    "check_names",
+    "check_class_names",
     "check_units",
     "some",
 ]
@@ -168,7 +168,7 @@ def some(files: Sequence[object], what: str, most: int = 3) -> str:
     return f"{len(files)} {what}{'' if len(files) == 1 else 's'} ({list_names(list(map(str, files)), most)})"
 
 
-def check_names(names: Iterable[object], source: object) -> list[str]:
+def check_class_names(names: Iterable[object], source: object) -> list[str]:
     """Check class names that a data set lists.
 
     Returns:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import check_names
+from ssd_zoo.data.annotations import check_class_names
 from ssd_zoo.weights.categories import is_background
 
 __all__ = [
@@ -93,7 +93,7 @@ def read_clips_json(files: Sequence[Path], split: str) -> Labels:
     names = content.get("categories")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{file}: categories must be a list of class names, got {names!r:.200}.")
-    names = [name for name in check_names(names, file) if not is_background(name)]
+    names = [name for name in check_class_names(names, file) if not is_background(name)]
     videos: list[LabelledVideo] = []
     for i, entry in enumerate(_entries(content, "videos", str(file))):
         if _text(entry, "split", f"{file}: videos[{i}]", "") == split:

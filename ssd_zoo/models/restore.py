@@ -13,7 +13,7 @@ from torch import Tensor
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.load import load_report, without_tensors
 from ssd_zoo.models.options import Settings
-from ssd_zoo.weights.config import SavedModel, check_names, is_plain
+from ssd_zoo.weights.config import SavedModel, check_arguments, is_plain_word
 from ssd_zoo.weights.files import read_header
 from ssd_zoo.weights.formats.safetensors_file import INTEGERS, Entry
 
@@ -41,8 +41,8 @@ def check_whole(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[s
     source = saved.weights.url
     known = inspect.signature(builder).parameters.keys() - OF_THE_CALL - _SETTINGS - _OTHERWISE
     try:
-        check_names({name: value for name, value in saved.arguments.items() if name not in given}, known)
-        allowed = {name: given.get(name, value) for name, value in saved.arguments.items() if not is_plain(value)}
+        check_arguments({name: value for name, value in saved.arguments.items() if name not in given}, known)
+        allowed = {name: given.get(name, value) for name, value in saved.arguments.items() if not is_plain_word(value)}
         with torch.device("meta"):
             model = builder(**{**saved.arguments, **allowed}, weights=without_tensors(saved.weights))
     # The errors of builders, of timm and of modules that get wrong arguments.

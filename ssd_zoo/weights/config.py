@@ -21,7 +21,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.weights.entries import Weights, detection_transforms
 from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, text, whole
 
-__all__ = ["SavedModel", "check_names", "describe", "digest_in", "is_plain", "open_config"]
+__all__ = ["SavedModel", "check_arguments", "describe", "digest_in", "is_plain_word", "open_config"]
 
 FORMAT = 1
 # Former modules of classes, as named by configs of older versions.
@@ -285,7 +285,7 @@ def _pair(value: object, what: str, *, low: float) -> list[float]:
     return [number(item, what, low=low, high=_LARGEST_NUMBER) for item in listing(value, what, shortest=2, longest=2)]
 
 
-def check_names(arguments: Mapping[str, object], known: Collection[str]) -> None:
+def check_arguments(arguments: Mapping[str, object], known: Collection[str]) -> None:
     """Check the names in a config's arguments, before a builder gets them.
 
     Args:
@@ -299,14 +299,14 @@ def check_names(arguments: Mapping[str, object], known: Collection[str]) -> None
     for name, value in arguments.items():
         if name not in known:
             raise ValueError(f"unknown argument {quote(name)}; known are {', '.join(known)}.")
-        if not is_plain(value):
+        if not is_plain_word(value):
             raise ValueError(
                 f"{name} {quote(value)} is not a plain name, and could read a folder of this machine or make a "
                 f"request. If you trust it, pass {name}={quote(value)} yourself."
             )
 
 
-def is_plain(value: object) -> bool:
+def is_plain_word(value: object) -> bool:
     """Return whether an argument has no text but plain words."""
     words = value if isinstance(value, list) else [value]
     return all(_PLAIN.fullmatch(word) for word in words if isinstance(word, str))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
 from ssd_zoo.data.formats.labelme import is_labelme
 from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree, in_any_case
 from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
@@ -181,7 +181,7 @@ def _categories(entries: Sequence[JSON], used: Counter[str], file: Path) -> dict
         for key, entry in sorted(found.items())
         if used[str(key)] or entry.get("supercategory") not in (None, "", "none") or entry["name"] not in parents
     }
-    return dict(zip(map(str, kept), check_names((entry["name"] for entry in kept.values()), file), strict=True))
+    return dict(zip(map(str, kept), check_class_names((entry["name"] for entry in kept.values()), file), strict=True))
 
 
 def _images(entries: Sequence[JSON], file: Path, problems: list[str]) -> dict[str, tuple[str, tuple[int, int] | None]]:

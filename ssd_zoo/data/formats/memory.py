@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
 from ssd_zoo.data.formats.coco import records_of_coco
 from ssd_zoo.weights.outside import JSON
 
@@ -87,7 +87,7 @@ def read_memory(source: object, names: list[str] | None) -> tuple[str, Records]:
 
 
 def _supervision(source: _Supervision) -> Records:
-    names = check_names(source.classes, "classes")
+    names = check_class_names(source.classes, "classes")
     records = Records(names=names)
     for path in source.image_paths:
         found = source.annotations[path]
@@ -123,7 +123,7 @@ def _pairs(source: _Pairs, names: list[str] | None) -> Records:
 def _hugging_face(source: _HuggingFace, names: list[str] | None) -> Records:
     """Read a column `objects` with `bbox` and `category` or `label`, lists of equal lengths for each image."""
     key, listed = _classes(source.features)
-    names = names if listed is None else check_names(listed, "features")
+    names = names if listed is None else check_class_names(listed, "features")
     if names is None:
         raise ValueError("The feature of classes is no ClassLabel; pass their names, categories=['background', …].")
     records = Records(names=names)

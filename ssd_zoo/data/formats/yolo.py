@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_names, some
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names, some
 from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, canonical_split, in_any_case, unused_images
 from ssd_zoo.data.images import find_images, image_size
 from ssd_zoo.weights.outside import JSON, listing, mapping, parse_number, parse_yaml, quote, read_text, whole
@@ -96,7 +96,7 @@ def _names_file(tree: Tree) -> Path | None:
 
 
 def _read_names(file: Path) -> list[str]:
-    return check_names(read_text(file).rstrip().split("\n"), file)
+    return check_class_names(read_text(file).rstrip().split("\n"), file)
 
 
 def _has_names(file: Path) -> bool:
@@ -136,7 +136,7 @@ def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
         raise ValueError(
             f"{file}: nc is {quote(content['nc'])}, but there are {len(names)} names; correct it or leave it out."
         )
-    return check_names(map(str, names), file)
+    return check_class_names(map(str, names), file)
 
 
 def _entries(value: JSON, split: str, file: Path) -> list[str]:
