@@ -1,13 +1,29 @@
 """Open labelled images or videos, whichever a path holds."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssd_zoo.cli._values import Parser, add_max_pixels, name_list, with_background
 from ssd_zoo.data import DetectionDataset, VideoDataset, open_dataset, open_video_dataset, splits, video_splits
+from ssd_zoo.data.formats import FORMATS
 
-__all__ = ["Data", "open_labelled", "splits_of"]
+__all__ = ["Data", "add_data_options", "classes_of", "open_labelled", "splits_of"]
 
 Data = DetectionDataset | VideoDataset
+
+
+def add_data_options(parser: Parser) -> None:
+    """Declare the options of labelled data that `data`, `evaluate` and `train` share."""
+    parser.add_argument("--categories", metavar="NAME,NAME",
+                        help="class names (background optional), if the data has none")  # fmt: skip
+    parser.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
+    add_max_pixels(parser)
+
+
+def classes_of(args: argparse.Namespace) -> list[str] | None:
+    """Return the class names of `--categories`, background first."""
+    return with_background(name_list(args.categories)) if args.categories else None
 
 
 def splits_of(path: Path, layout: str | None = None) -> list[str]:
@@ -20,8 +36,8 @@ def splits_of(path: Path, layout: str | None = None) -> list[str]:
     return ([] if layout else video_splits(path)) or splits(path, layout=layout)
 
 
-def open_labelled(path: Path, split: str | None, categories: Sequence[str] | None, layout: str | None = None) -> Data:
-    """Open a data set of images or videos; arguments and errors as for `open_dataset`."""
-    if layout is None and video_splits(path):
-        return open_video_dataset(path, split, categories=categories)
-    return open_dataset(path, split, categories=categories, layout=layout)
+def open_labelled(args: argparse.Namespace, split: str | None, categories: Sequence[str] | None) -> Data:
+    """Open a data set of images or videos as the options say; errors as for `open_dataset`."""
+    if args.layout is None and video_splits(args.data):
+        return open_video_dataset(args.data, split, categories=categories, max_pixels=args.max_pixels)
+    return open_dataset(args.data, split, categories=categories, layout=args.layout, max_pixels=args.max_pixels)

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict, cast
 
-from ssd_zoo.cli._data import Data, open_labelled
+from ssd_zoo.cli._data import Data, classes_of, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL, build_model
-from ssd_zoo.cli._values import name_list, with_background
 from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.divide import divide
@@ -58,10 +57,9 @@ def open_sets(
     args: argparse.Namespace, train_split: str | None, val_split: str | None
 ) -> tuple[Data, Data | None, Choice]:
     """Open the data for training and for validation, which may be a part of the first."""
-    given = with_background(name_list(args.categories)) if args.categories else None
-    train = open_labelled(args.data, train_split, given, args.layout)
+    train = open_labelled(args, train_split, classes_of(args))
     if val_split is not None:
-        validation = open_labelled(args.data, val_split, train.categories, args.layout)
+        validation = open_labelled(args, val_split, train.categories)
         return train, validation, Choice("validation", f"split {val_split}", f"{len(validation)} images or videos")
     videos, whole, part = isinstance(train, VideoDataset), len(train), args.val_fraction
     if part is None:

@@ -4,10 +4,31 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 
+from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.detector.sizes import read_size
 from ssd_zoo.weights.categories import is_background
 
-__all__ = ["count", "fraction", "name_list", "number", "positive", "size", "with_background", "zero_is_none"]
+__all__ = [
+    "Parser",
+    "add_max_pixels",
+    "count",
+    "fraction",
+    "name_list",
+    "number",
+    "positive",
+    "size",
+    "with_background",
+    "zero_is_none",
+]
+
+
+Parser = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def add_max_pixels(parser: Parser) -> None:
+    """Declare `--max-pixels`, for commands that read images."""
+    parser.add_argument("--max-pixels", type=zero_is_none(count), default=MAX_PIXELS, metavar="N",
+                        help="largest image that is read; 0 for no limit (default: %(default)s)")  # fmt: skip
 
 
 def count(text: str) -> int:

@@ -5,9 +5,10 @@
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
-from ssd_zoo.cli._values import name_list, size, with_background
+from ssd_zoo.cli._values import add_max_pixels, name_list, size, with_background
 from ssd_zoo.data.images import find_images, read_image
 from ssd_zoo.saved.checkpoints import open_checkpoint
 from ssd_zoo.saved.pretrained import save_pretrained
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", metavar="DIR",
                         help="64 to 128 images that restore batch norms folded in the checkpoint; "
                              "training needs these norms")  # fmt: skip
+    add_max_pixels(parser)
     parser.add_argument("--size", type=size, metavar="HEIGHTxWIDTH",
                         help="input size, if not the project's usual one")  # fmt: skip
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
     model = checkpoint.build(categories=categories, size=args.size)
     images = find_images(args.images or [])
-    restored = restore_norms(model, map(read_image, images)) if images else 0
+    restored = restore_norms(model, map(partial(read_image, max_pixels=args.max_pixels), images)) if images else 0
     save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {checkpoint.origin}.")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size

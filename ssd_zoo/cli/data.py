@@ -8,10 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from ssd_zoo.cli._data import add_data_options, classes_of
 from ssd_zoo.cli._output import check_targets, save_picture
-from ssd_zoo.cli._values import name_list, positive, with_background
-from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
-from ssd_zoo.data.formats import FORMATS
+from ssd_zoo.cli._values import count, fraction, positive
+from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
+from ssd_zoo.data.dataset import find_split
+from ssd_zoo.data.divide import divide
 from ssd_zoo.data.sheet import contact_sheet
 
 __all__ = ["add_arguments", "run"]
@@ -21,8 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images")
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: all)")
-    parser.add_argument("--categories", metavar="NAME,NAME", help="class names, if the data has none")
-    parser.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
+    add_data_options(parser)
+    parser.add_argument("--val-fraction", type=fraction, metavar="F",
+                        help="report the training images in two parts, as train divides them by its --val-fraction F "
+                        "and --seed")  # fmt: skip
+    parser.add_argument("--seed", type=count, default=0, help="seed of the choice (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("sheets"), metavar="DIR",
                         help="folder for the contact sheets, SPLIT.jpg (default: %(default)s)")  # fmt: skip
     parser.add_argument("--images", type=positive, default=16, help="images per sheet (default: %(default)s)")
@@ -35,21 +40,30 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0, or 1 if a split has problems or can't be read.
     """
     names = [args.split] if args.split else splits(args.data, layout=args.layout)
-    categories = with_background(name_list(args.categories)) if args.categories else None
     check_targets(args.output, None)
+    divided = find_split(names, "train") or names[0]
     code = 0
     for name in names:
         try:
-            dataset = open_dataset(args.data, name, categories=categories, layout=args.layout)
-            report = inspect_dataset(dataset)
-            print(f"{name}: {report}")
-            sheet = contact_sheet(usable(dataset, report, "drop"), images=args.images)
+            parts = {name: open_dataset(args.data, name, categories=classes_of(args), layout=args.layout,
+                                        max_pixels=args.max_pixels)}  # fmt: skip
+            if args.val_fraction and name == divided:
+                train, held_back = divide(parts[name], args.val_fraction, args.seed)
+                parts = {name: train, f"{name}-held-back": held_back}
+            code = max([code, *(_report(part, dataset, args) for part, dataset in parts.items())])
         except (ValueError, OSError) as error:
             print(f"ssd-zoo: {name}: {error}", file=sys.stderr)
             code = 1
-            continue
-        file = args.output / f"{Path(name).name}.jpg"
-        save_picture(sheet, file)
-        print(f"{file}: {min(args.images, len(dataset))} images to look at")
-        code = code or int(bool(report.problems))
     return code
+
+
+def _report(name: str, dataset: DetectionDataset, args: argparse.Namespace) -> int:
+    """Print a report and write a contact sheet; return 1 if there are problems."""
+    report = inspect_dataset(dataset)
+    print(f"{name}: {report}")
+    kept = usable(dataset, report, "drop")
+    file = args.output / f"{Path(name).name}.jpg"
+    save_picture(contact_sheet(kept, images=args.images), file)
+    drawn = min(args.images, sum(bool(entry.objects) for entry in kept.images))
+    print(f"{file}: {drawn} images to look at")
+    return int(bool(report.problems))

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ssd_zoo.cli._images import check_outputs, run_images
 from ssd_zoo.cli._models import DEFAULT_MODEL, open_detector, pick_device
-from ssd_zoo.cli._values import count, fraction, name_list, positive, zero_is_none
+from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import find_images
-from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
 from ssd_zoo.weights.categories import match_classes
@@ -44,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=1, help="images or frames per batch (default: %(default)s)"
     )
-    parser.add_argument("--max-pixels", type=zero_is_none(count), default=MAX_PIXELS, metavar="N",
-                        help="largest image that is read; 0 for no limit (default: %(default)s)")  # fmt: skip
+    add_max_pixels(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotated images or videos")
     parser.add_argument(
         "--json",

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ssd_zoo.cli._data import open_labelled
+from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
 from ssd_zoo.cli._models import load_model, pick_device
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
-from ssd_zoo.cli._values import count, name_list, positive, with_background
+from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
-from ssd_zoo.data.formats import FORMATS
+from ssd_zoo.data.divide import divide
 
 if TYPE_CHECKING:
     from ssd_zoo.training import Evaluation
@@ -35,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "data", nargs="?", type=Path, metavar="DATA", help="folder or file of annotated images or videos"
     )
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
-    parser.add_argument("--categories", metavar="NAME,NAME",
-                        help="class names (background optional), if the data has none")  # fmt: skip
+    add_data_options(parser)
+    parser.add_argument("--val-fraction", type=fraction, metavar="F",
+                        help="evaluate only the images that train holds back by its --val-fraction F and --seed")  # fmt: skip
+    parser.add_argument("--seed", type=count, default=0, help="seed of the choice (default: %(default)s)")
     parser.add_argument("--model", metavar="NAME", help="name of a model, or a saved or exported one")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--all-classes", action="store_true",
                         help="count classes unknown to the model as AP 0 (default: exclude them)")  # fmt: skip
-    parser.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
     parser.add_argument("--on-invalid", choices=("raise", "drop"),
                         help="stop at invalid boxes and images, or drop them (default: drop up to 1 %%)")  # fmt: skip
     parser.add_argument(
@@ -95,8 +96,9 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     if args.model is None:
         raise ValueError("--model is missing: a model's name or a saved model.")
     device = _device(args.device)
-    given = with_background(name_list(args.categories)) if args.categories else None
-    dataset = open_labelled(args.data, args.split, given, args.layout)
+    dataset = open_labelled(args, args.split, classes_of(args))
+    if args.val_fraction:
+        dataset = divide(dataset, args.val_fraction, args.seed)[1]
     # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if not args.quiet:

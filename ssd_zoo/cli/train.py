@@ -15,12 +15,12 @@ from typing import Any, get_args
 
 import torch
 
-from ssd_zoo.cli._data import splits_of
+from ssd_zoo.cli._data import add_data_options, splits_of
 from ssd_zoo.cli._models import DEFAULT_MODEL, check_model
 from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
 from ssd_zoo.data.dataset import find_split
-from ssd_zoo.data.formats import FORMATS, canonical_split
+from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
@@ -40,12 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images or videos")
     data.add_argument("--train-split", metavar="NAME", help="split to train on (default: train, or the only one)")
     data.add_argument("--val-split", metavar="NAME", help="split for validation (default: val, valid or validation)")
-    data.add_argument("--categories", metavar="NAME,NAME",
-                      help="class names (background optional), if the data has none")  # fmt: skip
+    add_data_options(data)
     data.add_argument("--val-fraction", type=fraction, metavar="F",
                       help="part of the training images for validation, if the data has no split for it "
                       "(default: 15 %%, of 60 images or more)")  # fmt: skip
-    data.add_argument("--layout", choices=FORMATS, help="layout of the data (default: it is detected)")
     data.add_argument("--on-invalid", choices=("raise", "drop"),
                       help="stop at invalid boxes and images, or drop them (default: drop up to 1 %%)")  # fmt: skip
     data.add_argument("--cache", action="store_true", help="keep decoded images in memory")

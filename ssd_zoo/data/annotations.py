@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ssd_zoo.data.images import image_size, read_image
+from ssd_zoo.data.images import MAX_PIXELS, image_size, read_image
 from ssd_zoo.weights.categories import is_background, list_names
 from ssd_zoo.weights.outside import quote, text
 
@@ -64,6 +64,7 @@ class LabelledImage(NamedTuple):
         source: The annotation file.
         objects: The annotated objects.
         load: Function that returns the pixels of an image that has no file.
+        max_pixels: Largest number of pixels that is read from the file; None for no limit.
     """
 
     file: Path
@@ -72,15 +73,16 @@ class LabelledImage(NamedTuple):
     source: Path
     objects: tuple[LabelledObject, ...]
     load: Callable[[], Tensor] | None = None
+    max_pixels: int | None = MAX_PIXELS
 
     def read(self) -> Tensor:
         """Return the pixels, RGB, uint8 `(3, H, W)`; see `read_image`."""
-        return read_image(self.file) if self.load is None else self.load()
+        return read_image(self.file, max_pixels=self.max_pixels) if self.load is None else self.load()
 
     def read_size(self) -> tuple[int, int]:
         """Return (height, width), from the file's header if there is a file."""
         if self.load is None:
-            return image_size(self.file)
+            return image_size(self.file, max_pixels=self.max_pixels)
         height, width = self.size or self.load().shape[-2:]
         return height, width
 
@@ -185,7 +187,13 @@ def check_class_names(names: Iterable[object], source: object) -> list[str]:
     return checked
 
 
-def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None, layout: str) -> Annotations:
+def assemble(
+    records: Records,
+    found: Sequence[str],
+    asked: Sequence[str] | None,
+    layout: str,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Annotations:
     """Turn a reader's records into annotations with labels.
 
     Args:
@@ -193,6 +201,7 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
         found: The data set's class names, without background.
         asked: Class names that labels refer to, background first; by default the found ones.
         layout: Description of the layout.
+        max_pixels: As for `open_dataset`.
 
     Raises:
         ValueError: If class names are invalid, objects have a class that is not asked for, nothing is usable, or all
@@ -218,7 +227,7 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
             area = (x2 - x1) * (y2 - y1) if thing.area is None else thing.area
             objects.append(LabelledObject(thing.box, labels[thing.name], area, *thing[4:], entry=thing.entry))
         image_id = number if item.image_id is None else item.image_id
-        images.append(LabelledImage(item.file, image_id, item.size, item.source, tuple(objects), item.load))
+        images.append(LabelledImage(item.file, image_id, item.size, item.source, tuple(objects), item.load, max_pixels))
     check_units([(thing.box, image.source) for image in images for thing in image.objects])
     if problems and not any(image.objects for image in images):
         raise ValueError(

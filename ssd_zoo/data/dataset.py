@@ -14,6 +14,7 @@ from ssd_zoo.data.annotations import Annotations, LabelledImage, assemble
 from ssd_zoo.data.formats import canonical_split, recognise
 from ssd_zoo.data.formats.memory import read_memory
 from ssd_zoo.data.formats.tree import merge_counts
+from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.weights.categories import check_names
 
 __all__ = ["DetectionDataset", "find_split", "open_dataset", "splits"]
@@ -134,6 +135,7 @@ def open_dataset(
     categories: Sequence[str] | None = None,
     transforms: Callable[..., Any] | None = None,
     layout: str | None = None,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> DetectionDataset:
     """Open a data set of annotated images; its layout is detected.
 
@@ -149,6 +151,7 @@ def open_dataset(
             matched by name.
         transforms: Function of image and target, such as `DetectionPresetTrain`.
         layout: `"voc"`, `"coco"`, `"yolo"` and so on, for a folder with labels in several layouts.
+        max_pixels: Largest number of pixels of an image, checked before it is decoded; None for no limit.
 
     Raises:
         FileNotFoundError: If path or images are missing.
@@ -166,7 +169,7 @@ def open_dataset(
     given = None if categories is None else categories[1:]
     if not isinstance(path, str | os.PathLike):
         kind, records = read_memory(path, given)
-        return DetectionDataset(assemble(records, records.names or [], categories, kind), transforms)
+        return DetectionDataset(assemble(records, records.names or [], categories, kind, max_pixels), transforms)
     path = Path(path)
     found = recognise(path, layout, given)
     names = list(found.splits)
@@ -185,7 +188,7 @@ def open_dataset(
         others = [read() for name, read in found.splits.items() if name != chosen]
         classes = merge_counts([records, *others])
     records.notes += found.notes
-    annotations = assemble(records, classes, categories, f"{found.name}: {found.why}")
+    annotations = assemble(records, classes, categories, f"{found.name}: {found.why}", max_pixels)
     if annotations.problems:
         _log.warning(
             "%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems)

@@ -224,6 +224,8 @@ def _reason(box: Box, size: tuple[int, int] | None) -> str | None:
         return "is not finite"
     if x2 <= x1 or y2 <= y1:
         return "has no area"
+    if max(box) <= 1 and min(box) >= 0 and any(value % 1 for value in box):
+        return "is in fractions of the image, where pixels are expected"
     if size is not None and (x1 >= size[1] or y1 >= size[0] or x2 <= 0 or y2 <= 0):
         return f"lies outside the image of {size[1]} × {size[0]}"
     return None
@@ -267,8 +269,9 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
             f"or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"
         )
     kept = _kept(dataset, report) if report.problems else dataset
-    if not any(report.objects.values()):
-        raise ValueError(f"The data set has no object. Its labels were looked for in {_label_files(dataset)}.")
+    if not any(_numbers_of_objects(kept)):
+        left = "" if not report.problems else f" left, of {total}; the first of its problems: {report.problems[0]}"
+        raise ValueError(f"The data set has no object{left}. Its labels were looked for in {_label_files(dataset)}.")
     if report.problems:
         _log.warning("Left out for %d problem(s): %d object(s), %d image(s) or video(s); the first: %s",
                      len(report.problems), lost, len(report.bad_images), report.problems[0])  # fmt: skip
@@ -287,13 +290,16 @@ def _annotation_problems(dataset: DetectionDataset | VideoDataset) -> list[str]:
 
 def _lost(dataset: DetectionDataset | VideoDataset, report: DataReport) -> int:
     """Return the number of objects that can't be used; an entry that could not be read counts as one."""
-    numbers = (
-        [len(video.target["labels"]) for video in dataset.videos]
-        if isinstance(dataset, VideoDataset)
-        else [len(image.objects) for image in dataset.images]
-    )
+    numbers = _numbers_of_objects(dataset)
     bad = {(i, k) for i in report.bad_images for k in range(numbers[i])} | report.bad_objects
     return len(bad) + len(_annotation_problems(dataset))
+
+
+def _numbers_of_objects(dataset: DetectionDataset | VideoDataset) -> list[int]:
+    """Return the number of objects by image or video."""
+    if isinstance(dataset, VideoDataset):
+        return [len(video.target["labels"]) for video in dataset.videos]
+    return [len(image.objects) for image in dataset.images]
 
 
 def _kept(dataset: D, report: DataReport) -> D:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import resize
 
-from ssd_zoo.data.images import read_image
+from ssd_zoo.data.images import MAX_PIXELS, read_image
 from ssd_zoo.data.video import open_video, read_clip
 from ssd_zoo.detector.targets import scale_boxes
 
@@ -36,6 +36,7 @@ class AnnotatedVideo:
         start: Index in the file of the first frame.
         source: File of the annotations, for messages.
         meta: Other fields of the data set, such as `fold`.
+        max_pixels: Largest number of pixels of an image file; None for no limit.
     """
 
     name: str
@@ -46,6 +47,7 @@ class AnnotatedVideo:
     start: int = 0
     source: Path | None = None
     meta: dict[str, object] = field(default_factory=dict)
+    max_pixels: int | None = MAX_PIXELS
 
     def read(self, frames: Sequence[int] | None = None) -> Tensor:
         """Read frames, by default all.
@@ -66,7 +68,7 @@ class AnnotatedVideo:
             raise ValueError(f"{self.name} has {len(self.frames)} frames, so no frame {max(wanted)}.")
         if isinstance(self.frames, Tensor):
             return self.frames[wanted]
-        return torch.stack([read_image(self.frames[frame]) for frame in wanted])
+        return torch.stack([read_image(self.frames[frame], max_pixels=self.max_pixels) for frame in wanted])
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over the frames, each `(3, H, W)`, without keeping them."""

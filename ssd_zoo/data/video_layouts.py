@@ -1,12 +1,14 @@
 """Open data sets of annotated videos in the layouts of this project, MOT, CVAT and ImageNet VID."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from ssd_zoo.data.annotations import check_units
+from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.data.video import frame_files, open_video
 from ssd_zoo.data.video_annotations import (
     CLIPS_FILE,
@@ -53,6 +55,7 @@ def open_video_dataset(
     categories: Sequence[str] | None = None,
     sampler: Callable[[int], list[int]] | None = None,
     transforms: Transform | None = None,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> VideoDataset:
     """Open a data set of annotated videos; its layout is detected.
 
@@ -68,6 +71,7 @@ def open_video_dataset(
         categories: Class names, background first; by default those of the data set.
         sampler: As for `VideoDataset`.
         transforms: As for `VideoDataset`.
+        max_pixels: Largest number of pixels of a frame that is an image file; None for no limit.
 
     Raises:
         FileNotFoundError: If path or videos are missing.
@@ -102,7 +106,7 @@ def open_video_dataset(
                 f"{list_names(names[1:], 20)}."
             )
     check_units([(thing.box, one.source) for one in labels for thing in one.objects])
-    videos = [_video(one, names) for one in labels]
+    videos = [replace(_video(one, names), max_pixels=max_pixels) for one in labels]
     if not videos:
         raise ValueError(f"{path} has no videos in the split {split!r}.")
     return VideoDataset(videos, names, sampler=sampler, transforms=transforms)

@@ -155,7 +155,7 @@ def _are_fractions(records: Records) -> bool:
 
 def _scaled(item: Item) -> Item:
     try:
-        height, width = image_size(item.file)
+        height, width = image_size(item.file, max_pixels=None)
     except (ValueError, OSError):
         return item._replace(things=[])  # `inspect_dataset` reports the unreadable image.
 
