@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
     add_data_options(parser)
     parser.add_argument("--val-fraction", type=fraction, metavar="F",
-                        help="evaluate only the images that train holds back by its --val-fraction F and --seed")  # fmt: skip
+                        help="evaluate only the images that train holds back by --val-fraction F and its --seed"
+                        )  # fmt: skip
     parser.add_argument("--seed", type=count, default=0, help="seed of the choice (default: %(default)s)")
     parser.add_argument("--model", metavar="NAME", help="name of a model, or a saved or exported one")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
