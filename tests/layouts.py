@@ -95,7 +95,7 @@ for name, images, labels, text in (
 
 def yaml_shape(name, head, entry):
     def make(root, split, pictures):
-        root.mkdir(exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         file = root / "data.yaml"
         old = file.read_text() if file.exists() else f"names: [{', '.join(NAMES)}]\n{head}"
         file.write_text(f"{old}{split}: {entry.format(split)}\n")

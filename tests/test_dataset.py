@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from ssd_zoo.data import DetectionPresetEval, DetectionPresetTrain, collate, open_dataset, splits
 from ssd_zoo.data.cache import CachedDataset
-from ssd_zoo.data.formats.coco import line_of_annotation
+from ssd_zoo.data.formats.coco_files import line_of_annotation
 
 MAKERS = {"coco": make_coco, "voc": make_voc, "yolo": make_yolo}
 

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
 # Registries are filled by imports. Caches are keyed by all that their values depend on.
 STATE = {
-    "data/formats/coco.py: _entries",
+    "data/formats/coco_files.py: _entries",
     "data/formats/tree.py: _names",
     "data/images.py: _formats",
     "layers/winograd.py: _matrices",

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ def open_sets(
     train = open_labelled(args, train_split, classes_of(args))
     if val_split is not None:
         validation = open_labelled(args, val_split, train.categories)
-        return train, validation, Choice("validation", f"split {val_split}", f"{len(validation)} images or videos")
+        both = _in_both(train, validation)
+        why = f"{len(validation)} images or videos{f', {both} of them trained on, too: AP says little' if both else ''}"
+        return train, validation, Choice("validation", f"split {val_split}", why)
     videos, whole, part = isinstance(train, VideoDataset), len(train), args.val_fraction
     if part is None:
         part = 0 if videos else plan_validation(whole) / max(1, whole)
@@ -73,6 +76,14 @@ def open_sets(
         validation,
         Choice("validation", f"{len(validation)} of {whole} {'videos' if videos else 'images'}", why),
     )
+
+
+def _in_both(one: Data, other: Data) -> int:
+    """Return the number of files that both data sets of images have, also by links."""
+    if isinstance(one, VideoDataset) or isinstance(other, VideoDataset):
+        return 0
+    files = [{os.path.realpath(entry.file) for entry in dataset.images} for dataset in (one, other)]
+    return len(files[0] & files[1])
 
 
 def build_for(

@@ -21,6 +21,7 @@ __all__ = [
     "LabelledImage",
     "LabelledObject",
     "Records",
+    "SIZE_OF_UNREADABLE",
     "Thing",
     "assemble",
     "check_class_names",
@@ -32,6 +33,10 @@ Box = tuple[float, float, float, float]
 
 # Pixels; no image is larger, and float32 still holds whole numbers exactly.
 _FARTHEST = 1e6
+
+
+SIZE_OF_UNREADABLE = (100, 100)
+"""Stands for the size of an image that can't be read; boxes in fractions are kept, so that they count as lost."""
 
 
 class LabelledObject(NamedTuple):

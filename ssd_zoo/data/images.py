@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "find_images", "image_endings", "image_size", "read_image"]
+__all__ = ["MAX_PIXELS", "find_images", "image_endings", "image_size", "is_hidden", "read_image", "size_if_readable"]
 
 MAX_PIXELS = 54_000_000
 """Largest number of pixels of an image that is read by default. Such a JPEG 2000 takes 1.0 GB of memory, a JPEG 0.6."""
@@ -24,6 +24,8 @@ _FORMATS = (
     "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF", "JPEG2000", "PPM", "TGA", "QOI", "DIB", "PCX", "SGI",
 )  # fmt: skip
 _HEIF_ENDINGS = {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
+# What systems put among a user's files: macOS, Synology, Windows.
+_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 # Pixels that are converted at once, so that a conversion takes little memory beyond its result.
 _STRIP = 2**22
 _TURNS = {
@@ -49,13 +51,18 @@ def image_endings() -> set[str]:
     return _HEIF_ENDINGS | {ending for ending, kind in Image.registered_extensions().items() if kind in kinds}
 
 
+def is_hidden(name: str) -> bool:
+    """Check for a name that begins with a dot, or that systems give to folders of their own."""
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
     """List image files.
 
     Args:
         sources: Files, folders or glob patterns. Files are listed whatever their content. Folders are searched
-            recursively, symbolic links included, for files with an image's extension; hidden names (`.name`) are
-            skipped. In a pattern `**` matches any number of folders.
+            recursively, symbolic links included, for files with an image's extension; hidden names (`.name`,
+            `__MACOSX`) are skipped. In a pattern `**` matches any number of folders.
 
     Returns:
         The files without duplicates, in order of the sources; those of one folder or pattern are sorted by name.
@@ -95,9 +102,9 @@ def _images_of(folder: Path) -> list[Path]:
                 folders.clear()
                 continue
             seen.add(os.path.realpath(root))
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if not is_hidden(name)]
             todo += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
-            files += [Path(root, name) for name in names if not name.startswith(".")]
+            files += [Path(root, name) for name in names if not is_hidden(name)]
     return sorted(file for file in files if file.suffix.lower() in endings and file.is_file())
 
 
@@ -136,6 +143,14 @@ def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tupl
     """
     with _opened(file, max_pixels) as image:
         return _upright_size(image)
+
+
+def size_if_readable(file: Path) -> tuple[int, int] | None:
+    """Return (height, width) of an image of any size; None if it can't be read, which `inspect_dataset` reports."""
+    try:
+        return image_size(file, max_pixels=None)
+    except (ValueError, OSError):
+        return None
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
         )
     [result] = found.values()
     if tree.file is None:
-        result.notes += [f"a folder can't be read: {error}" for error in tree.unreadable]
+        result.notes += tree.left_out
     return result
 
 
@@ -62,7 +62,8 @@ def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
     if layout is not None:
         return f"{path} is not in the layout {layout!r}; leave it out to detect the layout."
     known = "Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE or a CSV table"
-    foreign = next((why for file in tree.files(".json")[:20] if (why := _foreign(file.path))), "")
+    files = [file.path for suffix in (".json", ".xml", ".csv", ".txt") for file in tree.files(suffix)[:20]]
+    foreign = next((why for file in files if (why := _foreign(file))), "")
     holds = f" It holds {tree.contents or 'no file'}." if tree.file is None else ""
     return f"{path} has no known layout: {known}.{foreign or holds}"
 
@@ -70,6 +71,10 @@ def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
 def _foreign(file: Path) -> str:
     with file.open("rb") as stream:
         content = stream.read(2**20)
+    if not content:
+        return f" {file} is empty."
+    if file.suffix.lower() != ".json":
+        return ""
     for (tool, way), keys in _FOREIGN.items():
         if all(f'"{key}"'.encode() in content for key in keys):
             return f" {file} is of {tool}; {way}."

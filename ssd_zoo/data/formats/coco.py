@@ -1,29 +1,23 @@
 """Read annotations in COCO's format, one JSON file per split."""
 
-import json
 import mmap
-import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
+from ssd_zoo.data.annotations import Item, Records, Thing, check_class_names
+from ssd_zoo.data.formats.coco_boxes import box_of, check_corners
+from ssd_zoo.data.formats.coco_files import LARGEST, image_finder, line_of_annotation, split_of_stem
 from ssd_zoo.data.formats.labelme import is_labelme
-from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree, in_any_case
-from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, text, whole
+from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree, canonical_split, unused_images
+from ssd_zoo.weights.outside import JSON, number, parse_json, quote, read_text, text, whole
 
-__all__ = ["find", "line_of_annotation", "read_coco", "read_coco_json", "records_of_coco"]
+__all__ = ["find", "read_coco", "read_coco_json", "records_of_coco"]
 
 Entry = dict[str, JSON]
 
-_LARGEST = 2**32
 _KEYS = ("images", "annotations", "categories")
-# Words around the split's name, as in instances_train2017 and train_coco.
-_WORDS = r"(?:instances|annotations?|coco|labels|person_keypoints|result)"
-_AFFIXES = re.compile(rf"^_*(?:{_WORDS}(?:[._]|$))*(.*?)(?:[._]{_WORDS})*$")
-_FOLDERS = ("images", "data")
 
 
 def find(tree: Tree) -> Layout | None:
@@ -36,7 +30,7 @@ def find(tree: Tree) -> Layout | None:
         ValueError: If two files are the same split.
     """
     if tree.file is None:
-        files = [file for file in tree.files(".json") if len(file.folder) < 3 and _looks_like_coco(file.path)]
+        files = [file for file in tree.files(".json") if len(file.folder) < 4 and _looks_like_coco(file.path)]
     else:
         files = tree.files(".json") if not is_labelme(tree.file) else []
     splits: dict[str, File] = {}
@@ -53,12 +47,27 @@ def find(tree: Tree) -> Layout | None:
     if not splits:
         return None
     why = "JSON files with images, annotations and categories" if tree.file is None else "a JSON file"
-    return Layout("COCO", why, {name: partial(read_coco, file.path) for name, file in splits.items()})
+    return Layout(
+        "COCO", why, {name: partial(_read, file, tree, name, alone=len(splits) == 1) for name, file in splits.items()}
+    )
+
+
+def _read(file: File, tree: Tree, split: str, *, alone: bool) -> Records:
+    """Read a split; note the images that it does not list, if they can't be another split's."""
+    records = read_coco(file.path)
+    if tree.file is None:
+        own = canonical_split(split)
+        folders = {image.folder for image in tree.images}
+        mine = {folder for folder in folders if alone or own in {canonical_split(part) for part in folder} - {None}}
+        others = (image.path for image in tree.images if image.folder not in mine)
+        used = (item.file for item in records.items)
+        records.notes += unused_images(tree, [*used, *others], f"an entry in {file.path.name}")
+    return records
 
 
 def _split(file: File) -> str:
     """Return the split's name: `train` for `instances_train.json` and `train/_annotations.coco.json`."""
-    stem = _AFFIXES.sub(r"\1", file.stem)
+    stem = split_of_stem(file.stem)
     folders = [part for part in file.folder if part.lower() not in LABEL_FOLDERS]
     return stem or (folders[-1] if folders else "all")
 
@@ -76,7 +85,7 @@ def read_coco_json(file: Path) -> dict[str, list[JSON]]:
     Raises:
         ValueError: If the file is not JSON, or lacks a list of `images`, `annotations` or `categories`.
     """
-    content = parse_json(read_text(file, limit=_LARGEST), file, constants=True)
+    content = parse_json(read_text(file, limit=LARGEST), file, constants=True)
     lists = {key: content.get(key) for key in _KEYS} if isinstance(content, dict) else {}
     missing = [key for key in _KEYS if not isinstance(lists.get(key), list)]
     if missing:
@@ -93,7 +102,7 @@ def read_coco(file: Path) -> Records:
     """
     content = read_coco_json(file)
     names = [entry["file_name"] for entry in _mappings(content["images"]) if isinstance(entry.get("file_name"), str)]
-    return records_of_coco(content, file, _image_finder(file, [str(name) for name in names]))
+    return records_of_coco(content, file, image_finder(file, [str(name) for name in names]))
 
 
 def records_of_coco(content: dict[str, list[JSON]], file: Path, find_image: Callable[[str], Path]) -> Records:
@@ -134,7 +143,7 @@ def records_of_coco(content: dict[str, list[JSON]], file: Path, find_image: Call
         Item(find_image(name), file, things[key], size, int(key) if numbered else i)
         for i, (key, (name, size)) in enumerate(images.items(), start=1)
     ]
-    _check_corners(records.items, content["annotations"], file)
+    check_corners(records.items, content["annotations"], file)
     return records
 
 
@@ -208,124 +217,8 @@ def _thing(entry: Entry, names: dict[str, str], i: int) -> Thing:
     category = _key(entry, "category_id")
     if category not in names:
         raise ValueError(f"has the category_id {quote(entry['category_id'])}, which is not among the categories")
-    x1, y1, x2, y2 = _box(entry)
+    x1, y1, x2, y2 = box_of(entry)
     area = number(entry["area"], "needs a number as its area, or no area: it") if "area" in entry else None
     written = entry.get("iscrowd", False)
     iscrowd = written if isinstance(written, bool) else whole(written, "needs 0 or 1 as its iscrowd: it", low=0, high=1)
     return Thing(names[category], (x1, y1, x2, y2), i, area, bool(iscrowd))
-
-
-def _box(entry: Entry) -> Box:
-    """Return the box as xyxy, from the bbox or else from the outline."""
-    what = "needs four numbers, x, y, width and height, as its bbox, or an outline as its segmentation"
-    if entry.get("bbox"):
-        values = [number(value, f"{what}: one") for value in listing(entry["bbox"], what, shortest=4, longest=4)]
-        return values[0], values[1], values[0] + values[2], values[1] + values[3]
-    parts = entry.get("segmentation")
-    if not parts or not isinstance(parts, list):
-        raise ValueError(what)
-    outlines = [listing(part, what, shortest=6) for part in parts]
-    xs = [number(value, what) for outline in outlines for value in outline[::2]]
-    ys = [number(value, what) for outline in outlines for value in outline[1::2]]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _check_corners(items: Sequence[Item], annotations: Sequence[JSON], file: Path) -> None:
-    """Refuse boxes that are written as corners, x1 y1 x2 y2, by sure signs.
-
-    As corners all boxes lie within their images. As x, y, width and height a tenth of them does not, or the areas
-    of none fit them while the areas of all fit the corners.
-    """
-    boxes = areas = beyond = 0
-    for item in items:
-        height, width = item.size or (0, 0)
-        for thing in item.things:
-            entry = annotations[thing.entry]
-            if not isinstance(entry, dict) or not entry.get("bbox"):
-                continue
-            x1, y1, right, bottom = thing.box
-            x2, y2 = right - x1, bottom - y1
-            if not (x1 < x2 <= width + 1 and y1 < y2 <= height + 1):
-                return
-            boxes += 1
-            beyond += right > width + 1 or bottom > height + 1
-            fits = thing.area is not None and abs(thing.area - (x2 - x1) * (y2 - y1)) < 1
-            areas += fits and abs((thing.area or 0) - x2 * y2) >= 1
-    if boxes and (areas == boxes or (boxes >= 5 and beyond * 10 >= boxes)):
-        raise ValueError(
-            f"{file}: the boxes are corners, x1 y1 x2 y2, where COCO's format has x, y, width and height; write "
-            "[x1, y1, x2 - x1, y2 - y1]."
-        )
-
-
-def _image_finder(file: Path, names: list[str]) -> "partial[Path]":
-    """Return a function from an image's name to its path.
-
-    Names of Windows and of other machines are cut from the left until they fit. Folders of other splits are not
-    searched.
-    """
-    split = _AFFIXES.sub(r"\1", file.stem) or file.parent.name
-    own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
-    below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
-    parents = (file.parent, file.parent.parent)
-    folders = [in_any_case(parent / name, parent) for parent in parents for name in ("", *below)]
-    for name in names[:20]:
-        parts = _parts(name)
-        for cut in range(len(parts)):
-            for folder in folders:
-                if folder.joinpath(*parts[cut:]).is_file():
-                    return partial(_image_path, folder, cut)
-    if names:
-        raise FileNotFoundError(
-            f"{file}: its images, {names[0]} and so on, are not in {file.parent} or {file.parent.parent}, nor in their "
-            f"folders {', '.join(below)}."
-        )
-    return partial(_image_path, file.parent, 0)
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    return Path(re.sub(r"^.*\?d=", "", name).replace("\\", "/")).parts
-
-
-def _image_path(folder: Path, cut: int, name: str) -> Path:
-    parts = _parts(name)
-    return folder.joinpath(*parts[min(cut, len(parts) - 1) :])
-
-
-def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
-    """Return the line number of a list entry, counted from 1; 1 if the file was changed since."""
-    try:
-        stat = os.stat(file)
-        content, starts = _entries(file, key, stat.st_mtime_ns, stat.st_size)
-        return content.count("\n", 0, starts[index]) + 1
-    except (OSError, ValueError, IndexError, RecursionError):
-        return 1
-
-
-@lru_cache(maxsize=2)
-def _entries(file: Path, key: str, changed: int, size: int) -> tuple[str, list[int]]:
-    """Return a file's text and the start offsets of a list's entries.
-
-    Python's `json.loads` reports no positions.
-    """
-    del changed, size  # They are part of the cache's key.
-    content = read_text(file, limit=_LARGEST)
-    decode = json.JSONDecoder().raw_decode
-    at = _next(content, 0, "{")
-    while True:
-        name, at = decode(content, at)
-        at = _next(content, at, ":")
-        if name == key:
-            break
-        at = _next(content, decode(content, at)[1], ",")
-    at, starts = _next(content, at, "["), []
-    while content[at] != "]":
-        starts.append(at)
-        at = _next(content, decode(content, at)[1], ",")
-    return content, starts
-
-
-def _next(content: str, at: int, separator: str) -> int:
-    """Skip whitespace and an optional separator; return the new offset."""
-    match = re.compile(rf"\s*{re.escape(separator)}?\s*").match(content, at)
-    return match.end() if match else at

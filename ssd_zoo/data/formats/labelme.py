@@ -21,8 +21,8 @@ def find(tree: Tree) -> Layout | None:
     files = tree.files(".json")
     if not any(is_labelme(file.path) for file in files[:_SNIFFED]):
         return None
-    files = [file for file in files if is_labelme(file.path)]
     pairs = pair(files, tree.images, _image_name)
+    files = [file for file in files if file in pairs or is_labelme(file.path)]
     splits = {name: partial(read_each, group, pairs, _item) for name, group in by_split(tree.root, files).items()}
     notes = unused_images(tree, (image.path for image in pairs.values()), "a JSON file")
     return Layout("LabelMe", "JSON files with shapes", splits, notes=notes)

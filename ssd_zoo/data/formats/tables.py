@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing
+from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing
 from ssd_zoo.data.formats.tree import File, Layout, Tree, canonical_split, unused_images
-from ssd_zoo.data.images import image_size
+from ssd_zoo.data.images import size_if_readable
 from ssd_zoo.weights.outside import parse_number, read_text
 
 __all__ = ["find"]
@@ -154,12 +154,10 @@ def _are_fractions(records: Records) -> bool:
 
 
 def _scaled(item: Item) -> Item:
-    try:
-        height, width = image_size(item.file, max_pixels=None)
-    except (ValueError, OSError):
-        return item._replace(things=[])  # `inspect_dataset` reports the unreadable image.
+    size = size_if_readable(item.file)
+    height, width = size or SIZE_OF_UNREADABLE
 
     def scale(box: Box) -> Box:
         return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
-    return item._replace(things=[thing._replace(box=scale(thing.box)) for thing in item.things], size=(height, width))
+    return item._replace(things=[thing._replace(box=scale(thing.box)) for thing in item.things], size=size)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Item, Records, some
-from ssd_zoo.data.images import image_endings
+from ssd_zoo.data.images import image_endings, is_hidden
 
 __all__ = [
     "LABEL_FOLDERS",
@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 IMAGE_FOLDERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "image_2", "data"}
-LABEL_FOLDERS = {"labels", "label", "annotations", "annotation", "annots", "anns", "ann", "xml", "xmls", "label_2"}
+LABEL_FOLDERS = {"labels", "label", "annotations", "annotation", "annots", "anns", "ann", "xml", "xmls", "label_2",
+                 "wider_face_split"}  # fmt: skip
 _KINDS = IMAGE_FOLDERS | LABEL_FOLDERS
 _DEEPEST = 8
 _SPLITS = {
@@ -71,7 +72,7 @@ class Layout:
 class Tree:
     """Files below a folder, or a single annotation file with the images around it.
 
-    Hidden names are skipped. A folder that is linked twice is listed once.
+    Hidden names are skipped. A folder that links lead to is listed once, by its real path where that is below the root.
     """
 
     def __init__(self, path: Path, names: list[str] | None = None) -> None:
@@ -97,8 +98,9 @@ class Tree:
         An image of another split than that of the annotation file's folder does not count.
         """
         parts = Path(name.replace("\\", "/")).parts
-        ends = (self._ends.get("/".join(parts[i:]), []) for i in range(len(parts)))
-        first = next((found for found in ends if found), [])
+        ends = ["/".join(parts[i:]) for i in range(len(parts))]
+        found = (self._ends.get(end) or self._folded.get(_lower_ending(end)) for end in ends)
+        first = next(filter(None, found), [])
         return first[0].path if len(first) == 1 and not _are_apart(first[0].folder, folder) else None
 
     @cached_property
@@ -109,6 +111,14 @@ class Tree:
             for i in range(len(parts)):
                 ends["/".join(parts[i:])].append(image)
         return ends
+
+    @cached_property
+    def _folded(self) -> dict[str, list[File]]:
+        """Images by ends of paths whose ending is in lower case."""
+        folded: dict[str, list[File]] = defaultdict(list)
+        for end, images in self._ends.items():
+            folded[_lower_ending(end)] += images
+        return folded
 
     @property
     def contents(self) -> str:
@@ -123,9 +133,9 @@ class Tree:
         return self._walked.folders
 
     @property
-    def unreadable(self) -> list[str]:
-        """Messages about folders that can't be read."""
-        return self._walked.failed
+    def left_out(self) -> list[str]:
+        """Messages about folders that can't be read, and links to folders that are listed already."""
+        return self._walked.left_out
 
     @cached_property
     def _walked(self) -> "_Walk":
@@ -133,36 +143,43 @@ class Tree:
 
 
 class _Walk(NamedTuple):
-    """Files by ending, names of folders, and messages about those that can't be read."""
+    """Files by ending, names of folders, and messages about folders that were left out."""
 
     files: dict[str, list[File]]
     folders: set[str]
-    failed: list[str]
+    left_out: list[str]
 
 
 def _walk(root: Path) -> _Walk:
     result = _Walk(defaultdict(list), set(), [])
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
+    todo = [str(root)]
 
     def failed(error: OSError) -> None:
-        result.failed.append(str(error))
+        result.left_out.append(f"a folder can't be read: {error}")
 
-    for folder, folders, names in os.walk(root, onerror=failed, followlinks=True):
-        parts = Path(folder).relative_to(root).parts
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        result.folders.update(folders)
-        for name in sorted(names):
-            if not name.startswith("."):
+    for top in todo:
+        for folder, folders, names in os.walk(top, onerror=failed):
+            parts, real = Path(folder).relative_to(root).parts, os.path.realpath(folder)
+            if real in seen:
+                result.left_out.append(f"{folder} is a link to {seen[real]}, with the same files")
+                folders.clear()
+                continue
+            seen[real] = folder
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            result.folders.update(folders)
+            todo += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
+            for name in sorted(name for name in names if not is_hidden(name)):
                 file = _file(Path(folder, name), parts)
                 result.files[file.suffix].append(file)
-        if len(parts) == _DEEPEST:
-            folders.clear()
+            if len(parts) == _DEEPEST:
+                folders.clear()
     return result
+
+
+def _lower_ending(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}{dot}{ending.lower()}"
 
 
 def _file(path: Path, folder: tuple[str, ...]) -> File:

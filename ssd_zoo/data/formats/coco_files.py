@@ -1,0 +1,98 @@
+"""Images of a file in COCO's format, and the lines of its entries."""
+
+import json
+import os
+import re
+from functools import lru_cache, partial
+from pathlib import Path
+
+from ssd_zoo.data.formats.tree import in_any_case
+from ssd_zoo.weights.outside import read_text
+
+__all__ = ["LARGEST", "image_finder", "line_of_annotation", "split_of_stem"]
+
+LARGEST = 2**32
+"""Most bytes of a file in COCO's format."""
+
+# Words around the split's name, as in instances_train2017 and train_coco.
+_WORDS = r"(?:instances|annotations?|coco|labels|person_keypoints|result)"
+_AFFIXES = re.compile(rf"^_*(?:{_WORDS}(?:[._]|$))*(.*?)(?:[._]{_WORDS})*$")
+_FOLDERS = ("images", "data")
+
+
+def split_of_stem(stem: str) -> str:
+    """Return the split's name without the words around it; it may be empty."""
+    return _AFFIXES.sub(r"\1", stem)
+
+
+def image_finder(file: Path, names: list[str]) -> "partial[Path]":
+    """Return a function from an image's name to its path.
+
+    Names of Windows and of other machines are cut from the left until they fit. Folders of other splits are not
+    searched.
+    """
+    split = split_of_stem(file.stem) or file.parent.name
+    own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
+    below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
+    parents = (file.parent, file.parent.parent)
+    folders = [in_any_case(parent / name, parent) for parent in parents for name in ("", *below)]
+    for name in names[:20]:
+        parts = _parts(name)
+        for cut in range(len(parts)):
+            for folder in folders:
+                if in_any_case(folder.joinpath(*parts[cut:]), folder).is_file():
+                    return partial(_image_path, folder, cut)
+    if names:
+        raise FileNotFoundError(
+            f"{file}: its images, {names[0]} and so on, are not in {file.parent} or {file.parent.parent}, nor in their "
+            f"folders {', '.join(below)}."
+        )
+    return partial(_image_path, file.parent, 0)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return Path(re.sub(r"^.*\?d=", "", name).replace("\\", "/")).parts
+
+
+def _image_path(folder: Path, cut: int, name: str) -> Path:
+    parts = _parts(name)
+    return in_any_case(folder.joinpath(*parts[min(cut, len(parts) - 1) :]), folder)
+
+
+def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
+    """Return the line number of a list entry, counted from 1; 1 if the file was changed since."""
+    try:
+        stat = os.stat(file)
+        content, starts = _entries(file, key, stat.st_mtime_ns, stat.st_size)
+        return content.count("\n", 0, starts[index]) + 1
+    except (OSError, ValueError, IndexError, RecursionError):
+        return 1
+
+
+@lru_cache(maxsize=2)
+def _entries(file: Path, key: str, changed: int, size: int) -> tuple[str, list[int]]:
+    """Return a file's text and the start offsets of a list's entries.
+
+    Python's `json.loads` reports no positions.
+    """
+    del changed, size  # They are part of the cache's key.
+    content = read_text(file, limit=LARGEST)
+    decode = json.JSONDecoder().raw_decode
+    at = _next(content, 0, "{")
+    while True:
+        name, at = decode(content, at)
+        at = _next(content, at, ":")
+        if name == key:
+            break
+        at = _next(content, decode(content, at)[1], ",")
+    at, starts = _next(content, at, "["), []
+    while content[at] != "]":
+        starts.append(at)
+        at = _next(content, decode(content, at)[1], ",")
+    return content, starts
+
+
+def _next(content: str, at: int, separator: str) -> int:
+    """Skip whitespace and an optional separator; return the new offset."""
+    match = re.compile(rf"\s*{re.escape(separator)}?\s*").match(content, at)
+    return match.end() if match else at

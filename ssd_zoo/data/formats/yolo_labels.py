@@ -1,0 +1,182 @@
+"""Read files of labels in YOLO's format, and find that of each image."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing, some
+from ssd_zoo.data.formats.tree import in_any_case
+from ssd_zoo.data.images import find_images, image_endings, size_if_readable
+from ssd_zoo.weights.outside import parse_number, quote, read_text, whole
+
+__all__ = ["Source", "is_yolo", "labels_file", "locate", "read_split"]
+
+Source = tuple[Path, list[Path]]
+"""Folder of a data set, and what holds its images: folders, lists, or the images themselves."""
+
+_LINE = re.compile(r"\d+(?:\.0*)?(?: [-+.\deE]+){4,}")
+
+
+def is_yolo(file: Path) -> bool:
+    """Check that the first line that is not blank has a class and at least four numbers."""
+    try:
+        lines = read_text(file).splitlines()
+    except ValueError:
+        return True  # Reading reports it.
+    return bool(_LINE.fullmatch(" ".join(_words(next((line for line in lines if line.strip()), "")))))
+
+
+def locate(folder: Path, root: str, entry: str) -> Path | None:
+    """Find a path that may be of another machine: as written, or its longest end that exists below the folder."""
+    entry, root = entry.replace("\\", "/"), root.replace("\\", "/")
+    candidates = [folder / root / entry, folder / entry]
+    for parts in (Path(root, entry).parts, Path(entry).parts):
+        candidates += [folder.joinpath(*parts[i:]) for i in range(1, len(parts))]
+    places = (in_any_case(place, folder) for place in candidates if entry)
+    return next((place for place in places if place.exists()), None)
+
+
+def labels_file(image: Path, root: Path) -> Path:
+    """Return the file of labels of an image; it may not exist.
+
+    It lies in `labels`, where the image's path below the root has `images`, or beside the image.
+    """
+    inside = image.relative_to(root) if image.is_relative_to(root) else image
+    swapped, parts = [], list(inside.parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i].lower() in ("images", "jpegimages"):
+            swapped.append(root.joinpath(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt"))
+    beside = image.with_suffix(".txt")
+    candidates = [*swapped, beside, image.parent / "labels" / beside.name, root / "labels" / beside.name]
+    exact = next((file for file in candidates if file.is_file()), None)
+    return exact or next((found for file in candidates if (found := in_any_case(file, root)).is_file()), candidates[0])
+
+
+def read_split(sources: Sequence[Source], names: list[str] | None, names_source: Path | None) -> Records:
+    """Read the annotations of one split; an image without a file of labels has no objects.
+
+    Raises:
+        ValueError: If there are no class names, no image has labels, or most boxes are in pixels.
+    """
+    records = Records(names=names, names_source=names_source)
+    records.ids = {name: i for i, name in enumerate(names or [])}
+    files = [(file, root) for root, places in sources for place in places for file in _images(place, root)]
+    numbers = Counter(file for file, _ in files)
+    records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
+    owners: dict[Path, Path] = {}
+    without: list[Path] = []
+    twins: list[Path] = []
+    far = 0
+    for file, root in dict(files).items():
+        labels = labels_file(file, root)
+        owner = owners.setdefault(labels, file)
+        if owner.parent != file.parent:
+            records.problems.append(f"{labels} would be the labels of {owner} and of {file}; only the first has them")
+        elif not labels.is_file():
+            without.append(file)
+            records.items.append(Item(file, labels, [], size_if_readable(file)))
+        elif owner != file:
+            twins.append(file)
+        else:
+            item, beyond = _item(file, labels, names, records.problems)
+            records.items += [] if item is None else [item]
+            far += beyond
+    _check(records, without, far)
+    records.notes += [f"{some(twins, 'image')} with another image of the same name, left out"] if twins else []
+    records.notes += _unused({labels: image for labels, image in owners.items() if labels.is_file()})
+    return records
+
+
+def _images(source: Path, root: Path) -> list[Path]:
+    if source.is_dir():
+        return find_images([source])
+    if source.suffix.lower() != ".txt":
+        return [source]
+    lines = [line.strip() for line in read_text(source).splitlines() if line.strip()]
+    found = [locate(source.parent, "", line) or locate(root, "", line) for line in lines]
+    return [file or source.parent / line for file, line in zip(found, lines, strict=True)]
+
+
+def _item(file: Path, labels: Path, names: list[str] | None, problems: list[str]) -> tuple[Item | None, int]:
+    """Return the image, and the number of lines whose numbers are too large for fractions."""
+    try:
+        lines = read_text(labels).splitlines()
+    except ValueError as error:
+        problems.append(str(error).rstrip("."))
+        return None, 0
+    if names is None and any(line.strip() for line in lines):
+        raise ValueError(
+            "Data in YOLO's layout needs the names of its classes: put them into data.yaml or classes.txt, or pass "
+            "categories=['background', …] (--categories)."
+        )
+    size, far = size_if_readable(file), 0
+    things: list[Thing] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                index, values = _numbers(line, len(names or []))
+                things.append(Thing((names or [])[index], _box(values, size or SIZE_OF_UNREADABLE), number))
+            except ValueError as error:
+                far += isinstance(error, _TooFarError)
+                problems.append(f"{labels}:{number}: {str(error).rstrip('.')}")
+    return Item(file, labels, things, size), far
+
+
+def _check(records: Records, without: list[Path], far: int) -> None:
+    if len(without) == len(records.items):
+        looked = records.items[0] if records.items else None
+        where = f", such as {looked.source} of {looked.file}" if looked else ""
+        raise ValueError(f"No image has a file of labels{where}; in YOLO's layout they lie in labels/ or beside it.")
+    if far > sum(len(item.things) for item in records.items):
+        raise ValueError(
+            f"{records.problems[-1].partition(': ')[0]}: {far} boxes are not fractions of the image, but pixels; "
+            "divide x and width by the image's width, y and height by its height."
+        )
+    if without:
+        records.notes.append(f"{some(without, 'image')} without a file of labels, taken as without objects")
+
+
+def _unused(used: Mapping[Path, Path]) -> list[str]:
+    """Return a note about files of labels without an image, in the folders of those that have one."""
+    folders, endings = {image.parent for image in used.values()}, image_endings()
+    stems = {file.stem for folder in folders for file in folder.iterdir() if file.suffix.lower() in endings}
+    texts = [file for folder in {file.parent for file in used} for file in folder.glob("[!.]*.[tT][xX][tT]")]
+    rest = sorted(file for file in texts if file not in used and file.stem not in stems and is_yolo(file))
+    return [f"{some(rest, 'file')} of labels without an image"] if rest else []
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of a line, between blanks, commas or semicolons; a decimal comma becomes a point."""
+    parts = re.split(r"\s*;\s*|,\s+|\s+", line.strip(" \t,;"))
+    return [part.replace(",", ".") for part in parts] if len(parts) > 1 else parts[0].split(",")
+
+
+class _TooFarError(ValueError):
+    """Raised for numbers that are no fractions of an image."""
+
+
+def _numbers(line: str, num_classes: int) -> tuple[int, list[float]]:
+    index, *values = (parse_number(word, "each value") for word in _words(line))
+    if not index.is_integer() or not 0 <= index < num_classes:
+        raise ValueError(f"class {index:g} is not among the {num_classes} classes, counted from 0")
+    if len(values) < 4 or len(values) == 5 or len(values) % 2:
+        raise ValueError(f"expected class, x, y, width and height, or an outline, got {quote(line)}")
+    return whole(index, "class"), values
+
+
+def _box(values: list[float], size: tuple[int, int]) -> Box:
+    """Return the box of x, y, width and height, or around the points of an outline or an oriented box."""
+    height, width = size
+    if any(not -1 <= value <= 2 for value in values[:4]):
+        raise _TooFarError(f"expected fractions of the image, from 0 to 1, got {quote(values)}")
+    if len(values) == 4:
+        x, y, w, h = values
+        return ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+    if any(not -0.5 <= value <= 1.5 for value in values):
+        raise ValueError(
+            f"the numbers of an outline must be fractions of the image, got {quote(values)}; remove confidences and "
+            "numbers of tracks, if these are some"
+        )
+    xs, ys = values[::2], values[1::2]
+    return min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height

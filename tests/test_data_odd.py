@@ -1,0 +1,276 @@
+"""Data sets as they come from zips, other systems and careless hands: nothing is lost or counted twice in silence."""
+
+import json
+import os
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from labelled import PICTURES, Picture, Thing, draw
+from layouts import SHAPES, VAL, make, voc_xml, write, yolo_text
+from PIL import Image
+from test_layouts import expected, records
+
+from ssd_zoo.cli._prepare import open_sets
+from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
+from ssd_zoo.data.dataset import find_split
+
+ONE = next(picture for picture in PICTURES if picture.things)
+
+
+def objects(dataset):
+    return [len(entry.objects) for entry in dataset.images]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_below_other_folders_with_files_of_systems(name, tmp_path):
+    make(name, tmp_path / "pets/pets")
+    for folder, _, files in list(os.walk(tmp_path / "pets/pets")):
+        for file in files:
+            below = os.path.relpath(folder, tmp_path)
+            write(tmp_path / "pets/__MACOSX" / below / f"._{file}", "Mac OS X")
+            if file.endswith(".png"):
+                draw(ONE, tmp_path / folder / "@eaDir" / f"{file}/SYNOPHOTO_THUMB_M.jpg")
+        for junk in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            write(tmp_path / folder / junk, "\0")
+    write(tmp_path / "README.txt", "Pets, by us.\n")
+    for root in (tmp_path, tmp_path / "pets", tmp_path / "pets/pets"):
+        names = splits(root)
+        assert len(names) == 2
+        assert records(root, find_split(names, "train")) == expected(name, PICTURES)
+        assert records(root, find_split(names, "val")) == expected(name, VAL)
+    assert not any("eaDir" in str(file) for file in find_images([tmp_path]))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_with_images_whose_endings_are_in_upper_case(name, tmp_path):
+    make(name, tmp_path)
+    for file in list(tmp_path.rglob("*.png")):
+        file.rename(file.with_suffix(".PNG"))
+    assert records(tmp_path, find_split(splits(tmp_path), "train")) == expected(name, PICTURES)
+
+
+@pytest.mark.parametrize(
+    "line", ["0,.5,.5,.4,.2", "0, .5, .5, .4, .2,", "0;.5;.5;.4;.2", "0 0,5 0,5 0,4 0,2", "0.0 .5 .5 .4 .2"]
+)
+def test_yolo_lines_with_commas(tmp_path, line):
+    draw(Picture("a", (100, 200), ()), tmp_path / "a.png")
+    write(tmp_path / "a.txt", f"{line}\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    [thing] = open_dataset(tmp_path).images[0].objects
+    assert thing.box == pytest.approx((60, 40, 140, 60))
+
+
+def test_yolo_lines_of_pairs_are_not_numbers_with_commas(tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / f"labels/train/{ONE.name}.txt", "0 0.1,0.2 0.3,0.2 0.3,0.4 0.1,0.4\n")
+    [problem] = open_dataset(tmp_path).annotations.problems
+    assert f"{ONE.name}.txt:1: each value must be a finite number, got '0.1.0.2'" in problem
+
+
+@pytest.mark.parametrize("name", ["yolo_folders", "yolo_yaml", "voc_images_in_split"])
+def test_images_of_one_name_in_two_formats(name, tmp_path):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    [image] = tmp_path.rglob(f"{ONE.name}.png")
+    Image.new("RGB", (7, 7)).save(image.with_suffix(".bmp"))
+    dataset = open_dataset(tmp_path, "train")
+    assert len(dataset) == len(PICTURES)
+    assert sum(objects(dataset)) == 3
+    [note] = dataset.annotations.notes
+    assert note.startswith("1 image (")
+    assert note.endswith(", left out")
+
+
+@pytest.mark.parametrize("name", ["yolo_folders", "yolo_yaml", "yolo_darknet", "yolo_beside"])
+def test_yolo_labels_without_an_image_are_told(name, tmp_path):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    [label] = tmp_path.rglob(f"{ONE.name}.txt")
+    write(label.with_name("gone.txt"), label.read_text())
+    write(label.with_name("README.txt"), "No labels.\n")
+    [note] = open_dataset(tmp_path, "train").annotations.notes
+    assert note == f"1 file ({label.with_name('gone.txt')}) of labels without an image"
+
+
+def test_labels_of_another_list_have_an_image(tmp_path):
+    each_list = {"train": PICTURES, "val": VAL}
+    for split, pictures in each_list.items():
+        for picture in pictures:
+            draw(picture, tmp_path / f"images/{picture.name}.png")
+            write(tmp_path / f"labels/{picture.name}.txt", yolo_text(picture))
+        write(tmp_path / f"{split}.txt", "".join(f"./images/{picture.name}.png\n" for picture in pictures))
+    write(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
+    for split, pictures in each_list.items():
+        dataset = open_dataset(tmp_path, split)
+        assert len(dataset) == len(pictures)
+        assert dataset.annotations.notes == []
+
+
+@pytest.mark.parametrize(("link", "to"), [("val", "train"), ("a_val", "train"), ("copy", ".")])
+def test_linked_folders_are_read_once_and_told(tmp_path, link, to):
+    for name in ("yolo_folders", "voc_flat"):
+        root = tmp_path / name
+        SHAPES[name](root, "train", PICTURES)
+        for folder in (root / "images", root / "labels") if name == "yolo_folders" else [root]:
+            (folder / link).symlink_to(folder / to)
+        assert splits(root) == ["train"]
+        dataset = open_dataset(root)
+        assert len(dataset) == len(PICTURES)
+        assert f"{link} is a link to " in "\n".join(dataset.annotations.notes)
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
+    SHAPES["voc_flat"](tmp_path / "there", "train", PICTURES)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/train").symlink_to(tmp_path / "there/train")
+    dataset = open_dataset(tmp_path / "here")
+    assert (len(dataset), dataset.annotations.notes) == (len(PICTURES), [])
+
+
+def test_two_data_sets_side_by_side(tmp_path):
+    for name in ("a", "b"):
+        SHAPES["yolo_yaml"](tmp_path / name, "train", PICTURES)
+    with pytest.raises(ValueError, match=r"a/data\.yaml and .*b/data\.yaml all describe data sets; open one"):
+        open_dataset(tmp_path)
+
+
+def coco_of(tmp_path, annotation):
+    write(tmp_path / "train.json", json.dumps({
+        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 5}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, **annotation}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }))  # fmt: skip
+    draw(Picture("a", (4, 5), ()), tmp_path / "a.png")
+    return open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("counts", "box"),
+    [
+        ([5, 2, 2, 2, 9], (1, 1, 3, 3)),  # Two columns of two pixels.
+        ([2, 7, 11], (0, 0, 3, 4)),  # A run over three columns has all rows.
+        ([0, 1, 19], (0, 0, 1, 1)),
+        ([19, 1], (4, 3, 5, 4)),
+        # As text 5, 2, 2, then differences to the number two before: 2 + 2, 5 + 2.
+        ("52225", (1, 0, 4, 4)),
+    ],
+)
+def test_coco_masks_without_a_box(tmp_path, counts, box):
+    [thing] = coco_of(tmp_path, {"segmentation": {"size": [4, 5], "counts": counts}}).images[0].objects
+    assert thing.box == box
+
+
+def test_coco_masks_as_its_own_code_encodes_them(tmp_path):
+    mask_code = pytest.importorskip("faster_coco_eval").core.mask
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        mask = np.zeros((4, 5), np.uint8, order="F")
+        (y, height), (x, width) = ((int(random.integers(0, n)), int(random.integers(1, 4))) for n in (4, 5))
+        mask[y : y + height, x : x + width] = random.integers(0, 2, mask[y : y + height, x : x + width].shape)
+        if mask.any():
+            encoded = mask_code.encode(mask)
+            x, y, width, height = mask_code.toBbox(encoded)
+            encoded["counts"] = encoded["counts"].decode()
+            [thing] = coco_of(tmp_path, {"segmentation": encoded}).images[0].objects
+            assert thing.box == (x, y, x + width, y + height)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        *[{}, {"size": [4, 5]}, {"size": "45", "counts": ""}, [[]], [], "x", 7],
+        *({"size": [4, 5], "counts": counts} for counts in ([20], [-1, 21], "~\x7f", "o" * 99, "52226", None)),
+        *({"size": size, "counts": [20]} for size in ([4, -5], [4], None)),
+        {"size": [1e9, 1e9], "counts": [1e18]},
+    ],
+)
+def test_coco_masks_that_are_none(tmp_path, segmentation):
+    with pytest.raises(ValueError, match=r"train\.json:1: the annotation (needs|has) "):
+        coco_of(tmp_path, {"segmentation": segmentation})
+
+
+def test_images_that_coco_does_not_list_are_told(tmp_path):
+    for name, where in (("coco_official", "train2017"), ("coco_images", "images"), ("coco_roboflow", "train")):
+        SHAPES[name](tmp_path / name, "train", PICTURES)
+        draw(ONE, tmp_path / name / where / "bare.png")
+        [note] = open_dataset(tmp_path / name).annotations.notes
+        assert f"{where}/bare.png) without an entry in " in note
+    make("coco_official", tmp_path / "both")
+    for split in ("train2017", "val2017"):
+        assert open_dataset(tmp_path / "both", split).annotations.notes == []
+
+
+@pytest.mark.parametrize("name", ["voc_flat", "coco_images", "table_of_tutorials", "labelme", "cvat"])
+def test_one_image_in_fractions(name, tmp_path):
+    odd = Picture("odd", (40, 40), (Thing(1, (0.25, 0.25, 0.5, 1)), Thing(2, (0, 0.5, 1, 1))))
+    SHAPES[name](tmp_path, "train", (*PICTURES, odd))
+    dataset = open_dataset(tmp_path)
+    report = inspect_dataset(dataset)
+    assert len(report.problems) == 2
+    assert all("is in fractions of the image, where pixels are expected" in problem for problem in report.problems)
+    with pytest.raises(ValueError, match="2 of its objects can't be used"):
+        usable(dataset, report)
+    assert sum(objects(usable(dataset, report, "drop"))) == 3
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_objects_of_images_that_cannot_be_read_are_lost(name, tmp_path):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    [image] = tmp_path.rglob(f"{ONE.name}.png")
+    image.write_bytes(b"no picture")
+    dataset = open_dataset(tmp_path)
+    report = inspect_dataset(dataset)
+    assert [problem for problem in report.problems if f"{ONE.name}.png is not an image" in problem]
+    with pytest.raises(ValueError, match="2 of its objects can't be used"):
+        usable(dataset, report)
+    assert sum(objects(usable(dataset, report, "drop"))) == 1
+    for image in tmp_path.rglob("*.png"):
+        image.write_bytes(b"no picture")
+    dataset = open_dataset(tmp_path)
+    with pytest.raises(ValueError, match="The data set has no object left, of "):
+        usable(dataset, inspect_dataset(dataset), "drop")
+
+
+@pytest.mark.parametrize(
+    "name", ["yolo_folders", "yolo_yaml", "voc_flat", "labelme", "kitti", "coco_images", "table_of_tutorials"]
+)
+def test_empty_files_of_labels(name, tmp_path):
+    """An empty text file says that there is no object; an empty file of another kind is broken."""
+    files = SHAPES[name](tmp_path, "train", PICTURES)
+    files[0].write_text("")
+    if len(files) == 1:
+        with pytest.raises(ValueError, match=r"has no known layout.*is empty"):
+            open_dataset(tmp_path)
+        return
+    dataset = open_dataset(tmp_path)
+    if files[0].suffix == ".txt":
+        assert (objects(dataset), dataset.annotations.problems) == ([0, 0, 1], [])
+    else:
+        [problem] = dataset.annotations.problems
+        assert files[0].name in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["yolo_yaml", "yolo_darknet", "coco_official", "cvat", "table_of_tutorials", "widerface"]
+)
+def test_the_file_of_labels_itself_may_be_opened(name, tmp_path):
+    files = make(name, tmp_path)
+    names = {"yolo_yaml": "data.yaml", "yolo_darknet": "obj.data"}
+    file = tmp_path / names[name] if name in names else files[0]
+    train = find_split(splits(file), "train") or splits(file)[0]
+    assert records(file, train) == expected(name, PICTURES)
+
+
+def test_voc_names_its_image_among_two(tmp_path):
+    xml = voc_xml(ONE).replace("<annotation>", f"<annotation><filename>{ONE.name}.png</filename>")
+    write(tmp_path / f"{ONE.name}.xml", xml)
+    draw(ONE, tmp_path / f"{ONE.name}.bmp")
+    draw(ONE, tmp_path / f"{ONE.name}.png")
+    assert open_dataset(tmp_path).images[0].file.suffix == ".png"
+
+
+def test_images_that_are_trained_and_measured_on_are_told(tmp_path):
+    SHAPES["yolo_yaml"](tmp_path, "train", PICTURES)
+    (tmp_path / "val").symlink_to(tmp_path / "train")
+    args = Namespace(data=tmp_path, categories=None, layout=None, max_pixels=None)
+    write(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: train/images\nval: val/images\n")
+    assert "3 of them trained on, too" in open_sets(args, "train", "val")[2].reason
