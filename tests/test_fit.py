@@ -239,7 +239,7 @@ def test_what_cannot_end_well_does_not_begin(tmp_path):
     with pytest.raises(ValueError, match="No registered builder made this model"):
         fit(nameless, train_data, output=tmp_path / "run", **settings)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="The run's folder .*file/run can't be made: .*file is not a folder"):
+    with pytest.raises(OSError, match="The run's folder .*file/run can't be made: .*file is a file, not a folder"):
         fit(build(), train_data, output=tmp_path / "file/run", **settings)
     assert not (tmp_path / "run").exists()
 

@@ -13,10 +13,8 @@ import ssd_zoo
 from ssd_zoo.cli._journal import Journal, JournalRow, changed, fingerprint
 from ssd_zoo.cli._output import (
     ResultRow,
-    check_targets,
     image_ids,
     is_standard_output,
-    picture_files,
     result_rows,
     save_picture,
     table,
@@ -26,21 +24,9 @@ from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.weights.files import is_stream
 
-__all__ = ["check_outputs", "run_images"]
+__all__ = ["run_images"]
 
 Detections = dict[str, Tensor]
-
-
-def check_outputs(files: Sequence[Path], args: argparse.Namespace) -> dict[Path, Path]:
-    """Choose the paths of annotated pictures, and check that all outputs are writable.
-
-    Raises:
-        OSError: If a folder or file can't be written.
-        ValueError: If an output would overwrite an image, or has a wrong name.
-    """
-    pictures = {} if args.output is None else picture_files(files, args.output)
-    check_targets(args.output, args.json)
-    return pictures
 
 
 def run_images(

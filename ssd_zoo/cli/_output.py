@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.data import image_endings
 from ssd_zoo.weights.categories import COCO_CATEGORIES
-from ssd_zoo.weights.files import is_stream, replacing
+from ssd_zoo.weights.files import check_folder, is_stream, replacing
 
 __all__ = [
     "ResultRow",
@@ -64,12 +64,8 @@ def check_targets(output: Path | None, json_file: Path | None) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise FileExistsError(f"{folder} is a file, not a folder to write to.") from None
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"Nothing may be written to the folder {folder}.")
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def is_standard_output(file: Path | None) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._frame_file import Detections, FrameFile
-from ssd_zoo.cli._output import check_targets, is_standard_output
+from ssd_zoo.cli._output import is_standard_output
 from ssd_zoo.cli._track import Tracker
 from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections, open_camera, open_video
 from ssd_zoo.data.video import is_address
@@ -71,7 +71,6 @@ def run_videos(
     Returns:
         The exit code: 0, or 1 if a video could not be read completely, or an annotated video not written.
     """
-    check_targets(args.output, args.json)
     targets = {} if args.output is None else _video_files(videos, args.output)
     # With the JSON on the standard output, the summaries would break it.
     summaries = sys.stderr if is_standard_output(args.json) else sys.stdout

@@ -13,6 +13,7 @@ from ssd_zoo.data.images import find_images, read_image
 from ssd_zoo.saved.checkpoints import open_checkpoint
 from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.weights.converters import ORIGINS
+from ssd_zoo.weights.files import check_folder
 from ssd_zoo.weights.folded_norms import restore_norms
 from ssd_zoo.weights.outside import read_text
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"--output {args.output} is a file; name a folder for the saved model.")
+    check_folder(args.output, "--output")
     checkpoint = open_checkpoint(args.file, args.origin)
     categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
     model = checkpoint.build(categories=categories, size=args.size)

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 0, or 1 if a split has problems or can't be read.
     """
-    names = [args.split] if args.split else splits(args.data, layout=args.layout)
     check_targets(args.output, None)
+    names = [args.split] if args.split else splits(args.data, layout=args.layout)
     divided = find_split(names, "train") or names[0]
     code = 0
     for name in names:

@@ -11,8 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ssd_zoo.cli._images import check_outputs, run_images
+from ssd_zoo.cli._images import run_images
 from ssd_zoo.cli._models import DEFAULT_MODEL, open_detector, pick_device
+from ssd_zoo.cli._output import check_targets, picture_files
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.data import find_images
@@ -66,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.track and not videos:
         raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
     files = [] if videos else find_images(args.images)
-    pictures = {} if videos else check_outputs(files, args)
+    pictures = picture_files(files, args.output) if files and args.output is not None else {}
+    check_targets(args.output, args.json)
     model = _build(args)
     classes = _class_indices(args.classes, model.categories)
     if videos:

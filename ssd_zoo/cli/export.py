@@ -12,6 +12,7 @@ from ssd_zoo.cli._values import fraction, positive
 from ssd_zoo.deploy.export import export
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.files import check_folder
 
 __all__ = ["add_arguments", "run"]
 
@@ -41,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code, 0.
     """
+    if args.output.is_dir():
+        raise IsADirectoryError(f"--output {args.output} is a folder; name a file in it.")
+    check_folder(args.output.parent)
     model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
     if not isinstance(model, SSD):
         raise ValueError(f"{args.model} is an exported file; give the model that it was exported from.")

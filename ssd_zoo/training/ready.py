@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +11,7 @@ from torch.utils.data import Dataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Sample
+from ssd_zoo.weights.files import check_folder
 
 __all__ = ["BatchNormMode", "check_call", "obstacles", "raise_together"]
 
@@ -33,14 +33,11 @@ def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool)
     if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
         without = "" if missing != ["tensorboard"] else ", or train with tensorboard=False (--no-tensorboard)"
         found.append(ImportError(f'Training needs {", ".join(missing)}: pip install "ssd_zoo[train]"{without}.'))
-    there = output
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        found.append(NotADirectoryError(f"The run's folder {output} can't be made: {there} is not a folder."))
-    elif not os.access(there, os.W_OK | os.X_OK):
-        found.append(PermissionError(f"The run's folder {output} can't be written: nothing may be written to {there}."))
-    elif not resume and any((output / name).exists() for name in ("checkpoint.pt", "best", "last", "metrics.csv")):
+    try:
+        check_folder(output, "The run's folder")
+    except OSError as error:
+        found.append(error)
+    if not resume and any((output / name).exists() for name in ("checkpoint.pt", "best", "last", "metrics.csv")):
         found.append(ValueError(f"{output} holds a run; continue it by resume=True (--resume), or use another folder."))
     return found
 

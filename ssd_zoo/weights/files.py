@@ -17,7 +17,16 @@ from torch import Tensor
 from ssd_zoo.weights.formats.checkpoint import check_finite
 from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, digest_of, encode_header, parse_header
 
-__all__ = ["home", "is_stream", "read_header", "read_safetensors", "replacing", "write_file", "write_safetensors"]
+__all__ = [
+    "check_folder",
+    "home",
+    "is_stream",
+    "read_header",
+    "read_safetensors",
+    "replacing",
+    "write_file",
+    "write_safetensors",
+]
 
 _CHUNK = 2**20
 
@@ -31,6 +40,27 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
     """Write pieces of a file atomically; see `replacing`."""
     with replacing(path) as file:
         file.writelines(content)
+
+
+def check_folder(folder: Path, name: str = "The folder") -> None:
+    """Check that files can be written to a folder, which may have to be made; leave no trace.
+
+    Raises:
+        OSError: If they can't. The message begins with the name.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(f"{name} {folder} can't be made: {there} is a file, not a folder.")
+    try:
+        # Rights alone do not tell: root has all of them, in /proc and on read-only disks too.
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f"{name} {folder} can't be written: nothing may be written to {there} ({error.strerror}). Name another."
+        ) from error
 
 
 def is_stream(path: Path) -> bool:
@@ -70,8 +100,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 raise
     except OSError as error:
         # The error of a full disk lacks the file's name, others name the temporary file.
-        if error.filename is None or ".part" in str(error.filename):
-            error.filename, error.filename2 = str(path), None
+        if error.errno is not None and (error.filename is None or ".part" in str(error.filename)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
