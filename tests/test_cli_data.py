@@ -6,7 +6,7 @@ from layouts import PICTURES, SHAPES, make
 from PIL import Image
 
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import open_dataset
+from ssd_zoo.data import inspect_dataset, open_dataset, usable
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.sheet import contact_sheet
 
@@ -76,3 +76,67 @@ def test_data_without_objects_is_not_trained_on(tmp_path, capsys):
     options = ["--weights", "scratch", "--output", str(tmp_path / "run")]
     assert main(["train", str(tmp_path), "--categories", "cat,dog", *options]) == 2
     assert "The data set has no object" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Three images, of 4800, 1600 and 5000 pixels; the largest has one of the three objects."""
+    SHAPES["voc_flat"](tmp_path / "pets", "train", PICTURES)
+    return str(tmp_path / "pets")
+
+
+COMMANDS = {
+    "data": ["--output", "sheets"],
+    "evaluate": ["--model", "ssdlite300_mobilenet_v2", "--categories", "cat,dog"],
+    "train": ["--output", "run", "--plan", "--weights", "scratch", "--size", "64", "--minutes", "1"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_images_that_are_too_large(command, pets, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [command, pets, *COMMANDS[command], "--max-pixels"]
+    reason = "third.png can't be read: it has 50 × 100 pixels, and 4900 are allowed"
+    assert main([*arguments, "4900"]) == (1 if command == "data" else 2)
+    assert reason in "".join(capsys.readouterr())
+    if command != "data":
+        assert main([*arguments, "4900", "--on-invalid", "drop"]) == 0
+        assert reason in "".join(capsys.readouterr())
+
+
+def test_no_limit_of_pixels(pets, tmp_path, capsys):
+    for limit in ("5000", "0"):
+        assert main(["data", pets, "--output", str(tmp_path / "sheets"), "--max-pixels", limit]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_no_layout_loses_labels_of_large_images(name, tmp_path):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    dataset = open_dataset(tmp_path, max_pixels=4900)
+    report = inspect_dataset(dataset)
+    assert [problem for problem in report.problems if "third.png can't be read: it has 50 × 100 pixels" in problem]
+    assert len(usable(dataset, report, "drop")) == len(dataset) - 1
+    with pytest.raises(ValueError, match="1 of its objects can't be used"):
+        usable(dataset, report)
+    assert inspect_dataset(open_dataset(tmp_path, max_pixels=None)).problems == []
+
+
+def test_what_training_holds_back_is_what_is_evaluated(tmp_path, capsys):
+    SHAPES["voc_flat"](tmp_path / "pets", "train", colourful(8))
+    held_back = divide(open_dataset(tmp_path / "pets"), 0.25, seed=3)[1]
+    options = [str(tmp_path / "pets"), "--val-fraction", ".25", "--seed", "3"]
+    assert main(["data", *options, "--output", str(tmp_path / "sheets")]) == 0
+    printed = capsys.readouterr().out
+    assert "train: Pascal VOC: XML files beside the images\n6 images; " in printed
+    assert "train-held-back: Pascal VOC: XML files beside the images\n2 images; " in printed
+    assert (tmp_path / "sheets/train-held-back.jpg").exists()
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssd_zoo.training.evaluate", lambda model, dataset, **_: seen.append(dataset) or Evaluated())
+        assert main(["evaluate", *options, "--model", "ssdlite300_mobilenet_v2", "--categories", "cat,dog"]) == 0
+    assert [image.file for image in seen[0].images] == [image.file for image in held_back.images]
+
+
+class Evaluated:
+    confusion = None

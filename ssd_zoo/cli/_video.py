@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +36,8 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
 
     Args:
         sources: Files, folders, glob patterns, addresses, and numbers of cameras.
-        frames: Whether folders are videos, too. Files are recognised by their extension.
+        frames: Whether folders are videos, too. Files are recognised by their extension, and GIFs by having
+            several frames.
 
     Raises:
         FileNotFoundError: If a video does not exist.
@@ -51,16 +53,31 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
         if not paths and source.isdecimal():
             videos.append(int(source))
             continue
-        found = [path for path in paths if path.suffix.lower() in _ENDINGS or (frames and path.is_dir())]
+        found = [
+            path for path in paths if path.suffix.lower() in _ENDINGS or (frames and path.is_dir()) or _moves(path)
+        ]
         videos += found
         if not paths and Path(source).suffix.lower() in _ENDINGS:
             raise FileNotFoundError(f"{source} is not a file or folder, nor a pattern that matches a file.")
         if len(found) < max(1, len(paths)):
             others.append(source)
+    if others and not frames and all(isinstance(video, Path) and _moves(video) for video in videos):
+        return []  # Among pictures, a GIF's first frame is one.
     if others and (videos or frames):
         reason = f"{videos[0]} is one: detect in images separately" if videos else "--frames takes folders and videos"
         raise ValueError(f"{others[0]} is not a video, but {reason}.")
     return list(dict.fromkeys(videos))
+
+
+def _moves(file: Path) -> bool:
+    """Check for a GIF of several frames."""
+    if file.suffix.lower() != ".gif" or not file.is_file():
+        return False
+    try:
+        with Image.open(file, formats=["GIF"]) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError):
+        return False  # Reading reports it.
 
 
 def run_videos(

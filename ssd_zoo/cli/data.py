@@ -12,6 +12,7 @@ from ssd_zoo.cli._data import add_data_options, classes_of
 from ssd_zoo.cli._output import check_targets, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.dataset import find_split
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.sheet import contact_sheet
@@ -37,12 +38,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the reports and write the contact sheets.
 
     Returns:
-        The exit code: 0, or 1 if a split has problems or can't be read.
+        The exit code: 0; 1 if a split has problems or can't be read, 2 if none can.
     """
     check_targets(args.output, None)
     names = [args.split] if args.split else splits(args.data, layout=args.layout)
     divided = find_split(names, "train") or names[0]
-    code = 0
+    code, failed = 0, 0
     for name in names:
         try:
             parts = {name: open_dataset(args.data, name, categories=classes_of(args), layout=args.layout,
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
             code = max([code, *(_report(part, dataset, args) for part, dataset in parts.items())])
         except (ValueError, OSError) as error:
             print(f"ssd-zoo: {name}: {error}", file=sys.stderr)
-            code = 1
-    return code
+            failed += 1
+    return 2 if failed == len(names) else max(code, int(failed > 0))
 
 
 def _report(name: str, dataset: DetectionDataset, args: argparse.Namespace) -> int:
@@ -65,5 +66,5 @@ def _report(name: str, dataset: DetectionDataset, args: argparse.Namespace) -> i
     file = args.output / f"{Path(name).name}.jpg"
     save_picture(contact_sheet(kept, images=args.images), file)
     drawn = min(args.images, sum(bool(entry.objects) for entry in kept.images))
-    print(f"{file}: {drawn} images to look at")
+    print(f"{file}: {number_of(drawn, 'image')} to look at")
     return int(bool(report.problems))

@@ -26,6 +26,7 @@ __all__ = [
     "assemble",
     "check_class_names",
     "check_units",
+    "number_of",
     "some",
 ]
 
@@ -170,9 +171,14 @@ class Records:
         return Counter(thing.name for item in self.items for thing in item.things)
 
 
+def number_of(number: int, what: str) -> str:
+    """Return a number with its noun, as in `2 images`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def some(files: Sequence[object], what: str, most: int = 3) -> str:
     """Return a count with examples, as in `2 images (a.jpg, b.jpg)`."""
-    return f"{len(files)} {what}{'' if len(files) == 1 else 's'} ({list_names(list(map(str, files)), most)})"
+    return f"{number_of(len(files), what)} ({list_names(list(map(str, files)), most)})"
 
 
 def check_class_names(names: Iterable[object], source: object) -> list[str]:
@@ -236,7 +242,7 @@ def assemble(
     check_units([(thing.box, image.source) for image in images for thing in image.objects])
     if problems and not any(image.objects for image in images):
         raise ValueError(
-            f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p}" for p in problems[:5])
+            f"No object can be read, {number_of(len(problems), 'problem')}:" + "".join(f"\n  {p}" for p in problems[:5])
         )
     ids = _ids(records.ids, categories)
     return Annotations(images, categories, ids, problems, records.line, layout, records.notes)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeVar, cast
 
 import torch
 
-from ssd_zoo.data.annotations import Box, LabelledImage
+from ssd_zoo.data.annotations import Box, LabelledImage, number_of
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, VideoDataset
 from ssd_zoo.detector.overlap import area_of, box_iou
@@ -92,14 +92,15 @@ class DataReport:
         empty = f", {self.empty_images} without objects" if self.empty_images else ""
         present = ", ".join(f"{name} {number}" for name, number in self.objects.items() if number)
         lines = [self.layout] if self.layout else []
-        what = "images" if self.videos is None else f"annotated frames of {self.videos} videos"
-        lines += [f"{self.images} {what}{empty}; {total} objects: {present}"]
+        what = number_of(self.images, "image" if self.videos is None else "annotated frame")
+        of_videos = "" if self.videos is None else f" of {number_of(self.videos, 'video')}"
+        lines += [f"{what}{of_videos}{empty}; {number_of(total, 'object')}: {present}"]
         lines.append("sizes: " + ", ".join(f"{name} {number}" for name, number in self.sizes.items()))
         if self.missing:
             lines.append(f"no object of: {', '.join(self.missing)}")
         if self.unreached is not None:
             share = self.unreached / total if total else 0
-            lines.append(f"no default box reaches {self.unreached} objects ({share:.1%})")
+            lines.append(f"no default box reaches {number_of(self.unreached, 'object')} ({share:.1%})")
             if share > 0.1 and advise:
                 lines.append(
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
@@ -265,8 +266,8 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
         more = f"\n  and {len(report.problems) - 20} more" if len(report.problems) > 20 else ""
         listed = "".join(f"\n  {problem}" for problem in report.problems[:20])
         raise ValueError(
-            f"The data set has {len(report.problems)} problems, and {lost} of its objects can't be used; correct them, "
-            f"or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"
+            f"The data set has {number_of(len(report.problems), 'problem')}, and {lost} of its objects can't be used; "
+            f"correct them, or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"
         )
     kept = _kept(dataset, report) if report.problems else dataset
     if not any(_numbers_of_objects(kept)):
