@@ -92,9 +92,14 @@ COMMANDS = {
 }
 
 
+class Evaluated:
+    confusion = None
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_images_that_are_too_large(command, pets, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssd_zoo.training.evaluate", lambda *args, **options: Evaluated())
     arguments = [command, pets, *COMMANDS[command], "--max-pixels"]
     reason = "third.png can't be read: it has 50 × 100 pixels, and 4900 are allowed"
     assert main([*arguments, "4900"]) == (1 if command == "data" else 2)
@@ -136,7 +141,3 @@ def test_what_training_holds_back_is_what_is_evaluated(tmp_path, capsys):
         patch.setattr("ssd_zoo.training.evaluate", lambda model, dataset, **_: seen.append(dataset) or Evaluated())
         assert main(["evaluate", *options, "--model", "ssdlite300_mobilenet_v2", "--categories", "cat,dog"]) == 0
     assert [image.file for image in seen[0].images] == [image.file for image in held_back.images]
-
-
-class Evaluated:
-    confusion = None

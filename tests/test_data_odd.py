@@ -13,7 +13,7 @@ from test_layouts import expected, records
 
 from ssd_zoo.cli._prepare import open_sets
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
-from ssd_zoo.data.dataset import find_split
+from ssd_zoo.data.formats.tree import find_split
 
 ONE = next(picture for picture in PICTURES if picture.things)
 

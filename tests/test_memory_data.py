@@ -1,14 +1,13 @@
 """Data sets in memory give what their images and targets hold."""
 
-import json
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from labelled import CATEGORIES, PICTURES, draw, make_coco
 from PIL import Image
+from torchvision.datasets import CocoDetection
 
 from ssd_zoo.data import inspect_dataset, open_dataset, usable
 
@@ -63,28 +62,97 @@ def test_supervision(tmp_path):
     check(open_dataset(supervision.DetectionDataset(NAMES, paths, found)))
 
 
-def test_coco_detection(tmp_path):
-    """The official index is not installed here; it is an object whose `dataset` is the file's content."""
+def test_coco_detection(tmp_path, capsys):
+    pytest.importorskip("pycocotools", reason="COCODETECTION IS NOT TESTED without pycocotools")
     file = make_coco(tmp_path)
-    index = SimpleNamespace(dataset=json.loads(file.read_text()))
-    check(open_dataset(SimpleNamespace(root=str(tmp_path / "images"), coco=index)))
+    check(open_dataset(CocoDetection(tmp_path / "images", file)))
+    capsys.readouterr()  # pycocotools prints.
 
 
-@pytest.mark.parametrize("corners", [False, True])
-def test_hugging_face(corners):
-    datasets = pytest.importorskip("datasets")
+@pytest.fixture(scope="module")
+def datasets():
+    return pytest.importorskip("datasets", reason="HUGGING FACE'S DATA SETS ARE NOT TESTED without datasets")
 
-    def boxes(one):
-        return [[x1, y1, x2, y2] if corners else [x1, y1, x2 - x1, y2 - y1] for _, (x1, y1, x2, y2) in one.things]
 
-    rows = {
-        "image": [picture(one) for one in PICTURES],
-        "objects": [{"bbox": boxes(one), "category": [label - 1 for label, _ in one.things]} for one in PICTURES],
+def xywh(box):
+    x1, y1, x2, y2 = box
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def as_lists(box=xywh, name=lambda label: label - 1):
+    return [
+        {"bbox": [box(thing.box) for thing in one.things], "category": [name(label) for label, _ in one.things]}
+        for one in PICTURES
+    ]
+
+
+def hugging_face(datasets, objects, feature=None, column="image"):
+    rows = {column: [picture(one) for one in PICTURES], "objects": objects}
+    features = {column: datasets.Image(), "objects": feature}
+    return datasets.Dataset.from_dict(rows, features=None if feature is None else datasets.Features(features))
+
+
+def features(datasets):
+    """The ways in which data sets on the Hub declare their objects."""
+    label, number = datasets.ClassLabel(names=NAMES), datasets.Value("float32")
+    return {
+        "sequence": datasets.Sequence({"bbox": datasets.Sequence(number, length=4), "category": label}),
+        "lists": {"bbox": datasets.Sequence(datasets.Sequence(number)), "category": datasets.Sequence(label)},
+        "list": [{"bbox": datasets.Sequence(number), "category": label}],
     }
-    label = datasets.ClassLabel(names=NAMES)
-    objects = {"bbox": datasets.Sequence(datasets.Value("float32")), "category": label}
-    features = datasets.Features({"image": datasets.Image(), "objects": datasets.Sequence(objects)})
-    check(open_dataset(datasets.Dataset.from_dict(rows, features=features)))
+
+
+@pytest.mark.parametrize("box", [xywh, list])
+@pytest.mark.parametrize("declared", ["sequence", "lists", "list"])
+def test_hugging_face(box, declared, datasets):
+    objects = as_lists(box)
+    if declared == "list":
+        objects = [[dict(zip(one, pair, strict=True)) for pair in zip(*one.values(), strict=True)] for one in objects]
+    source = hugging_face(datasets, objects, features(datasets)[declared])
+    check(open_dataset(source))
+    check(open_dataset(source.rename_column("image", "img")))
+    check(open_dataset(source.with_format("torch")))
+
+
+def test_hugging_face_names_of_classes(datasets):
+    check(open_dataset(hugging_face(datasets, as_lists(name=lambda label: CATEGORIES[label]))))
+    numbers = hugging_face(datasets, as_lists())
+    check(open_dataset(numbers, categories=CATEGORIES))
+    with pytest.raises(ValueError, match="no ClassLabel; pass their names"):
+        open_dataset(numbers)
+    with pytest.raises(ValueError, match="Row 0 has the class 1, and there are 1, counted from 0"):
+        open_dataset(numbers, categories=CATEGORIES[:2])
+
+
+def test_hugging_face_splits(datasets):
+    source = hugging_face(datasets, as_lists(), features(datasets)["lists"])
+    both = datasets.DatasetDict({"train": source, "validation": source.select([0])})
+    check(open_dataset(both, "train"))
+    assert len(open_dataset(both, "val")) == 1
+    check(open_dataset(datasets.DatasetDict({"train": source})))
+    for split in (None, "test"):
+        with pytest.raises(ValueError, match="has the splits train, validation; say which"):
+            open_dataset(both, split)
+
+
+def test_hugging_face_rows_that_are_wrong(datasets):
+    good = as_lists()
+    assert open_dataset(hugging_face(datasets, [*good[:2], None]), categories=CATEGORIES).images[2].objects == ()
+    short = [good[0], good[1], {**good[2], "category": []}]
+    for objects, message in (
+        (short, "Row 2 has 1 boxes and 0 classes"),
+        (as_lists(lambda box: [1.0, 2.0]), "Row 0: a box must be four numbers"),
+        ([{"area": [1]}] * 3, r"objects needs bbox and category or label, got \['area'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_dataset(hugging_face(datasets, objects), categories=CATEGORIES)
+    source = hugging_face(datasets, good)
+    with pytest.raises(ValueError, match=r"needs a column image, got \['x', 'objects'\]"):
+        open_dataset(source.rename_column("image", "x"), categories=CATEGORIES)
+    with pytest.raises(ValueError, match="needs a column objects"):
+        open_dataset(source.remove_columns("objects"), categories=CATEGORIES)
+    with pytest.raises(TypeError, match="is a stream"):
+        open_dataset(source.to_iterable_dataset(), categories=CATEGORIES)
 
 
 def test_other_objects():

@@ -13,8 +13,8 @@ from ssd_zoo.cli._output import check_targets, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.annotations import number_of
-from ssd_zoo.data.dataset import find_split
 from ssd_zoo.data.divide import divide
+from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.data.sheet import contact_sheet
 
 __all__ = ["add_arguments", "run"]

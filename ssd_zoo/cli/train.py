@@ -19,8 +19,8 @@ from ssd_zoo.cli._data import add_data_options, splits_of
 from ssd_zoo.cli._models import DEFAULT_MODEL, check_model
 from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
-from ssd_zoo.data.dataset import find_split
 from ssd_zoo.data.formats import canonical_split
+from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName

@@ -11,13 +11,13 @@ import torch
 from torchvision import tv_tensors
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage, assemble
-from ssd_zoo.data.formats import canonical_split, recognise
+from ssd_zoo.data.formats import recognise
 from ssd_zoo.data.formats.memory import read_memory
-from ssd_zoo.data.formats.tree import merge_counts
+from ssd_zoo.data.formats.tree import find_split, merge_counts
 from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.weights.categories import check_names
 
-__all__ = ["DetectionDataset", "find_split", "open_dataset", "splits"]
+__all__ = ["DetectionDataset", "open_dataset", "splits"]
 
 Target = dict[str, Any]
 _log = logging.getLogger("ssd_zoo")
@@ -114,20 +114,6 @@ def splits(path: str | Path, *, layout: str | None = None) -> list[str]:
     return list(recognise(Path(path), layout).splits)
 
 
-def find_split(names: Sequence[str], wanted: str) -> str | None:
-    """Find a split by its name, or by one that means the same.
-
-    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
-
-    Returns:
-        The one that fits, or None.
-    """
-    if wanted in names:
-        return wanted
-    alike = [name for name in names if canonical_split(name) == (canonical_split(wanted) or wanted)]
-    return alike[0] if len(alike) == 1 else None
-
-
 def open_dataset(
     path: str | Path | object,
     split: str | None = None,
@@ -145,7 +131,7 @@ def open_dataset(
     Args:
         path: The folder, or an annotation file such as `data.yaml` or `instances_train.json`. Or a data set in memory:
             a Hugging Face data set with a column `objects`, supervision's `DetectionDataset`, torchvision's
-            `CocoDetection`, or pairs of image and target.
+            `CocoDetection`, or pairs of image and target. Or several of them by the name of the split.
         split: Name of the split, such as `"train"`; optional if there is only one. `"val"` finds `valid` and `val2017`.
         categories: Class names, background first; by default those of the data set. Labels are indices into this list,
             matched by name.
@@ -168,7 +154,7 @@ def open_dataset(
     categories = None if categories is None else check_names(categories)
     given = None if categories is None else categories[1:]
     if not isinstance(path, str | os.PathLike):
-        kind, records = read_memory(path, given)
+        kind, records = read_memory(path, given, split)
         return DetectionDataset(assemble(records, records.names or [], categories, kind, max_pixels), transforms)
     path = Path(path)
     found = recognise(path, layout, given)

@@ -14,8 +14,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
 
-__all__ = ["MAX_PIXELS", "find_images", "image_endings", "image_size", "is_hidden", "read_image", "size_if_readable"]
+__all__ = [
+    "MAX_PIXELS",
+    "find_images",
+    "image_endings",
+    "image_size",
+    "is_hidden",
+    "read_image",
+    "size_if_readable",
+    "tensor_of",
+]
 
 MAX_PIXELS = 54_000_000
 """Largest number of pixels of an image that is read by default. Such a JPEG 2000 takes 1.0 GB of memory, a JPEG 0.6."""
@@ -217,6 +227,21 @@ def _way_out(file: str | Path) -> str:
     if start[4:8] == b"ftyp":
         return 'If it is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
     return f"Formats are {', '.join(_FORMATS)}: save it as JPEG or PNG."
+
+
+def tensor_of(image: object, name: str) -> Tensor:
+    """Return an image in memory, Pillow's or a tensor `(1 or 3, H, W)`, as RGB, uint8 `(3, H, W)`.
+
+    Raises:
+        ValueError: If it is another object. The message begins with the name.
+    """
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(_rgb_pixels(image)).permute(2, 0, 1)
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
+        pixels = to_dtype(image.as_subclass(Tensor), torch.uint8, scale=True)
+        return pixels.expand(3, -1, -1)
+    what = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+    raise ValueError(f"{name}: the image must be Pillow's or a tensor (3, H, W), got {what}.")
 
 
 def _rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ __all__ = [
     "Tree",
     "by_split",
     "canonical_split",
+    "find_split",
     "in_any_case",
     "merge_counts",
     "pair",
@@ -190,6 +191,20 @@ def canonical_split(name: str) -> str | None:
     """Return `train`, `val` or `test` for a split's name, such as `valid` or `train2017`; None for others."""
     words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _NEUTRAL]
     return _SPLITS.get(words[0]) if len(words) == 1 else None
+
+
+def find_split(names: Sequence[str], wanted: str) -> str | None:
+    """Find a split by its name, or by one that means the same.
+
+    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
+
+    Returns:
+        The one that fits, or None.
+    """
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if canonical_split(name) == (canonical_split(wanted) or wanted)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def by_split(root: Path, files: Iterable[File]) -> dict[str, list[File]]:
