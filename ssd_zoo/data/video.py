@@ -90,8 +90,9 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
     from ssd_zoo.data.video_decoding import open_by_av, open_by_torchcodec
 
     if is_address(source):
-        # A stream over the network may fall silent.
-        return open_by_av(str(source), str(source), timeout=30) if find_spec("av") else open_by_torchcodec(str(source))
+        # A stream over the network may fall silent. torchcodec searches it, which those of cameras do not allow.
+        searches = find_spec("av") is None and str(source).startswith("http")
+        return open_by_torchcodec(str(source)) if searches else open_by_av(str(source), str(source), timeout=30)
     path = Path(source)
     if path.is_dir():
         files = frame_files(path)

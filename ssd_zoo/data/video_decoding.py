@@ -27,7 +27,8 @@ _ENDS_OF_STREAMS, _END_OF_ALL = ("mov", "avi", "gif"), "matroska"
 
 def error_reason(error: Exception) -> str:
     """Return an error's reason, without the name of a file."""
-    return str(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
+    reason = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return reason.splitlines()[0].rstrip(". ")
 
 
 def open_by_av(address: str, name: str, *, kind: str | None = None, timeout: float | None = None) -> Video:
@@ -158,6 +159,8 @@ def _upright(frame: "av.VideoFrame") -> Tensor:
 def open_by_torchcodec(address: str) -> Video:
     """Open a video by torchcodec.
 
+    It can't mirror frames, nor tell that a Matroska file is cut off.
+
     Raises:
         ValueError: If the video can't be read.
         ImportError: If torchcodec, or the FFmpeg that it needs, is not installed.
@@ -173,16 +176,23 @@ def open_by_torchcodec(address: str) -> Video:
             raise ImportError(f"torchcodec finds no FFmpeg that it can use. {MISSING}") from error
         raise ValueError(f"{address} is not a readable video: {error_reason(error)}.") from error
 
+    fps = metadata.average_fps or 25.0
+
     def frames() -> Iterator[Frame]:
         decoder, i = VideoDecoder(address), 0
-        start = metadata.begin_stream_seconds or 0.0
+        start, end = metadata.begin_stream_seconds or 0.0, 0.0
         try:
             for i in range(len(decoder)):
                 frame = decoder.get_frame_at(i)
+                end = frame.pts_seconds - start + (frame.duration_seconds or 0)
                 yield Frame(i, frame.pts_seconds - start, frame.duration_seconds or None, frame.data)
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                f"{address} is broken or cut off, {i} frames could be read: {error_reason(error).splitlines()[0]}."
+                f"{address} is broken or cut off, {i} frames could be read: {error_reason(error)}."
             ) from error
+        missing = (metadata.duration_seconds_from_header or 0) - end
+        if missing > 0.05 + 1.5 / fps:
+            read = f"{i + 1} frames could be read"
+            raise ValueError(f"{address} is broken or cut off, {read}: it lacks the last {missing:.1f} seconds.")
 
-    return timed_video(address, metadata.average_fps or 25.0, metadata.num_frames, frames)
+    return timed_video(address, fps, metadata.num_frames, frames)
