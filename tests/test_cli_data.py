@@ -35,8 +35,9 @@ def test_data_with_problems(tmp_path, capsys):
 def test_sheet_shows_boxes_where_they_are(tmp_path):
     SHAPES["voc_flat"](tmp_path, ".", PICTURES)
     sheet = contact_sheet(open_dataset(tmp_path), images=1, tile=80)
-    # The first picture is 80 × 60; its red cat begins at (8, 6), and the sheet has a margin of 4.
-    assert sheet.size == (88, 68)
+    # The first picture is 80 × 60; its red cat begins at (8, 6), and the sheet has a margin of 4 and a name below.
+    assert sheet.size == (88, 84)
+    assert sheet.crop((4, 66, 84, 82)).convert("L").getextrema()[0] < 100
     assert sheet.getpixel((4 + 14, 4 + 26))[0] > 150
     with pytest.raises(ValueError, match="nothing to draw"):
         contact_sheet(open_dataset(tmp_path).with_images([]))

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2 import functional as F
 
 from ssd_zoo.data.dataset import DetectionDataset
@@ -11,11 +11,11 @@ from ssd_zoo.data.draw import draw_detections
 
 __all__ = ["contact_sheet"]
 
-_GAP = 4
+_GAP, _CAPTION = 4, 16
 
 
 def contact_sheet(dataset: DetectionDataset, *, images: int = 16, tile: int = 320) -> Image.Image:
-    """Draw some images of a data set with their boxes and classes.
+    """Draw some images of a data set with their boxes, classes and names.
 
     The images are taken at equal steps from those with objects.
 
@@ -37,11 +37,17 @@ def contact_sheet(dataset: DetectionDataset, *, images: int = 16, tile: int = 32
     pictures = [_picture(dataset, i, tile) for i in chosen]
     columns = math.ceil(math.sqrt(len(pictures)))
     width = max(picture.width for picture in pictures) + _GAP
-    height = max(picture.height for picture in pictures) + _GAP
+    height = max(picture.height for picture in pictures) + _GAP + _CAPTION
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (_GAP + i % columns * width, _GAP + i // columns * height))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for i, (index, picture) in enumerate(zip(chosen, pictures, strict=True)):
+        left, top = _GAP + i % columns * width, _GAP + i // columns * height
+        sheet.paste(picture, (left, top))
+        name = dataset.images[index].file.name
+        while len(name) > 1 and draw.textlength(name, font) > width - _GAP:
+            name = name[1:]  # Its end tells more than its beginning.
+        draw.text((left, top + picture.height + 2), name, "black", font)
     return sheet
 
 

@@ -64,7 +64,9 @@ def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
     known = "Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE or a CSV table"
     files = [file.path for suffix in (".json", ".xml", ".csv", ".txt") for file in tree.files(suffix)[:20]]
     foreign = next((why for file in files if (why := _foreign(file))), "")
-    holds = f" It holds {tree.contents or 'no file'}." if tree.file is None else ""
+    labels = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv", ".txt", ".yaml", ".yml"))
+    missing = ", and no file of labels" if tree.contents and not labels else ""
+    holds = f" It holds {tree.contents or 'no file'}{missing}." if tree.file is None else ""
     return f"{path} has no known layout: {known}.{foreign or holds}"
 
 
