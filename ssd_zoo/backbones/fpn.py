@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.backbones.mobilenet_v2 import MobileNetV2
 from ssd_zoo.detector.shared_head import SeparableConv2d
-from ssd_zoo.layers.basic import RELU6, BatchNorm2d, Conv2dSame, MaxPool2dSame, NormLayer
+from ssd_zoo.layers.basic import RELU6, BatchNorm2d, Conv2dSame, MaxPool2dSame, NormLayer, init_conv
 from ssd_zoo.layers.convolution import FastConv2d
 
 __all__ = ["FeaturePyramid", "MobileNetV2FPN", "ResNet50FPN"]
@@ -52,9 +52,7 @@ class FeaturePyramid(nn.Module):
         self.coarser = nn.ModuleList(layer(stride=2, conv_layer=halving) for _ in range(2))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.03)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                init_conv(module, partial(nn.init.trunc_normal_, std=0.03))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the pyramid of a backbone's maps, from fine to coarse."""
@@ -97,7 +95,7 @@ class ResNet50FPN(nn.Module):
         super().__init__()
         resnet = torchvision.models.resnet50(weights=None, norm_layer=norm_layer)
         self.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        init_conv(self.conv1, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
         self.bn1 = resnet.bn1
         self.relu = resnet.relu
         self.maxpool = MaxPool2dSame(3, stride=2)

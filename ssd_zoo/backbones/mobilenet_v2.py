@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.blocks import freeze_blocks, tapped_maps
-from ssd_zoo.layers.basic import RELU6, BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.layers.basic import RELU6, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["InvertedResidual", "MobileNetV2"]
 
@@ -88,7 +88,7 @@ class MobileNetV2(nn.Module):
             channels = out
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out"))
 
     def freeze(self, trainable_layers: int) -> None:
         """Freeze all but the last `trainable_layers` of the 5 stages.

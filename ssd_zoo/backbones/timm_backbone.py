@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ssd_zoo.backbones.timm import TimmMaps, create_timm
-from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer
+from ssd_zoo.layers.basic import RELU, BatchNorm2d, ConvNormAct, NormLayer, init_conv
 
 __all__ = ["TimmBackbone"]
 
@@ -55,7 +55,7 @@ class TimmBackbone(nn.Module):
             channels = out
         for module in self.extras.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
 
     def freeze(self, trainable_layers: int) -> None:
         """Freeze all but the last `trainable_layers` of timm's stages.
