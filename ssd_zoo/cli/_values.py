@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ssd_zoo.detector.sizes import read_size
 from ssd_zoo.weights.categories import is_background
 
-__all__ = ["count", "fraction", "name_list", "number", "positive", "size", "with_background", "zero_is_none"]
+__all__ = ["count", "fraction", "name_list", "number", "positive", "size", "tile", "with_background", "zero_is_none"]
 
 
 def count(text: str) -> int:
@@ -67,6 +67,11 @@ def size(text: str) -> tuple[int, int]:
         return read_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def tile(text: str) -> int | tuple[int, int]:
+    """Read the size of tiles, or 0 for none."""
+    return 0 if text == "0" else size(text)
 
 
 def zero_is_none(parse: Callable[[str], float]) -> Callable[[str], float | None]:
