@@ -187,6 +187,34 @@ def test_worst_mistakes():
     assert len(worst_mistakes(RECORDS, CATEGORIES, most=1)) == 3
 
 
+def test_boxes_that_can_not_be_drawn_are_no_mistakes():
+    odd = [(9, 9, 1, 1), (0, 0, float("nan"), 5), (0, 0, float("inf"), 5)]
+    assert worst_mistakes([record(odd, [1, 1, 1], [])], CATEGORIES) == []
+
+
+class Own:
+    """A data set of the caller, with a list that has the name of ours."""
+
+    categories = CATEGORIES
+
+    def __init__(self):
+        self.images = [torch.zeros(3, 64, 64), torch.ones(3, 64, 64)]
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([1])}
+
+
+def test_data_sets_of_the_caller(tmp_path):
+    model = build()
+    model.score_thresh = 0.9
+    options = {"epochs": 1, "batch_size": 2, "tensorboard": False, "progress": False, "device": "cpu"}
+    fit(model, Own(), validation=Own(), output=tmp_path / "run", **options)
+    assert "cat was not found; image 0" in page_of(tmp_path / "run/report.html").words
+
+
 def test_mistakes_are_those_of_the_confusion_matrix():
     matrix = confusion_matrix(RECORDS, 3)
     assert matrix.tolist() == [[0, 2, 1], [1, 1, 0], [1, 1, 0]]

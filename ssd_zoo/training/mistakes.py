@@ -55,8 +55,10 @@ def worst_mistakes(records: Sequence[Record], categories: Sequence[str], most: i
     for number, record in enumerate(records):
         found, missed = judge_record(record)
         for k in missed:
-            label = int(record.labels[k])
-            mistake = Mistake("missed", number, record.boxes[k], label, 1.0, f"{categories[label]} was not found")
+            box, label = record.boxes[k], int(record.labels[k])
+            if not (box[2:] >= box[:2]).all() or not box.isfinite().all():
+                continue  # Nothing can be shown.
+            mistake = Mistake("missed", number, box, label, 1.0, f"{categories[label]} was not found")
             ranked["missed"].append((float(record.area[k]), mistake))
         for i, k in found:
             label, score = int(record.found_labels[i]), float(record.scores[i])
