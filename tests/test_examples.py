@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from labelled import colourful, make_yolo
+from labelled import colourful, make_coco, make_yolo
 
 import ssd_zoo
 
@@ -52,6 +52,15 @@ def test_fit_default_boxes(monkeypatch, capsys, folder):
     assert capsys.readouterr().out.startswith("16 objects; no default box reaches IoU 0.5 for ")
     boxes = ssd_zoo.DefaultBoxGenerator(**json.loads((folder / "boxes.json").read_text()))
     assert boxes.boxes_per_location == [3, 6, 6, 6, 6, 6]
+
+
+def test_tiles(monkeypatch, capsys, tmp_path):
+    make_coco(tmp_path, pictures=colourful(16))
+    run(monkeypatch, "tiles.py", tmp_path / "instances_train.json", "--cell", 64, "--tiles", 128)
+    lines = capsys.readouterr().out.splitlines()
+    # The pictures are pasted at their own size: 256 × 256, in which 1 % are 655 square pixels.
+    assert lines[0].startswith("1 pictures of 256 × 256 pixels, ")
+    assert [line.split(" AP")[0].strip() for line in lines[1:]] == ["whole pictures", "tiles of 128 × 128"]
 
 
 # What compilers and old versions warn of is not the benchmark's.

@@ -15,6 +15,7 @@ import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.deploy import compare_detections, optimize
+from ssd_zoo.detector.loss import detector_losses
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import try_few_candidates
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
@@ -81,7 +82,7 @@ def test_raw_output_losses_and_gradients_are_the_cpus(name):
         if move is on_gpu:
             model.cuda()
         raw = model.forward_raw(model.prepare(move(images)))
-        losses = model._losses(raw, *model.prepare_targets(move(targets), SIZES))
+        losses = detector_losses(model, raw, *model.prepare_targets(move(targets), SIZES))
         model.zero_grad()
         # Not the losses: which negatives are hardest, rounding decides where all are alike.
         sum((value * value.detach().cos()).sum() for value in raw.values()).backward()

@@ -119,7 +119,8 @@ def test_a_plan_is_short():
 def skip_evaluation(monkeypatch, ap):
     """Gives the AP of each evaluation, and writes no models."""
     monkeypatch.setattr(loop, "evaluate", lambda *_, **__: SimpleNamespace(metrics={"AP": ap()}, losses={}))
-    monkeypatch.setattr(loop.Trainer, "_save", lambda *_: None)
+    for name in ("_save", "_write_report"):
+        monkeypatch.setattr(loop.Trainer, name, lambda *_: None)
 
 
 class Clock:

@@ -10,7 +10,7 @@ from ssd_zoo.training import fit
 from ssd_zoo.training.fit import _OF_THE_CALL
 
 # What the command makes of its own options, and the steps of a schedule, which it does not offer.
-_NOT_OFFERED = {"model", "dataset", "validation", "milestones"}
+_NOT_OFFERED = {"model", "dataset", "validation", "milestones", "choices", "command"}
 
 
 @pytest.fixture(scope="module")

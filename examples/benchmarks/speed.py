@@ -16,6 +16,7 @@ from torchvision.models.detection import ssd as torchvision_ssd
 
 import ssd_zoo
 from ssd_zoo.deploy import compare_detections, optimize
+from ssd_zoo.detector.loss import detector_losses
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
@@ -122,7 +123,7 @@ def _losses(model: ssd_zoo.SSD, images: list[Tensor], targets: list[dict[str, Te
 
     def step() -> None:
         leaves = {key: value.detach().requires_grad_() for key, value in raw.items()}
-        sum(model._losses(leaves, *model.prepare_targets(targets, sizes)).values()).backward()
+        sum(detector_losses(model, leaves, *model.prepare_targets(targets, sizes)).values()).backward()
 
     return step
 

@@ -79,6 +79,7 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
             "model": args.model,
             "weights": fingerprint(model, args.model),
             "score_thresh": args.score_thresh,
+            "tile": str(model.tile and (*model.tile, model.tile_overlap)),
             "classes": args.classes,
             "output": None if args.output is None else str(args.output),
         },

@@ -1,5 +1,6 @@
 """Build models from command-line arguments."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,51 @@ import torchvision
 from torch import nn
 
 import ssd_zoo
+from ssd_zoo.cli._values import fraction, tile
 from ssd_zoo.deploy import ExportedDetector, load
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
-__all__ = ["DEFAULT_MODEL", "build_model", "check_model", "load_model", "open_detector", "pick_device"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "add_tiles",
+    "build_model",
+    "check_model",
+    "load_model",
+    "open_detector",
+    "pick_device",
+    "set_tiles",
+]
 
 DEFAULT_MODEL = "ssdlite300_mobilenet_v2"
+
+
+def add_tiles(parser: argparse._ActionsContainer, default: str = "the model's") -> None:
+    """Declare the options of tiles."""
+    what = f"cut larger images into tiles of this size; 0: take them whole (default: {default})"
+    parser.add_argument("--tile", type=tile, metavar="S|HxW", help=what)
+    what = "least overlap of tiles, as a share of their side (default: the model's)"
+    parser.add_argument("--overlap", dest="tile_overlap", type=fraction, metavar="R", help=what)
+
+
+def set_tiles(model: nn.Module, args: argparse.Namespace) -> None:
+    """Set a model's tiles as the options ask.
+
+    Raises:
+        ValueError: If the model can't have tiles, they are too small, or an overlap is given without tiles.
+    """
+    if args.tile is None and args.tile_overlap is None:
+        return
+    if not isinstance(model, SSD | ExportedDetector):
+        raise ValueError("--tile is for models of ssd_zoo; leave it out.")
+    wanted = model.tile if args.tile is None else args.tile or None
+    if wanted is None and args.tile_overlap is not None:
+        raise ValueError("--overlap is of tiles: give --tile too.")
+    model.tile_overlap = model.tile_overlap if args.tile_overlap is None else args.tile_overlap
+    model.tile = check_tiles(wanted, model.tile_overlap)
 
 
 def check_model(name: str, weights: str | None) -> None:

@@ -25,6 +25,7 @@ from ssd_zoo.training.plan import (
     DataFacts,
     look_at,
     plan_size,
+    plan_tile,
     plan_training,
     plan_validation,
     table,
@@ -42,6 +43,8 @@ _LEAST_STEPS = 200
 class _Built(TypedDict, total=False):
     size: tuple[int, int]
     box_loss: str
+    tile: tuple[int, int] | None
+    tile_overlap: float
     default_boxes: DefaultBoxGenerator
 
 
@@ -100,11 +103,14 @@ def build_for(
     facts, why = None, "given"
     if args.size is None:
         facts, why = look_at(train) if plans and args.model == DEFAULT_MODEL else None, "the model's own"
+    facts, of_tiles = _settle_tiles(args, train, facts, config)
     if args.size is not None:
         config["size"] = args.size
     elif facts is not None:
         config["size"], why = _begun_size(args) or plan_size(facts)
     model = _build(args, train.categories, config)
+    if args.tile_overlap is not None and model.tile is None:
+        raise ValueError("--overlap is of tiles: give --tile too.")
     train = usable_part("training", train, model, args, talks, advise=not plans and not args.fit_default_boxes)
     if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
         config["size"], why = smaller
@@ -113,6 +119,7 @@ def build_for(
     choices = [
         Choice("model", args.model, f"box loss {config.get('box_loss', 'of the model')}{kept}"),
         Choice("input", " × ".join(map(str, model.size)), why),
+        *([] if model.tile is None else [Choice("tiles", " × ".join(map(str, model.tile)), of_tiles)]),
     ]
     if args.fit_default_boxes or (plans and args.fit_default_boxes is None):
         fitted = fit_default_boxes(train, model)
@@ -186,6 +193,28 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
+
+
+def _settle_tiles(
+    args: argparse.Namespace, train: Data, facts: DataFacts | None, config: _Built
+) -> tuple[DataFacts | None, str]:
+    """Put the tiles that are asked for, or needed, into a config.
+
+    Returns:
+        The facts of what the input shows, None where its size is not to be chosen by them; and why there are tiles.
+    """
+    if args.tile_overlap is not None:
+        config["tile_overlap"] = args.tile_overlap
+    if args.tile and isinstance(train, VideoDataset):
+        raise ValueError(f"--tile is for images, and {args.data} holds videos. Leave it out.")
+    if args.tile is not None:
+        config["tile"] = args.tile or None
+        return facts.in_tiles(args.tile) if facts and args.tile else facts, "given"
+    planned = None if facts is None else plan_tile(facts)
+    if planned is None:
+        return facts, "as in the saved model"
+    config["tile"] = planned[0]
+    return None, f"{planned[1]}; --tile 0 takes pictures whole"
 
 
 def _begun_size(args: argparse.Namespace) -> tuple[tuple[int, int], str] | None:

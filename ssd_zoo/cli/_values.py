@@ -17,6 +17,7 @@ __all__ = [
     "number",
     "positive",
     "size",
+    "tile",
     "with_background",
     "zero_is_none",
 ]
@@ -88,6 +89,11 @@ def size(text: str) -> tuple[int, int]:
         return read_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def tile(text: str) -> int | tuple[int, int]:
+    """Read the size of tiles, or 0 for none."""
+    return 0 if text == "0" else size(text)
 
 
 def zero_is_none(parse: Callable[[str], float]) -> Callable[[str], float | None]:

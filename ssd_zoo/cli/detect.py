@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.cli._images import run_images
-from ssd_zoo.cli._models import DEFAULT_MODEL, open_detector, pick_device
+from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, open_detector, pick_device, set_tiles
 from ssd_zoo.cli._output import check_targets, picture_files
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import find_videos, run_videos
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=1, help="images or frames per batch (default: %(default)s)"
     )
+    add_tiles(parser)
     add_max_pixels(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotated images or videos")
     parser.add_argument(
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> SSD:
     device = pick_device(args.device)
     model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
+    set_tiles(model, args)
     # An exported detector has all that detecting needs.
     return cast(SSD, model.to(device))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
-from ssd_zoo.cli._models import load_model, pick_device
+from ssd_zoo.cli._models import add_tiles, load_model, pick_device, set_tiles
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=8, help="images or frames per batch (default: %(default)s)"
     )
+    add_tiles(parser)
     parser.add_argument("--workers", type=count, default=0, help="processes that load images (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="annotations in COCO's format")
@@ -106,6 +107,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         print(report.layout, *(f"note: {note}" for note in report.notes), sep="\n", file=sys.stderr)
         print("".join(f"problem: {problem}\n" for problem in report.problems[:20]), end="", file=sys.stderr)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
+    set_tiles(model, args)
     with keep_memory():
         return evaluate(
             model.eval().to(device),

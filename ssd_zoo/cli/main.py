@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
     args = parser.parse_args(argv)
+    args.command = shlex.join(["ssd-zoo", *argv])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the terminal can't encode.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 
 from ssd_zoo.cli._data import add_data_options, splits_of
-from ssd_zoo.cli._models import DEFAULT_MODEL, check_model
+from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, check_model
 from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
 from ssd_zoo.data.formats import canonical_split
@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="initial weights: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
     model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: by the objects' sizes)")
+    add_tiles(model, "if small objects would be lost")
     model.add_argument(
         "--fit-default-boxes",
         action=argparse.BooleanOptionalAction,
@@ -138,10 +139,11 @@ def run(args: argparse.Namespace) -> int:
     train, validation, of_validation = open_sets(args, *_check_all(args))
     torch.manual_seed(args.seed)
     model, train, choices = build_for(args, train, options, talks)
+    choices.append(of_validation)
     if validation is not None:
         validation = usable_part("validation", validation, model, args, talks)
     if talks or args.plan:
-        print(f"plan:\n{table([*choices, of_validation])}", file=sys.stdout if args.plan else sys.stderr)
+        print(f"plan:\n{table(choices)}", file=sys.stdout if args.plan else sys.stderr)
     images = prepared(train, args, training=True)
     if args.plan:
         print_plan(model, images, validation, args, options)
@@ -150,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         options["minutes"] = max(0.01, args.minutes - (time.monotonic() - began) / 60)
     try:
         measured = None if validation is None else prepared(validation, args, training=False)
-        result = fit(model, images, validation=measured, **options)  # type: ignore[arg-type]
+        result = fit(model, images, validation=measured, choices=choices, **options)  # type: ignore[arg-type]
     except (FloatingPointError, ImportError) as error:
         print(f"ssd-zoo: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ from ssd_zoo.data.draw import draw_detections
 from ssd_zoo.data.drop import usable
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.data.images import find_images, image_endings, read_image
-from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, collate
+from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, RandomTile, collate
 from ssd_zoo.data.report import DataReport, inspect_dataset
 from ssd_zoo.data.video import Frame, Video, open_camera, open_video, read_clip
 from ssd_zoo.data.video_datasets import AnnotatedVideo, ClipSampler, VideoDataset
@@ -23,6 +23,7 @@ __all__ = [
     "DetectionPresetTrain",
     "LabelledImage",
     "LabelledObject",
+    "RandomTile",
     "collate",
     "AnnotatedVideo",
     "ClipSampler",

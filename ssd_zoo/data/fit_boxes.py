@@ -16,6 +16,7 @@ from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.overlap import box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
+from ssd_zoo.detector.tiles import shown_boxes
 
 __all__ = ["DefaultBoxFit", "fit_default_boxes"]
 
@@ -69,7 +70,8 @@ def fit_default_boxes(dataset: DetectionDataset | VideoDataset | Items, model: S
         dataset: Data set of `open_dataset`, whose images are not decoded if it has no transforms. Or one of
             `open_video_dataset`, whose videos are taken whole. Or pairs of an image, `(C, H, W)` or PIL, or a clip, and
             a target with `boxes (G, 4)`, xyxy in pixels. Crowds (`iscrowd`) are ignored.
-        model: The detector; it is not modified. Build a new one with `default_boxes=fit.default_boxes`.
+        model: The detector; it is not modified. If it has tiles, objects are as large as in them. Build a new one with
+            `default_boxes=fit.default_boxes`.
 
     Raises:
         ValueError: If the data set has no objects.
@@ -82,7 +84,7 @@ def fit_default_boxes(dataset: DetectionDataset | VideoDataset | Items, model: S
         (3, True)
     """
     scaled = [
-        scale_boxes(without_crowds(target)["boxes"].as_subclass(Tensor), size, model.size)
+        scale_boxes(*shown_boxes(without_crowds(target)["boxes"].as_subclass(Tensor), size, model.tile), model.size)
         for size, target in _sizes_and_targets(dataset)
     ]
     objects = torch.cat(scaled or [torch.zeros(0, 4)]).float()

@@ -1,5 +1,6 @@
 """Transform images, clips and their targets for training and evaluation."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeVar, get_args
 
@@ -9,12 +10,17 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ssd_zoo.detector.clips import holds_clips, refuse_tiles
+from ssd_zoo.detector.overlap import area_of
+from ssd_zoo.detector.tiles import shown_size
+
 __all__ = [
     "PER_OBJECT",
     "Augmentation",
     "CropWithObjects",
     "DetectionPresetEval",
     "DetectionPresetTrain",
+    "RandomTile",
     "collate",
     "per_object",
     "without_crowds",
@@ -45,6 +51,7 @@ class DetectionPresetTrain:
             leaves resizing to the model.
         antialias: Whether to resize with antialiasing; choose the model's setting.
         flip_vertically: Whether to flip vertically too, for example in aerial images.
+        tile: (height, width) of a tile that is drawn from the image first; see `RandomTile`. None for none.
 
     Raises:
         ValueError: If the kind is unknown.
@@ -58,11 +65,12 @@ class DetectionPresetTrain:
         size: tuple[int, int] | None = None,
         antialias: bool = True,
         flip_vertically: bool = False,
+        tile: tuple[int, int] | None = None,
     ) -> None:
         if kind not in get_args(Augmentation):
             raise ValueError(f"kind must be one of {', '.join(map(repr, get_args(Augmentation)))}, got {kind!r}.")
         fill = [round(255 * value) for value in mean]
-        steps: list[nn.Module] = [v2.ToImage()]
+        steps: list[nn.Module] = [v2.ToImage(), *([] if tile is None else [RandomTile(tile)])]
         if kind == "ssd":
             # Distortion precedes zooming out, which enlarges the image: it then changes fewer pixels.
             steps += [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill), CropWithObjects()]
@@ -116,6 +124,60 @@ class CropWithObjects(nn.Module):
         """Crop an image or a clip, and its target."""
         fits = min(v2.functional.get_size(image)) * self.crop.min_scale >= 1
         return self.crop(image, target) if fits else (image, target)
+
+
+class RandomTile(nn.Module):
+    """Random tile of an image that is larger than it.
+
+    Three of four tiles show an object whole, drawn at random, at a random place in the tile; if the object is larger
+    than the tile, they show its centre. The others lie anywhere. Objects of which less than half lies in the tile are
+    left out; the boxes of the others are cut at its edges.
+
+    Args:
+        tile: (height, width) of the tile in pixels. Where the image is smaller, so is the tile.
+    """
+
+    def __init__(self, tile: tuple[int, int]) -> None:
+        super().__init__()
+        self.tile = tile
+
+    def forward(self, image: Picture, target: Target) -> tuple[Picture, Target]:
+        """Cut the tile from an image, and from a target with boxes in xyxy; a clip is refused."""
+        if holds_clips([image]):
+            refuse_tiles(self.tile)
+        height, width = v2.functional.get_size(image)
+        tile = shown_size((height, width), self.tile)
+        if tile == (height, width):
+            return image, target
+        boxes = target["boxes"].as_subclass(Tensor)
+        low, high = [0, 0], [width, height]
+        if len(boxes) and torch.rand(()) < 0.75:
+            low, high = _around(boxes[int(torch.randint(len(boxes), ()))].tolist(), tile)
+        left, top = (
+            _draw(a, b, whole - side) for a, b, whole, side in zip(low, high, (width, height), tile[::-1], strict=True)
+        )
+        moved = boxes - torch.tensor([left, top, left, top])
+        cut = torch.stack([moved[:, 0::2].clamp(0, tile[1]), moved[:, 1::2].clamp(0, tile[0])], -1).flatten(1)
+        keep = area_of(cut[:, 2:] - cut[:, :2]) >= 0.5 * area_of(boxes[:, 2:] - boxes[:, :2])
+        rows = {key: target[key][keep] for key in PER_OBJECT if key in target}
+        kept = tv_tensors.BoundingBoxes(cut[keep], format="XYXY", canvas_size=tile)
+        return v2.functional.crop(image, top, left, *tile), {**target, **rows, "boxes": kept}
+
+
+def _around(box: Sequence[float], tile: tuple[int, int]) -> tuple[list[int], list[int]]:
+    """Return the least and the greatest (left, top) of tiles that show a box, or its centre where it does not fit."""
+    low, high = [], []
+    for start, end, side in zip(box[:2], box[2:], tile[::-1], strict=True):
+        if end - start > side:
+            start = end = (start + end) / 2
+        low.append(math.ceil(end - side))
+        high.append(math.floor(start))
+    return low, high
+
+
+def _draw(low: int, high: int, most: int) -> int:
+    low = min(max(0, low), most)
+    return int(torch.randint(low, max(low, min(high, most)) + 1, ()))
 
 
 def _declared(image: Picture, target: Target) -> Target:

@@ -15,6 +15,7 @@ from ssd_zoo.data.video_datasets import AnnotatedVideo, VideoDataset
 from ssd_zoo.detector.overlap import area_of, box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
+from ssd_zoo.detector.tiles import shown_boxes
 
 __all__ = ["DataReport", "annotation_problems", "inspect_dataset"]
 
@@ -236,7 +237,7 @@ def _unreached(items: Sequence[_Item], bad: set[tuple[int, int]], model: SSD) ->
     for i, (size, _, _, objects, _) in enumerate(items):
         boxes = [thing.box for k, thing in enumerate(objects) if (i, k) not in bad]
         if boxes and not isinstance(size, str):
-            scaled = scale_boxes(torch.tensor(boxes), size, model.size)
+            scaled = scale_boxes(*shown_boxes(torch.tensor(boxes), size, model.tile), model.size)
             yield sum(
                 int((box_iou(part, default_boxes).amax(1) < model.iou_thresh).sum()) for part in scaled.split(256)
             )

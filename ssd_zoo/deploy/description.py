@@ -11,6 +11,7 @@ from ssd_zoo._version import __version__
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.models.load import load_report
 from ssd_zoo.models.registry import get_weight
 
@@ -46,6 +47,8 @@ class Description:
         builder: Name of the model's builder; empty if no registered builder made it.
         licence: Licence of the weights; None if unknown.
         origin: Origin of the weights; None if unknown.
+        tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         version: Version of ssd_zoo that wrote the file.
         format: Version of this description.
     """
@@ -65,6 +68,8 @@ class Description:
     builder: str
     licence: str | None
     origin: str | None
+    tile: tuple[int, int] | None = None
+    tile_overlap: float = 0.25
     version: str = field(default=__version__)
     format: int = _FORMAT
 
@@ -90,6 +95,8 @@ class Description:
             builder=(model.recipe or ("", {}))[0],
             licence=licence or known.get("licence"),
             origin=origin or known.get("origin"),
+            tile=model.tile,
+            tile_overlap=model.tile_overlap,
         )
 
     def blank_state(self, streams: int) -> dict[str, Tensor]:
@@ -135,7 +142,9 @@ def _parsed(fields: dict[str, object]) -> dict[str, object]:
         raise ValueError(f"thresholds must be an object, got {thresholds!r}.")
     if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
         raise ValueError(f"categories must be a list of names, got {categories!r}.")
-    return {"size": parse_size(fields["size"]), "thresholds": Thresholds(**thresholds)}
+    # Older files have no tiles.
+    tile = check_tiles(fields.get("tile"), fields.get("tile_overlap", 0.25))
+    return {"size": parse_size(fields["size"]), "thresholds": Thresholds(**thresholds), "tile": tile}
 
 
 def _checked(described: Description) -> Description:

@@ -13,10 +13,11 @@ from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.onnx import Opened
 from ssd_zoo.detector.caller import warn_caller
-from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames
+from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.targets import box_scales
+from ssd_zoo.detector.tiles import detect_in_tiles
 
 __all__ = ["ExportedDetector", "load"]
 
@@ -69,6 +70,8 @@ class ExportedDetector(nn.Module):
         size: (height, width) of the input.
         in_chans: Channels of an image.
         score_thresh: Least score of a detection.
+        tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         default_boxes: `(D, 4)`, xyxy in input pixels; empty if the file contains post-processing.
     """
 
@@ -81,6 +84,7 @@ class ExportedDetector(nn.Module):
         self.description, self._run = description, opened.run
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         self.score_thresh = description.thresholds.score_thresh
+        self.tile, self.tile_overlap = description.tile, description.tile_overlap
         self.register_buffer("_zeros", torch.zeros(self.in_chans, 1, 1), persistent=False)
         self.register_buffer("_ones", torch.ones(self.in_chans, 1, 1), persistent=False)
         boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
@@ -120,6 +124,15 @@ class ExportedDetector(nn.Module):
         """
         if holds_clips(images):
             return self.step(images)[0]
+        if self.tile is not None:
+            check_images(images, self.in_chans, self._ones.device)
+            nms_thresh = self.description.thresholds.nms_thresh
+            return detect_in_tiles(
+                self._whole, images, tile=self.tile, overlap=self.tile_overlap, nms_thresh=nms_thresh
+            )
+        return self._whole(images)
+
+    def _whole(self, images: Sequence[Tensor] | Tensor) -> Detections:
         state = self.description.blank_state(len(images)) if self.description.state else {}
         return self._detect(images, state)[0]
 
@@ -160,6 +173,7 @@ class ExportedDetector(nn.Module):
     @torch.no_grad()
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
         """Detect objects in the next frames of streams; see `SSD.step`. The state is on the CPU."""
+        refuse_tiles(self.tile)
         clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
         frames = check_clips(clips, self.in_chans, self._ones.device)
         lengths = [len(clip) for clip in clips]

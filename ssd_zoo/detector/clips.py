@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.inputs import check_device
+from ssd_zoo.detector.loss import detector_losses
 from ssd_zoo.detector.sizes import sizes_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "forward_clips",
     "holds_clips",
     "join_frames",
+    "refuse_tiles",
     "shown_frames",
     "split_frames",
     "step_streams",
@@ -39,6 +41,14 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
     if isinstance(images, Tensor):
         return images.ndim == 5
     return isinstance(images, (list, tuple)) and len(images) > 0 and getattr(images[0], "ndim", 0) == 4
+
+
+def refuse_tiles(tile: object) -> None:
+    """Raise ValueError if a model that detects in tiles gets clips."""
+    if tile is not None:
+        raise ValueError(
+            f"Tiles are for images, not for clips and videos, but tile is {tile}. Set model.tile = None (--tile 0)."
+        )
 
 
 def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.device) -> list[Tensor]:
@@ -205,7 +215,7 @@ def forward_clips(
         raise ValueError("The loss needs a labeled frame, but no frame that gets feature maps is labeled.")
     objects = model.prepare_targets(labeled, [sizes[row] for row in rows])
     raw = model.forward_raw(batch, lengths)
-    losses = model._losses({key: value[rows] for key, value in raw.items()}, *objects)
+    losses = detector_losses(model, {key: value[rows] for key, value in raw.items()}, *objects)
     return losses if model.training else (join_frames(model._detections(model._scored(raw), sizes), shown), losses)
 
 
@@ -215,6 +225,7 @@ def step_streams(
     """Detect objects in the next frames of streams, as `SSD.step` does."""
     if model.training:
         raise ValueError("Streams are for detecting: call model.eval() first.")
+    refuse_tiles(model.tile)
     clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
     lengths = [len(clip) for clip in clips]
     before = [0] * len(clips) if state is None else state["frames_seen"].tolist()

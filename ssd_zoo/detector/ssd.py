@@ -23,6 +23,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.settings import check_settings
 from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
+from ssd_zoo.detector.tiles import check_tiles, forward_tiles
 from ssd_zoo.layers.folded import folded_norms, remember_folded_norms
 
 __all__ = ["SSD"]
@@ -69,6 +70,9 @@ class SSD(WithConstants):
         min_negatives: Least number of negatives per image, so that images without objects contribute to the loss.
         on_invalid_boxes: In training, whether boxes that are not finite or have no area `"raise"` an error or are
             left out (`"drop"`).
+        tile: Side, or (height, width), of the tiles that larger images are cut into for detecting, in the images'
+            pixels; None takes images whole. With tiles, `detections_per_img` counts per tile.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
 
     Attributes:
         default_boxes: `(D, 4)`, xyxy in input pixels, always float32.
@@ -112,6 +116,8 @@ class SSD(WithConstants):
         positive_fraction: float = 0.25,
         min_negatives: int = 3,
         on_invalid_boxes: Literal["raise", "drop"] = "raise",
+        tile: int | tuple[int, int] | None = None,
+        tile_overlap: float = 0.25,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -132,6 +138,7 @@ class SSD(WithConstants):
         self.positive_fraction = positive_fraction
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
+        self.tile, self.tile_overlap = check_tiles(tile, tile_overlap), tile_overlap
         self._checks = DeferredChecks()
         self._told: set[str] = set()
         check_settings(self, image_mean, image_std)
@@ -188,6 +195,8 @@ class SSD(WithConstants):
                 labels or boxes raise it in one of the next calls, and the loss leaves out invalid objects.
         """
         self._checks.run()
+        if self.tile is not None and not self.training:
+            return forward_tiles(self, images, return_losses)
         if holds_clips(images):
             return forward_clips(self, list(images), targets, return_losses)
         batch, image_sizes = self.prepare(images), sizes_of(images)
@@ -197,7 +206,7 @@ class SSD(WithConstants):
         if self.training:
             return self.forward_losses(batch, *objects)
         raw = self.forward_raw(batch)
-        return self._detections(self._scored(raw), image_sizes), self._losses(raw, *objects)
+        return self._detections(self._scored(raw), image_sizes), detector_losses(self, raw, *objects)
 
     @not_compiled
     def prepare(self, images: Sequence[Tensor] | Tensor) -> Tensor:
@@ -291,10 +300,7 @@ class SSD(WithConstants):
         Returns:
             `bbox_regression` and `classification`, scalars.
         """
-        return self._losses(self.forward_raw(batch), boxes, labels, valid)
-
-    def _losses(self, raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        return detector_losses(self, raw, boxes, labels, valid)
+        return detector_losses(self, self.forward_raw(batch), boxes, labels, valid)
 
     def forward_fixed(self, batch: Tensor, *, candidates: int = 1000) -> dict[str, Tensor]:
         """Return detections in tensors of fixed shapes, for compilers and exporters.
@@ -312,13 +318,7 @@ class SSD(WithConstants):
         return postprocess_fixed(scored, self.default_boxes, self.size, self._thresholds(), candidates=candidates)
 
     def _thresholds(self) -> Thresholds:
-        return Thresholds(
-            score_thresh=self.score_thresh,
-            nms_thresh=self.nms_thresh,
-            detections_per_img=self.detections_per_img,
-            topk_candidates=self.topk_candidates,
-            clip_before_nms=self.clip_before_nms,
-        )
+        return Thresholds(**{name: getattr(self, name) for name in Thresholds.__annotations__})
 
     @not_compiled
     def prepare_targets(self, targets: Targets | None, image_sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,6 +33,8 @@ class Settings(TypedDict, total=False):
     positive_fraction: float
     min_negatives: int
     on_invalid_boxes: Literal["raise", "drop"]
+    tile: int | tuple[int, int] | None
+    tile_overlap: float
 
 
 class Options(Settings, total=False):

@@ -25,7 +25,7 @@ class Card(TypedDict):
 _TEXT = """\
 # {name}
 
-`{builder}` of the Python package ssd_zoo. It finds {objects} in images, which it resizes to
+`{builder}` of the Python package ssd_zoo. It finds {objects} in {images}, which it resizes to
 {height} × {width} pixels. It has {params:.1f} million parameters and {boxes} default boxes.
 
 ## Use
@@ -96,6 +96,7 @@ def make_card(
         builder=builder,
         address=address,
         objects=", ".join(objects) if len(objects) < 5 else f"{len(objects)} kinds of objects",
+        images="images" if model.tile is None else "tiles of {} × {} pixels of images".format(*model.tile),
         height=model.size[0],
         width=model.size[1],
         params=sum(parameter.numel() for parameter in model.parameters()) / 1e6,

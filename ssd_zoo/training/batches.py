@@ -157,10 +157,12 @@ class SeededSamples(Dataset[Sample]):
 
     def name(self, item: int) -> str:
         """Return the name of an image or a clip, for messages."""
-        images, videos = getattr(self.dataset, "images", None), getattr(self.dataset, "videos", None)
-        if videos is not None:
-            return str(videos[item].name)
-        return f"image {item}" if images is None else str(images[item].file)
+        # Other data sets may have lists of these names, too.
+        for entries, name in (("videos", "name"), ("images", "file")):
+            listed = getattr(self.dataset, entries, None)
+            if isinstance(listed, Sequence) and hasattr(listed[item], name):
+                return str(getattr(listed[item], name))
+        return f"image {item}"
 
 
 def make_loader(

@@ -2,19 +2,22 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Compose
 
-from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain
+from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform
 from ssd_zoo.training.budget import Budget
+from ssd_zoo.training.inference import parts_per_item
 from ssd_zoo.training.logs import Row, TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
 from ssd_zoo.training.memory import keep_memory
@@ -26,9 +29,10 @@ from ssd_zoo.training.optimizers import (
     make_schedule,
     synchronise_norms,
 )
-from ssd_zoo.training.plan import evaluation_interval, plan_training, table
-from ssd_zoo.training.processes import process
+from ssd_zoo.training.plan import Choice, evaluation_interval, plan_training, table
+from ssd_zoo.training.processes import own_settings
 from ssd_zoo.training.ready import BatchNormMode, check_call, obstacles, raise_together
+from ssd_zoo.training.run_files import RunFiles
 from ssd_zoo.training.run_state import check_shared, load_states, lock_folder, read_run, settle_plan
 from ssd_zoo.weights.config import describe
 
@@ -42,16 +46,8 @@ MixedPrecision = Literal["no", "fp16", "bf16"]
 # Arguments that change neither the steps of a training nor their result, so that a run may go on with others.
 _OF_THE_CALL = {
     *("model", "dataset", "validation", "output", "resume", "device", "mixed_precision", "num_workers", "accumulate"),
-    *(
-        "evaluate_every",
-        "patience",
-        "minutes",
-        "checkpoint_seconds",
-        "tensorboard",
-        "progress",
-        "licence",
-        "trained_on",
-    ),
+    *("evaluate_every", "patience", "minutes", "checkpoint_seconds", "tensorboard", "progress", "licence"),
+    *("trained_on", "choices", "command", "tile_overlap"),
 }
 # What follows from the data unless the caller gives it. A run that is resumed keeps its own.
 _CHOSEN = ("epochs", "batch_size", "ema_decay", "warmup_steps")
@@ -75,22 +71,7 @@ class FitResult:
     output: Path
 
 
-@contextmanager
-def _own_settings() -> Iterator[None]:
-    """Reset accelerate's settings afterwards, because the next training may have others."""
-    try:
-        from accelerate.state import AcceleratorState, is_initialized
-    except ImportError as error:
-        raise ImportError('Training needs accelerate: pip install "ssd_zoo[train]".') from error
-    callers = is_initialized()
-    try:
-        yield
-    finally:
-        if not callers:
-            AcceleratorState._reset_state(reset_partial_state=process()[1] == 1)
-
-
-@_own_settings()
+@own_settings()
 def fit(
     model: SSD,
     dataset: Dataset[Sample],
@@ -103,6 +84,8 @@ def fit(
     accumulate: int = 1,
     augmentation: Augmentation | Transform | None = "ssdlite",
     flip_vertically: bool = False,
+    tile: int | tuple[int, int] | None = None,
+    tile_overlap: float | None = None,
     optimizer: OptimizerName = "adamw",
     learning_rate: float | None = None,
     backbone_scale: float = 1.0,
@@ -127,13 +110,16 @@ def fit(
     progress: bool = True,
     licence: str | None = None,
     trained_on: str | None = None,
+    choices: Sequence[Choice] = (),
+    command: str | None = None,
 ) -> FitResult:
     """Fine-tune a detector on images or clips.
 
     accelerate chooses devices and processes. The order of the data and the augmentation depend on the seed and the
     place in the training alone. SSD's loss is taken over the whole batch. So several processes, or several parts of a
     batch, train as one would. Only batch norm sees its own part, unless it is frozen or synchronised. `output` receives
-    `checkpoint.pt`, `metrics.csv`, `curves.png`, `pictures/`, `tensorboard/`, and the models `best/` and `last/`.
+    `checkpoint.pt`, `metrics.csv`, `curves.png`, `pictures/`, `tensorboard/`, the models `best/` and `last/`, and at
+    the end `report.html`.
 
     Args:
         model: The model, made by a registered builder; it is trained in place.
@@ -148,6 +134,9 @@ def fit(
         accumulate: Number of parts of a process's share of a batch; more parts need less memory.
         augmentation: A kind of `DetectionPresetTrain`, or a function of image and target; None if the data set does it.
         flip_vertically: Whether a kind of augmentation flips images vertically too.
+        tile: Side, or (height, width), of tiles: the training draws them (`RandomTile`), and the model, which keeps it,
+            detects in them. By default the model's own; 0 for none.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of their side; by default the model's.
         optimizer: `"adamw"`, or `"sgd"` as in the papers.
         learning_rate: Learning rate of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
         backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
@@ -178,6 +167,8 @@ def fit(
         progress: Whether to report on stderr.
         licence: Licence of the weights, for the model card.
         trained_on: Name of the training data, for the model card.
+        choices: What was chosen before, with reasons, for the report and the model card.
+        command: The command to repeat the run, for both.
 
     Raises:
         FloatingPointError: If the loss is not finite; the message names the batch's images.
@@ -199,6 +190,8 @@ def fit(
     options = dict(locals())
     output = Path(output)
     check_call(model, dataset, validation, batch_norm, evaluate_every, epochs, minutes)
+    model.tile_overlap = model.tile_overlap if tile_overlap is None else tile_overlap
+    model.tile = check_tiles(model.tile if tile is None else tile or None, model.tile_overlap)
     needs = {"evaluates": validation is not None, "tensorboard": tensorboard}
     raise_together(obstacles(output, resume=resume, **needs))
     # A model that can't be saved is an error now, not after the training.
@@ -240,6 +233,7 @@ def fit(
         **{name: value for name, value in options.items() if name not in _OF_THE_CALL},
         **{key: described[key] for key in ("builder", "categories", "default_boxes")},
         "size": list(model.size),
+        "tile": model.tile,
         **described["settings"],
         "augmentation": augmentation if isinstance(augmentation, str) else None,
         "learning_rate": chosen.learning_rate,
@@ -260,7 +254,8 @@ def fit(
         budget = None
         if minutes is not None:
             # Of the images of an evaluation and of a step, both over all processes.
-            evaluated = 0.0 if validation is None else len(validation) / plan.batch_size  # type: ignore[arg-type]
+            images = 0 if validation is None else len(validation) * parts_per_item(model, validation)  # type: ignore[arg-type]
+            evaluated = images / plan.batch_size
             budget = Budget(60 * minutes, every=evaluate_every, spent=start.elapsed, evaluated=evaluated)
         if progress and main and state is None:
             print(f"training:\n{table(chosen.choices)}", file=sys.stderr)
@@ -293,8 +288,6 @@ def fit(
             ema=ema,
             plan=plan,
             samples=SeededSamples(dataset, augmentation_for(model, augmentation, flip_vertically), seed),
-            validation=validation,
-            output=output,
             settings=settings,
             progress=start,
             tensorboard=TensorBoard(output, start.step) if tensorboard and main else None,
@@ -306,7 +299,13 @@ def fit(
             budget=budget,
             checkpoint_seconds=checkpoint_seconds,
             show=progress,
-            meta={"licence": licence, "trained_on": trained_on},
+            files=RunFiles(
+                output,
+                validation,
+                choices=[*choices, *chosen.choices],
+                command=command,
+                meta={"licence": licence, "trained_on": trained_on},
+            ),
         )
         try:
             trainer.run()
@@ -331,9 +330,9 @@ def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backb
 
 
 def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
-    """Return the augmentation of `fit`, which resizes to the model's input."""
+    """Return the augmentation of `fit`, which resizes to the model's input; with tiles it begins by drawing one."""
     if not isinstance(kind, str):
-        return kind
+        return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])
     mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
     return DetectionPresetTrain(
         kind,
@@ -341,6 +340,7 @@ def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_ver
         size=model.size,
         antialias=model.antialias,
         flip_vertically=flip_vertically,
+        tile=model.tile,
     )
 
 

@@ -13,13 +13,14 @@ from tqdm import tqdm
 from ssd_zoo.data.presets import PER_OBJECT, without_crowds
 from ssd_zoo.detector.clips import holds_clips, join_frames, shown_frames, split_frames
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.tiles import tile_grid
 from ssd_zoo.detector.tubes import Tube, link_tubes
 from ssd_zoo.training.balance import count_positives, part_weights
 from ssd_zoo.training.batches import Place, Sample, SeededSamples, Target
 from ssd_zoo.training.metrics.records import Record, make_record
 from ssd_zoo.training.processes import all_gather, process
 
-__all__ = ["Results", "Scored", "run_detector"]
+__all__ = ["Results", "Scored", "parts_per_item", "run_detector"]
 
 Detections = dict[str, Tensor]
 
@@ -55,6 +56,14 @@ class Results:
     def records(self) -> list[Record]:
         """Records of all images or labeled frames."""
         return [record for item in self.items for record in item.records]
+
+
+def parts_per_item(model: SSD, dataset: Dataset[Sample]) -> int:
+    """Return the number of tiles that a model cuts the first image of a data set into; 1 without tiles."""
+    if model.tile is None:
+        return 1
+    image, _ = SeededSamples(dataset, None, 0)[Place(0, 0, 0)]
+    return len(tile_grid((image.shape[-2], image.shape[-1]), model.tile, model.tile_overlap))
 
 
 @torch.inference_mode()

@@ -8,22 +8,18 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ssd_zoo.detector.clips import holds_clips
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.training.balance import count_positives, part_weights
 from ssd_zoo.training.batches import (
     Part,
     Plan,
-    Sample,
     SeededSamples,
     derive_seed,
     make_loader,
@@ -32,9 +28,9 @@ from ssd_zoo.training.batches import (
 )
 from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.evaluate import Evaluation, evaluate
-from ssd_zoo.training.logs import Row, TensorBoard, describe_row, plot_curves, write_table
+from ssd_zoo.training.logs import Row, TensorBoard, describe_row
 from ssd_zoo.training.optimizers import freeze_norms
-from ssd_zoo.training.plots import draw_records
+from ssd_zoo.training.run_files import RunFiles
 from ssd_zoo.training.run_state import write_checkpoint
 from ssd_zoo.training.stop import StopRequest
 
@@ -84,8 +80,7 @@ class Trainer:
     ema: "ModelEmaV3 | None"
     plan: Plan
     samples: SeededSamples
-    validation: Dataset[Sample] | None
-    output: Path
+    files: RunFiles
     settings: dict[str, object]
     progress: Progress
     tensorboard: TensorBoard | None
@@ -97,8 +92,8 @@ class Trainer:
     budget: Budget | None
     checkpoint_seconds: float
     show: bool
-    meta: dict[str, str | None]
     reported: float = field(default_factory=time.monotonic)
+    best: Evaluation | None = None
 
     def __post_init__(self) -> None:
         self.schedule = self.make_schedule(self.plan.steps)
@@ -114,6 +109,8 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )
         parts = iter(loader)
+        if self.progress.step == 0 and self.accelerator.is_main_process:
+            self.files.begin(self.model)
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
             while self._finish_epoch() and not self._ended():
@@ -131,6 +128,7 @@ class Trainer:
                 if stops:
                     self._say(f"Stopped at step {self.progress.step}; --resume goes on from there.")
                     stop.leave()
+        self._write_report()
 
     def _step(self, batch: Sequence[Part], stop: StopRequest, due: bool) -> tuple[bool, bool]:
         """Train on one batch; return whether to stop and whether a checkpoint is due."""
@@ -217,20 +215,21 @@ class Trainer:
         row["images_per_second"] = steps * self.plan.batch_size / max(self.progress.seconds, 1e-9)
         evaluation = None
         pause = epoch % self.evaluate_every == 0 or ends
-        if self.validation is not None and pause:
+        if self.files.validation is not None and pause:
             evaluation = evaluate(
                 self.final,
-                self.validation,
+                self.files.validation,
                 categories=self.model.categories,
                 num_workers=self.num_workers,
                 progress=self.show,
-                losses=True,
+                losses=self.model.tile is None,
             )
             figures = {**evaluation.metrics, **evaluation.losses}
             row |= {name: value for name, value in figures.items() if not math.isnan(value)}
         self.progress.history.append(row)
         # Without objects there is no AP: all epochs are alike then, and the latest counts.
         better = evaluation is not None and row.get("AP", math.inf) > self.progress.best
+        self.best = evaluation if better else self.best
         self.progress.best = max(self.progress.best, row.get("AP", -1.0))
         self.progress.sums, self.progress.seconds = {}, 0.0
         if pause:
@@ -273,20 +272,20 @@ class Trainer:
 
     def _save(self, evaluation: Evaluation | None, better: bool) -> None:
         history = self.progress.history
-        metrics: dict[str, dict[str, float | str]] = {}
-        if evaluation is not None and not math.isnan(evaluation.metrics["AP"]):
-            name = f"{self.meta['trained_on']}, validation" if self.meta["trained_on"] else "Validation data"
-            figures = {key: round(evaluation.metrics[key], 4) for key in ("AP", "AP50", "AP75")}
-            metrics[name] = {**figures, "source": "measured"}
-        for name in ["last", *(["best"] if better or self.validation is None else [])]:
-            save_pretrained(self.final, self.output / name, metrics=metrics, **self.meta)
-        write_table(history, self.output / "metrics.csv")
-        plot_curves(history, self.output / "curves.png")
-        if evaluation is not None and self.validation is not None:
-            draw_records(evaluation, self.validation, self.model.categories, self.output / "pictures")
+        self.files.save(self.final, history, evaluation, better=better)
         if self.tensorboard is not None:
             numbers = {f"epoch/{name}": value for name, value in history[-1].items() if name not in ("epoch", "step")}
             self.tensorboard.write(self.progress.step, numbers)
+
+    def _write_report(self) -> None:
+        """Write the report; a resumed run first measures its best model again, in all processes."""
+        validation, device = self.files.validation, self.accelerator.device
+        if validation is not None and self.best is None:
+            model = self.files.best(device)
+            self.best = evaluate(model, validation, categories=self.model.categories, num_workers=self.num_workers)
+        if self.accelerator.is_main_process:
+            self.files.report(self.progress.history, self.best, device)
+        self.accelerator.wait_for_everyone()
 
     def _checkpoint(self) -> None:
         if self.budget is not None:
@@ -301,7 +300,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
             }
-            write_checkpoint(state, self.output / "checkpoint.pt")
+            write_checkpoint(state, self.files.folder / "checkpoint.pt")
         self.accelerator.wait_for_everyone()
 
     def _bar(self) -> tqdm:

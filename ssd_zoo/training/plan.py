@@ -14,6 +14,7 @@ from typing import NamedTuple, TypedDict
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.data.video_datasets import VideoDataset
+from ssd_zoo.detector.tiles import shown_size
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "evaluation_interval",
     "look_at",
     "plan_size",
+    "plan_tile",
     "plan_training",
     "plan_validation",
     "table",
@@ -34,6 +36,8 @@ SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
 _SMALL_PIXELS = 40
 _MEDIAN_PIXELS = 96
 _MOST_LOOKED_AT = 1000
+# Smaller objects, in the largest input, are lost; tiles show them in pictures that are at least twice as wide and high.
+_LEAST_PIXELS = 8
 _LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
 
 
@@ -84,6 +88,12 @@ class DataFacts(NamedTuple):
     picture: tuple[int, int]
     small: float
     typical: float
+
+    def in_tiles(self, tile: tuple[int, int]) -> "DataFacts":
+        """Return the facts of tiles of a (height, width), where the images are larger."""
+        height, width = shown_size(self.picture, tile)
+        factor = math.sqrt(self.picture[0] * self.picture[1] / (height * width))
+        return DataFacts((height, width), min(1.0, factor * self.small), min(1.0, factor * self.typical))
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,30 @@ def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[in
         size = _side(math.sqrt(area * shape)), _side(math.sqrt(area / shape))
     small, typical = (round(value * math.sqrt(size[0] * size[1])) for value in (facts.small, facts.typical))
     return size, f"small objects get {small} pixels, the median object {typical}"
+
+
+def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
+    """Choose the (height, width) of tiles for an input of 300 × 300, and say why.
+
+    Tiles are needed where small objects would get fewer than 8 pixels in the largest input, and pictures have at least
+    four times its area. A tile is shown pixel by pixel, or smaller where small objects keep 40 pixels. Where the median
+    object is larger than half a tile, there are no tiles.
+
+    Returns:
+        Size and reason; None if no tiles are needed.
+
+    Example:
+        >>> from ssd_zoo.training.plan import DataFacts, plan_tile
+        >>> plan_tile(DataFacts((3000, 4000), small=0.004, typical=0.01))
+        ((320, 320), 'small objects get 13 pixels; 2 in whole pictures')
+    """
+    pixels, largest = math.sqrt(facts.picture[0] * facts.picture[1]), math.sqrt(LARGEST_AREA)
+    side = _side(300 * max(1.0, facts.small * pixels / _SMALL_PIXELS))
+    lost = facts.small * largest < _LEAST_PIXELS and pixels >= 2 * largest
+    if not lost or facts.typical * pixels > side / 2:
+        return None
+    shown, whole = (round(facts.small * value) for value in (300 * pixels / side, largest))
+    return (side, side), f"small objects get {shown} pixels; {whole} in whole pictures"
 
 
 def look_at(dataset: DetectionDataset | VideoDataset) -> DataFacts | None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_zoo.data.draw import draw_detections
@@ -16,7 +18,15 @@ if TYPE_CHECKING:
 
     from ssd_zoo.training.evaluate import Evaluation
 
-__all__ = ["draw_records", "new_figure", "plot_confusion", "plot_precision_recall", "save_figure"]
+__all__ = [
+    "draw_records",
+    "new_figure",
+    "picture_of",
+    "plot_confusion",
+    "plot_precision_recall",
+    "precision_curves",
+    "save_figure",
+]
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -38,23 +48,36 @@ def save_figure(figure: "Figure", file: Path) -> None:
         figure.savefig(stream, format=file.suffix.lstrip(".").lower() or "png", dpi=100)
 
 
+def precision_curves(evaluation: "Evaluation") -> dict[str, list[float]]:
+    """Return precision at an IoU of .5 over the recalls 0, .01 … 1.
+
+    Returns:
+        By name, with the mean precision: the ten worst classes at most, and their mean over all classes last. Empty
+        without objects.
+    """
+    at_half = evaluation.precision[0]
+    known = [k for k in range(len(evaluation.classes)) if at_half[0, k] > -1]
+    if not known:
+        return {}
+    worst = sorted(known, key=lambda k: at_half[:, k].mean())[:10]
+    curves = {f"{evaluation.classes[k]} {at_half[:, k].mean():.3f}": at_half[:, k].tolist() for k in sorted(worst)}
+    mean = at_half[:, known].mean(1)
+    return {**curves, f"all classes {mean.mean():.3f}": mean.tolist()}
+
+
 def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
     """Plot precision over recall at an IoU of .5, for the ten worst classes at most.
 
     Raises:
         ImportError: If matplotlib is missing.
     """
-    at_half = evaluation.precision[0]
-    known = [k for k in range(len(evaluation.classes)) if at_half[0, k] > -1]
-    shown = sorted(known, key=lambda k: at_half[:, k].mean())[:10]
     figure = new_figure(7, 5)
     axes = figure.subplots()
     recall = [point / 100 for point in range(101)]
-    for k in sorted(shown):
-        axes.plot(recall, at_half[:, k], label=f"{evaluation.classes[k]} {at_half[:, k].mean():.3f}", alpha=0.8)
-    if known:
-        mean = at_half[:, known].mean(1)
-        axes.plot(recall, mean, color="black", linewidth=2, label=f"all classes {mean.mean():.3f}")
+    for name, precision in (curves := precision_curves(evaluation)).items():
+        axes.plot(recall, precision, label=name, alpha=0.8)
+    if curves:
+        axes.lines[-1].set(color="black", linewidth=2, alpha=1)
         axes.legend(fontsize="small", loc="lower left")
     axes.set(xlabel="recall", ylabel="precision, IoU .5", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
@@ -115,11 +138,27 @@ def draw_records(
         record = evaluation.records[i]
         image, _ = samples[Place(0, record.item, record.item)]
         image = image if record.frame is None else image[record.frame]
-        order = record.scores.argsort(descending=True, stable=True)
-        order = order[record.scores[order] >= score_thresh]
         found = {"boxes": record.found_boxes, "labels": record.found_labels, "scores": record.scores}
-        pixels = (image[:3] * 255).round().byte()
-        pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
-        picture = draw_detections(pixels, {key: value[order] for key, value in found.items()}, categories)
+        picture = picture_of(image, found, categories, score_thresh=score_thresh)
         with replacing(folder / f"{i:05d}.jpg") as stream:
             picture.save(stream, format="JPEG", quality=90)
+
+
+def picture_of(
+    image: Tensor, found: dict[str, Tensor], categories: Sequence[str], *, score_thresh: float = 0.4
+) -> Image.Image:
+    """Draw the detections of an image, in any order, or its objects.
+
+    Args:
+        image: `(C, H, W)`, between 0 and 1.
+        found: `boxes (n, 4)`, `labels (n,)` and, of detections, `scores (n,)`.
+        categories: Names of the classes, background first.
+        score_thresh: Least score of a detection that is drawn.
+    """
+    if "scores" in found:
+        order = found["scores"].argsort(descending=True, stable=True)
+        order = order[found["scores"][order] >= score_thresh]
+        found = {key: found[key][order] for key in ("boxes", "labels", "scores")}
+    pixels = (image[:3] * 255).round().byte()
+    pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
+    return draw_detections(pixels, found, categories)

@@ -1,10 +1,12 @@
-"""Exchange of values between processes."""
+"""Exchange of values between processes, and what accelerate keeps of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import distributed
 
-__all__ = ["all_gather", "process"]
+__all__ = ["all_gather", "own_settings", "process"]
 
 T = TypeVar("T")
 
@@ -24,3 +26,18 @@ def all_gather(value: T) -> list[T]:
     values: list[T] = [value] * world
     distributed.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Reset accelerate's settings afterwards, because the next training may have others."""
+    try:
+        from accelerate.state import AcceleratorState, is_initialized
+    except ImportError as error:
+        raise ImportError('Training needs accelerate: pip install "ssd_zoo[train]".') from error
+    callers = is_initialized()
+    try:
+        yield
+    finally:
+        if not callers:
+            AcceleratorState._reset_state(reset_partial_state=process()[1] == 1)

@@ -104,6 +104,9 @@ def describe(model: SSD) -> Config:
 
 def _setting(model: SSD, name: str) -> object:
     value = getattr(model, name)
+    # Models without tiles stay readable for older versions.
+    if name in ("tile", "tile_overlap") and model.tile is None:
+        return None
     if name in ("image_mean", "image_std"):
         return value.flatten().tolist()
     if callable(value):
@@ -231,6 +234,10 @@ def _numbers(value: object, what: str, *, length: int, low: float, high: float) 
     return [number(item, f"a number of {what}", low=low, high=high) for item in listing(value, what, longest=length)]
 
 
+def _tile(value: object, what: str) -> list[int]:
+    return [whole(side, f"a side of {what}", low=1) for side in listing(value, what, shortest=2, longest=2)]
+
+
 def _flag(value: object, what: str) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{what} must be true or false, got {quote(value)}.")
@@ -243,6 +250,8 @@ _READERS: Mapping[str, Callable[[object, str], object]] = {
     "detections_per_img": functools.partial(whole, low=1),
     "topk_candidates": functools.partial(whole, low=1),
     "min_negatives": functools.partial(whole, low=0),
+    "tile": _tile,
+    "tile_overlap": functools.partial(number, low=0, high=0.9),
     **dict.fromkeys(("antialias", "clip_before_nms"), _flag),
     **dict.fromkeys(("score_function", "classification_loss", "box_loss", "on_invalid_boxes"), text),
     **dict.fromkeys(

@@ -1,6 +1,7 @@
 """Confusion of classes."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,7 +9,36 @@ from torch import Tensor
 from ssd_zoo.detector.overlap import box_iou, match_detections
 from ssd_zoo.training.metrics.records import Record
 
-__all__ = ["confusion_matrix"]
+__all__ = ["Judged", "confusion_matrix", "judge_record"]
+
+
+class Judged(NamedTuple):
+    """What the detections of an image or frame are.
+
+    Attributes:
+        found: Pairs of a detection and the object that it found, or -1, the best detection first. Detections of ignored
+            objects are left out.
+        missed: Objects that no detection found.
+    """
+
+    found: list[tuple[int, int]]
+    missed: list[int]
+
+
+def judge_record(
+    record: Record, counted: Collection[int] | None = None, *, score_thresh: float = 0.5, iou_thresh: float = 0.5
+) -> Judged:
+    """Match the detections of an image or frame to its objects; arguments as for `confusion_matrix`."""
+    sure = (record.scores >= score_thresh).nonzero().squeeze(1)
+    order = sure[record.scores[sure].argsort(descending=True, stable=True)]
+    ignored = record.iscrowd | record.difficult
+    if counted is not None:
+        ignored = ignored | ~torch.isin(record.labels, torch.tensor(sorted(counted)))
+    iou = box_iou(record.found_boxes[order], record.boxes)
+    matched = match_detections(iou, iou_thresh, ignored=ignored, next_best=True).tolist()
+    pairs = [(i, k) for i, k in zip(order.tolist(), matched, strict=True) if k < 0 or not ignored[k]]
+    missed = set((~ignored).nonzero().squeeze(1).tolist()) - set(matched)
+    return Judged(pairs, sorted(missed))
 
 
 def confusion_matrix(
@@ -37,18 +67,9 @@ def confusion_matrix(
     """
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for record in records:
-        sure = record.scores >= score_thresh
-        order = record.scores[sure].argsort(descending=True, stable=True)
-        boxes, labels = record.found_boxes[sure][order], record.found_labels[sure][order]
-        ignored = record.iscrowd | record.difficult
-        if counted is not None:
-            ignored = ignored | ~torch.isin(record.labels, torch.tensor(sorted(counted)))
-        matched = match_detections(box_iou(boxes, record.boxes), iou_thresh, ignored=ignored, next_best=True).tolist()
-        for label, k in zip(labels.tolist(), matched, strict=True):
-            if k < 0:
-                matrix[0, label] += 1
-            elif not ignored[k]:
-                matrix[record.labels[k], label] += 1
-        for k in set((~ignored).nonzero().squeeze(1).tolist()) - set(matched):
+        found, missed = judge_record(record, counted, score_thresh=score_thresh, iou_thresh=iou_thresh)
+        for i, k in found:
+            matrix[0 if k < 0 else record.labels[k], record.found_labels[i]] += 1
+        for k in missed:
             matrix[record.labels[k], 0] += 1
     return matrix

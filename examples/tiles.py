@@ -1,0 +1,64 @@
+"""Measure what tiles bring on pictures whose objects are small.
+
+    python examples/tiles.py coco128/instances.json
+
+Photos are shrunk and pasted side by side, 4 × 4 in a picture. Only objects under 1 % of their picture count; larger
+ones are neither right nor wrong. Each line is one way to detect: in whole pictures, and in tiles of several sizes.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torchvision.transforms.v2 import functional as F
+
+import ssd_zoo
+from ssd_zoo.data import open_dataset
+from ssd_zoo.training import evaluate
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="labelled photos")
+    parser.add_argument("--split", help="split of the data")
+    parser.add_argument("--model", default="ssdlite300_mobilenet_v2")
+    parser.add_argument("--weights", default="COCO_TF_V1")
+    parser.add_argument("--cell", type=int, default=320, help="longest side of a shrunk photo, in pixels")
+    parser.add_argument("--tiles", type=int, nargs="*", default=[640, 480, 320], help="sides of tiles, in pixels")
+    parser.add_argument("--overlap", type=float, default=0.25)
+    args = parser.parse_args()
+
+    dataset = open_dataset(args.data, args.split)
+    mosaics = [mosaic(dataset, first, args.cell) for first in range(0, len(dataset) - 15, 16)]
+    model = ssd_zoo.get_model(args.model, weights=args.weights, tile_overlap=args.overlap).eval()
+    small = sum(int((~target["difficult"]).sum()) for _, target in mosaics)
+    print(f"{len(mosaics)} pictures of {4 * args.cell} × {4 * args.cell} pixels, {small} objects under 1 %")
+    for tile in (None, *args.tiles):
+        model.tile = tile
+        began = time.perf_counter()
+        metrics = evaluate(model, mosaics, categories=dataset.categories).metrics
+        seconds = (time.perf_counter() - began) / len(mosaics)
+        what = "whole pictures" if tile is None else f"tiles of {tile} × {tile}"
+        print(f"{what:20} AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}  {seconds:.2f} s a picture")
+
+
+def mosaic(dataset, first, cell):
+    """Paste sixteen photos into a picture; objects of 1 % of it or more are marked as difficult."""
+    picture = torch.full((3, 4 * cell, 4 * cell), 128, dtype=torch.uint8)
+    targets = []
+    for k in range(16):
+        image, target = dataset[first + k]
+        scale = cell / max(image.shape[-2:])
+        size = [round(side * scale) for side in image.shape[-2:]]
+        top, left = k // 4 * cell, k % 4 * cell
+        picture[:, top : top + size[0], left : left + size[1]] = F.resize(image, size, antialias=True)
+        corner = torch.tensor([left, top, left, top])
+        targets.append({**target, "boxes": target["boxes"].as_subclass(torch.Tensor) * scale + corner})
+    joined = {key: torch.cat([target[key] for target in targets]) for key in ("boxes", "labels", "iscrowd")}
+    sides = joined["boxes"][:, 2:] - joined["boxes"][:, :2]
+    return picture, {**joined, "difficult": sides.prod(1) >= 0.01 * picture[0].numel()}
+
+
+if __name__ == "__main__":
+    main()

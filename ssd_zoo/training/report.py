@@ -1,0 +1,279 @@
+"""The report of a run: one page of HTML, and its facts as Markdown."""
+
+import base64
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor
+
+from ssd_zoo._version import __version__
+from ssd_zoo.training.logs import Row
+from ssd_zoo.training.plan import Choice
+from ssd_zoo.training.plots import precision_curves
+from ssd_zoo.training.svg import line_chart
+from ssd_zoo.weights.files import write_file
+
+if TYPE_CHECKING:
+    from ssd_zoo.training.evaluate import Evaluation
+
+__all__ = ["Picture", "Story", "Table", "tables_of", "to_markdown", "write_report"]
+
+Lines = Mapping[str, Sequence[tuple[float, float]]]
+_SIZES = (("small", "up to 32² pixels"), ("medium", "up to 96² pixels"), ("large", "beyond 96² pixels"))
+
+
+class Table(NamedTuple):
+    """A table: its title, names of columns, and rows."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Picture(NamedTuple):
+    """A picture with a caption, under a heading."""
+
+    heading: str
+    caption: str
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a report tells.
+
+    Attributes:
+        name: Name of the run.
+        choices: What was chosen, and why.
+        command: The command to repeat the run; None if it is not known.
+        history: One row per epoch.
+        device: Device of the training.
+        evaluation: The best model's evaluation; None without validation data.
+    """
+
+    name: str
+    choices: Sequence[Choice]
+    command: str | None
+    history: Sequence[Row]
+    device: torch.device
+    evaluation: "Evaluation | None"
+
+
+def tables_of(story: Story) -> list[Table]:
+    """Return the facts of a run as tables: results by class and by size, choices, time and versions."""
+    tables = [] if story.evaluation is None else [*_results(story.evaluation)]
+    if story.choices:
+        tables.append(Table("Choices", ("Setting", "Value", "Reason"), [tuple(choice) for choice in story.choices]))
+    return [*tables, Table("Run", ("", ""), _run(story))]
+
+
+def to_markdown(tables: Sequence[Table], command: str | None) -> str:
+    """Return tables as Markdown, and the command to repeat the run as a block of code."""
+    parts = []
+    for title, header, rows in tables:
+        lines = [header, ["---"] * len(header), *rows]
+        body = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+        parts.append(f"### {title}\n\n{body}")
+    if command is not None:
+        fence = "`" * 3
+        parts.append(f"### Command\n\n{fence}sh\n{command}\n{fence}")
+    return "\n\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def write_report(file: Path, story: Story, pictures: Sequence[Picture]) -> None:
+    """Write the page, atomically. It needs no other file and no script.
+
+    Args:
+        file: The file.
+        story: What it tells.
+        pictures: Pictures, in their order; those with the same heading stand together.
+    """
+    parts = [f"<h1>{escape(story.name)}</h1>", _lead(story)]
+    tables = tables_of(story)
+    by_title = {table.title: _table(table) for table in tables}
+    parts += [by_title[title] for title in ("Results by size", "Results by class", "Choices") if title in by_title]
+    parts.append(_section("Curves", f'<div class="row">{_charts(_curves(story.history))}</div>'))
+    if story.evaluation is not None:
+        curves = {
+            name: [(i / 100, value) for i, value in enumerate(precision)]
+            for name, precision in precision_curves(story.evaluation).items()
+        }
+        shown = _charts({"Precision over recall, at an IoU of .5": curves})
+        if story.evaluation.confusion is not None:
+            shown += _confusion(story.evaluation.confusion, story.evaluation.classes)
+        parts.append(_section("Classes", f'<div class="row">{shown}</div>'))
+    for heading in dict.fromkeys(picture.heading for picture in pictures):
+        shown = "".join(_picture(picture) for picture in pictures if picture.heading == heading)
+        kind = escape(heading.lower())  # "before" shows pairs.
+        parts.append(_section(heading, f'<div class="pictures {kind}">{shown}</div>'))
+    parts.append(by_title["Run"])
+    if story.command is not None:
+        parts.append(_section("Command to repeat", f"<pre>{escape(story.command)}</pre>"))
+    title = escape(f"{story.name} – a run of ssd_zoo")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">{_STYLE}'
+    page = f'<!doctype html>\n<html lang="en"><head>{head}<title>{title}</title></head>\n<body><main>\n'
+    write_file(file, (page + "\n".join(parts) + "\n</main></body></html>\n").encode("utf-8", "backslashreplace"))
+
+
+def _lead(story: Story) -> str:
+    figures = [] if story.evaluation is None else [(k, _figure_text(story.evaluation.metrics[k])) for k in _MAIN]
+    figures += [("time of training", _duration(_seconds(story.history)))]
+    cells = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in figures)
+    note = "" if story.evaluation is not None else "<p>There are no validation data, so AP was not measured.</p>"
+    return f'<div class="lead">{cells}</div>{note}'
+
+
+_MAIN = ("AP", "AP50", "AP75")
+
+
+def _results(evaluation: "Evaluation") -> list[Table]:
+    counts = dict.fromkeys((name for name, _ in _SIZES), 0)
+    for record in evaluation.records:
+        for area in record.area[~(record.iscrowd | record.difficult)].tolist():
+            counts["small" if area <= 32**2 else "medium" if area <= 96**2 else "large"] += 1
+    sizes = [
+        (f"{name}, {what}", str(counts[name]), *(_figure_text(evaluation.metrics[f"{kind}{name}"]) for kind in _KINDS))
+        for name, what in _SIZES
+    ]
+    classes = [
+        (name, f"{row['objects']:.0f}", *(_figure_text(row[key]) for key in _MAIN))
+        for name, row in evaluation.per_class.items()
+    ]
+    return [
+        Table("Results by class", ("Class", "Objects", *_MAIN), classes),
+        Table("Results by size", ("Objects", "Number", *_KINDS), sizes),
+    ]
+
+
+_KINDS = ("AP", "AR")
+
+
+def _run(story: Story) -> list[tuple[str, str]]:
+    seconds, steps = _seconds(story.history), int(story.history[-1]["step"]) if story.history else 0
+    rate = story.history[-1]["images_per_second"] if story.history else math.nan
+    place = torch.cuda.get_device_name(story.device) if story.device.type == "cuda" else platform.machine()
+    return [
+        ("Length", f"{len(story.history)} epochs, {steps} steps"),
+        ("Time of the steps", _duration(seconds)),
+        ("Speed at the end", f"{rate:.1f} images a second"),
+        ("Device", f"{story.device}, {place}, {torch.get_num_threads()} threads"),
+        ("Versions", f"ssd_zoo {__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
+                     f"Python {platform.python_version()}"),
+    ]  # fmt: skip
+
+
+def _seconds(history: Sequence[Mapping[str, float]]) -> float:
+    return sum(row["seconds"] for row in history)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _figure_text(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _curves(history: Sequence[Row]) -> dict[str, Lines]:
+    columns = {"Loss": ("loss", "classification", "bbox_regression", "validation_loss"), "AP": _MAIN}
+    charts = {
+        title: {name: points for name in names if (points := [(r["epoch"], r[name]) for r in history if name in r])}
+        for title, names in columns.items()
+    }
+    return {title: lines for title, lines in charts.items() if lines}
+
+
+def _charts(charts: Mapping[str, Lines]) -> str:
+    return "".join(
+        f"<figure>{_caption(title)}{line_chart(lines, top=None if title == 'Loss' else 1.0)}</figure>"
+        for title, lines in charts.items()
+    )
+
+
+def _confusion(confusion: Tensor, classes: Sequence[str]) -> str:
+    """Return the confusion of classes as a table, each cell as dark as its share of the row."""
+    names = ["nothing", *classes]
+    used = [k for k in range(len(names)) if confusion[k].any() or confusion[:, k].any()]
+    head = "".join(f"<th>{escape(names[k])}</th>" for k in used)
+    lines = []
+    for row in used:
+        whole = max(1, int(confusion[row].sum()))
+        shares = [(count, count / whole) for count in confusion[row, used].tolist()]
+        cells = "".join(
+            f'<td style="background: rgb(37 99 175 / {share:.2f}); color: {"#fff" if share > 0.5 else "inherit"}">'
+            f"{count or ''}</td>"
+            for count, share in shares
+        )
+        lines.append(f"<tr><th>{escape(names[row])}</th>{cells}</tr>\n")
+    table = f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead><tbody>\n{"".join(lines)}</tbody></table>'
+    note = "Confusion: objects of a class (rows) by the class that was found there (columns), with a score from .5."
+    return f'<figure>{_caption(note)}<div class="wide">{table}</div></figure>'
+
+
+def _picture(picture: Picture) -> str:
+    data = base64.b64encode(picture.jpeg).decode()
+    caption = escape(picture.caption)
+    return f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{data}">{_caption(picture.caption)}</figure>'
+
+
+def _caption(text: str) -> str:
+    return f"<figcaption>{escape(text)}</figcaption>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>\n{body}</section>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in table.rows)
+    top = f"<thead><tr>{head}</tr></thead>" if any(table.header) else ""
+    kind = escape(table.title.lower())
+    return _section(table.title, f'<div class="wide"><table class="{kind}">{top}<tbody>\n{rows}</tbody></table></div>')
+
+
+_STYLE = """<style>
+body { margin: 0; background: #f6f7f9; color: #1c2330; font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 16px; }
+h1 { font-size: 1.6rem; margin: 8px 0 16px; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 0 0 10px; }
+section, .lead { background: #fff; border: 1px solid #e1e4ea; border-radius: 8px; padding: 14px 16px;
+  margin: 0 0 16px; }
+.lead { display: flex; flex-wrap: wrap; gap: 12px 40px; color: #5a6372; font-size: .9rem; }
+.lead b { display: block; color: #1c2330; font-size: 1.5rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: 4px 18px 4px 0; border-bottom: 1px solid #eceef2; }
+th { color: #5a6372; font-weight: 600; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 16px; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(45%, 320px), 1fr)); gap: 12px; }
+.before { grid-template-columns: 1fr 1fr; max-width: 976px; }
+figure { margin: 0; min-width: 0; }
+img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figcaption { color: #5a6372; font-size: .85rem; text-align: center; margin: 4px 0; overflow-wrap: anywhere; }
+.confusion td { text-align: right; padding: 4px 10px; border: 1px solid #eceef2; min-width: 2em; }
+svg { width: 100%; height: auto; display: block; }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 4px 0 0; padding: 0; list-style: none;
+  font-size: .85rem; }
+.legend i { display: inline-block; width: 14px; height: 3px; margin-right: 6px; vertical-align: middle; }
+pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 600px) {
+  .choices thead { display: none; }
+  .choices tr { display: grid; grid-template-columns: 8em 1fr; border-bottom: 1px solid #eceef2; }
+  .choices td { border: 0; padding: 2px 8px 2px 0; }
+  .choices td:nth-child(3) { grid-column: 2; color: #5a6372; }
+}
+</style>"""
