@@ -415,6 +415,7 @@ def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_process(folder):
     (folder / "a2.jpg").touch()
@@ -425,6 +426,7 @@ def test_process(folder):
     assert "Traceback" not in done.stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_reader_that_closes_the_pipe(folder, unbuffered):
@@ -433,6 +435,7 @@ def test_reader_that_closes_the_pipe(folder, unbuffered):
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_terminal_that_cannot_show_a_name(folder):
     done = shell("ssd-zoo detect images/sub/grün.gif images/a.jpg", folder.parent, PYTHONIOENCODING="ascii")

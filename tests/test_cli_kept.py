@@ -268,6 +268,7 @@ def test_classes_by_any_spelling(given):
     assert _class_indices(given, names).tolist() == [expected]
 
 
+@pytest.mark.slow
 def test_commands_are_imported_when_they_are_used(capsys):
     code = "import sys\nfrom ssd_zoo.cli import main\ntry: main.main(['--help'])\nfinally: print(*sys.modules)"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -114,6 +114,7 @@ def test_sizes_of_images_compile_nothing_anew(model):
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_training_compiles(model):
     model.train()
     compiled = torch.compile(model, backend="aot_eager")

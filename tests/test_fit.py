@@ -198,6 +198,7 @@ def test_loss_that_is_not_finite_names_its_images(tmp_path):
         train(tmp_path / "run", tmp_path / "data", learning_rate=1e20, warmup_steps=0, clip_norm=None)
 
 
+@pytest.mark.slow
 def test_resuming_something_else(tmp_path):
     train_data = data(tmp_path / "data")[0]
     settings = {"output": tmp_path / "run", "tensorboard": False, "progress": False, "device": "cpu"}
@@ -302,6 +303,7 @@ def test_synchronised_norms_keep_their_activations():
         torch.testing.assert_close(synchronised.forward_raw(batch), before)
 
 
+@pytest.mark.slow
 def test_a_seed_is_all_of_a_run_by_command(tmp_path):
     data(tmp_path / "data")
     weights = []

@@ -75,6 +75,7 @@ def asked(hub):
     return [request for request in hub.requests if "agent" not in request]
 
 
+@pytest.mark.slow
 def test_downloads_once_and_asks_only_for_news(hub, run, files):
     assert run(LOAD) == "cat"
     assert next(request for request in asked(hub) if request.startswith("GET")).endswith("resolve/main/config.json")
@@ -158,6 +159,7 @@ def test_two_processes_at_once(hub, start, tmp_path):
     assert len(list((tmp_path / "hf").rglob(FILE))) == 1
 
 
+@pytest.mark.slow
 def test_push_and_load_again(hub, run, files):
     push = (
         "model = ssd_zoo.ssdlite300_mobilenet_v2(weights='COCO_TF_V1')\n"

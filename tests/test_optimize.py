@@ -77,6 +77,7 @@ def test_a_real_detector_detects_the_same(test_data, caplog):
     assert_same_detections(fast(images), model(images))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_large_maps_and_many_channels_are_computed_otherwise():
     model = build("ssd300_vgg16d")

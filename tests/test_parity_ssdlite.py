@@ -55,7 +55,7 @@ def build_ours(*, reduced_tail, **kwargs):
     return ssd_zoo.ssdlite320_mobilenet_v3_large(reduced_tail=reduced_tail, **TAILS[reduced_tail], **kwargs)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["reduced", "whole"])
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["reduced", "whole"])
 def pair(request):
     theirs = build_theirs(reduced_tail=request.param)
     theirs.load_state_dict(filled(theirs))

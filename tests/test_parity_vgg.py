@@ -22,7 +22,7 @@ TARGETS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[91, 21])
+@pytest.fixture(scope="module", params=[pytest.param(91, marks=pytest.mark.slow), 21])
 def pair(request):
     torch.manual_seed(0)
     theirs = torchvision.models.detection.ssd300_vgg16(weights_backbone=None, num_classes=request.param)

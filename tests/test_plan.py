@@ -155,6 +155,7 @@ def test_a_budget_is_kept(images, step, pause, slower):
     assert plan.epochs == math.ceil(plan.steps / plan.steps_per_epoch)
 
 
+@pytest.mark.slow
 def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch):
     """Each reading of the clock takes ten seconds of ten minutes."""
     clock = Clock()
@@ -191,6 +192,7 @@ def test_minutes_and_epochs(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_training_ends_when_ap_stops_improving(tmp_path, monkeypatch, capsys):
     aps = iter([0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
     skip_evaluation(monkeypatch, lambda: next(aps))

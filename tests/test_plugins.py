@@ -90,6 +90,7 @@ print("all is well")
 """
 
 
+@pytest.mark.slow
 def test_an_installed_package(site, tmp_path):
     from PIL import Image
 
@@ -115,6 +116,7 @@ def write_package(folder, code, points, name="broken"):
     (folder / f"{name}.py").write_text(code)
 
 
+@pytest.mark.slow
 def test_packages_that_do_not_work(tmp_path):
     write_package(
         tmp_path, "import nothing_of_that_name", ["broken_ssd = broken:build", "ssd300_vgg16d = broken:build"]
@@ -218,6 +220,7 @@ def test_names_and_annotations(register):
         register(late)
 
 
+@pytest.mark.slow
 def test_rooms_are_there_on_first_use(tmp_path):
     code = """
 import sys, ssd_zoo

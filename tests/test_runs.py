@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {"batch_size": 8, "augmentation": "none", "tensorboard": False, "progress": False, "device": "cpu"}
 
 
+@pytest.mark.slow
 def test_resume_lengthens_a_run(tmp_path, capsys):
     train_data, _ = data(tmp_path / "data")
     run = {**SETTINGS, "output": tmp_path / "run", "progress": True}
@@ -49,6 +50,7 @@ def test_two_trainings_of_one_folder(tmp_path):
     assert not (run / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_training_leaves_no_lock(tmp_path):
     code = "import sys, time; from pathlib import Path; from ssd_zoo.training.run_state import lock_folder\n"
     code += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"

@@ -92,6 +92,7 @@ def test_builders_take_what_was_saved(tmp_path, caplog):
     assert "copied by class name" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_loaded_model_is_saved_and_copied_like_any_other(tmp_path):
     import copy
 
@@ -100,6 +101,7 @@ def test_a_loaded_model_is_saved_and_copied_like_any_other(tmp_path):
     assert_same(model, ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(again, tmp_path / "b")))
 
 
+@pytest.mark.slow
 def test_lone_file_is_the_whole_model(tmp_path):
     model = small()
     ssd_zoo.save_pretrained(model, tmp_path / "a")
@@ -203,6 +205,7 @@ def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path):
         assert torch.equal(value, value.flatten()[0].expand_as(value))
 
 
+@pytest.mark.slow
 def test_a_save_cut_off_between_files_is_the_new_model(tmp_path, caplog):
     old, new = small(score_thresh=0.1), small(score_thresh=0.3)
     text = (ssd_zoo.save_pretrained(old, tmp_path) / "config.json").read_text()

@@ -218,6 +218,7 @@ def test_a_batch_without_a_labeled_frame_changes_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", ["all", "last"])
 def test_fit_measures_on_clips(tmp_path, frames):
     data = moving(4)
@@ -309,6 +310,7 @@ def write_clips(folder, *, train=3, val=2, length=6):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_clips_and_measures_tubes(tmp_path, capsys):
     folder = write_clips(tmp_path / "clips")
     options = ["--model", "ssdlite300_mobilenet_v2_3d", "--size", "64", "--epochs", "1", "--batch-size", "2"]

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEMPORAL = ("3d", "2plus1d", "depthwise", "shift")
 LIGHT = ("ssdlite300_mobilenet_v2_3d", "ssdlite320_mobilenet_v3_large_3d")
+# One in each run, all of them in CI's.
+CHOSEN = (TEMPORAL[0], *(pytest.param(temporal, marks=pytest.mark.slow) for temporal in TEMPORAL[1:]))
 VARIANTS = [*((LIGHT[0], temporal) for temporal in TEMPORAL), (LIGHT[1], "3d")]
 SIZE = (48, 64)
 
@@ -94,7 +96,7 @@ def double_by_default():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture(scope="module", params=TEMPORAL)
+@pytest.fixture(scope="module", params=CHOSEN)
 def model(request):
     return train_in_time(double(build(LIGHT[0], temporal=request.param)))
 
@@ -337,7 +339,7 @@ def test_one_frame_each_needs_a_state():
         model.step_raw(torch.zeros(1, 3, *model.size), None)
 
 
-@pytest.mark.parametrize("temporal", TEMPORAL)
+@pytest.mark.parametrize("temporal", CHOSEN)
 def test_state_of_a_2d_model_loads(temporal):
     image = build("ssdlite300_mobilenet_v2")
     video = build(LIGHT[0], temporal=temporal)

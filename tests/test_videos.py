@@ -289,6 +289,7 @@ for file in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of size there")
 def test_a_full_disk_is_an_error_and_keeps_the_old_video(tmp_path):
     files = [tmp_path / f"a.{ending}" for ending in ("mp4", "mkv", "avi")]
