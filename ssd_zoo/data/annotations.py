@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ssd_zoo.data.images import image_size, read_image
-from ssd_zoo.weights.categories import is_background, list_names
+from ssd_zoo.weights.categories import find_twice, is_background, list_names
 from ssd_zoo.weights.outside import quote, text
 
 __all__ = [
@@ -180,7 +180,7 @@ def check_class_names(names: Iterable[object], source: object) -> list[str]:
     checked = [text(name, f"{source}: class {i}, counted from 0,").strip() for i, name in enumerate(names)]
     if "" in checked:
         raise ValueError(f"{source}: class {checked.index('')}, counted from 0, has an empty name; name or remove it.")
-    if twice := [name for name, number in Counter(checked).items() if number > 1]:
+    if twice := find_twice(checked):
         raise ValueError(f"{source}: two classes share the name {quote(twice[0])}; rename one.")
     return checked
 
@@ -229,7 +229,12 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
 
 
 def _without_background(records: Records, names: Sequence[str]) -> list[str]:
-    """Leave out a class called background, which can't have objects."""
+    """Leave out a class called background, which can't have objects, after a check of all names."""
+    if twice := find_twice(names):
+        raise ValueError(
+            f"{records.names_source or records.items[0].source}: two classes share the name {quote(twice[0])}, with "
+            "other spaces around it or another encoding of its accents; write it in one way."
+        )
     counted = records.counted()
     for name in filter(is_background, names):
         if counted[name]:

@@ -205,12 +205,12 @@ def _settle_categories(
     """
     known = COCO_CATEGORIES if weights is None else weights.meta["categories"]
     if categories is not None:
-        names = check_names(categories, background=known[0])
+        names = check_names(categories)
         if num_classes not in (None, len(names)):
             raise ValueError(f"num_classes={num_classes}, but there are {len(names)} categories (background counted).")
         return names
     if num_classes is None or (weights is not None and num_classes == len(known)):
-        return list(known)
+        return check_names(known)
     return ["background", *(f"class {i}" for i in range(1, num_classes))]
 
 
