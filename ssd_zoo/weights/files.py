@@ -4,6 +4,7 @@ Each safetensors file that is written holds a digest of its tensors, which is ch
 """
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,16 @@ from torch import Tensor
 from ssd_zoo.weights.formats.checkpoint import check_finite
 from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, digest_of, encode_header, parse_header
 
-__all__ = ["home", "is_stream", "read_header", "read_safetensors", "replacing", "write_file", "write_safetensors"]
+__all__ = [
+    "digest_file",
+    "home",
+    "is_stream",
+    "read_header",
+    "read_safetensors",
+    "replacing",
+    "write_file",
+    "write_safetensors",
+]
 
 _CHUNK = 2**20
 
@@ -31,6 +41,15 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
     """Write pieces of a file atomically; see `replacing`."""
     with replacing(path) as file:
         file.writelines(content)
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def is_stream(path: Path) -> bool:

@@ -80,7 +80,7 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
 
 def _differences(left: dict[str, JSON], right: dict[str, JSON]) -> dict[str, tuple[JSON, JSON]]:
     """Return by name the values that differ in two configs."""
-    found = {}
+    found: dict[str, tuple[JSON, JSON]] = {}
     for name in {**left, **right}:
         here, there = left.get(name), right.get(name)
         if isinstance(here, dict) and isinstance(there, dict):
