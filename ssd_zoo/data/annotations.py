@@ -222,7 +222,7 @@ def assemble(records: Records, found: Sequence[str], asked: Sequence[str] | None
     check_units([(thing.box, image.source) for image in images for thing in image.objects])
     if problems and not any(image.objects for image in images):
         raise ValueError(
-            f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p}" for p in problems[:5])
+            f"No object can be read, {len(problems)} problems:" + "".join(f"\n  {p:.300}" for p in problems[:5])
         )
     ids = _ids(records.ids, categories)
     return Annotations(images, categories, ids, problems, records.line, layout, records.notes)

@@ -180,7 +180,7 @@ def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
         section = parser["Sequence"]
         return section.getint("seqLength"), (int(section["imHeight"]), int(section["imWidth"]))
     except (configparser.Error, KeyError, ValueError) as error:
-        raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error}.") from error
+        raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error!s:.200}.") from error
 
 
 def _read_json(file: Path) -> Mapping[str, object]:
