@@ -160,6 +160,13 @@ def test_counts_are_integers(name):
             make_model(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["antialias", "clip_before_nms"])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_flags_are_true_or_false(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
+        make_model(**{name: value})
+
+
 def test_constants_keep_their_values_on_the_meta_device():
     expected = make_model()
     with torch.device("meta"):
