@@ -1,8 +1,21 @@
 """Names of classes in two lists, matched by hand."""
 
-import pytest
+import json
 
-from ssd_zoo.weights.categories import COCO_CATEGORIES, VOC_CATEGORIES, is_background, list_names, match_classes
+import pytest
+from labelled import PICTURES, draw
+
+import ssd_zoo
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import open_dataset
+from ssd_zoo.weights.categories import (
+    COCO_CATEGORIES,
+    VOC_CATEGORIES,
+    check_names,
+    is_background,
+    list_names,
+    match_classes,
+)
 
 
 def match(names, known):
@@ -110,3 +123,55 @@ def test_lists_of_names():
 
 def test_accents_may_be_characters_of_their_own():
     assert match_classes(["background", "cafe\u0301"], ["background", "caf\u00e9"]) == {1: 1}
+
+
+# Lists in which two names are one, and what the error says.
+TWO_IN_ONE = {
+    ("background", "dog", "Background"): "two names of the background, 'background' and 'Background'",
+    ("bg", "__background__", "dog"): "two names of the background, 'bg' and '__background__'",
+    ("background", "dog ", " dog"): "dog occurs twice",
+    ("background", "caf\u00e9", "cafe\u0301"): "caf\u00e9 occurs twice",
+    ("dog", "Background"): r"write categories=\['background', 'dog'\]",
+}
+
+
+@pytest.mark.parametrize("categories", TWO_IN_ONE, ids=str)
+def test_two_names_of_one_class_are_refused(categories, tmp_path, capsys):
+    entry = ssd_zoo.Weights("", None, {"categories": list(categories)})
+    draw(PICTURES[0], tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("image,xmin,ymin,xmax,ymax,label\na.png,1,2,9,8,dog\n")
+    for read in (
+        lambda: ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, categories=categories),
+        lambda: ssd_zoo.ssdlite320_ultraface_slim(weights=entry, size=64),
+        lambda: open_dataset(tmp_path, categories=list(categories)),
+    ):
+        with pytest.raises(ValueError, match=TWO_IN_ONE[categories]):
+            read()
+
+
+def test_the_command_refuses_two_names_of_one_class(tmp_path, capsys):
+    draw(PICTURES[0], tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("image,xmin,ymin,xmax,ymax,label\na.png,1,2,9,8,dog\n")
+    assert main(["data", str(tmp_path), "--categories", "dog,Background"]) == 1
+    assert "two names of the background" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("second", ["dog ", "caf\u00e9"])
+def test_a_data_set_has_each_class_once(second, tmp_path):
+    first = {"dog ": "dog", "caf\u00e9": "cafe\u0301"}[second]
+    draw(PICTURES[0], tmp_path / "a.png")
+    (tmp_path / "data.yaml").write_text(json.dumps({"names": [first, second], "train": "."}))
+    with pytest.raises(ValueError, match="two classes share the name"):
+        open_dataset(tmp_path / "data.yaml")
+
+
+def test_accents_of_two_encodings_are_not_two_classes(tmp_path):
+    draw(PICTURES[0], tmp_path / "a.png")
+    rows = [f"a.png,1,2,9,8,{name}\n" for name in ("caf\u00e9", "cafe\u0301")]
+    (tmp_path / "labels.csv").write_text("image,xmin,ymin,xmax,ymax,label\n" + "".join(rows))
+    with pytest.raises(ValueError, match=r"two classes share the name .* another encoding of its accents"):
+        open_dataset(tmp_path)
+
+
+def test_upper_and_lower_case_are_two_classes():
+    assert check_names(["background", "A", "a"]) == ["background", "A", "a"]

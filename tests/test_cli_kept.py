@@ -16,6 +16,7 @@ from PIL import Image
 from test_cli_video import small_model
 
 from ssd_zoo.cli import _images
+from ssd_zoo.cli._journal import Journal
 from ssd_zoo.cli.main import COMMANDS, main
 from ssd_zoo.training.plots import save_figure
 from ssd_zoo.weights.files import replacing, write_file
@@ -282,3 +283,29 @@ def test_list_of_weights_fits_a_terminal(capsys):
     assert main(["list", "--weights"]) == 0
     out = io.StringIO(capsys.readouterr().out)
     assert max(len(line.rstrip("\n")) for line in out) <= 100
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"file_name": "a"}',
+        '{"file_name": 5, "changed": [1, 2], "detections": []}',
+        '{"file_name": "a", "changed": [1, 2], "detections": [{"bbox": [1, 2, 3, "x"]}]}',
+        '{"file_name": "a", "changed": [1, 2], "detections": 5}',
+        '{"file_name": "a", "changed": [1, 2], "detections": [], "file_name": "b"}',
+        '{"file_name": "a", "changed": [1, 1' + "0" * 400 + "]}",
+        "{}",
+    ],
+    ids=range(8),
+)
+def test_a_damaged_row_of_a_journal_does_not_count(line, tmp_path):
+    whole = '{"file_name": "b", "changed": [1, 2], "detections": []}'
+    (tmp_path / "r.json.jsonl").write_text(f'{{"ssd_zoo": "1"}}\n{line}\n{whole}\n')
+    assert list(Journal(tmp_path / "r.json", {"ssd_zoo": "1"}).rows) == ["b"]
+
+
+def test_a_journal_that_begins_too_deep_is_in_the_way(tmp_path):
+    (tmp_path / "r.json.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(ValueError, match="is in the way"):
+        Journal(tmp_path / "r.json", {"ssd_zoo": "1"})

@@ -110,12 +110,16 @@ def test_what_is_right_scores_one_whatever_the_ids(tmp_path):
         ({"category_id": "3"}, "category_id '3', which the annotations do not have"),
         ({"image_id": "7"}, "image_id '7', which the annotations do not have"),
         ({"image_id": [7]}, r"image_id \[7\], which the annotations do not have"),
-        ({"bbox": [0, 0, float("nan"), 5]}, "needs a bbox of .* finite numbers"),
-        ({"bbox": [0, 0, 5]}, r"needs a bbox of .* got \[0, 0, 5\]"),
-        ({"bbox": None}, "needs a bbox of .* got None"),
-        ({"score": float("inf")}, "needs the score, a finite number, got inf"),
-        ({"score": "0.9"}, "needs the score, a finite number, got '0.9'"),
-        ({"score": None}, "needs the score, a finite number, got None"),
+        ({"bbox": [0, 0, float("nan"), 5]}, "bbox of x, y, width and height must be a finite number .*got nan"),
+        ({"bbox": [0, 0, 5]}, "bbox of x, y, width and height must have 4 entries, got 3"),
+        ({"bbox": None}, "bbox of .* must be a list, got None"),
+        ({"bbox": [0, 0, -5, 5]}, "bbox of .* must be a finite number from 0 .*got -5"),
+        ({"bbox": [0, 0, True, 5]}, "bbox of .* got True"),
+        ({"category_id": True}, "category_id True, which the annotations do not have"),
+        ({"score": True}, "score must be a finite number, got True"),
+        ({"score": float("inf")}, "score must be a finite number, got inf"),
+        ({"score": "0.9"}, "score must be a finite number, got '0.9'"),
+        ({"score": None}, "score must be a finite number, got None"),
     ],
 )
 def test_results_that_make_no_sense(tmp_path, change, message):
@@ -130,11 +134,12 @@ def test_results_that_make_no_sense(tmp_path, change, message):
 @pytest.mark.parametrize(
     "content",
     [
+        '[{"image_id": 7, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}]',
         *("{}", "[5]", '[{"image_id": 7, "category_id": 3}]', "\x80", "[" * 100_000, "[" + "9" * 5000 + "]"),
         '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1' + "0" * 400 + "}]",
         '[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1' + "0" * 400 + '], "score": 1}]',
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_results_of_another_format(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content.encode("latin-1"))
@@ -147,12 +152,12 @@ def test_results_of_another_format(tmp_path, content):
     [
         ("annotations", {"image_id": 1000}, "image_id 1000, which the annotations do not have; they have 7, 8, 9"),
         ("annotations", {"category_id": 1}, "category_id 1, which the annotations do not have; they have 9, 3"),
-        ("annotations", {"bbox": [0, 0, 5]}, "needs a bbox"),
-        ("annotations", {"bbox": [0, 0, 5, float("inf")]}, "needs a bbox"),
+        ("annotations", {"bbox": [0, 0, 5]}, "bbox of x, y, width and height must"),
+        ("annotations", {"bbox": [0, 0, 5, float("inf")]}, "bbox of x, y, width and height must"),
         ("annotations", {"bbox": ...}, "needs image_id, category_id and bbox"),
         ("annotations", {"image_id": ...}, "needs image_id, category_id and bbox"),
-        ("annotations", {"iscrowd": None}, "needs the iscrowd, a finite number, got None"),
-        ("annotations", {"area": "big"}, "needs the area, a finite number, got 'big'"),
+        ("annotations", {"iscrowd": None}, "iscrowd must be a whole number from 0 up to 1, got None"),
+        ("annotations", {"area": "big"}, "area must be a finite number from 0, got 'big'"),
         ("images", {"id": ...}, "needs the id, a number or a text"),
         ("images", {"id": 7}, "has the id 7, which an entry before it has too"),
         ("images", {"id": "8"}, "ids of one type, got 7 and '8'"),

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import torchvision
+from configs import write_config
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import ssd_zoo
@@ -108,7 +109,7 @@ def test_models_saved_before_offsets_keep_their_boxes(tmp_path):
     )
     config = json.loads((folder / "config.json").read_text())
     del config["default_boxes"]["offsets"]
-    (folder / "config.json").write_text(json.dumps(config))
+    write_config(folder, json.dumps(config))
     assert ssd_zoo.from_pretrained(folder).default_box_generator == boxes
 
 

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.detector.checks import DeferredChecks
+from ssd_zoo.detector.inputs import check_device
 
 
 class Backbone(nn.Module):
@@ -58,7 +59,7 @@ TARGET = {"boxes": torch.tensor([[5.0, 5, 30, 35]]), "labels": torch.tensor([1])
         (torch.rand(2, 1, 8, 8), ValueError, "images[0] has shape (1, 8, 8)"),
         ([torch.rand(3, 0, 8)], ValueError, "images[0] has shape (3, 0, 8) and no pixels"),
         ([IMAGE.long()], TypeError, "images[0] has dtype torch.int64; expected uint8 (0 to 255) or floating point"),
-        ([IMAGE, IMAGE.to("meta")], ValueError, "images[1] is on meta, the model on cpu. Move one of them"),
+        ([IMAGE, IMAGE.to("meta")], TypeError, "images[1] is on the meta device and has no values"),
         ([IMAGE, IMAGE.clone().index_fill(1, torch.tensor(3), torch.nan)], ValueError, "images[1] holds NaN"),
         ([IMAGE.clone().index_fill(1, torch.tensor(3), torch.inf)], ValueError, "images[0] holds NaN or infinite"),
     ],
@@ -159,6 +160,13 @@ def test_counts_are_integers(name):
             make_model(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["antialias", "clip_before_nms"])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_flags_are_true_or_false(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
+        make_model(**{name: value})
+
+
 def test_constants_keep_their_values_on_the_meta_device():
     expected = make_model()
     with torch.device("meta"):
@@ -191,7 +199,7 @@ def with_target(**change):
         (with_target(labels=torch.tensor(1)), ValueError, "labels of shape ()"),
         (with_target(labels=torch.tensor([1.0])), TypeError, "dtype torch.float32; expected integers"),
         (with_target(labels=torch.tensor([True])), TypeError, "dtype torch.bool"),
-        (with_target(labels=torch.tensor([1], device="meta")), ValueError, "['labels'] is on meta, the model on cpu"),
+        (with_target(labels=torch.tensor([1], device="meta")), TypeError, "['labels'] is on the meta device"),
         (with_target(labels=torch.tensor([0])), ValueError, "[0] is 0; with 3 classes labels go from 1 to 2 (0 is the"),
         (with_target(labels=torch.tensor([-1])), ValueError, "['labels'][0] is -1"),
         (
@@ -215,6 +223,51 @@ def with_target(**change):
 def test_bad_targets(model, targets, error, message):
     with pytest.raises(error, match=re.escape(message)):
         model([IMAGE], targets)
+
+
+# Tensors that torch's operators do not take, or take without their values.
+ODD = {
+    "sparse": torch.Tensor.to_sparse,
+    "mkldnn": lambda tensor: tensor.float().to_mkldnn(),
+    "quantised": lambda tensor: torch.quantize_per_tensor(tensor.float(), 1, 0, torch.quint8),
+    "complex": lambda tensor: tensor.to(torch.complex64),
+    "meta": lambda tensor: tensor.to("meta"),
+    "float8": lambda tensor: tensor.to(torch.float8_e4m3fn),
+    "nested": lambda tensor: torch.nested.nested_tensor([tensor]),
+}
+WITHOUT_VALUES = "has the layout|has dtype|is on the meta device|is a nested tensor"
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|quantize)")
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_tensors_are_refused(model, kind):
+    clip, on_frames = IMAGE.expand(2, -1, -1, -1), {**TARGET, "frame_index": torch.tensor([0])}
+    given = [
+        ([ODD[kind](IMAGE)], [TARGET]),
+        (ODD[kind](IMAGE.unsqueeze(0)), [TARGET]),
+        ([ODD[kind](clip)], [on_frames]),
+    ]
+    given += [([IMAGE], [{**TARGET, name: ODD[kind](value)}]) for name, value in TARGET.items()]
+    given += [
+        ([clip], [{**on_frames, name: ODD[kind](torch.tensor([0]))}]) for name in ("frame_index", "labeled_frames")
+    ]
+    for training in (True, False):
+        model.train(training)
+        for images, targets in given:
+            with pytest.raises(TypeError, match=WITHOUT_VALUES):
+                model(images, targets, **({} if training else {"return_losses": True}))
+
+
+def test_another_device_is_named():
+    with pytest.raises(ValueError, match=r"images\[0\] is on cpu, the model on meta. Move one of them"):
+        check_device("images[0]", IMAGE, torch.device("meta"))
+
+
+def test_frames_of_targets_are_tensors(model):
+    clip = IMAGE.expand(2, -1, -1, -1)
+    for frames in ({"frame_index": [0]}, {"frame_index": torch.tensor([0]), "labeled_frames": [0]}):
+        with pytest.raises(TypeError, match=r"targets\[0\]\['\w+'\] must be a tensor, got list"):
+            model([clip], [{**TARGET, **frames}])
 
 
 def test_the_message_names_target_and_box(model):

@@ -86,6 +86,19 @@ def test_detects(model):
         assert count <= model.detections_per_img
 
 
+def test_each_module_is_called(name):
+    with torch.device("meta"):
+        model = build(name).eval()
+        called = set()
+        for module in model.modules():
+            module.register_forward_hook(lambda module, *_: called.add(module))
+        model.forward_raw(torch.rand(2, 3, *model.size))
+    # timm's networks call their own layers.
+    ours = {key: module for key, module in model.named_modules() if key and not key.startswith("backbone.net.")}
+    lists = (torch.nn.ModuleList, torch.nn.ModuleDict)
+    assert [key for key, module in ours.items() if module not in called and not isinstance(module, lists)] == []
+
+
 def test_each_image_is_alone(model, raw):
     model.eval()
     with torch.no_grad():

@@ -27,6 +27,7 @@ WRONG = [
     ({"num_classes": "3"}, TypeError, "num_classes must be a whole number, got '3'"),
     ({"num_classes": 3.0}, TypeError, "num_classes must be a whole number, got 3.0"),
     ({"num_classes": True}, TypeError, "num_classes must be a whole number, got True"),
+    ({"num_classes": torch.ones(2)}, TypeError, "num_classes must be a whole number, got tensor"),
     ({"num_classes": 1}, ValueError, "num_classes counts the background, so it is at least 2.*got 1"),
     ({"num_classes": 10**9}, ValueError, "at most 1000000, got 1000000000"),
     ({"in_chans": None}, TypeError, "in_chans must be a whole number, got None"),

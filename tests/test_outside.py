@@ -1,12 +1,16 @@
 """Text from outside: every reader's gate."""
 
+import contextlib
 import json
 import logging
 import math
+import os
+from pathlib import Path
 
 import pytest
 
 from ssd_zoo.weights import outside
+from ssd_zoo.weights.outside import read_bytes
 
 
 @pytest.mark.parametrize(
@@ -182,3 +186,22 @@ def test_quotes_are_short() -> None:
         deep = [deep, "x" * 10**6]
     for value in ("x" * 10**6, deep, 10**4000, {str(i): i for i in range(10**4)}):
         assert len(outside.quote(value)) <= 100
+
+
+def test_a_small_file_takes_little_memory_whatever_its_limit(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert read_bytes(tmp_path / "x", limit=2**45) == b"abc"
+    assert read_bytes(tmp_path / "x", limit=3) == b"abc"
+    with pytest.raises(ValueError, match="has more than 2 bytes"):
+        read_bytes(tmp_path / "x", limit=2)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="has no names of pipes")
+def test_pipes_are_read_up_to_the_limit():
+    for content, limit in ((b"x" * 5000, 5000), (b"x" * 5000, 4999)):
+        read, write = os.pipe()
+        os.write(write, content)
+        os.close(write)
+        with contextlib.nullcontext() if limit == 5000 else pytest.raises(ValueError, match="has more than 4999"):
+            assert read_bytes(Path(f"/dev/fd/{read}"), limit=limit) == content
+        os.close(read)

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import torch
+from configs import change_config
 from safetensors.torch import load_file, save_file
 
 import ssd_zoo
@@ -36,12 +37,6 @@ def folder(saved, tmp_path):
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     return tmp_path
-
-
-def change_config(folder, **changes):
-    """Change a folder's config, as anyone can."""
-    file = folder / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def change_tensors(folder, change):
@@ -192,6 +187,19 @@ SHAPE = [0.1, 0.1]
         {"categories": ["background", 1]},
         {"categories": ["background"]},
         {"categories": ["background", "a", "a"]},
+        {"categories": ["background", "a", " a"]},
+        {"categories": ["background", "a", "Background"]},
+        {"categories": ["a", "b", "c"]},
+        {"categories": ["background", "", "a"]},
+        {"default_boxes": {"shapes": [[SHAPE]] * 3}},
+        {"default_boxes": {"clip": "some"}},
+        {"library": "timm"},
+        {"version": 1},
+        {"format": 0},
+        {"weights_id": 5},
+        {"meta": {"licence": 5}},
+        {"meta": {"metrics": []}},
+        *({"settings": {name: "other"}} for name in ("score_function", "box_loss", "on_invalid_boxes")),
         {"categories": {"background": 1}},
         {"builder": ["a"]},
         {"builder": None},
@@ -209,6 +217,41 @@ def test_values_of_a_config_are_checked(change, folder):
     with pytest.raises(ValueError, match=r"can't be used|does not fit|is not of ssd_zoo|has format") as caught:
         ssd_zoo.from_pretrained(folder)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("part", ["settings", "default_boxes", "arguments", None])
+def test_each_part_of_a_config_must_be_there(part, folder):
+    config = json.loads((folder / "config.json").read_text())
+    may_lack = {"classification_loss", "box_loss", "offsets", "in_chans", "norm_layer", "meta", "weights_id"}
+    for name in ({} if part is None else config[part]).keys() - may_lack or config.keys() - may_lack:
+        changed = json.loads(json.dumps(config))
+        del (changed if part is None else changed[part])[name]
+        (folder / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=rf"lacks? '?{name}|it lacks 'format' or 'builder'"):
+            ssd_zoo.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"categories": ["background", "b", "a"]},
+            r"categories, \['background', 'b', 'a'\] and \['background', 'a', 'b'\]",
+        ),
+        ({"settings": {"score_thresh": 0.25}}, r"settings score_thresh, 0.25 and 0.7"),
+        ({"default_boxes": {"clip": "none"}}, r"default_boxes clip, 'none' and 'all'"),
+        ({"arguments": {"in_chans": 3, "norm_layer": None, "size": [64, 96]}}, r"arguments size, \[64, 96\] and"),
+        ({"builder": "ssdlite320_ultraface_rfb"}, r"builder, 'ssdlite320_ultraface_rfb' and"),
+        ({"meta": {"licence": "MIT", "trained_on": None, "metrics": {}}}, r"meta licence, 'MIT' and None"),
+        ({"version": "0.0.1"}, r"version, '0.0.1' and"),
+        ({"notes": "mine"}, r"notes, 'mine' and None"),
+    ],
+)
+def test_the_two_configs_of_a_folder_agree(changes, told, folder):
+    change_config(folder, in_both=False, **changes)
+    with pytest.raises(ValueError, match=rf"config.json and the header of model.safetensors disagree on {told}"):
+        ssd_zoo.from_pretrained(folder)
+    assert ssd_zoo.from_pretrained(folder / "model.safetensors").categories == CATEGORIES
 
 
 def test_what_could_not_be_opened_is_not_saved(tmp_path):

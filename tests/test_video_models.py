@@ -1,5 +1,6 @@
 """What clips, streams and 2-D models have to do with each other."""
 
+import copy
 import io
 
 import pytest
@@ -10,9 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
+from ssd_zoo.backbones.mobilenet_v3 import MobileNetV3
 from ssd_zoo.backbones.temporal import CausalConv3d, Past
 from ssd_zoo.backbones.vgg import VGG16D
-from ssd_zoo.backbones.video import VideoVGG16D
+from ssd_zoo.backbones.video import VideoMobileNet, VideoVGG16D
 from ssd_zoo.deploy import optimize
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.video import export_step, reset_streams
@@ -204,6 +206,50 @@ def test_last_frame_alone(model):
     for found, complete, length in zip(detections, everything, (3, 2), strict=True):
         assert set(found["frame_index"].tolist()) == {length - 1}
         assert torch.equal(found["boxes"], split_frames(complete, length)[-1]["boxes"])
+
+
+def hook_before(layer):
+    layer.register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]))
+
+
+def hook_after(layer):
+    layer.register_forward_hook(lambda _module, _args, out: (out[0] + 1, out[1]) if isinstance(out, tuple) else out + 1)
+
+
+def replace_forward(layer):
+    def forward(features, *past, before=layer.forward):
+        return before(features.abs() + 0.5, *past)
+
+    layer.forward = forward
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """A backbone whose layers all look back in time, and its output for a clip of two frames."""
+    settings = {"temporal": "3d", "temporal_stages": (1, 2, 3, 4, 5), "inflate": "average", "frames": "all"}
+    torch.manual_seed(0)
+    video = VideoMobileNet(MobileNetV3([]), **settings).double()
+    for module in video.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        video(clip(2, size=(32, 32)), [2])
+        return video.eval(), video(clip(2, size=(32, 32)), [2])
+
+
+@pytest.mark.parametrize("change", [hook_before, hook_after, replace_forward])
+@pytest.mark.parametrize("place", ["stem", "blocks.1", "blocks.3.depthwise"])
+def test_what_users_add_to_layers_takes_part_in_clips_and_streams(backbone, place, change):
+    video, before = copy.deepcopy(backbone[0]), backbone[1]
+    frames = clip(2, size=(32, 32))
+    change(video.get_submodule(place))
+    with torch.no_grad():
+        maps = video(frames, [2])
+        first, state = video.step(frames[:1], [1])
+        second, _ = video.step(frames[1:], [1], state)
+    for left, early, late, plain in zip(maps, first, second, before, strict=True):
+        torch.testing.assert_close(left, torch.cat([early, late]))
+        assert not torch.allclose(left, plain, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -38,18 +38,21 @@ class VGG16D(nn.Module):
 
     def __init__(self, extras: Sequence[Extra], *, norm_layer: NormLayer, in_chans: int = 3) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *_pooled(_convs(in_chans, 64, 64), nn.MaxPool2d(2, 2)),
-            *_pooled(_convs(64, 128, 128), nn.MaxPool2d(2, 2)),
-            *_pooled(_convs(128, 256, 256, 256), nn.MaxPool2d(2, 2, ceil_mode=True)),
-            *_convs(256, 512, 512, 512),
-            nn.MaxPool2d(2, 2),
-            *_convs(512, 512, 512, 512),
-            nn.MaxPool2d(3, 1, padding=1),
-            FastConv2d(512, 1024, 3, padding=6, dilation=6),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(1024, 1024, 1),
-            nn.ReLU(inplace=True),
+        # A list, because the first map is taken between two layers.
+        self.features = nn.ModuleList(
+            [
+                *_pooled(_convs(in_chans, 64, 64), nn.MaxPool2d(2, 2)),
+                *_pooled(_convs(64, 128, 128), nn.MaxPool2d(2, 2)),
+                *_pooled(_convs(128, 256, 256, 256), nn.MaxPool2d(2, 2, ceil_mode=True)),
+                *_convs(256, 512, 512, 512),
+                nn.MaxPool2d(2, 2),
+                *_convs(512, 512, 512, 512),
+                nn.MaxPool2d(3, 1, padding=1),
+                FastConv2d(512, 1024, 3, padding=6, dilation=6),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(1024, 1024, 1),
+                nn.ReLU(inplace=True),
+            ]
         )
         pools = [i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
         self._stages = [0, *pools]

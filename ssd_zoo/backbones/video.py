@@ -4,6 +4,7 @@ They keep the names of the 2-D network's tensors. Only the chosen stages relate 
 layers, treat each frame as an image.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -65,7 +66,19 @@ class VideoBackbone(nn.Module):
             parent, _, place = name.rpartition(".")
             conv: Any = self.get_submodule(name)
             setattr(self.get_submodule(parent), place, temporal_layer(conv, temporal, inflate))
+            while parent:
+                self._relate(parent)
+                parent = parent.rpartition(".")[0]
         self.new_layers: tuple[str, ...] = (*backbone.new_layers, *(f"{name}.temporal" for name in chosen))
+
+    def _relate(self, name: str) -> None:
+        """Replace a layer that has temporal layers by one that passes them the past."""
+        parent, _, place = name.rpartition(".")
+        layer: Any = self.get_submodule(name)
+        if hasattr(layer, "residual"):
+            setattr(self.get_submodule(parent), place, BlockInTime(layer))
+        elif isinstance(layer, nn.Sequential):
+            setattr(self.get_submodule(parent), place, SequenceInTime(layer))
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
         """Return the feature maps of a flat batch of frames."""
@@ -112,7 +125,7 @@ class VideoVGG16D(VideoBackbone):
         **settings: See `VideoBackbone`.
     """
 
-    features: nn.Sequential
+    features: nn.ModuleList
     conv4_3_norm: nn.Module
     extras: nn.ModuleList
 
@@ -171,15 +184,9 @@ class VideoMobileNet(VideoBackbone):
         """Return the feature maps of a flat batch of frames."""
         features = run_in_time(self.stem, batch, past)
         maps: list[Tensor] = []
-        block: Any
         for i, block in enumerate(self.blocks):
             before = features
-            expanded = block.expand(features)
-            features = expanded
-            for layer in list(block.children())[1:]:
-                features = run_in_time(layer, features, past)
-            if block.residual:
-                features = before + features
+            features, expanded = run_in_time(block, features, past)
             if i == self._tap:
                 maps.append(self.shown(expanded if self._taps_expansion else before, past))
         maps.append(self.last(self.shown(features, past)))
@@ -188,12 +195,45 @@ class VideoMobileNet(VideoBackbone):
         return maps
 
 
-def run_in_time(module: nn.Module, features: Tensor, past: Past) -> Tensor:
-    """Run a layer or sequence of layers, some of them temporal."""
-    if isinstance(module, TemporalConv):
-        return module(features, past)
-    if isinstance(module, nn.Sequential) and any(isinstance(layer, TemporalConv) for layer in module.modules()):
-        for layer in module:
+class SequenceInTime(nn.Sequential):
+    """A sequence of layers, some of them temporal.
+
+    Args:
+        layers: The sequence whose layers it takes over.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__(OrderedDict(layers.named_children()))
+
+    def forward(self, features: Tensor, past: Past) -> Tensor:  # type: ignore[override]
+        """Return features of the frames."""
+        for layer in self:
             features = run_in_time(layer, features, past)
         return features
-    return module(features)
+
+
+class BlockInTime(nn.Module):
+    """An inverted residual with temporal layers.
+
+    Args:
+        block: The block whose layers it takes over.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        for name, layer in block.named_children():
+            self.add_module(name, layer)
+        self.residual = block.residual
+
+    def forward(self, features: Tensor, past: Past) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its expansion, as the block does."""
+        expand, *others = self.children()
+        expanded = out = expand(features)
+        for layer in others:
+            out = run_in_time(layer, out, past)
+        return (features + out if self.residual else out), expanded
+
+
+def run_in_time(layer: nn.Module, features: Tensor, past: Past) -> Any:
+    """Call a layer; those that look back get the past."""
+    return layer(features, past) if isinstance(layer, (TemporalConv, SequenceInTime, BlockInTime)) else layer(features)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import ssd_zoo
-from ssd_zoo.cli._journal import Journal, JournalRow, changed, fingerprint
+from ssd_zoo.cli._journal import Journal, JournalRow, changed, weights_of
 from ssd_zoo.cli._output import (
     ResultRow,
     image_ids,
@@ -77,7 +77,7 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
         {
             "ssd_zoo": ssd_zoo.__version__,
             "model": args.model,
-            "weights": fingerprint(model, args.model),
+            "weights": weights_of(model, args.model),
             "score_thresh": args.score_thresh,
             "tile": str(model.tile and (*model.tile, model.tile_overlap)),
             "classes": args.classes,

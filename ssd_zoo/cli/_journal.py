@@ -1,21 +1,21 @@
 """Keep the results of many images while they are found, so that a killed command can go on."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
-import torch
 from torch import nn
 from typing_extensions import NotRequired
 
 from ssd_zoo.cli._output import ResultRow
 from ssd_zoo.deploy.formats import is_exported
-from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.files import digest_file, write_file
+from ssd_zoo.weights.formats.safetensors_file import pack
+from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
 
-__all__ = ["Journal", "JournalRow", "fingerprint"]
+__all__ = ["Journal", "JournalRow", "weights_of"]
 
 _KEYS = ResultRow.__annotations__.keys()
 Header = Mapping[str, str | float | list[str] | None]
@@ -71,7 +71,7 @@ class Journal:
 
     def _differences(self, line: str, header: Header) -> list[str]:
         try:
-            old = json.loads(line)
+            old = parse_json(line, self.file)
         except ValueError:
             old = None
         if not isinstance(old, dict) or "ssd_zoo" not in old:
@@ -105,27 +105,28 @@ def changed(file: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def fingerprint(model: nn.Module, name: str) -> str:
-    """Return a digest of a model's weights and buffers, or of the files of an exported one."""
-    digest = hashlib.sha256()
+def weights_of(model: nn.Module, name: str) -> str:
+    """Return the digest of a model's tensors, or those of the files of an exported one."""
     if is_exported(name):
         # OpenVINO keeps its weights beside.
-        for file in (Path(name), Path(name).with_suffix(".bin")):
-            digest.update(file.read_bytes() if file.exists() else b"")
-    for tensor in model.state_dict().values():
-        # NumPy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+        files = (Path(name), Path(name).with_suffix(".bin"))
+        return " ".join(digest_file(file) for file in files if file.exists())
+    return pack(model.state_dict()).digest
 
 
 def _row(line: str) -> JournalRow | None:
     """Read a row; one that is damaged does not count."""
     try:
-        row = json.loads(line)
+        row = mapping(parse_json(line, "the row"), "the row")
+        text(row.get("file_name"), "file_name")
+        listing(row.get("changed"), "changed", shortest=2, longest=2)
+        for one in listing(row.get("detections", []), "detections"):
+            found = mapping(one, "a detection")
+            box = listing(found.get("bbox"), "bbox", shortest=4, longest=4)
+            for value in (*box, *(found.get(name) for name in ("score", "category_id", "image_id"))):
+                number(value, "a number")
+            if found.keys() != _KEYS:
+                return None
     except ValueError:
-        return None
-    whole = isinstance(row, dict) and isinstance(row.get("file_name"), str) and "changed" in row
-    found = row.get("detections", []) if whole else None
-    if not isinstance(found, list) or any(not isinstance(one, dict) or one.keys() != _KEYS for one in found):
         return None
     return cast(JournalRow, row)

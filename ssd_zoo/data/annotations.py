@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ssd_zoo.data.images import MAX_PIXELS, image_size, read_image
-from ssd_zoo.weights.categories import is_background, list_names
+from ssd_zoo.weights.categories import find_twice, is_background, list_names
 from ssd_zoo.weights.outside import quote, text
 
 __all__ = [
@@ -193,7 +193,7 @@ def check_class_names(names: Iterable[object], source: object) -> list[str]:
     checked = [text(name, f"{source}: class {i}, counted from 0,").strip() for i, name in enumerate(names)]
     if "" in checked:
         raise ValueError(f"{source}: class {checked.index('')}, counted from 0, has an empty name; name or remove it.")
-    if twice := [name for name, number in Counter(checked).items() if number > 1]:
+    if twice := find_twice(checked):
         raise ValueError(f"{source}: two classes share the name {quote(twice[0])}; rename one.")
     return checked
 
@@ -242,14 +242,20 @@ def assemble(
     check_units([(thing.box, image.source) for image in images for thing in image.objects])
     if problems and not any(image.objects for image in images):
         raise ValueError(
-            f"No object can be read, {number_of(len(problems), 'problem')}:" + "".join(f"\n  {p}" for p in problems[:5])
+            f"No object can be read, {number_of(len(problems), 'problem')}:"
+            + "".join(f"\n  {p:.300}" for p in problems[:5])
         )
     ids = _ids(records.ids, categories)
     return Annotations(images, categories, ids, problems, records.line, layout, records.notes)
 
 
 def _without_background(records: Records, names: Sequence[str]) -> list[str]:
-    """Leave out a class called background, which can't have objects."""
+    """Leave out a class called background, which can't have objects, after a check of all names."""
+    if twice := find_twice(names):
+        raise ValueError(
+            f"{records.names_source or records.items[0].source}: two classes share the name {quote(twice[0])}, with "
+            "other spaces around it or another encoding of its accents; write it in one way."
+        )
     counted = records.counted()
     for name in filter(is_background, names):
         if counted[name]:

@@ -1,13 +1,13 @@
 """Read annotations of videos: this project's `clips.json`, and MOTChallenge's text."""
 
 import configparser
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import check_class_names
 from ssd_zoo.weights.categories import is_background
+from ssd_zoo.weights.outside import parse_json, parse_number, quote, read_text, whole
 
 __all__ = [
     "CLIPS_FILE",
@@ -143,7 +143,7 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     videos, names = [], dict[str, None]()
     for folder in folders:
         file, own = folder / "gt" / "gt.txt", folder / "gt" / "labels.txt"
-        known = _lines(own) if own.is_file() else None
+        known = check_class_names(_lines(own), own) if own.is_file() else None
         names |= dict.fromkeys(["pedestrian"] if known is None else known)
         rows = [_of_mot(line, known, f"{file}:{i}") for i, line in enumerate(_lines(file), start=1) if line.strip()]
         count, size = _sequence_info(folder / "seqinfo.ini")
@@ -154,22 +154,20 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
 
 def _of_mot(line: str, names: Sequence[str] | None, place: str) -> VideoObject | None:
     """Read a line: frame, id, left, top, width, height, whether it counts, class, visibility."""
-    try:
-        values = [float(value) for value in line.split(",")]
-    except ValueError as error:
-        raise ValueError(f"{place} needs numbers with commas between them, got {line!r:.200}.") from error
-    if len(values) < 6 or not all(abs(value) < 1e9 for value in values):
-        raise ValueError(f"{place} needs frame, id, left, top, width and height, got {line!r:.200}.")
-    frame, track, x, y, width, height, counts, kind = [*values, *(1.0, -1.0)[len(values) - 6 :]][:8]
+    values = [parse_number(value, f"{place}: a value", low=-1e9, high=1e9) for value in line.split(",")]
+    if len(values) < 6:
+        raise ValueError(f"{place} needs frame, id, left, top, width and height, got {quote(line)}.")
+    first, track, x, y, width, height, counts, kind = [*values, *(1.0, -1.0)[len(values) - 6 :]][:8]
+    frame = whole(first, f"{place}: the frame", low=1) - 1
     box = (x - 1, y - 1, x - 1 + width, y - 1 + height)
     ignored = counts == 0
     if names is None:
         if kind in _NEUTRAL or kind in (-1, 1):
-            return VideoObject(int(frame) - 1, int(track), "pedestrian", box, ignored or kind in _NEUTRAL)
+            return VideoObject(frame, int(track), "pedestrian", box, ignored or kind in _NEUTRAL)
         return None
     if not 1 <= kind <= len(names):
         raise ValueError(f"{place} has the class {kind:g}, but labels.txt has {len(names)} lines.")
-    return VideoObject(int(frame) - 1, int(track), names[int(kind) - 1], box, ignored)
+    return VideoObject(frame, int(track), names[int(kind) - 1], box, ignored)
 
 
 def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
@@ -182,14 +180,11 @@ def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
         section = parser["Sequence"]
         return section.getint("seqLength"), (int(section["imHeight"]), int(section["imWidth"]))
     except (configparser.Error, KeyError, ValueError) as error:
-        raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error}.") from error
+        raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error!s:.200}.") from error
 
 
-def _read_json(file: Path) -> dict[str, object]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON: {error}.") from error
+def _read_json(file: Path) -> Mapping[str, object]:
+    content = parse_json(read_text(file), file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} must be an object with categories and videos.")
     return content
@@ -227,7 +222,4 @@ def _float(value: object, place: str) -> float:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}.") from error
+    return read_text(file).splitlines()

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.models.load import load_report
 from ssd_zoo.models.registry import get_weight
+from ssd_zoo.weights.categories import check_names
+from ssd_zoo.weights.outside import mapping, parse_json, whole
 
 __all__ = ["KEY", "Description", "Nms", "Pixels"]
 
@@ -124,24 +126,23 @@ class Description:
         if text is None:
             raise ValueError(f"{source} was not exported by ssd_zoo: it carries no description of a detector.")
         try:
-            fields = json.loads(text)
-            if isinstance(fields, dict) and fields.get("format", 0) > _FORMAT:
+            fields: Any = mapping(parse_json(text, "it"), "it")
+            if whole(fields.get("format", 0), "format") > _FORMAT:
                 raise ValueError(
                     f"it has format {fields['format']}, written by ssd_zoo {fields.get('version')}; this version "
                     f"({__version__}) reads formats up to {_FORMAT}. pip install --upgrade ssd_zoo"
                 )
             return _checked(cls(**{**fields, **_parsed(fields)}))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"The description in {source} can't be used: {what}") from error
 
 
 def _parsed(fields: dict[str, object]) -> dict[str, object]:
-    thresholds, categories = fields["thresholds"], fields["categories"]
+    thresholds = fields["thresholds"]
     if not isinstance(thresholds, dict):
         raise ValueError(f"thresholds must be an object, got {thresholds!r}.")
-    if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
-        raise ValueError(f"categories must be a list of names, got {categories!r}.")
+    check_names(fields["categories"])
     # Older files have no tiles.
     tile = check_tiles(fields.get("tile"), fields.get("tile_overlap", 0.25))
     return {"size": parse_size(fields["size"]), "thresholds": Thresholds(**thresholds), "tile": tile}

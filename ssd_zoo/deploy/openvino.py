@@ -1,6 +1,5 @@
 """OpenVINO's files: a graph (.xml) and its weights (.bin) beside it."""
 
-import hashlib
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from torch import Tensor
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.onnx import Opened, missing, to_onnx
-from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.files import digest_file, write_file
 
 __all__ = ["open_openvino", "write_openvino"]
 
@@ -33,11 +32,12 @@ def write_openvino(graph: Graph, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "model.xml"
         openvino.save_model(model, draft, compress_to_fp16=False)
-        weights = draft.with_suffix(".bin").read_bytes()
+        weights = draft.with_suffix(".bin")
+        content, digest = weights.read_bytes(), digest_file(weights)
         model.set_rt_info(graph.described.to_json(), [KEY])
-        model.set_rt_info(hashlib.sha256(weights).hexdigest(), [_DIGEST])
+        model.set_rt_info(digest, [_DIGEST])
         openvino.save_model(model, draft, compress_to_fp16=False)
-        write_file(path.with_suffix(".bin"), weights)
+        write_file(path.with_suffix(".bin"), content)
         write_file(path, draft.read_bytes())
 
 
@@ -61,7 +61,7 @@ def open_openvino(path: Path, threads: int) -> Opened:
     except Exception as error:
         raise ValueError(f"{path} can't be opened as an OpenVINO file: {error}") from error
     digest = str(model.get_rt_info(_DIGEST).value) if model.has_rt_info(_DIGEST) else None
-    if digest is not None and digest != hashlib.sha256(weights.read_bytes()).hexdigest():
+    if digest is not None and digest != digest_file(weights):
         raise ValueError(f"{weights} does not belong to {path}, or is damaged. Export the model again.")
     # By default OpenVINO computes in bfloat16 where the CPU can.
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}

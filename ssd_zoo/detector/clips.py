@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.inputs import check_device
+from ssd_zoo.detector.inputs import check_dense, check_device
 from ssd_zoo.detector.loss import detector_losses
 from ssd_zoo.detector.sizes import sizes_of
 
@@ -37,8 +37,12 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
     """Return whether a model's input is clips.
 
     Clips are a list of `(T, C, H, W)` or a batch `(N, T, C, H, W)`.
+
+    Raises:
+        TypeError: If a batch is not a dense tensor.
     """
     if isinstance(images, Tensor):
+        check_dense("images", images)
         return images.ndim == 5
     return isinstance(images, (list, tuple)) and len(images) > 0 and getattr(images[0], "ndim", 0) == 4
 
@@ -63,13 +67,14 @@ def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.d
         F tensors `(in_chans, H, W)`, the frames of the first clip before those of the second.
 
     Raises:
-        TypeError: If a clip is not a tensor.
+        TypeError: If a clip is not a dense tensor.
         ValueError: If a clip has a wrong rank, wrong channels, no frame or another device.
     """
     frames: list[Tensor] = []
     for i, clip in enumerate(clips):
         if not isinstance(clip, Tensor):
             raise TypeError(f"clips[{i}] is a {type(clip).__name__}, not a tensor (T, C, H, W).")
+        check_dense(f"clips[{i}]", clip)
         shape = tuple(clip.shape)
         if clip.ndim != 4:
             raise ValueError(
@@ -100,6 +105,11 @@ def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[i
     for i, (target, length) in enumerate(zip(targets, lengths, strict=True)):
         if "frame_index" not in target:
             raise TypeError(f"targets[{i}] has no 'frame_index' (G,), the index of each box's frame.")
+        for name in target.keys() & {"frame_index", "labeled_frames"}:
+            if not isinstance(target[name], Tensor):
+                raise TypeError(f"targets[{i}]['{name}'] must be a tensor, got {type(target[name]).__name__}.")
+            check_dense(f"targets[{i}]['{name}']", target[name])
+            check_device(f"targets[{i}]['{name}']", target[name], target["labels"].device)
         if target["frame_index"].shape != target["labels"].shape:
             raise ValueError(
                 f"targets[{i}] has {len(target['labels'])} boxes and a frame_index of shape "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssd_zoo.detector.caller import warn_caller
 
-__all__ = ["batch_images", "check_device", "check_images", "check_pixel_range"]
+__all__ = ["batch_images", "check_dense", "check_device", "check_images", "check_pixel_range"]
 
 Size = tuple[int, int]
 # Most numbers in images that are stacked before they are resized: half a gigabyte in float32.
@@ -28,7 +28,7 @@ def check_images(images: object, in_chans: int, device: torch.device) -> None:
         device: Device of the model.
 
     Raises:
-        TypeError: If an image is not a tensor, or is neither uint8 nor floating point.
+        TypeError: If an image is not a dense tensor, or is neither uint8 nor floating point.
         ValueError: If there are no images, or one has a wrong rank, wrong channels, no pixels or another device.
     """
     if isinstance(images, Tensor) and images.ndim == 3:
@@ -43,6 +43,7 @@ def check_images(images: object, in_chans: int, device: torch.device) -> None:
                 f"images[{i}] is a {type(image).__name__}, not a tensor. "
                 "For a file use ssd_zoo.data.read_image, for PIL images torchvision.transforms.v2.functional.to_image."
             )
+        check_dense(f"images[{i}]", image)
         shape = tuple(image.shape)
         if image.ndim != 3:
             raise ValueError(f"images[{i}] has shape {shape}; expected (C, H, W) with C = {in_chans}.")
@@ -60,8 +61,27 @@ def check_images(images: object, in_chans: int, device: torch.device) -> None:
         check_device(f"images[{i}]", image, device)
 
 
+def check_dense(name: str, value: Tensor) -> None:
+    """Raise TypeError unless a tensor is dense, of real numbers of 16 bits or whole ones."""
+    what = way_out = None
+    if value.is_nested:
+        what, way_out = "is a nested tensor", "unbind()"
+    elif value.layout != torch.strided:
+        what, way_out = f"has the layout {value.layout}", "to_dense()"
+    elif value.is_quantized:
+        what, way_out = f"has dtype {value.dtype}", "dequantize()"
+    elif value.is_complex():
+        what, way_out = f"has dtype {value.dtype}", "abs()"
+    elif value.is_floating_point() and value.dtype.itemsize < 2:
+        what, way_out = f"has dtype {value.dtype}", "float()"
+    if what is not None:
+        raise TypeError(f"{name} {what}; expected dense tensors of plain numbers, as .{way_out} makes them.")
+
+
 def check_device(name: str, value: Tensor, device: torch.device) -> None:
-    """Raise ValueError if a tensor is not on the model's device."""
+    """Raise ValueError if a tensor is not on the model's device, TypeError if it has no values."""
+    if value.is_meta and device.type != "meta":
+        raise TypeError(f"{name} is on the meta device and has no values; pass a tensor on {device}.")
     if value.device != device:
         raise ValueError(f"{name} is on {value.device}, the model on {device}. Move one of them: .to({str(device)!r}).")
 

@@ -1,6 +1,7 @@
 """Checks of a detector's settings."""
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
@@ -31,6 +32,9 @@ def check_settings(model: "SSD", image_mean: Sequence[float], image_std: Sequenc
     if model.positive_fraction == 0:
         raise ValueError("positive_fraction must lie above 0 and not above 1, got 0.")
     check_count("min_negatives", model.min_negatives, least=0)
+    for name in ("antialias", "clip_before_nms"):
+        if not isinstance(value := getattr(model, name), bool):
+            raise TypeError(f"{name} must be True or False, got {reprlib.repr(value)}.")
     model._thresholds()
     if len(model.categories) < 2:
         raise ValueError(f"A detector needs the background and at least one more category, got {model.categories}.")

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, TVTensor
 
 from ssd_zoo.detector.caller import warn_caller
-from ssd_zoo.detector.inputs import check_device
+from ssd_zoo.detector.inputs import check_dense, check_device
 
 if TYPE_CHECKING:
     from ssd_zoo.detector.ssd import SSD
@@ -109,6 +109,7 @@ def _check_target(target: object, i: int, device: torch.device) -> dict[str, Ten
     for name, value in (("boxes", boxes), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise TypeError(f"targets[{i}]['{name}'] must be a tensor, got {type(value).__name__}.")
+        check_dense(f"targets[{i}]['{name}']", value)
         check_device(f"targets[{i}]['{name}']", value, device)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
@@ -119,7 +120,7 @@ def _check_target(target: object, i: int, device: torch.device) -> dict[str, Ten
         raise ValueError(
             f"targets[{i}] has {len(boxes)} boxes and labels of shape {tuple(labels.shape)}; expected ({len(boxes)},)."
         )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"targets[{i}]['labels'] has dtype {labels.dtype}; expected integers.")
     check_format(f"targets[{i}]['boxes']", boxes)
     boxes, labels = (value.as_subclass(Tensor) if isinstance(value, TVTensor) else value for value in (boxes, labels))

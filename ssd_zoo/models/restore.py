@@ -4,8 +4,10 @@ Fine-tuning, where the caller asks for other classes or parts, is lenient; see `
 """
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,8 +18,9 @@ from ssd_zoo.models.options import Settings
 from ssd_zoo.weights.config import SavedModel, check_arguments, is_plain_word
 from ssd_zoo.weights.files import read_header
 from ssd_zoo.weights.formats.safetensors_file import INTEGERS, Entry
+from ssd_zoo.weights.settings import BoxSettings
 
-__all__ = ["OF_THE_CALL", "check_restored", "check_whole"]
+__all__ = ["OF_THE_CALL", "check_restored", "check_whole", "rebuild"]
 
 # Arguments about tensors and training: a saved model has its tensors already.
 OF_THE_CALL = {"weights", "weights_backbone", "progress", "trainable_backbone_layers"}
@@ -39,16 +42,38 @@ def check_whole(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[s
         ValueError: If the config can't be built, or tensors are missing, left over, or of another shape or type.
     """
     source = saved.weights.url
-    known = inspect.signature(builder).parameters.keys() - OF_THE_CALL - _SETTINGS - _OTHERWISE
     try:
-        check_arguments({name: value for name, value in saved.arguments.items() if name not in given}, known)
-        allowed = {name: given.get(name, value) for name, value in saved.arguments.items() if not is_plain_word(value)}
-        with torch.device("meta"):
-            model = builder(**{**saved.arguments, **allowed}, weights=without_tensors(saved.weights))
-    # The errors of builders, of timm and of modules that get wrong arguments.
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        model = rebuild(saved, builder, given)
+    # Builders, timm and modules raise errors of many types for wrong arguments.
+    except Exception as error:
         raise ValueError(f"The config of {source} can't be used: {str(error)[:500]}") from error
+    boxes = cast(BoxSettings, saved.weights.settings["default_boxes"])
+    if len(boxes["shapes"]) != (maps := len(model.default_box_generator.shapes)):
+        raise ValueError(
+            f"The config of {source} can't be used: it has default boxes of {len(boxes['shapes'])} feature maps, but "
+            f"the model has {maps} maps."
+        )
     _compare(model.state_dict(), read_header(Path(source)).entries, len(saved.weights.meta["categories"]), source)
+
+
+def rebuild(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, object]) -> SSD:
+    """Build a saved model on the meta device, without memory for tensors.
+
+    Args:
+        saved: The saved model.
+        builder: Its builder.
+        given: The caller's arguments, which count in place of the config's texts and are not checked.
+
+    Raises:
+        ValueError: If the config has arguments that are unknown or not allowed.
+        Exception: Of any type, from the builder.
+    """
+    known = inspect.signature(builder).parameters.keys() - OF_THE_CALL - _SETTINGS - _OTHERWISE
+    check_arguments({name: value for name, value in saved.arguments.items() if name not in given}, known)
+    allowed = {name: given.get(name, value) for name, value in saved.arguments.items() if not is_plain_word(value)}
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return builder(**{**saved.arguments, **allowed}, weights=without_tensors(saved.weights))
 
 
 def _compare(asked: Mapping[str, Tensor], found: Mapping[str, Entry], num_classes: int, source: str) -> None:

@@ -8,7 +8,7 @@ from itertools import cycle, islice
 from statistics import fmean
 from typing import Any, SupportsIndex, cast
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
@@ -176,7 +176,8 @@ def _check_numbers(options: Options) -> None:
     whole_numbers = {name: options[name] for name in ("num_classes", "in_chans", "trainable_backbone_layers")}
     for name, value in whole_numbers.items():
         may_be_none = value is None and name != "in_chans"
-        if not may_be_none and (isinstance(value, bool) or not isinstance(value, SupportsIndex)):
+        tensor = isinstance(value, Tensor) and value.ndim > 0
+        if not may_be_none and (isinstance(value, bool) or tensor or not isinstance(value, SupportsIndex)):
             raise TypeError(f"{name} must be a whole number, got {reprlib.repr(value)}.")
     num_classes, in_chans = options["num_classes"], options["in_chans"]
     if num_classes is not None and not 2 <= num_classes <= 10**6:
@@ -205,12 +206,12 @@ def _settle_categories(
     """
     known = COCO_CATEGORIES if weights is None else weights.meta["categories"]
     if categories is not None:
-        names = check_names(categories, background=known[0])
+        names = check_names(categories)
         if num_classes not in (None, len(names)):
             raise ValueError(f"num_classes={num_classes}, but there are {len(names)} categories (background counted).")
         return names
     if num_classes is None or (weights is not None and num_classes == len(known)):
-        return list(known)
+        return check_names(known)
     return ["background", *(f"class {i}" for i in range(1, num_classes))]
 
 

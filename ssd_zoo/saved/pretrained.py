@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import builder_of
 from ssd_zoo.saved.card import Card, Metrics, make_card
@@ -69,9 +67,8 @@ def save_pretrained(
 
 
 def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
-    state = _state(model)
-    check_finite(state)
-    tensors = pack(state)
+    check_finite(model.state_dict())
+    tensors = pack(model.state_dict())
     metrics = {data: dict(figures) for data, figures in card["metrics"].items()}
     facts = {"licence": card["licence"], "trained_on": card["trained_on"], "metrics": metrics}
     config = {**describe(model), "meta": facts | package_of_model(model), "weights_id": tensors.digest}
@@ -83,16 +80,6 @@ def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
     if any(card.values()) or not (folder / CARD).exists():
         write_file(folder / CARD, make_card(model, address, **card).encode())
     return folder
-
-
-def _state(model: SSD) -> dict[str, Tensor]:
-    # A module at two places of a model shares its tensors, and safetensors refuses shared memory.
-    seen: set[int] = set()
-    state = {}
-    for name, tensor in model.state_dict().items():
-        state[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return state
 
 
 def from_pretrained(

@@ -1,15 +1,14 @@
 """Proof that a model can be loaded, before it is saved."""
 
 import json
-import warnings
 from pathlib import Path
 
 import torch
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import without_tensors
 from ssd_zoo.models.plugins import package_of
 from ssd_zoo.models.registry import get_model_builder
+from ssd_zoo.models.restore import rebuild
 from ssd_zoo.weights.config import describe, open_config
 
 __all__ = ["check_rebuild", "package_of_model"]
@@ -24,8 +23,6 @@ def package_of_model(model: SSD) -> dict[str, dict[str, str]]:
 def check_rebuild(model: SSD, text: str) -> None:
     """Check that a config rebuilds its model: the same tensors, settings and default boxes.
 
-    The model is built without memory for tensors.
-
     Args:
         model: The model.
         text: Its config, as JSON.
@@ -35,9 +32,7 @@ def check_rebuild(model: SSD, text: str) -> None:
     """
     saved = open_config(text, Path(), "the model to save")
     try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            rebuilt = get_model_builder(saved.builder)(**saved.arguments, weights=without_tensors(saved.weights))
+        rebuilt = rebuild(saved, get_model_builder(saved.builder), saved.arguments)
     except Exception as error:
         raise ValueError(f"{_REFUSED.format(saved.builder)}it fails: {type(error).__name__}: {error}") from error
     differences = [*_shape_differences(model, rebuilt), *_config_differences(text, rebuilt)]

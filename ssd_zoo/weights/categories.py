@@ -17,9 +17,11 @@ __all__ = [
     "COCO_CATEGORIES",
     "VOC_CATEGORIES",
     "check_names",
+    "find_twice",
     "is_background",
     "list_names",
     "match_classes",
+    "plain_name",
 ]
 
 COCO_CATEGORIES: list[str] = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1.meta["categories"]
@@ -71,7 +73,7 @@ def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, 
     return dict(sorted(matched.items()))
 
 
-def check_names(categories: object, background: str | None = None) -> list[str]:
+def check_names(categories: object) -> list[str]:
     """Return the names of classes as a list, after checks.
 
     The background is class 0, so its name comes first. That is required rather than assumed: without it the first
@@ -79,11 +81,11 @@ def check_names(categories: object, background: str | None = None) -> list[str]:
 
     Args:
         categories: The user's names.
-        background: Another name of the background that is accepted, such as that of a saved model.
 
     Raises:
         TypeError: If it is not a list or tuple of texts.
-        ValueError: If a name is empty or occurs twice, the first is not a background's, or there is no other.
+        ValueError: If a name is empty or occurs twice (see `find_twice`), the first is not a background's, another
+            is, or there is no other.
     """
     if not isinstance(categories, Sequence) or isinstance(categories, (str, bytes)):
         raise TypeError(f"categories must be a list of names, background first, got {reprlib.repr(categories)}.")
@@ -94,10 +96,15 @@ def check_names(categories: object, background: str | None = None) -> list[str]:
         if not name.strip():
             raise ValueError(f"categories must be names; number {i} is empty.")
     # COCO's unused ids share this name.
-    twice = [name for name, count in Counter(names).items() if count > 1 and name != "N/A"]
+    twice = find_twice([name for name in names if name != "N/A"])
     if twice:
         raise ValueError(f"categories must be different names, background first; {list_names(twice)} occurs twice.")
-    if names and not is_background(names[0]) and names[0] != background:
+    others = list(filter(is_background, names[1:]))
+    if others and is_background(names[0]):
+        raise ValueError(
+            f"categories has two names of the background, {names[0]!r} and {others[0]!r}; remove or rename the second."
+        )
+    if names and not is_background(names[0]):
         mended = ["background", *(name for name in names if not is_background(name))]
         shown = ", ".join([*map(repr, mended[:5]), *(["…"] if len(mended) > 5 else [])])
         raise ValueError(
@@ -106,6 +113,21 @@ def check_names(categories: object, background: str | None = None) -> list[str]:
     if len(names) < 2:
         raise ValueError(f"categories must name the background and at least one class, got {names}.")
     return names
+
+
+def find_twice(names: Sequence[str]) -> list[str]:
+    """Return the names that occur twice; spaces around a name and the encoding of accents make no difference.
+
+    Upper and lower case do: "A" and "a" may be two signs of an alphabet.
+    """
+    counts = Counter(map(plain_name, names))
+    return [name for name, count in counts.items() if count > 1]
+
+
+def plain_name(name: str) -> str:
+    """Return a name without spaces around it, and with accents as parts of their letters."""
+    # macOS writes an accent as a character of its own.
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def is_background(name: str) -> bool:
@@ -130,9 +152,7 @@ def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collect
 
 def _fold(name: str) -> str:
     # Separators fold only between letters or digits: "-5" and "5" differ.
-    # macOS writes an accent as a character of its own.
-    composed = unicodedata.normalize("NFC", name.strip().casefold())
-    return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", composed)
+    return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", plain_name(name.casefold()))
 
 
 def _canonical(name: str) -> str:

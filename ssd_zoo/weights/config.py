@@ -18,6 +18,7 @@ from torch import nn
 from ssd_zoo._version import __version__
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.categories import check_names
 from ssd_zoo.weights.entries import Weights, detection_transforms
 from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, text, whole
 
@@ -203,6 +204,10 @@ def digest_in(config: JSON) -> str | None:
 
 
 def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
+    if config["library"] != "ssd_zoo":
+        raise ValueError(f"library must be 'ssd_zoo', got {quote(config['library'])}.")
+    whole(config["format"], "format", low=1)
+    text(config["version"], "version", longest=200)
     builder = text(config["builder"], "builder", longest=200)
     stored = mapping(config["arguments"], "arguments")
     arguments = {text(name, "an argument"): _decode(value, name) for name, value in stored.items() if name != "size"}
@@ -210,9 +215,7 @@ def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedMod
     arguments["size"] = parse_size([whole(side, "a side of size", low=1) for side in size])
     in_chans = whole(arguments.get("in_chans", 3), "in_chans", low=1, high=1024)
     listed = listing(config["categories"], "categories", shortest=2, longest=_MOST_CATEGORIES)
-    names = [text(name, "a name among the categories", longest=1000) for name in listed]
-    if len({name for name in names if name != "N/A"}) < len([name for name in names if name != "N/A"]):
-        raise ValueError("categories have a name twice.")
+    names = check_names([text(name, "a name among the categories", longest=1000) for name in listed])
     settings = _read_settings(mapping(config["settings"], "settings"))
     for name in ("image_mean", "image_std"):
         if len(listing(settings.get(name, [0] * in_chans), name)) != in_chans:
@@ -220,7 +223,7 @@ def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedMod
     weights = Weights(
         url=str(file),
         transforms=detection_transforms,
-        meta={**mapping(config.get("meta", {}), "meta"), "categories": names, "builder": builder},
+        meta={**_read_facts(config), "categories": names, "builder": builder},
         settings={
             **settings,
             "default_boxes": _read_boxes(mapping(config["default_boxes"], "default_boxes")),
@@ -228,6 +231,17 @@ def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedMod
         digest=digest,
     )
     return SavedModel(builder, arguments, weights)
+
+
+def _read_facts(config: Mapping[str, JSON]) -> dict[str, JSON]:
+    facts = mapping(config.get("meta", {}), "meta")
+    texts = {"weights_id": config.get("weights_id"), **{name: facts.get(name) for name in ("licence", "trained_on")}}
+    for name, value in texts.items():
+        if value is not None:
+            text(value, name)
+    for name in ("metrics", "package"):
+        mapping(facts.get(name, {}), name)
+    return facts
 
 
 def _numbers(value: object, what: str, *, length: int, low: float, high: float) -> list[float]:
@@ -259,11 +273,16 @@ _READERS: Mapping[str, Callable[[object, str], object]] = {
     ),
 }
 
+# A function can't be saved, and is left out.
+_MAY_BE_FUNCTIONS = {"classification_loss", "box_loss"}
+
 
 def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
-    unknown = settings.keys() - _READERS.keys()
+    unknown, missing = settings.keys() - _READERS.keys(), _READERS.keys() - settings.keys() - _MAY_BE_FUNCTIONS
     if unknown:
         raise ValueError(f"unknown settings {min(unknown):.100}; known are {', '.join(_READERS)}.")
+    if missing:
+        raise ValueError(f"its settings lack {', '.join(sorted(missing))}.")
     return {
         name: None if (name, value) == ("topk_candidates", "none") else _READERS[name](value, name)
         for name, value in settings.items()
@@ -278,7 +297,7 @@ def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
         ]
         for of_map in listing(boxes["shapes"], "shapes of default_boxes", shortest=1, longest=_MOST_MAPS)
     ]
-    steps, offsets = boxes.get("steps"), boxes.get("offsets")
+    steps, offsets = boxes["steps"], boxes.get("offsets")
     return {
         "shapes": shapes,
         "steps": None if steps is None else _numbers(steps, "steps", length=_MOST_MAPS, low=1e-3, high=_LARGEST_NUMBER),

@@ -4,6 +4,7 @@ Each safetensors file that is written holds a digest of its tensors, which is ch
 """
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, dig
 
 __all__ = [
     "check_folder",
+    "digest_file",
     "home",
     "is_stream",
     "read_header",
@@ -61,6 +63,15 @@ def check_folder(folder: Path, name: str = "The folder") -> None:
         raise PermissionError(
             f"{name} {folder} can't be written: nothing may be written to {there} ({error.strerror}). Name another."
         ) from error
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def is_stream(path: Path) -> bool:

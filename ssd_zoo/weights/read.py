@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.weights.converters import LAYOUTS
-from ssd_zoo.weights.files import home, read_safetensors, write_safetensors
+from ssd_zoo.weights.files import digest_file, home, read_safetensors, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import check_finite, read_checkpoint
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.hub import fetch_model, fetch_tensors
@@ -129,11 +129,7 @@ def _check_hash(path: Path, weights: "Weights") -> None:
     expected = weights.sha256 or (in_name.group(1) if in_name else "")
     if not expected:
         return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    found = digest.hexdigest()
+    found = digest_file(path)
     if not found.startswith(expected):
         raise ValueError(
             f"{weights.url} is not the file that it should be: the SHA-256 of {path} begins with "

@@ -8,7 +8,7 @@ from ssd_zoo.weights.config import SavedModel, open_config
 from ssd_zoo.weights.files import read_header
 from ssd_zoo.weights.formats.safetensors_file import DIGEST
 from ssd_zoo.weights.hub import fetch_model
-from ssd_zoo.weights.outside import JSON, mapping, parse_json, read_text
+from ssd_zoo.weights.outside import JSON, mapping, parse_json, quote, read_text
 
 __all__ = ["CONFIG", "HUB", "MODEL", "open_saved"]
 
@@ -62,10 +62,32 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
             )
     text = _read_config(folder / CONFIG)
     of_file, digest = _header(folder / MODEL, source)
-    if of_file is not None and _weights_id(of_file) != _weights_id(text):
+    opened = open_config(text, folder / MODEL, source, digest=digest)
+    if of_file is None:
+        return opened
+    ours, theirs = (mapping(parse_json(config, source), source) for config in (text, of_file))
+    if ours.get("weights_id") != theirs.get("weights_id"):
         _log.warning("%s: %s is of another save than %s, whose own config is used.", source, CONFIG, MODEL)
-        text = of_file
-    return open_config(text, folder / MODEL, source, digest=digest)
+        return open_config(of_file, folder / MODEL, source, digest=digest)
+    for what, (here, there) in _differences(ours, theirs).items():
+        raise ValueError(
+            f"The config of {source} can't be used: {CONFIG} and the header of {MODEL} disagree on {what}, "
+            f"{quote(here)} and {quote(there)}. One is damaged or was edited. To change a model, give the other values "
+            f"to from_pretrained, and save it again; {folder / MODEL} opens by its header alone."
+        )
+    return opened
+
+
+def _differences(left: dict[str, JSON], right: dict[str, JSON]) -> dict[str, tuple[JSON, JSON]]:
+    """Return by name the values that differ in two configs."""
+    found: dict[str, tuple[JSON, JSON]] = {}
+    for name in {**left, **right}:
+        here, there = left.get(name), right.get(name)
+        if isinstance(here, dict) and isinstance(there, dict):
+            found |= {f"{name} {part}": pair for part, pair in _differences(here, there).items()}
+        elif here != there or (name in left) != (name in right):
+            found[name] = here, there
+    return found
 
 
 def _read_config(path: Path) -> str:
@@ -78,10 +100,3 @@ def _header(path: Path, source: str) -> tuple[str | None, str | None]:
     if DIGEST not in metadata:
         _log.warning("%s has no digest, so damage can't be seen. Save it again by save_pretrained.", source)
     return metadata.get("ssd_zoo"), metadata.get(DIGEST)
-
-
-def _weights_id(text: str) -> JSON:
-    try:
-        return mapping(parse_json(text, CONFIG), CONFIG).get("weights_id")
-    except ValueError:
-        return None

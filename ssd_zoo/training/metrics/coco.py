@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,8 +14,11 @@ from torchvision.ops import box_convert
 from ssd_zoo.data.formats.coco import read_coco_json
 from ssd_zoo.training.metrics.records import Record
 from ssd_zoo.weights.categories import list_names, match_classes
+from ssd_zoo.weights.outside import JSON, listing, number, parse_json, quote, read_text, whole
 
 __all__ = ["COCO_METRICS", "CocoScores", "score_records", "score_results"]
+
+_LARGEST, _FARTHEST = 2**32, 1e15
 
 Row = dict[str, Any]
 """An entry of annotations or results, whose values are checked where they are read."""
@@ -153,13 +155,8 @@ def _ids_by_name(rows: Sequence[object], ids: Mapping[str, int], results: str | 
     return {theirs[label - 1]: known[other - 1] for label, other in matched.items()}
 
 
-def _read_results(file: Path) -> list[object]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno} is no JSON: {error.msg}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON: {error}.") from error
+def _read_results(file: Path) -> list[JSON]:
+    rows = parse_json(read_text(file, limit=_LARGEST), file, constants=True)
     if not isinstance(rows, list):
         raise ValueError(f"{file} must be a list of results with image_id, category_id, bbox and score.")
     return rows
@@ -170,15 +167,15 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
     values: dict[Any, None] = {}
     for i, entry in enumerate(entries):
         value = entry.get(key) if isinstance(entry, dict) else None
-        if not isinstance(value, types):
+        if not isinstance(value, types) or isinstance(value, bool):
             kind = "text" if types == (str,) else "number or a text" if str in types else "number"
-            raise ValueError(f"{place}[{i}] needs the {key}, a {kind}, got {entry!r:.200}.")
+            raise ValueError(f"{place}[{i}] needs the {key}, a {kind}, got {quote(entry)}.")
         if value in values:
-            raise ValueError(f"{place}[{i}] has the {key} {value!r}, which an entry before it has too.")
+            raise ValueError(f"{place}[{i}] has the {key} {quote(value)}, which an entry before it has too.")
         first = next(iter(values), value)
         if isinstance(value, str) != isinstance(first, str):
             raise ValueError(
-                f"{place}[{i}] and those before it must have {key}s of one type, got {first!r} and {value!r}."
+                f"{place}[{i}] and those before it must have {key}s of one type, got {quote(first)} and {quote(value)}."
             )
         values[value] = None
     return list(values)
@@ -187,8 +184,8 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
 def _true(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
     row = _row(entry, known, place)
     area = row["bbox"][2] * row["bbox"][3]
-    crowd = int(_number(row.pop("iscrowd", 0), "iscrowd", place))
-    return {**row, "area": _number(row.get("area", area), "area", place), "iscrowd": crowd}
+    crowd = whole(row.pop("iscrowd", 0), f"{place} iscrowd", low=0, high=1)
+    return {**row, "area": number(row.get("area", area), f"{place} area", low=0), "iscrowd": crowd}
 
 
 def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None) -> Row:
@@ -196,7 +193,7 @@ def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str
     if isinstance(entry, dict) and category_id is not None:
         entry = {**entry, "category_id": category_id}
     row = _row(entry, known, place)
-    return {**row, "score": _number(row.get("score"), "score", place)}
+    return {**row, "score": number(row.get("score"), f"{place} score")}
 
 
 def _row(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
@@ -208,28 +205,17 @@ def _row(entry: object, known: Mapping[str, Mapping[object, None]], place: str) 
         place: File and index, for messages.
     """
     if not isinstance(entry, dict) or not {*known, "bbox"} <= entry.keys():
-        raise ValueError(f"{place} needs {', '.join(known)} and bbox, got {entry!r:.200}.")
+        raise ValueError(f"{place} needs {', '.join(known)} and bbox, got {quote(entry)}.")
     for key, ids in known.items():
-        if not isinstance(entry[key], (int, float, str)) or entry[key] not in ids:
-            few = ", ".join(map(repr, islice(ids, 10))) + (", …" if len(ids) > 10 else "")
+        if isinstance(entry[key], bool | dict | list) or entry[key] not in ids:
+            few = ", ".join(map(quote, islice(ids, 10))) + (", …" if len(ids) > 10 else "")
             raise ValueError(
-                f"{place} has the {key} {entry[key]!r}, which the annotations do not have; they have {few}."
+                f"{place} has the {key} {quote(entry[key])}, which the annotations do not have; they have {few}."
             )
-    box = entry["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        raise ValueError(f"{place} needs a bbox of x, y, width and height, finite numbers, got {box!r:.200}.")
+    box = listing(entry["bbox"], f"{place} bbox of x, y, width and height", shortest=4, longest=4)
+    for value, low in zip(box, (-_FARTHEST, -_FARTHEST, 0, 0), strict=True):
+        number(value, f"{place} bbox of x, y, width and height", low=low, high=_FARTHEST)
     return {key: entry[key] for key in (*known, "bbox", "area", "iscrowd", "score") if key in entry}
-
-
-def _number(value: object, key: str, place: str) -> float:
-    if not isinstance(value, int | float) or not _is_finite(value):
-        raise ValueError(f"{place} needs the {key}, a finite number, got {value!r:.200}.")
-    return value
-
-
-def _is_finite(value: object) -> bool:
-    # JSON's whole numbers may be too large for a float.
-    return isinstance(value, int | float) and abs(value) < 1e15
 
 
 def _score(
@@ -278,8 +264,8 @@ def _score(
 
 def _numbered(rows: Sequence[Row]) -> Iterator[Row]:
     """Numbers rows from 1: the judge takes the id 0 for "not matched", and files have ids that occur twice."""
-    for number, row in enumerate(rows, start=1):
-        yield {**row, "id": number}
+    for i, row in enumerate(rows, start=1):
+        yield {**row, "id": i}
 
 
 def _mean(precision: np.ndarray) -> float:

@@ -145,7 +145,14 @@ def digest_of(entries: Mapping[str, Entry], data: Iterable[bytes | memoryview]) 
 
 def pack(state: Mapping[str, Tensor]) -> Packed:
     """Return tensors as the bytes of a safetensors file."""
-    whole_file = memoryview(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+    # A module at two places of a model shares its tensors, and safetensors refuses shared memory.
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        on_cpu = tensor.detach().cpu().contiguous()
+        plain[name] = on_cpu.clone() if on_cpu.data_ptr() in seen else on_cpu
+        seen.add(on_cpu.data_ptr())
+    whole_file = memoryview(save(plain))
     start = 8 + int.from_bytes(whole_file[:8], "little")
     content = json.loads(bytes(whole_file[8:start]))
     entries = {name: _entry(value, name) for name, value in content.items() if name != "__metadata__"}

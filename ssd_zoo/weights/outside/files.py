@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def read_bytes(file: Path, *, limit: int = LARGEST_TEXT) -> bytes:
         ValueError: If it has more bytes than the limit.
     """
     with file.open("rb") as stream:
-        content = stream.read(limit + 1)
+        # Python takes the memory of the asked size at once.
+        content = stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
+        while len(content) <= limit and (more := stream.read(2**20)):
+            content += more
     if len(content) > limit:
         raise ValueError(f"{file} has more than {limit} bytes, the limit of such files.")
     return content
