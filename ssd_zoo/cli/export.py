@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"the file: {suffixes}")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
-    parser.add_argument("--nms", choices=("inside", "outside"), default="inside",
-                        help="whether the file gives detections or raw output (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--nms", choices=("inside", "outside"),
+                        help="whether the file gives detections or raw output (default: inside, if the format can)")  # fmt: skip
     parser.add_argument("--pixels", choices=("float32", "uint8"), default="float32",
                         help="type of the file's input (default: %(default)s)")  # fmt: skip
     parser.add_argument("--score-thresh", type=fraction, help="least score (default: the model's)")
@@ -48,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
     path = export(model, args.output, format=args.format, **options)
     if not args.quiet:
         height, width = model.size
-        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {args.nms}")
+        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {args.nms or FORMATS[args.format].nms[0]}")
     return 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
-from ssd_zoo.deploy.onnx import Opened
+from ssd_zoo.deploy.runtime import Opened
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
