@@ -1,11 +1,13 @@
 """Exported detectors detect as the models do, and say what they are."""
 
 import functools
+import io
 import json
 import re
 import shlex
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -37,6 +39,13 @@ pytestmark = [
 ]
 
 SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
+# Formats whose export takes many seconds, with the package that it needs.
+HEAVY = {"litert": "litert_torch", "executorch": "executorch", "aoti": "torch"}
+PLACES = [
+    pytest.param(name, nms, id=f"{name}-{nms}", marks=pytest.mark.slow if name in HEAVY else ())
+    for name, known in FORMATS.items()
+    for nms in known.nms
+]
 CATEGORIES = ["background", "cat", "dog", "käse"]
 
 
@@ -82,16 +91,22 @@ def exported(model, tmp_path_factory):
 
     @functools.cache
     def file(format="onnx", nms="inside"):
+        if format in HEAVY:
+            pytest.importorskip(HEAVY[format], reason=f'pip install "ssd_zoo[{format}]"')
         return export(model, folder / f"{nms}{SUFFIXES[format]}", format=format, nms=nms)
 
     return file
 
 
-@pytest.fixture(params=[(name, nms) for name in FORMATS for nms in ("inside", "outside")], ids="-".join)
-def file(request, exported):
-    return exported(*request.param)
+@pytest.fixture
+def file(format, nms, exported):
+    return exported(format, nms)
 
 
+in_all_formats = pytest.mark.parametrize(("format", "nms"), PLACES)
+
+
+@in_all_formats
 @torch.no_grad()
 def test_detections_are_the_models(model, file):
     detector = load(file)
@@ -105,6 +120,7 @@ def test_detections_are_the_models(model, file):
     assert_same_detections(detector(batch), model(batch))
 
 
+@in_all_formats
 @torch.no_grad()
 def test_few_detections_and_none(model, file):
     scores = torch.cat([found["scores"] for found in model(IMAGES)])
@@ -116,6 +132,7 @@ def test_few_detections_and_none(model, file):
             model.score_thresh = before
 
 
+@in_all_formats
 def test_file_says_what_it_is(model, file):
     detector = load(file, threads=1)
     assert detector.categories == CATEGORIES
@@ -130,6 +147,7 @@ def test_file_says_what_it_is(model, file):
         assert torch.equal(detector.default_boxes, model.default_boxes)
 
 
+@in_all_formats
 @torch.no_grad()
 def test_streams(model, file):
     detector, state, expected_state = load(file), None, None
@@ -212,8 +230,14 @@ def test_suppress_batch_is_greedy_nms():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format": "tensorrt"}, ValueError, "format must be one of 'onnx', 'openvino', got 'tensorrt'"),
+        ({"format": "tensorrt"}, ValueError, "format must be one of 'onnx', 'openvino', .*, got 'tensorrt'"),
         ({"format": "openvino"}, ValueError, r"of format 'openvino' ends with .xml, got .*m.onnx"),
+        ({"format": "pt2", "path": "m.aoti.pt2"}, ValueError, r"of format 'pt2' ends with .pt2, got m.aoti.pt2"),
+        (
+            {"format": "litert", "nms": "inside"},
+            ValueError,
+            "Files of litert have no operator for NMS: leave out nms='inside', or take one of onnx, openvino, pt2, aoti",
+        ),
         ({"nms": "both"}, ValueError, "nms must be one of 'inside', 'outside', got 'both'"),
         ({"pixels": "float16"}, ValueError, "pixels must be one of 'float32', 'uint8', got 'float16'"),
         ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
@@ -266,8 +290,65 @@ def test_wrong_onnx_files(exported, tmp_path):
         load(exported(), threads=0)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load(tmp_path / "o.onnx")
-    with pytest.raises(ValueError, match=r"must end with .onnx \(onnx\), .xml \(openvino\)"):
+    with pytest.raises(ValueError, match=r"must end with .onnx \(onnx\), .xml \(openvino\), .tflite \(litert\)"):
         load(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("format", ["pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)])
+def test_wrong_files_of_other_formats(format, exported, tmp_path):
+    file = exported(format, "outside")
+    whole = file.read_bytes()
+    for content in (b"", b"no model", whole[: len(whole) // 2]):
+        wrong = tmp_path / f"wrong{SUFFIXES[format]}"
+        wrong.write_bytes(content)
+        with pytest.raises(ValueError, match="can't be opened as"):
+            load(wrong)
+
+
+def changed_pt2(file, target, change):
+    """A copy of a program in which the members with an ending are changed."""
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(target, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            after.writestr(name, change(name, content))
+    return target
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("a pickle was run",))
+
+
+def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
+    file, wrong = exported("pt2", "outside"), tmp_path / "wrong.pt2"
+
+    def refused(message, change):
+        with pytest.raises(ValueError, match=message):
+            load(changed_pt2(file, wrong, change))
+        assert "pickle" not in capsys.readouterr().out
+
+    pickled = io.BytesIO()
+    torch.save((Payload(),), pickled)
+    refused("weights_only", lambda name, content: pickled.getvalue() if name.endswith("model.pt") else content)
+    for old, new, message in (
+        (b'"use_pickle": false', b'"use_pickle": true', "has use_pickle True"),
+        (b'"Symbol(\'s', b'"print(1) or Symbol(\'s', "has expr_str"),
+        (b'"guards_code": []', b'"guards_code": ["print(1)"]', "has guards_code"),
+        (b"torch.ops.aten.conv2d.default", b"torch.os.system", "has target"),
+    ):
+        refused(message, lambda name, content: content.replace(old, new))  # noqa: B023
+    shutil.copy(file, wrong)
+    with zipfile.ZipFile(wrong, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/data/aotinductor/model/m.so", b"")
+    with pytest.raises(ValueError, match="it holds data/aotinductor/model/m.so, which programs of detectors do not"):
+        load(wrong)
+
+
+def test_program_of_another_project(tmp_path):
+    program = torch.export.export(nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    with pytest.raises(ValueError, match="was not exported by ssd_zoo"):
+        load(tmp_path / "m.pt2")
 
 
 def test_wrong_openvino_files(exported, tmp_path):
