@@ -189,6 +189,28 @@ def test_settings(settings, tmp_path):
     assert_same_detections(detector(IMAGES), model(IMAGES))
 
 
+@pytest.mark.parametrize("format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@torch.no_grad()
+def test_int8(format, model, tmp_path):
+    if format == "openvino":
+        pytest.importorskip("nncf", reason='pip install "ssd_zoo[int8]"')
+    for nms in ("outside", "inside"):
+        file = export(model, tmp_path / f"{nms}{SUFFIXES[format]}", format=format, nms=nms, int8=IMAGES)
+        assert (b"FakeQuantize" if format == "openvino" else b"QuantizeLinear") in file.read_bytes()
+        detector = load(file)
+        assert detector.description.int8
+        for ours, theirs in zip(detector(IMAGES), model(IMAGES), strict=True):
+            # Scores of random weights are close together; all in all they are the model's.
+            torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=0, atol=0.03)
+        if nms == "outside":
+            batch = model.prepare(IMAGES[:2])
+            found = FORMATS[format].open(file, 1).run({"images": (batch * model.image_std + model.image_mean)})
+            assert torch.equal(found["default_boxes"], model.default_boxes)
+            for name, value in model.forward_raw(batch).items():
+                error = (found[name] - value).abs()
+                assert 0 < error.mean() < 0.02 * value.abs().max()
+
+
 @torch.no_grad()
 def test_forward_fixed_exports_with_any_threshold(model, tmp_path):
     class Fixed(nn.Module):
@@ -236,11 +258,14 @@ def test_suppress_batch_is_greedy_nms():
         (
             {"format": "litert", "nms": "inside"},
             ValueError,
-            "Files of litert have no operator for NMS: leave out nms='inside', or take one of onnx, openvino, pt2, aoti",
+            "Files of litert have no operator for NMS: leave out nms='inside', or take one of onnx, openvino, pt2",
         ),
         ({"nms": "both"}, ValueError, "nms must be one of 'inside', 'outside', got 'both'"),
         ({"pixels": "float16"}, ValueError, "pixels must be one of 'float32', 'uint8', got 'float16'"),
         ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
+        ({"int8": []}, ValueError, "int8 needs images to measure ranges on, but there are none"),
+        ({"int8": [torch.rand(1, 9, 9)]}, ValueError, "so 1 channels; this model takes 3"),
+        ({"int8": IMAGES, "format": "pt2", "path": "m.pt2"}, ValueError, "and for the formats onnx, openvino; this"),
         ({"model": nn.Identity()}, TypeError, "export takes an SSD of ssd_zoo, got Identity"),
         ({"model": build().train()}, ValueError, "call model.eval"),
     ],
@@ -332,7 +357,7 @@ def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
     refused("weights_only", lambda name, content: pickled.getvalue() if name.endswith("model.pt") else content)
     for old, new, message in (
         (b'"use_pickle": false', b'"use_pickle": true', "has use_pickle True"),
-        (b'"Symbol(\'s', b'"print(1) or Symbol(\'s', "has expr_str"),
+        (b"\"Symbol('s", b"\"print(1) or Symbol('s", "has expr_str"),
         (b'"guards_code": []', b'"guards_code": ["print(1)"]', "has guards_code"),
         (b"torch.ops.aten.conv2d.default", b"torch.os.system", "has target"),
     ):

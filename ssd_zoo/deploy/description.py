@@ -46,6 +46,7 @@ class Description:
         builder: Name of the model's builder; empty if no registered builder made it.
         licence: Licence of the weights; None if unknown.
         origin: Origin of the weights; None if unknown.
+        int8: Whether convolutions compute in eight-bit integers.
         version: Version of ssd_zoo that wrote the file.
         format: Version of this description.
     """
@@ -65,18 +66,27 @@ class Description:
     builder: str
     licence: str | None
     origin: str | None
+    int8: bool = False
     version: str = field(default=__version__)
     format: int = _FORMAT
 
     @classmethod
     def of(
-        cls, model: SSD, *, nms: Nms, pixels: Pixels, licence: str | None = None, origin: str | None = None
+        cls,
+        model: SSD,
+        *,
+        nms: Nms,
+        pixels: Pixels,
+        int8: bool = False,
+        licence: str | None = None,
+        origin: str | None = None,
     ) -> "Description":
         """Describe a model; by default licence and origin are those of its weights entry."""
         known = _entry(model)
         return cls(
             nms=nms,
             pixels=pixels,
+            int8=int8,
             size=model.size,
             in_chans=model.in_chans,
             antialias=model.antialias,

@@ -1,13 +1,16 @@
 """Export detectors to files for other runtimes."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ssd_zoo.deploy.description import Description, Nms, Pixels
 from ssd_zoo.deploy.formats import FORMATS, find_format
 from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.quantize import calibration_batches
 from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["OLDEST_TORCH", "export"]
@@ -24,13 +27,15 @@ def export(
     nms: Nms | None = None,
     pixels: Pixels = "float32",
     candidates: int = 1000,
+    int8: Iterable[Tensor] | None = None,
     licence: str | None = None,
     origin: str | None = None,
 ) -> Path:
     """Export a detector to a file that another runtime runs.
 
     The input `images` is a batch `(N, in_chans, height, width)` of the model's size, with any N. Files of LiteRT and
-    ExecuTorch take one image, and `load` calls them once for each. The file normalises the batch. `ssd_zoo.deploy.load` runs the file on images of any size. Thresholds are the model's at the time of the call.
+    ExecuTorch take one image, and `ssd_zoo.deploy.load` calls them once for each. The file normalises the batch. `load`
+    runs it on images of any size. Thresholds are the model's at the time of the call.
 
     With `nms="inside"` the outputs are `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`,
     padded with zeros. K is the model's `detections_per_img`. `count (N,)` is the number of detections, and
@@ -50,6 +55,9 @@ def export(
         nms: Whether the file contains post-processing. LiteRT's and ExecuTorch's don't, all others do by default.
         pixels: `"float32"` for pixels from 0 to 1, or `"uint8"` for pixels from 0 to 255.
         candidates: Number of best (box, class) pairs per image that enter the file's NMS.
+        int8: Typical images, by which the file is quantised to eight-bit integers: fifty to three hundred, as the
+            model takes them. For `"onnx"` and `"openvino"`, and models of images. `compare_detections` of model and
+            loaded file shows what changes.
         licence: Licence of the weights, for the file; by default that of the model's weights entry.
         origin: Origin of the weights, for the file; by default that of the model's weights entry.
 
@@ -70,8 +78,15 @@ def export(
     """
     path = Path(path)
     _check(model, path, format, nms, pixels, candidates)
-    described = Description.of(model, nms=nms or FORMATS[format].nms[0], pixels=pixels, licence=licence, origin=origin)
-    FORMATS[format].write(Graph(model, described, candidates=candidates), path)
+    known = FORMATS[format]
+    described = Description.of(
+        model, nms=nms or known.nms[0], pixels=pixels, int8=int8 is not None, licence=licence, origin=origin
+    )
+    if int8 is not None and (described.state or not known.int8):
+        able = ", ".join(name for name, other in FORMATS.items() if other.int8)
+        raise ValueError(f"int8 is for models of images, and for the formats {able}; this one stays in float.")
+    calibration = [] if int8 is None else calibration_batches(int8, described)
+    known.write(Graph(model, described, candidates=candidates, calibration=calibration), path)
     return path
 
 

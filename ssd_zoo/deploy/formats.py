@@ -24,17 +24,19 @@ class Format(NamedTuple):
         write: Writes a graph to a path.
         open: Opens a path, to run on a number of threads.
         nms: Places of NMS that the format has, the default first.
+        int8: Whether files can be quantised.
     """
 
     suffix: str
     write: Callable[[Graph, Path], None]
     open: Callable[[Path, int], Opened]
     nms: tuple[Nms, ...] = ("inside", "outside")
+    int8: bool = False
 
 
 FORMATS = {
-    "onnx": Format(".onnx", write_onnx, open_onnx),
-    "openvino": Format(".xml", write_openvino, open_openvino),
+    "onnx": Format(".onnx", write_onnx, open_onnx, int8=True),
+    "openvino": Format(".xml", write_openvino, open_openvino, int8=True),
     "litert": Format(".tflite", write_litert, open_litert, ("outside",)),
     "executorch": Format(".pte", write_executorch, open_executorch, ("outside",)),
     "pt2": Format(".pt2", write_pt2, open_pt2),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.quantize import quantize_onnx
 from ssd_zoo.deploy.runtime import Opened, missing, quiet, to_program
 from ssd_zoo.weights.files import write_file
 
@@ -19,7 +20,8 @@ _OPSET = 18
 
 def write_onnx(graph: Graph, path: Path) -> None:
     """Write a graph to a file."""
-    write_file(path, to_onnx(graph))
+    content = to_onnx(graph)
+    write_file(path, quantize_onnx(content, graph.calibration) if graph.calibration else content)
 
 
 def to_onnx(graph: Graph) -> bytes:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.onnx import to_onnx
+from ssd_zoo.deploy.quantize import quantize_openvino
 from ssd_zoo.deploy.runtime import Opened, missing
 from ssd_zoo.weights.files import write_file
 
@@ -31,6 +32,8 @@ def write_openvino(graph: Graph, path: Path) -> None:
     except ImportError as error:
         raise missing("Exporting to OpenVINO", error, "deploy") from error
     model = openvino.Core().read_model(to_onnx(graph))
+    if graph.calibration:
+        model = quantize_openvino(model, graph.calibration)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "model.xml"
         openvino.save_model(model, draft, compress_to_fp16=False)
