@@ -189,7 +189,8 @@ def test_settings(settings, tmp_path):
     assert_same_detections(detector(IMAGES), model(IMAGES))
 
 
-@pytest.mark.parametrize("format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 @torch.no_grad()
 def test_int8(format, model, tmp_path):
     if format == "openvino":

@@ -108,8 +108,9 @@ def quantize_onnx(content: bytes, batches: Sequence[np.ndarray]) -> bytes:
 
     names = _after_convolutions(makers_of(output.name for output in model.graph.output), facts)
     with tempfile.TemporaryDirectory() as folder, quiet(""):
-        draft, result = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
-        quant_pre_process(model, draft, skip_symbolic_shape=True)
+        given, draft, result = (Path(folder) / name for name in ("model.onnx", "draft.onnx", "int8.onnx"))
+        given.write_bytes(content)
+        quant_pre_process(given, draft, skip_symbolic_shape=True)
         quantization.quantize_static(draft, result, Reader(), per_channel=True, nodes_to_exclude=names)
         quantized = onnx.load(result)
     del quantized.metadata_props[:]
