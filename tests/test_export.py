@@ -44,6 +44,7 @@ HEAVY = {"litert": "litert_torch", "executorch": "executorch", "aoti": "torch"}
 PLACES = [
     pytest.param(name, nms, id=f"{name}-{nms}", marks=pytest.mark.slow if name in HEAVY else ())
     for name, known in FORMATS.items()
+    if known.runs
     for nms in known.nms
 ]
 CATEGORIES = ["background", "cat", "dog", "käse"]
@@ -331,6 +332,23 @@ def test_wrong_files_of_other_formats(format, exported, tmp_path):
             load(wrong)
 
 
+@pytest.mark.slow
+def test_core_ml(model, tmp_path):
+    coremltools = pytest.importorskip("coremltools", reason='pip install "ssd_zoo[coreml]"')
+    file = tmp_path / "m.mlpackage"
+    with pytest.raises(ValueError, match="hold no uint8"):
+        export(model, file, format="coreml", pixels="uint8")
+    for _ in range(2):
+        export(model, file, format="coreml")
+    described = coremltools.models.MLModel(str(file), skip_model_load=True).get_spec().description
+    assert [item.name for item in described.output] == ["cls_logits", "bbox_regression", "default_boxes"]
+    assert list(described.output[0].type.multiArrayType.shape) == [1, len(model.default_boxes), 4]
+    assert json.loads(described.metadata.userDefined["ssd_zoo"])["categories"] == CATEGORIES
+    assert [path.name for path in tmp_path.iterdir()] == ["m.mlpackage"]
+    with pytest.raises(ValueError, match="runs in apps on Apple's devices"):
+        load(file)
+
+
 def changed_pt2(file, target, change):
     """A copy of a program in which the members with an ending are changed."""
     with zipfile.ZipFile(file) as before, zipfile.ZipFile(target, "w") as after:
@@ -429,11 +447,31 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_benchmark(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite320_ultraface_slim(weights=None, num_classes=2, size=(64, 96)).eval()
+    ssd_zoo.save_pretrained(model, "saved")
+    command = ["benchmark", "saved", "--seconds", "0", "--threads", "1", "--json", "r.json", "--formats"]
+    assert main([*command, "pt2,litert"]) == 0
+    eager, program, litert = json.loads((tmp_path / "r.json").read_text())
+    assert (eager["format"], eager["ratio"], program["format"]) == ("eager", 1, "pt2")
+    assert program["ratio"] == pytest.approx(eager["ms"] / program["ms"])
+    assert litert["ms"] is None
+    assert litert["note"].endswith('pip install "ssd_zoo[litert]".')
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in table] == ["format", "eager", "pt2", "litert"]
+    assert main([*command, "coreml"]) == 2
+    assert "'coreml' does not run here; these may: onnx, openvino" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("nms", ["inside", "outside"])
+@in_all_formats
 @torch.no_grad()
 def test_photos(format, nms, test_data, tmp_path):
+    if format in HEAVY:
+        pytest.importorskip(HEAVY[format], reason=f'pip install "ssd_zoo[{format}]"')
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.01).eval()
     images = [read_image(file) for file in sorted(find_images([test_data / "coco128" / "images"]))[:12]]
     detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, nms=nms))

@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         height, width = model.size
         nms = args.nms or FORMATS[args.format].nms[0]
         print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {nms}")
+        if not FORMATS[args.format].runs:
+            print("The file was converted, but not run: its runtime is only on the devices that it is for.")
         if files:
             compared = [read_image(file) for file in files[:_COMPARED]]
             change = compare_detections(model, load(path), compared, score_thresh=0.3)

@@ -33,9 +33,9 @@ def export(
 ) -> Path:
     """Export a detector to a file that another runtime runs.
 
-    The input `images` is a batch `(N, in_chans, height, width)` of the model's size, with any N. Files of LiteRT and
-    ExecuTorch take one image, and `ssd_zoo.deploy.load` calls them once for each. The file normalises the batch. `load`
-    runs it on images of any size. Thresholds are the model's at the time of the call.
+    The input `images` is a batch `(N, in_chans, height, width)` of the model's size, with any N. Files of
+    LiteRT, ExecuTorch and Core ML take one image. The file normalises the batch. `ssd_zoo.deploy.load` runs it on any
+    number of images of any sizes. Thresholds are the model's at the time of the call.
 
     With `nms="inside"` the outputs are `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`,
     padded with zeros. K is the model's `detections_per_img`. `count (N,)` is the number of detections, and
@@ -50,9 +50,10 @@ def export(
     Args:
         model: A detector in evaluation mode. It is not modified.
         path: The file; its name must end with the format's suffix. OpenVINO's weights are a second file, `.bin`.
-        format: `"onnx"`, `"openvino"`, `"litert"`, `"executorch"`, `"pt2"` (a program of torch.export) or `"aoti"`
-            (compiled by AOTInductor for this machine's CPU).
-        nms: Whether the file contains post-processing. LiteRT's and ExecuTorch's don't, all others do by default.
+        format: `"onnx"`, `"openvino"`, `"litert"`, `"executorch"`, `"coreml"`, `"pt2"` (a program of
+            torch.export) or `"aoti"` (compiled by AOTInductor for this machine's CPU).
+        nms: Whether the file contains post-processing. LiteRT's, ExecuTorch's and Core ML's don't, all others do by
+            default.
         pixels: `"float32"` for pixels from 0 to 1, or `"uint8"` for pixels from 0 to 255.
         candidates: Number of best (box, class) pairs per image that enter the file's NMS.
         int8: Typical images, by which the file is quantised to eight-bit integers: fifty to three hundred, as the

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ssd_zoo.deploy.coreml import open_coreml, write_coreml
 from ssd_zoo.deploy.description import Nms
 from ssd_zoo.deploy.executorch import open_executorch, write_executorch
 from ssd_zoo.deploy.graph import Graph
@@ -25,6 +26,7 @@ class Format(NamedTuple):
         open: Opens a path, to run on a number of threads.
         nms: Places of NMS that the format has, the default first.
         int8: Whether files can be quantised.
+        runs: Whether `load` runs the files.
     """
 
     suffix: str
@@ -32,6 +34,7 @@ class Format(NamedTuple):
     open: Callable[[Path, int], Opened]
     nms: tuple[Nms, ...] = ("inside", "outside")
     int8: bool = False
+    runs: bool = True
 
 
 FORMATS = {
@@ -39,6 +42,7 @@ FORMATS = {
     "openvino": Format(".xml", write_openvino, open_openvino, int8=True),
     "litert": Format(".tflite", write_litert, open_litert, ("outside",)),
     "executorch": Format(".pte", write_executorch, open_executorch, ("outside",)),
+    "coreml": Format(".mlpackage", write_coreml, open_coreml, ("outside",), runs=False),
     "pt2": Format(".pt2", write_pt2, open_pt2),
     "aoti": Format(".aoti.pt2", write_aoti, open_aoti),
 }

@@ -42,7 +42,7 @@ def load(
     """
     path = Path(path)
     known = find_format(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
