@@ -421,6 +421,28 @@ def test_missing_packages(package, model, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("format", "package"), [("litert", "litert_torch"), ("executorch", "executorch"), ("coreml", "coremltools")]
+)
+def test_missing_packages_of_other_formats(format, package, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf'needs {package}: pip install "ssd_zoo\[{format}\]"'):
+        export(model, tmp_path / f"m{SUFFIXES[format]}", format=format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_int8_command(tmp_path, photo, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    command = ["export", "ssdlite300_mobilenet_v2", "--format", "onnx", "--output", "m.onnx", "--int8", "photos"]
+    assert main(command) == 2
+    assert "photos" in capsys.readouterr().err
+    shutil.copy(photo, "photos")
+    assert main(command) == 0
+    assert "int8 against float on 1 images, scores above 0.3: 1 detections matched, 0 lost" in capsys.readouterr().out
+
+
 def test_commands(tmp_path, photo, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import nn
@@ -89,18 +89,18 @@ def run(args: argparse.Namespace) -> int:
 def _measure(name: str, formats: list[str], args: argparse.Namespace) -> list[_Row]:
     """Return one row for a model and one for each of its files."""
     model = open_detector(name, args.weights, progress=not args.quiet)
-    rows, contenders = [_row(name, "eager" if isinstance(model, SSD) else "file")], {}
-    detectors: list[nn.Module | None] = [model]
+    rows, detectors = [_row(name, "eager" if isinstance(model, SSD) else "file")], {0: cast(nn.Module, model)}
     with tempfile.TemporaryDirectory() as folder:
-        for kind in formats if isinstance(model, SSD) else []:
-            _tell(args, f"{name}: {kind}")
-            row, detector = _exported(model, name, kind, Path(folder))
-            rows.append(row)
-            detectors.append(detector)
+        if isinstance(model, SSD):
+            for kind in formats:
+                _tell(args, f"{name}: {kind}")
+                row, detector = _exported(model, name, kind, Path(folder))
+                rows.append(row)
+                if detector is not None:
+                    detectors[len(rows) - 1] = detector
         images = list(torch.randint(256, (args.batch_size, model.in_chans, _HEIGHT, _WIDTH), dtype=torch.uint8))
-        contenders = {i: _call(detector, images) for i, detector in enumerate(detectors) if detector is not None}
-        _tell(args, f"{name}: {len(contenders)} contenders for {args.seconds:g} s")
-        medians = _medians(contenders, args.seconds)
+        _tell(args, f"{name}: {len(detectors)} contenders for {args.seconds:g} s")
+        medians = _medians({i: _call(detector, images) for i, detector in detectors.items()}, args.seconds)
         for i, ms in medians.items():
             rows[i]["ms"], rows[i]["ratio"] = ms, medians[0] / ms
             if args.data is not None:
@@ -149,7 +149,7 @@ def _medians(contenders: dict[int, Callable[[], object]], seconds: float) -> dic
     return {i: statistics.median(values) for i, values in times.items()}
 
 
-def _ap(detector: nn.Module | None, categories: list[str], args: argparse.Namespace) -> float:
+def _ap(detector: nn.Module, categories: list[str], args: argparse.Namespace) -> float:
     from ssd_zoo.training import evaluate
 
     dataset = open_labelled(args.data, args.split, None)

@@ -49,7 +49,8 @@ def open_pt2(path: Path, threads: int) -> Opened:
         with quiet("torch.export"):
             module = torch.export.load(path, extra_files=extra).module()
     except Exception as error:
-        raise ValueError(f"{path} can't be opened as a program of torch.export: {error}") from error
+        by = f"torch {torch.__version__}, where 2.9 or newer is needed"
+        raise ValueError(f"{path} can't be opened as a program of torch.export by {by}: {error}") from error
     return Opened(extra[KEY] or None, _runner(module, threads))
 
 

@@ -31,7 +31,7 @@ class Opened(NamedTuple):
 
 def missing(purpose: str, error: ImportError, extra: str) -> ImportError:
     """Return an error that names a missing package and the extra that installs it."""
-    return ImportError(f'{purpose} needs {error.name}: pip install "ssd_zoo[{extra}]".')
+    return ImportError(f'{purpose} needs {(error.name or "more").partition(".")[0]}: pip install "ssd_zoo[{extra}]".')
 
 
 def to_program(graph: Graph, *, one_image: bool = False) -> ExportedProgram:
