@@ -21,7 +21,7 @@ from torchvision.ops import batched_nms
 import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import find_images, read_image
+from ssd_zoo.data import find_images, open_dataset, read_image
 from ssd_zoo.deploy import export, load
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
@@ -429,6 +429,20 @@ def test_missing_packages_of_other_formats(format, package, model, tmp_path, mon
     with pytest.raises(ImportError, match=rf'needs {package}: pip install "ssd_zoo\[{format}\]"'):
         export(model, tmp_path / f"m{SUFFIXES[format]}", format=format)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_keeps_ap(format, test_data, tmp_path):
+    if format == "openvino":
+        pytest.importorskip("nncf", reason='pip install "ssd_zoo[int8]"')
+    training = pytest.importorskip("ssd_zoo.training")
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+    images = map(read_image, sorted(find_images([test_data / "coco128" / "images"]))[:64])
+    detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, int8=images))
+    evaluation = training.evaluate(detector, open_dataset(test_data / "coco128"), model_categories=model.categories)
+    # In float 0.3356, see docs/deploy.md.
+    assert evaluation.metrics["AP"] > 0.3256
 
 
 @pytest.mark.slow

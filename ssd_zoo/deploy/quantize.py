@@ -67,11 +67,14 @@ def quantize_openvino(model: "openvino.Model", batches: Sequence[np.ndarray]) ->
         return node.get_friendly_name(), node.get_type_name(), sources
 
     names = _after_convolutions(model.get_results(), facts)
+    # With ranges around zero, SSDLite300's AP on COCO128 falls from 0.336 to 0.297; with this preset to 0.335.
+    preset = nncf.QuantizationPreset.MIXED
     with quiet("nncf"):
         return nncf.quantize(
             model,
             nncf.Dataset([{"images": batch} for batch in batches]),
             subset_size=len(batches),
+            preset=preset,
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )
 
