@@ -1,11 +1,13 @@
 """Exported detectors detect as the models do, and say what they are."""
 
 import functools
+import io
 import json
 import re
 import shlex
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from torchvision.ops import batched_nms
 import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import find_images, read_image
+from ssd_zoo.data import find_images, open_dataset, read_image
 from ssd_zoo.deploy import export, load
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
@@ -37,6 +39,14 @@ pytestmark = [
 ]
 
 SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
+# Formats whose export takes many seconds, with the package that it needs.
+HEAVY = {"litert": "litert_torch", "executorch": "executorch", "aoti": "torch"}
+PLACES = [
+    pytest.param(name, nms, id=f"{name}-{nms}", marks=pytest.mark.slow if name in HEAVY else ())
+    for name, known in FORMATS.items()
+    if known.runs
+    for nms in known.nms
+]
 CATEGORIES = ["background", "cat", "dog", "käse"]
 
 
@@ -82,16 +92,22 @@ def exported(model, tmp_path_factory):
 
     @functools.cache
     def file(format="onnx", nms="inside"):
+        if format in HEAVY:
+            pytest.importorskip(HEAVY[format], reason=f'pip install "ssd_zoo[{format}]"')
         return export(model, folder / f"{nms}{SUFFIXES[format]}", format=format, nms=nms)
 
     return file
 
 
-@pytest.fixture(params=[(name, nms) for name in FORMATS for nms in ("inside", "outside")], ids="-".join)
-def file(request, exported):
-    return exported(*request.param)
+@pytest.fixture
+def file(format, nms, exported):
+    return exported(format, nms)
 
 
+in_all_formats = pytest.mark.parametrize(("format", "nms"), PLACES)
+
+
+@in_all_formats
 @torch.no_grad()
 def test_detections_are_the_models(model, file):
     detector = load(file)
@@ -105,6 +121,7 @@ def test_detections_are_the_models(model, file):
     assert_same_detections(detector(batch), model(batch))
 
 
+@in_all_formats
 @torch.no_grad()
 def test_few_detections_and_none(model, file):
     scores = torch.cat([found["scores"] for found in model(IMAGES)])
@@ -116,6 +133,7 @@ def test_few_detections_and_none(model, file):
             model.score_thresh = before
 
 
+@in_all_formats
 def test_file_says_what_it_is(model, file):
     detector = load(file, threads=1)
     assert detector.categories == CATEGORIES
@@ -130,6 +148,7 @@ def test_file_says_what_it_is(model, file):
         assert torch.equal(detector.default_boxes, model.default_boxes)
 
 
+@in_all_formats
 @torch.no_grad()
 def test_streams(model, file):
     detector, state, expected_state = load(file), None, None
@@ -169,6 +188,29 @@ def test_settings(settings, tmp_path):
     model = build(**settings)
     detector = load(export(model, tmp_path / "m.onnx", format="onnx"))
     assert_same_detections(detector(IMAGES), model(IMAGES))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@torch.no_grad()
+def test_int8(format, model, tmp_path):
+    if format == "openvino":
+        pytest.importorskip("nncf", reason='pip install "ssd_zoo[int8]"')
+    for nms in ("outside", "inside"):
+        file = export(model, tmp_path / f"{nms}{SUFFIXES[format]}", format=format, nms=nms, int8=IMAGES)
+        assert (b"FakeQuantize" if format == "openvino" else b"QuantizeLinear") in file.read_bytes()
+        detector = load(file)
+        assert detector.description.int8
+        for ours, theirs in zip(detector(IMAGES), model(IMAGES), strict=True):
+            # Scores of random weights are close together; all in all they are the model's.
+            torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=0, atol=0.03)
+        if nms == "outside":
+            batch = model.prepare(IMAGES[:2])
+            found = FORMATS[format].open(file, 1).run({"images": (batch * model.image_std + model.image_mean)})
+            assert torch.equal(found["default_boxes"], model.default_boxes)
+            for name, value in model.forward_raw(batch).items():
+                error = (found[name] - value).abs()
+                assert 0 < error.mean() < 0.02 * value.abs().max()
 
 
 @torch.no_grad()
@@ -212,11 +254,20 @@ def test_suppress_batch_is_greedy_nms():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"format": "tensorrt"}, ValueError, "format must be one of 'onnx', 'openvino', got 'tensorrt'"),
+        ({"format": "tensorrt"}, ValueError, "format must be one of 'onnx', 'openvino', .*, got 'tensorrt'"),
         ({"format": "openvino"}, ValueError, r"of format 'openvino' ends with .xml, got .*m.onnx"),
+        ({"format": "pt2", "path": "m.aoti.pt2"}, ValueError, r"of format 'pt2' ends with .pt2, got m.aoti.pt2"),
+        (
+            {"format": "litert", "nms": "inside"},
+            ValueError,
+            "Files of litert have no operator for NMS: leave out nms='inside', or take one of onnx, openvino, pt2",
+        ),
         ({"nms": "both"}, ValueError, "nms must be one of 'inside', 'outside', got 'both'"),
         ({"pixels": "float16"}, ValueError, "pixels must be one of 'float32', 'uint8', got 'float16'"),
         ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
+        ({"int8": []}, ValueError, "int8 needs images to measure ranges on, but there are none"),
+        ({"int8": [torch.rand(1, 9, 9)]}, ValueError, "so 1 channels; this model takes 3"),
+        ({"int8": IMAGES, "format": "pt2", "path": "m.pt2"}, ValueError, "and for the formats onnx, openvino; this"),
         ({"model": nn.Identity()}, TypeError, "export takes an SSD of ssd_zoo, got Identity"),
         ({"model": build().train()}, ValueError, "call model.eval"),
     ],
@@ -266,8 +317,82 @@ def test_wrong_onnx_files(exported, tmp_path):
         load(exported(), threads=0)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load(tmp_path / "o.onnx")
-    with pytest.raises(ValueError, match=r"must end with .onnx \(onnx\), .xml \(openvino\)"):
+    with pytest.raises(ValueError, match=r"must end with .onnx \(onnx\), .xml \(openvino\), .tflite \(litert\)"):
         load(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("format", ["pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)])
+def test_wrong_files_of_other_formats(format, exported, tmp_path):
+    file = exported(format, "outside")
+    whole = file.read_bytes()
+    for content in (b"", b"no model", whole[: len(whole) // 2]):
+        wrong = tmp_path / f"wrong{SUFFIXES[format]}"
+        wrong.write_bytes(content)
+        with pytest.raises(ValueError, match="can't be opened as"):
+            load(wrong)
+
+
+@pytest.mark.slow
+def test_core_ml(model, tmp_path):
+    coremltools = pytest.importorskip("coremltools", reason='pip install "ssd_zoo[coreml]"')
+    file = tmp_path / "m.mlpackage"
+    with pytest.raises(ValueError, match="hold no uint8"):
+        export(model, file, format="coreml", pixels="uint8")
+    for _ in range(2):
+        export(model, file, format="coreml")
+    described = coremltools.models.MLModel(str(file), skip_model_load=True).get_spec().description
+    assert [item.name for item in described.output] == ["cls_logits", "bbox_regression", "default_boxes"]
+    assert list(described.output[0].type.multiArrayType.shape) == [1, len(model.default_boxes), 4]
+    assert json.loads(described.metadata.userDefined["ssd_zoo"])["categories"] == CATEGORIES
+    assert [path.name for path in tmp_path.iterdir()] == ["m.mlpackage"]
+    with pytest.raises(ValueError, match="runs in apps on Apple's devices"):
+        load(file)
+
+
+def changed_pt2(file, target, change):
+    """A copy of a program in which the members with an ending are changed."""
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(target, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            after.writestr(name, change(name, content))
+    return target
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("a pickle was run",))
+
+
+def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
+    file, wrong = exported("pt2", "outside"), tmp_path / "wrong.pt2"
+
+    def refused(message, change):
+        with pytest.raises(ValueError, match=message):
+            load(changed_pt2(file, wrong, change))
+        assert "pickle" not in capsys.readouterr().out
+
+    pickled = io.BytesIO()
+    torch.save((Payload(),), pickled)
+    refused("weights_only", lambda name, content: pickled.getvalue() if name.endswith("model.pt") else content)
+    for old, new, message in (
+        (b'"use_pickle": false', b'"use_pickle": true', "has use_pickle True"),
+        (b"\"Symbol('s", b"\"print(1) or Symbol('s", "has expr_str"),
+        (b'"guards_code": []', b'"guards_code": ["print(1)"]', "has guards_code"),
+        (b"torch.ops.aten.conv2d.default", b"torch.os.system", "has target"),
+    ):
+        refused(message, lambda name, content: content.replace(old, new))  # noqa: B023
+    shutil.copy(file, wrong)
+    with zipfile.ZipFile(wrong, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/data/aotinductor/model/m.so", b"")
+    with pytest.raises(ValueError, match="it holds data/aotinductor/model/m.so, which programs of detectors do not"):
+        load(wrong)
+
+
+def test_program_of_another_project(tmp_path):
+    program = torch.export.export(nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    with pytest.raises(ValueError, match="was not exported by ssd_zoo"):
+        load(tmp_path / "m.pt2")
 
 
 def test_wrong_openvino_files(exported, tmp_path):
@@ -294,6 +419,42 @@ def test_missing_packages(package, model, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=rf'needs {package}: pip install "ssd_zoo\[deploy\]"'):
         export(model, tmp_path / "m.xml", format="openvino")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("format", "package"), [("litert", "litert_torch"), ("executorch", "executorch"), ("coreml", "coremltools")]
+)
+def test_missing_packages_of_other_formats(format, package, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf'needs {package}: pip install "ssd_zoo\[{format}\]"'):
+        export(model, tmp_path / f"m{SUFFIXES[format]}", format=format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_keeps_ap(format, test_data, tmp_path):
+    if format == "openvino":
+        pytest.importorskip("nncf", reason='pip install "ssd_zoo[int8]"')
+    training = pytest.importorskip("ssd_zoo.training")
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+    images = map(read_image, sorted(find_images([test_data / "coco128" / "images"]))[:64])
+    detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, int8=images))
+    evaluation = training.evaluate(detector, open_dataset(test_data / "coco128"), model_categories=model.categories)
+    # In float 0.3356, see docs/deploy.md.
+    assert evaluation.metrics["AP"] > 0.3256
+
+
+@pytest.mark.slow
+def test_int8_command(tmp_path, photo, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    command = ["export", "ssdlite300_mobilenet_v2", "--format", "onnx", "--output", "m.onnx", "--int8", "photos"]
+    assert main(command) == 2
+    assert "photos" in capsys.readouterr().err
+    shutil.copy(photo, "photos")
+    assert main(command) == 0
+    assert "int8 against float on 1 images, scores above 0.3: 1 detections matched, 0 lost" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -323,11 +484,31 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_benchmark(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite320_ultraface_slim(weights=None, num_classes=2, size=(64, 96)).eval()
+    ssd_zoo.save_pretrained(model, "saved")
+    command = ["benchmark", "saved", "--seconds", "0", "--threads", "1", "--json", "r.json", "--formats"]
+    assert main([*command, "pt2,litert"]) == 0
+    eager, program, litert = json.loads((tmp_path / "r.json").read_text())
+    assert (eager["format"], eager["ratio"], program["format"]) == ("eager", 1, "pt2")
+    assert program["ratio"] == pytest.approx(eager["ms"] / program["ms"])
+    assert litert["ms"] is None
+    assert litert["note"].endswith('pip install "ssd_zoo[litert]".')
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in table] == ["format", "eager", "pt2", "litert"]
+    assert main([*command, "coreml"]) == 2
+    assert "'coreml' does not run here; these may: onnx, openvino" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("nms", ["inside", "outside"])
+@in_all_formats
 @torch.no_grad()
 def test_photos(format, nms, test_data, tmp_path):
+    if format in HEAVY:
+        pytest.importorskip(HEAVY[format], reason=f'pip install "ssd_zoo[{format}]"')
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.01).eval()
     images = [read_image(file) for file in sorted(find_images([test_data / "coco128" / "images"]))[:12]]
     detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, nms=nms))
@@ -339,6 +520,7 @@ def test_photos(format, nms, test_data, tmp_path):
 
 @pytest.mark.slow
 def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")

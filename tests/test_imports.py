@@ -41,9 +41,14 @@ PRIVATE_TORCHVISION = "models/registry.py"
 # Packages that `import ssd_zoo` must do without.
 OPTIONAL = (
     "accelerate",
+    "ai_edge_litert",
     "av",
+    "coremltools",
+    "executorch",
     "faster_coco_eval",
+    "litert_torch",
     "matplotlib",
+    "nncf",
     "onnx",
     "onnxruntime",
     "onnxscript",

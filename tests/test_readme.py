@@ -85,6 +85,7 @@ def test_detect_page_knows_every_option(capsys):
         ("evaluate", "docs/evaluate.md"),
         ("data", "docs/data.md"),
         ("export", "docs/deploy.md"),
+        ("benchmark", "docs/benchmarks.md"),
     ],
 )
 def test_tables_know_every_option(command, page, capsys):

@@ -34,6 +34,7 @@ def main() -> None:
         "--model", default="ssdlite300_mobilenet_v2", help="a model with weights (default: %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=60, help="time for each batch size (default: %(default)s)")
+    parser.add_argument("--formats", default="onnx,openvino", help="formats (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -45,7 +46,7 @@ def main() -> None:
     fast = optimize(model, compile=False)
     rows = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        files = export_all(model, Path(folder))
+        files = export_all(model, args.formats.split(","), Path(folder))
         for count in (1, 8):
             images = photos[:count]
             contenders: Contenders = {
@@ -62,10 +63,11 @@ def main() -> None:
     report(rows, args.json)
 
 
-def export_all(model: ssd_zoo.SSD, folder: Path) -> dict[str, ExportedDetector]:
+def export_all(model: ssd_zoo.SSD, names: list[str], folder: Path) -> dict[str, ExportedDetector]:
     files = {}
-    for name, known in FORMATS.items():
-        for nms in ("inside", "outside"):
+    for name in names:
+        known = FORMATS[name]
+        for nms in known.nms:
             file = export(model, folder / f"{nms}{known.suffix}", format=name, nms=nms)
             files[f"{name}, NMS {nms}"] = load(file)
     return files

@@ -5,16 +5,21 @@ The file carries its classes and thresholds. `ssd-zoo detect --model FILE`, `ssd
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_zoo.cli._models import open_detector
 from ssd_zoo.cli._values import fraction, positive
-from ssd_zoo.deploy.export import export
+from ssd_zoo.data import find_images, read_image
+from ssd_zoo.deploy import compare_detections, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.weights.files import check_folder
 
 __all__ = ["add_arguments", "run"]
+
+# Images that ranges are measured on, and that detections are compared on.
+_MEASURED, _COMPARED = 300, 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"the file: {suffixes}")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
-    parser.add_argument("--nms", choices=("inside", "outside"), default="inside",
-                        help="whether the file gives detections or raw output (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--nms", choices=("inside", "outside"),
+                        help="whether the file gives detections or raw output (default: inside if it can)")  # fmt: skip
     parser.add_argument("--pixels", choices=("float32", "uint8"), default="float32",
                         help="type of the file's input (default: %(default)s)")  # fmt: skip
     parser.add_argument("--score-thresh", type=fraction, help="least score (default: the model's)")
     parser.add_argument("--candidates", type=positive, default=1000,
                         help="candidates per image that enter the file's NMS (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--int8", metavar="SOURCE",
+                        help="folder of typical images, to quantise the file to eight-bit integers")  # fmt: skip
     parser.add_argument("--licence", metavar="NAME", help="licence of the weights (default: as far as known)")
     parser.add_argument("--origin", metavar="TEXT", help="origin of the weights (default: as far as known)")
     parser.add_argument("--quiet", action="store_true", help="print no summary and no progress")
@@ -49,8 +56,22 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(model, SSD):
         raise ValueError(f"{args.model} is an exported file; give the model that it was exported from.")
     options = {name: getattr(args, name) for name in ("nms", "pixels", "candidates", "licence", "origin")}
-    path = export(model, args.output, format=args.format, **options)
+    files = _some(find_images([args.int8])) if args.int8 else []
+    int8 = map(read_image, files) if args.int8 else None
+    path = export(model, args.output, format=args.format, int8=int8, **options)
     if not args.quiet:
         height, width = model.size
-        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {args.nms}")
+        nms = args.nms or FORMATS[args.format].nms[0]
+        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {nms}")
+        if not FORMATS[args.format].runs:
+            print("The file was converted, but not run: its runtime is only on the devices that it is for.")
+        if files:
+            compared = [read_image(file) for file in files[:_COMPARED]]
+            change = compare_detections(model, load(path), compared, score_thresh=0.3)
+            print(f"int8 against float on {len(compared)} images, scores above 0.3: {change}")
     return 0
+
+
+def _some(files: Sequence[Path]) -> Sequence[Path]:
+    """Return at most 300 files, evenly spread."""
+    return files[:: -(-len(files) // _MEASURED)]

@@ -14,6 +14,7 @@ import ssd_zoo
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
+    "benchmark": ("benchmark", "Measure the speed, and with --data the AP, of models in every format that runs here."),
     "convert": ("convert", "Convert another project's checkpoint to a saved model of ssd_zoo."),
     "data": ("data", "Report what a data set holds and what is wrong with it, and draw some of its images."),
     "detect": ("detect", "Detect objects in images, videos or a camera's pictures."),

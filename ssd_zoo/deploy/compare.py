@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd_zoo.detector.overlap import box_iou, match_detections
-from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["DetectionChange", "compare_detections"]
 
@@ -43,7 +42,7 @@ class DetectionChange:
 
 @torch.no_grad()
 def compare_detections(
-    model: SSD, other: SSD, images: Sequence[Tensor] | Tensor, *, score_thresh: float = 0.0
+    model: nn.Module, other: nn.Module, images: Sequence[Tensor] | Tensor, *, score_thresh: float = 0.0
 ) -> DetectionChange:
     """Compare the detections of two models.
 
@@ -52,7 +51,7 @@ def compare_detections(
 
     Args:
         model: A detector in evaluation mode.
-        other: Another detector in evaluation mode, possibly on another device.
+        other: Another detector in evaluation mode, possibly on another device, or an `ExportedDetector`.
         images: Images to detect in, on any device; see `SSD.forward`.
         score_thresh: Detections with this score or less are ignored.
 
@@ -78,7 +77,7 @@ def compare_detections(
     return DetectionChange(matched, lost, gained, max(shifts), max(changes))
 
 
-def _detect(model: SSD, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
+def _detect(model: nn.Module, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
     parameter = next(model.parameters(), None)
     if parameter is None:
         return model(images)

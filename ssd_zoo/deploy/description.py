@@ -51,6 +51,7 @@ class Description:
         origin: Origin of the weights; None if unknown.
         tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
+        int8: Whether convolutions compute in eight-bit integers.
         version: Version of ssd_zoo that wrote the file.
         format: Version of this description.
     """
@@ -72,18 +73,27 @@ class Description:
     origin: str | None
     tile: tuple[int, int] | None = None
     tile_overlap: float = 0.25
+    int8: bool = False
     version: str = field(default=__version__)
     format: int = _FORMAT
 
     @classmethod
     def of(
-        cls, model: SSD, *, nms: Nms, pixels: Pixels, licence: str | None = None, origin: str | None = None
+        cls,
+        model: SSD,
+        *,
+        nms: Nms,
+        pixels: Pixels,
+        int8: bool = False,
+        licence: str | None = None,
+        origin: str | None = None,
     ) -> "Description":
         """Describe a model; by default licence and origin are those of its weights entry."""
         known = _entry(model)
         return cls(
             nms=nms,
             pixels=pixels,
+            int8=int8,
             size=model.size,
             in_chans=model.in_chans,
             antialias=model.antialias,

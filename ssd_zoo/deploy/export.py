@@ -1,13 +1,16 @@
 """Export detectors to files for other runtimes."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ssd_zoo.deploy.description import Description, Nms, Pixels
-from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.deploy.formats import FORMATS, find_format
 from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.quantize import calibration_batches
 from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["OLDEST_TORCH", "export"]
@@ -21,16 +24,18 @@ def export(
     path: str | os.PathLike[str],
     *,
     format: str,
-    nms: Nms = "inside",
+    nms: Nms | None = None,
     pixels: Pixels = "float32",
     candidates: int = 1000,
+    int8: Iterable[Tensor] | None = None,
     licence: str | None = None,
     origin: str | None = None,
 ) -> Path:
     """Export a detector to a file that another runtime runs.
 
-    The input `images` is a batch `(N, in_chans, height, width)` of the model's size, with any N. The file normalises
-    it. `ssd_zoo.deploy.load` runs the file on images of any size. Thresholds are the model's at the time of the call.
+    The input `images` is a batch `(N, in_chans, height, width)` of the model's size, with any N. Files of
+    LiteRT, ExecuTorch and Core ML take one image. The file normalises the batch. `ssd_zoo.deploy.load` runs it on any
+    number of images of any sizes. Thresholds are the model's at the time of the call.
 
     With `nms="inside"` the outputs are `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`,
     padded with zeros. K is the model's `detections_per_img`. `count (N,)` is the number of detections, and
@@ -45,10 +50,15 @@ def export(
     Args:
         model: A detector in evaluation mode. It is not modified.
         path: The file; its name must end with the format's suffix. OpenVINO's weights are a second file, `.bin`.
-        format: `"onnx"` or `"openvino"`.
-        nms: Whether the file contains post-processing.
+        format: `"onnx"`, `"openvino"`, `"litert"`, `"executorch"`, `"coreml"`, `"pt2"` (a program of
+            torch.export) or `"aoti"` (compiled by AOTInductor for this machine's CPU).
+        nms: Whether the file contains post-processing. LiteRT's, ExecuTorch's and Core ML's don't, all others do by
+            default.
         pixels: `"float32"` for pixels from 0 to 1, or `"uint8"` for pixels from 0 to 255.
         candidates: Number of best (box, class) pairs per image that enter the file's NMS.
+        int8: Typical images, by which the file is quantised to eight-bit integers: fifty to three hundred, as the
+            model takes them. For `"onnx"` and `"openvino"`, and models of images. `compare_detections` of model and
+            loaded file shows what changes.
         licence: Licence of the weights, for the file; by default that of the model's weights entry.
         origin: Origin of the weights, for the file; by default that of the model's weights entry.
 
@@ -69,12 +79,19 @@ def export(
     """
     path = Path(path)
     _check(model, path, format, nms, pixels, candidates)
-    described = Description.of(model, nms=nms, pixels=pixels, licence=licence, origin=origin)
-    FORMATS[format].write(Graph(model, described, candidates=candidates), path)
+    known = FORMATS[format]
+    described = Description.of(
+        model, nms=nms or known.nms[0], pixels=pixels, int8=int8 is not None, licence=licence, origin=origin
+    )
+    if int8 is not None and (described.state or not known.int8):
+        able = ", ".join(name for name, other in FORMATS.items() if other.int8)
+        raise ValueError(f"int8 is for models of images, and for the formats {able}; this one stays in float.")
+    calibration = [] if int8 is None else calibration_batches(int8, described)
+    known.write(Graph(model, described, candidates=candidates, calibration=calibration), path)
     return path
 
 
-def _check(model: SSD, path: Path, format: str, nms: str, pixels: str, candidates: int) -> None:
+def _check(model: SSD, path: Path, format: str, nms: str | None, pixels: str, candidates: int) -> None:
     if torch.__version__ < OLDEST_TORCH:
         raise ImportError(
             f"Exporting needs torch {OLDEST_TORCH} or newer, whose exporter takes batches of any size; this is "
@@ -82,11 +99,14 @@ def _check(model: SSD, path: Path, format: str, nms: str, pixels: str, candidate
         )
     if not isinstance(model, SSD):
         raise TypeError(f"export takes an SSD of ssd_zoo, got {type(model).__name__}.")
-    options = {"format": (format, tuple(FORMATS)), "nms": (nms, ("inside", "outside"))}
+    options = {"format": (format, tuple(FORMATS)), "nms": (nms or "inside", ("inside", "outside"))}
     for name, (value, allowed) in {**options, "pixels": (pixels, ("float32", "uint8"))}.items():
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    if path.suffix != FORMATS[format].suffix:
+    if nms is not None and nms not in FORMATS[format].nms:
+        able = ", ".join(name for name, known in FORMATS.items() if nms in known.nms)
+        raise ValueError(f"Files of {format} have no operator for NMS: leave out nms={nms!r}, or take one of {able}.")
+    if not path.name.endswith(FORMATS[format].suffix) or find_format(path) is not FORMATS[format]:
         raise ValueError(f"The name of a file of format {format!r} ends with {FORMATS[format].suffix}, got {path}.")
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}.")

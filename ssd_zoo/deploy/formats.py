@@ -4,9 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ssd_zoo.deploy.coreml import open_coreml, write_coreml
+from ssd_zoo.deploy.description import Nms
+from ssd_zoo.deploy.executorch import open_executorch, write_executorch
 from ssd_zoo.deploy.graph import Graph
-from ssd_zoo.deploy.onnx import Opened, open_onnx, write_onnx
+from ssd_zoo.deploy.litert import open_litert, write_litert
+from ssd_zoo.deploy.onnx import open_onnx, write_onnx
 from ssd_zoo.deploy.openvino import open_openvino, write_openvino
+from ssd_zoo.deploy.pt2 import open_aoti, open_pt2, write_aoti, write_pt2
+from ssd_zoo.deploy.runtime import Opened
 
 __all__ = ["FORMATS", "Format", "find_format", "is_exported"]
 
@@ -18,16 +24,27 @@ class Format(NamedTuple):
         suffix: End of the files' names.
         write: Writes a graph to a path.
         open: Opens a path, to run on a number of threads.
+        nms: Places of NMS that the format has, the default first.
+        int8: Whether files can be quantised.
+        runs: Whether `load` runs the files.
     """
 
     suffix: str
     write: Callable[[Graph, Path], None]
     open: Callable[[Path, int], Opened]
+    nms: tuple[Nms, ...] = ("inside", "outside")
+    int8: bool = False
+    runs: bool = True
 
 
 FORMATS = {
-    "onnx": Format(".onnx", write_onnx, open_onnx),
-    "openvino": Format(".xml", write_openvino, open_openvino),
+    "onnx": Format(".onnx", write_onnx, open_onnx, int8=True),
+    "openvino": Format(".xml", write_openvino, open_openvino, int8=True),
+    "litert": Format(".tflite", write_litert, open_litert, ("outside",)),
+    "executorch": Format(".pte", write_executorch, open_executorch, ("outside",)),
+    "coreml": Format(".mlpackage", write_coreml, open_coreml, ("outside",), runs=False),
+    "pt2": Format(".pt2", write_pt2, open_pt2),
+    "aoti": Format(".aoti.pt2", write_aoti, open_aoti),
 }
 """Formats by name."""
 
@@ -38,13 +55,13 @@ def find_format(path: Path) -> Format:
     Raises:
         ValueError: If no format has the suffix.
     """
-    for known in FORMATS.values():
-        if path.suffix == known.suffix:
-            return known
+    fitting = [known for known in FORMATS.values() if path.name.endswith(known.suffix)]
+    if fitting:
+        return max(fitting, key=lambda known: len(known.suffix))
     suffixes = ", ".join(f"{known.suffix} ({name})" for name, known in FORMATS.items())
     raise ValueError(f"{path} is not an exported detector by its name, which must end with {suffixes}.")
 
 
 def is_exported(name: str) -> bool:
     """Return whether a name is that of an exported file."""
-    return Path(name).suffix in {known.suffix for known in FORMATS.values()}
+    return name.endswith(tuple(known.suffix for known in FORMATS.values()))

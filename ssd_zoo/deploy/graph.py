@@ -1,7 +1,9 @@
 """A detector as one graph of fixed shapes: pixels and state in, tensors with names out."""
 
 import copy
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,10 +34,15 @@ class Graph(nn.Module):
         model: A detector in evaluation mode. It is copied, in float32 and with its norms folded.
         described: Its description.
         candidates: Number of best (box, class) pairs per image that enter NMS.
+        calibration: Batches of one image that the ranges of eight-bit integers are measured on; none for a file in
+            float.
     """
 
-    def __init__(self, model: SSD, described: Description, *, candidates: int) -> None:
+    def __init__(
+        self, model: SSD, described: Description, *, candidates: int, calibration: Sequence[np.ndarray] = ()
+    ) -> None:
         super().__init__()
+        self.calibration = calibration
         self.model = copy.deepcopy(model).float().cpu().requires_grad_(False)
         self.described, self.candidates = described, candidates
         self.inputs = ("images", *described.state)

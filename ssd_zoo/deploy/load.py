@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
-from ssd_zoo.deploy.onnx import Opened
+from ssd_zoo.deploy.runtime import Opened
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
 from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
@@ -43,7 +43,7 @@ def load(
     """
     path = Path(path)
     known = find_format(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")

@@ -1,45 +1,27 @@
 """ONNX files, run by ONNX Runtime."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.quantize import quantize_onnx
+from ssd_zoo.deploy.runtime import Opened, missing, quiet, to_program
 from ssd_zoo.weights.files import write_file
 
-__all__ = ["Opened", "missing", "open_onnx", "to_onnx", "write_onnx"]
+__all__ = ["open_onnx", "to_onnx", "write_onnx"]
 
 # Versions from 18 on have all operators of the graph; runtimes of old devices know few later ones.
 _OPSET = 18
 
 
-class Opened(NamedTuple):
-    """An exported file that is ready to run.
-
-    Attributes:
-        description: JSON of the file's `Description`; None if it has none.
-        run: Maps the file's inputs to its outputs, both by name.
-    """
-
-    description: str | None
-    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-
-
-def missing(purpose: str, error: ImportError) -> ImportError:
-    """Return an error that names a missing package and how to install it."""
-    return ImportError(f'{purpose} needs {error.name}: pip install "ssd_zoo[deploy]".')
-
-
 def write_onnx(graph: Graph, path: Path) -> None:
     """Write a graph to a file."""
-    write_file(path, to_onnx(graph))
+    content = to_onnx(graph)
+    write_file(path, quantize_onnx(content, graph.calibration) if graph.calibration else content)
 
 
 def to_onnx(graph: Graph) -> bytes:
@@ -52,13 +34,10 @@ def to_onnx(graph: Graph) -> bytes:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise missing("Exporting to ONNX", error) from error
-    with torch.no_grad(), _quiet():
-        batch = {0: torch.export.Dim("batch", min=1)}
-        shapes = {"images": batch, "state": dict.fromkeys(graph.described.state, batch)}
-        exported = torch.export.export(graph, graph.example(), dynamic_shapes=shapes, strict=False)
+        raise missing("Exporting to ONNX", error, "deploy") from error
+    with quiet("onnx_ir"):
         program = torch.onnx.export(
-            exported,
+            to_program(graph),
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             opset_version=_OPSET,
@@ -73,20 +52,6 @@ def to_onnx(graph: Graph) -> bytes:
     onnx.helper.set_model_props(model, {KEY: graph.described.to_json()})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch and the packages of ONNX tell their developers."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _nms() -> Callable[..., object]:
@@ -124,7 +89,7 @@ def open_onnx(path: Path, threads: int) -> Opened:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing("Running an ONNX file", error) from error
+        raise missing("Running an ONNX file", error, "deploy") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Its warnings are for its developers.

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
-from ssd_zoo.deploy.onnx import Opened, missing, to_onnx
+from ssd_zoo.deploy.onnx import to_onnx
+from ssd_zoo.deploy.quantize import quantize_openvino
+from ssd_zoo.deploy.runtime import Opened, missing
 from ssd_zoo.weights.files import digest_file, write_file
 
 __all__ = ["open_openvino", "write_openvino"]
@@ -27,8 +29,10 @@ def write_openvino(graph: Graph, path: Path) -> None:
     try:
         import openvino
     except ImportError as error:
-        raise missing("Exporting to OpenVINO", error) from error
+        raise missing("Exporting to OpenVINO", error, "deploy") from error
     model = openvino.Core().read_model(to_onnx(graph))
+    if graph.calibration:
+        model = quantize_openvino(model, graph.calibration)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "model.xml"
         openvino.save_model(model, draft, compress_to_fp16=False)
@@ -51,7 +55,7 @@ def open_openvino(path: Path, threads: int) -> Opened:
     try:
         import openvino
     except ImportError as error:
-        raise missing("Running an OpenVINO file", error) from error
+        raise missing("Running an OpenVINO file", error, "deploy") from error
     weights = path.with_suffix(".bin")
     if not weights.is_file():
         raise ValueError(f"{path} needs its weights beside it, but there is no file {weights}.")

@@ -1,0 +1,52 @@
+"""Core ML's packages (.mlpackage), for Apple's devices. They are folders, take one image, and have NMS outside."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.runtime import Opened, missing, quiet, to_program
+
+__all__ = ["open_coreml", "write_coreml"]
+
+
+def write_coreml(graph: Graph, path: Path) -> None:
+    """Write a graph of one image. It is converted, but was not run.
+
+    Raises:
+        ImportError: If coremltools is missing.
+        ValueError: If pixels are uint8, which Core ML's arrays can't hold.
+    """
+    if graph.described.pixels == "uint8":
+        raise ValueError("Core ML's arrays hold no uint8: leave out pixels='uint8'.")
+    try:
+        with quiet("coremltools"):
+            import coremltools
+    except ImportError as error:
+        raise missing("Exporting to Core ML", error, "coreml") from error
+    with quiet("coremltools"):
+        model = coremltools.convert(
+            to_program(graph, one_image=True).run_decompositions({}),
+            outputs=[coremltools.TensorType(name=name) for name in graph.outputs],
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=coremltools.precision.FLOAT32,
+        )
+    model.user_defined_metadata[KEY] = graph.described.to_json()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The new package is whole before it takes the place of an old one.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft, old = Path(folder) / path.name, Path(folder) / "old"
+        model.save(str(draft))
+        if path.exists():
+            shutil.move(path, old)
+        shutil.move(draft, path)
+
+
+def open_coreml(path: Path, threads: int) -> Opened:  # noqa: ARG001
+    """Refuse a package, which runs by Core ML itself.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{path} runs in apps on Apple's devices, by Core ML itself; ssd_zoo does not run it.")

@@ -1,0 +1,66 @@
+"""ExecuTorch's files (.pte), with XNNPACK's kernels. They take one image; NMS is outside."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ssd_zoo.deploy.description import KEY, Description
+from ssd_zoo.deploy.graph import Graph, outputs_of
+from ssd_zoo.deploy.runtime import Opened, missing, one_by_one, quiet, to_program
+from ssd_zoo.weights.files import write_file
+
+__all__ = ["open_executorch", "write_executorch"]
+
+
+def write_executorch(graph: Graph, path: Path) -> None:
+    """Write a graph of one image. A method named `ssd_zoo` returns the description.
+
+    Raises:
+        ImportError: If executorch is missing.
+    """
+    try:
+        with quiet():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+    except ImportError as error:
+        raise missing("Exporting to ExecuTorch", error, "executorch") from error
+    with quiet():
+        lowered = to_edge_transform_and_lower(
+            to_program(graph, one_image=True),
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={KEY: graph.described.to_json()},
+        )
+        write_file(path, lowered.to_executorch().buffer)
+
+
+def open_executorch(path: Path, threads: int) -> Opened:  # noqa: ARG001
+    """Open a file in ExecuTorch, which sets the number of threads itself.
+
+    Raises:
+        ImportError: If executorch is missing.
+        ValueError: If the file is not ExecuTorch's.
+    """
+    try:
+        with quiet():
+            from executorch.runtime import Runtime
+    except ImportError as error:
+        raise missing("Running an ExecuTorch file", error, "executorch") from error
+    content = path.read_bytes()
+    try:
+        program = Runtime.get().load_program(content)
+        description = program.load_method(KEY).execute([])[0] if KEY in program.method_names else None
+        program.load_method("forward")
+    except Exception as error:
+        raise ValueError(f"{path} can't be opened as an ExecuTorch file: {error}") from error
+    names = outputs_of(Description.from_json(description, str(path)))
+    lock = threading.Lock()
+
+    def run(inputs: Mapping[str, Tensor], _kept: bytes = content) -> dict[str, Tensor]:
+        # The program reads its weights from the content, and does not keep that.
+        with lock:
+            found = program.load_method("forward").execute([value.contiguous() for value in inputs.values()])
+        return dict(zip(names, found, strict=True))
+
+    return Opened(description, one_by_one(run))

@@ -1,0 +1,130 @@
+"""Programs of torch.export (.pt2), and packages that AOTInductor compiled from them (.aoti.pt2)."""
+
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.graph import Graph
+from ssd_zoo.deploy.runtime import Opened, quiet, to_program
+from ssd_zoo.weights.files import write_file
+
+__all__ = ["open_aoti", "open_pt2", "write_aoti", "write_pt2"]
+
+# What a program consists of: text, raw tensors, and example inputs.
+_MEMBER = re.compile(
+    r"archive_(format|version)|version|byteorder|\.data/.*|\.format_version|\.storage_alignment|extra/\w+"
+    r"|models/model\.json|data/weights/(model_weights_config\.json|weight_\d+)"
+    r"|data/constants/(model_constants_config\.json|tensor_\d+)|data/sample_inputs/model\.pt"
+)
+# torch evaluates expressions of sizes as Python, and finds operators by name.
+_EXPRESSION = re.compile(r"(Symbol\('\w+', positive=True, integer=True\)|Max|Min|Mod|FloorDiv|[\d\s+*/(),-])*")
+_OPERATOR = re.compile(r"(torch\.ops\.(aten|ssd_zoo)|_operator)(\.\w+)+")
+
+
+def write_pt2(graph: Graph, path: Path) -> None:
+    """Write a graph as a program of torch.export."""
+    content = io.BytesIO()
+    with quiet():
+        torch.export.save(to_program(graph), content, extra_files={KEY: graph.described.to_json()})
+    write_file(path, content.getbuffer())
+
+
+def open_pt2(path: Path, threads: int) -> Opened:
+    """Open a program of torch.export.
+
+    Raises:
+        ValueError: If the file is not such a program, or holds pickled objects or libraries.
+    """
+    extra = {KEY: ""}
+    try:
+        _check_members(path)
+        with quiet("torch.export"):
+            module = torch.export.load(path, extra_files=extra).module()
+    except Exception as error:
+        by = f"torch {torch.__version__}, where 2.9 or newer is needed"
+        raise ValueError(f"{path} can't be opened as a program of torch.export by {by}: {error}") from error
+    return Opened(extra[KEY] or None, _runner(module, threads))
+
+
+def _check_members(path: Path) -> None:
+    """Raise ValueError if a program could run anything but its operators while torch reads it."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+        strange = sorted({name for name in names if not _MEMBER.fullmatch(name) or names.count(name) > 1})
+        if strange:
+            raise ValueError(f"it holds {', '.join(strange[:3])}, which programs of detectors do not.")
+        for member, name in zip(archive.namelist(), names, strict=True):
+            content = archive.read(member) if name.endswith((".json", ".pt")) else b""
+            if name.endswith(".pt"):
+                torch.load(io.BytesIO(content), weights_only=True)
+            elif content:
+                _check_text(name, json.loads(content))
+
+
+def _check_text(name: str, node: object) -> None:
+    """Raise ValueError if a part of a program's text asks for anything but operators on raw tensors."""
+    if isinstance(node, list):
+        for item in node:
+            _check_text(name, item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if (
+                (key in ("use_pickle", "guards_code") and value)
+                or (key == "expr_str" and not _EXPRESSION.fullmatch(str(value)))
+                or (key == "target" and not _OPERATOR.fullmatch(str(value)))
+            ):
+                raise ValueError(f"{name} has {key} {value!r}, which programs of detectors do not have.")
+            _check_text(name, value)
+
+
+def write_aoti(graph: Graph, path: Path) -> None:
+    """Compile a graph for this machine's CPU and write the package."""
+    settings = {"aot_inductor.metadata": {KEY: graph.described.to_json()}}
+    with tempfile.TemporaryDirectory() as folder, quiet(), torch.no_grad():
+        draft = Path(folder) / "model.pt2"
+        torch._inductor.aoti_compile_and_package(
+            to_program(graph), package_path=str(draft), inductor_configs={**settings, "freezing": True}
+        )
+        write_file(path, draft.read_bytes())
+
+
+def open_aoti(path: Path, threads: int) -> Opened:
+    """Open a package of AOTInductor. It is a native library: opening it runs its code.
+
+    Raises:
+        ValueError: If the file is not such a package.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not a zip archive.")
+        with quiet("torch.export"):
+            compiled = torch._inductor.aoti_load_package(str(path))
+        description = compiled.loader.get_metadata().get(KEY)
+    except Exception as error:
+        raise ValueError(f"{path} can't be opened as a package of AOTInductor: {error}") from error
+    return Opened(description, _runner(compiled, threads))
+
+
+def _runner(
+    module: Callable[[Tensor, dict[str, Tensor]], dict[str, Tensor]], threads: int
+) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+    """Return a function of named inputs that runs a module on a number of threads."""
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        state = {name: value for name, value in inputs.items() if name != "images"}
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return module(inputs["images"].contiguous(), state)
+        finally:
+            torch.set_num_threads(before)
+
+    return run
