@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageOps
 
 import ssd_zoo
-from ssd_zoo.cli._output import category_ids
 from ssd_zoo.cli.detect import _class_indices, _only
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
+from ssd_zoo.prediction.results import category_ids
 from ssd_zoo.weights.categories import COCO_CATEGORIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -29,7 +29,8 @@ ROOMS = (
     ("training", _TASKS),
     ("video", (*_TASKS, "training")),
     ("deploy", _TASKS),
-    ("cli", (*_TASKS, "training", "video", "deploy")),
+    ("prediction", (*_TASKS, "deploy")),
+    ("cli", (*_TASKS, "training", "video", "deploy", "prediction")),
 )
 # Files of these folders stand alone, but for what all of them share, and for what makes models of clips from those of
 # images.

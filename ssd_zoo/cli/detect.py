@@ -11,14 +11,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ssd_zoo.cli._images import check_outputs, run_images
-from ssd_zoo.cli._models import DEFAULT_MODEL, open_detector, pick_device
+from ssd_zoo.cli._images import check_outputs, find_files, run_images
+from ssd_zoo.cli._models import DEFAULT_MODEL
 from ssd_zoo.cli._values import count, fraction, name_list, positive, zero_is_none
 from ssd_zoo.cli._video import find_videos, run_videos
-from ssd_zoo.data import find_images
 from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
+from ssd_zoo.prediction import open_detector, pick_device
 from ssd_zoo.weights.categories import match_classes
 
 __all__ = ["add_arguments", "run"]
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="SOURCE",
-        help="images, folders of images, videos, glob patterns, addresses (rtsp://…), 0 for a camera",
+        help="images, folders of images, videos, glob patterns, addresses (https://…, rtsp://…), "
+        "- for an image on the standard input, 0 for a camera",
     )
     parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     videos = find_videos(args.images, frames=args.frames) if args.camera is None else [args.camera]
     if args.track and not videos:
         raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
-    files = [] if videos else find_images(args.images)
+    files = [] if videos else find_files(args.images)
     pictures = {} if videos else check_outputs(files, args)
     model = _build(args)
     classes = _class_indices(args.classes, model.categories)

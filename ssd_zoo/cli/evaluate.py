@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ssd_zoo.cli._data import open_labelled
-from ssd_zoo.cli._models import load_model, pick_device
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import count, name_list, positive, with_background
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.formats import FORMATS
+from ssd_zoo.prediction.opening import load_model, pick_device
 
 if TYPE_CHECKING:
     from ssd_zoo.training import Evaluation

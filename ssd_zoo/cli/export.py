@@ -7,11 +7,11 @@ The file carries its classes and thresholds. `ssd-zoo detect --model FILE`, `ssd
 import argparse
 from pathlib import Path
 
-from ssd_zoo.cli._models import open_detector
 from ssd_zoo.cli._values import fraction, positive
 from ssd_zoo.deploy.export import export
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction import open_detector
 
 __all__ = ["add_arguments", "run"]
 

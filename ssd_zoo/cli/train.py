@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 
 from ssd_zoo.cli._data import splits_of
-from ssd_zoo.cli._models import DEFAULT_MODEL, check_model
+from ssd_zoo.cli._models import DEFAULT_MODEL
 from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
 from ssd_zoo.data.dataset import find_split
@@ -24,6 +24,7 @@ from ssd_zoo.data.formats import FORMATS, canonical_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
+from ssd_zoo.prediction.opening import check_model
 from ssd_zoo.training.fit import MixedPrecision, fit
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 from ssd_zoo.training.plan import RECIPES, table
