@@ -21,7 +21,17 @@ from ssd_zoo.models.registry import propose
 from ssd_zoo.prediction import open_detector, pick_device
 from ssd_zoo.weights.categories import match_classes
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "detect"
+"""Page of the documentation."""
+EXAMPLES = (
+    'ssd-zoo detect photos "holiday/*.jpg" --output found --json found.json',
+    "ssd-zoo detect https://example.org/photo.jpg --model ssd300_vgg16d",
+    "ssd-zoo detect street.mp4 --track --output found",
+    "ssd-zoo detect - < photo.jpg",
+)
+"""Commands for the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,12 @@ from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction import open_detector
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "deploy"
+"""Page of the documentation."""
+EXAMPLES = ("ssd-zoo export runs/cells/best --format onnx --output cells.onnx",)
+"""Commands for the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,16 @@ from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 from ssd_zoo.training.plan import RECIPES, table
 from ssd_zoo.training.ready import BatchNormMode, obstacles, raise_together
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "finetune"
+"""Page of the documentation."""
+EXAMPLES = (
+    "ssd-zoo train cells --output runs/cells",
+    "ssd-zoo train cells --output runs/cells --minutes 30 --plan",
+    "ssd-zoo train cells --output runs/b0 --backbone efficientnet_b0",
+)
+"""Commands for the help."""
 
 _OF_FIT = {name: item for name, item in inspect.signature(fit).parameters.items() if name != "model"}
 
@@ -66,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="initial weights: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
+    model.add_argument("--backbone", metavar="NAME",
+                       help="timm model for ssdlite_timm, or for --model ssd_timm")  # fmt: skip
     model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: by the objects' sizes)")
     model.add_argument(
         "--fit-default-boxes",
@@ -136,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0, or 1 if the loss diverged or an optional package is missing.
     """
     began = time.monotonic()
+    if args.backbone is not None and args.model == DEFAULT_MODEL:
+        args.model = "ssdlite_timm"
     talks = args.progress and os.environ.get("RANK", "0") == "0"
     options = fit_options(args, [*_OF_FIT])
     train, validation, of_validation = open_sets(args, *_check_all(args))
@@ -179,6 +192,8 @@ def _check_all(args: argparse.Namespace) -> tuple[str | None, str | None]:
         errors.append(error)
     try:
         check_model(args.model, args.weights)
+        if args.backbone is not None and args.model not in ("ssd_timm", "ssdlite_timm"):
+            raise ValueError(f"--backbone is for --model ssd_timm and ssdlite_timm; {args.model} has its own.")
     except ValueError as error:
         errors.append(error)
     needs = {"resume": args.resume, "evaluates": chosen[1] is not None, "tensorboard": args.tensorboard}

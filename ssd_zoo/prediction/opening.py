@@ -57,7 +57,7 @@ def check_model(name: str, weights: str | None) -> None:
         raise ValueError(f"There is no model or folder {name!r}. {_near(name)}")
     published = get_model_weights(name).__members__
     elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
-    if not elsewhere and weights not in published:
+    if weights is not None and not elsewhere and weights not in published:
         few = ", ".join(map(repr, published)) or "none"
         near = propose(weights.upper(), [*published]) if published else ""
         near = near if near.startswith("Did") else "A folder of a saved model will do, too."
@@ -129,7 +129,8 @@ def open_detector(
     check_model(name, weights)
     asked = {} if score_thresh is None else {"score_thresh": score_thresh}
     if is_saved(name):
-        return from_pretrained(name, **asked).eval()
+        saved = from_pretrained(name) if score_thresh is None else from_pretrained(name, score_thresh=score_thresh)
+        return saved.eval()
     published = get_model_weights(name).__members__
     if not published and weights is None:
         raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")

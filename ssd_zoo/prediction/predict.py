@@ -113,14 +113,14 @@ def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
     if in_training:
         model.eval()
     if lower:
-        model.score_thresh = score_thresh
+        model.score_thresh = score_thresh  # type: ignore[assignment]
     try:
         yield
     finally:
         for module in in_training:
             module.training = True
         if lower:
-            model.score_thresh = own
+            model.score_thresh = own  # type: ignore[assignment]
 
 
 def _read(
