@@ -89,7 +89,8 @@ def test_supervision_tracks(detections):
     # supervision's trackers are now in a package of their own.
     tracker = client("trackers").ByteTrackTracker()
     numbers = [tracker.update(detections[0].to_supervision()).tracker_id.tolist() for _ in range(5)]
-    assert min(numbers[-1]) >= 0
+    # The score of the other object is too low to start a track.
+    assert numbers[-1][0] >= 0
     assert numbers[-1] == numbers[-2]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -24,10 +25,11 @@ _OF_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 def is_saved(name: str) -> bool:
     """Return whether a name is that of a saved model: a path that exists, or a repository of the Hub.
 
-    `owner/name` is a repository if there is no folder `owner`.
+    `owner/name` is a repository if there is no folder `owner`, and no saved model of a similar path.
     """
-    of_hub = name.startswith(HUB) or (_OF_HUB.fullmatch(name) is not None and not Path(name).parent.exists())
-    return of_hub or Path(name).exists()
+    if name.startswith(HUB) or Path(name).exists():
+        return True
+    return _OF_HUB.fullmatch(name) is not None and not Path(name).parent.exists() and not _near_saved(name)
 
 
 def check_model(name: str, weights: str | None) -> None:
@@ -67,15 +69,26 @@ def check_model(name: str, weights: str | None) -> None:
 def _near(name: str) -> str:
     path = Path(name)
     if len(path.parts) > 1:
-        saved = [str(file.parent) for file in path.parent.glob(f"*/{CONFIG}")]
-        saved += [str(file.parent) for file in path.parent.parent.glob(f"*/*/{CONFIG}")]
-        return propose(name, sorted(set(saved))) if saved else f"No saved model is near {path.parent}."
+        near = _near_saved(name)
+        return f"Did you mean {' or '.join(near)}?" if near else f"No saved model is near {path.parent}."
     of_weights = {entry.name.lower(): f"{entry.name} of {model}" for model, entry in list_weights()}
     known = [*list_models(), *_theirs()]
     found = propose(name.lower(), [*known, *of_weights])
     if not found.startswith("Did"):
         return propose(name.lower(), known)
     return re.sub(r"[\w.]+", lambda word: of_weights.get(word[0], word[0]), found)
+
+
+def _near_saved(name: str) -> list[str]:
+    """List the saved models whose paths, or whose runs' paths, are similar to a name."""
+    folder = Path(name).parent
+    files = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}"), *folder.parent.glob(f"*/*/{CONFIG}")]
+    if not folder.exists():
+        files += folder.parent.glob(f"*/*/*/{CONFIG}")
+    saved = {str(file.parent): str(file.parent) for file in sorted(files)}
+    # Of a run, what `ssd-zoo train` has found best.
+    paths = {str(Path(path).parent): path for path in saved if Path(path).name == "best"} | saved
+    return list(dict.fromkeys(paths[close] for close in get_close_matches(name, paths, n=3)))
 
 
 def _theirs() -> list[str]:
