@@ -18,6 +18,7 @@ ROOMS = {
     "training": "Fine-tuning and evaluation",
     "video": "Video",
     "deploy": "Deployment",
+    "prediction": "Detecting in one line",
     "detector": "The detector's arithmetic",
     "layers": "Layers",
     "backbones": "Backbones",

@@ -1,7 +1,18 @@
 """The SSD family for torchvision."""
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+try:
+    import torchvision as _torchvision  # noqa: F401
+except RuntimeError as error:
+    if "torchvision::" not in str(error):
+        raise
+    raise ImportError(
+        f"torchvision {version('torchvision')} does not fit torch {version('torch')}: {error}. Install a pair of the "
+        "same build: pip install --force-reinstall torch torchvision."
+    ) from error
 
 from ssd_zoo import data, models
 from ssd_zoo._version import __version__ as __version__
@@ -29,23 +40,27 @@ from ssd_zoo.weights.folded_norms import restore_norms
 
 __all__ = ["SSD", "DefaultBoxFit", "DefaultBoxGenerator", "LoadReport", "Options", "Settled", "Weights", "WeightsEnum"]
 __all__ += ["data", "finish", "fit_default_boxes", "from_pretrained", "load_checkpoint", "load_report", "push_to_hub"]
-__all__ += ["restore_norms", "save_pretrained", "settle"]
+__all__ += ["Detections", "predict", "restore_norms", "save_pretrained", "settle"]
 # The names of the files that are imported by `*`.
 for _file in vars(models).copy().values():
     __all__ += [name for name in getattr(_file, "__all__", ()) if name in globals() and name not in __all__]
 models.registry.register_plugins()
 
-# Rooms that are imported when they are first used.
-_LATER = ("deploy", "training", "video")
+# Rooms, and names in rooms, that are imported when they are first used.
+_LATER = {"deploy": "", "prediction": "", "training": "", "video": ""}
+_LATER |= {"Detections": "prediction", "predict": "prediction"}
 if TYPE_CHECKING:
     from ssd_zoo import deploy as deploy
+    from ssd_zoo import prediction as prediction
     from ssd_zoo import training as training
     from ssd_zoo import video as video
+    from ssd_zoo.prediction import Detections, predict
 else:
 
     def __getattr__(name):
         if name in _LATER:
-            return importlib.import_module(f"ssd_zoo.{name}")
+            room = importlib.import_module(f"ssd_zoo.{_LATER[name] or name}")
+            return getattr(room, name) if _LATER[name] else room
         raise AttributeError(f"module 'ssd_zoo' has no attribute {name!r}")
 
     def __dir__():

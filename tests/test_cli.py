@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageOps
 
 import ssd_zoo
-from ssd_zoo.cli._output import category_ids
 from ssd_zoo.cli.detect import _class_indices, _only
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
+from ssd_zoo.prediction.results import category_ids
 from ssd_zoo.weights.categories import COCO_CATEGORIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -356,21 +356,32 @@ def test_locked_folder(detect, folder, args):
 def test_list(ssd_zoo_command):
     code, out, err = ssd_zoo_command("list")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in headlines(out)] == ssd_zoo.list_models()
     lines = out.splitlines()
+    models = [line.split()[0] for line in lines]
+    assert {*models} == {*ssd_zoo.list_models()}
+    # What ships, then the highest AP on val2017, then what is to be trained.
+    assert models[0] == "ssdlite300_mobilenet_v2"
+    assert "80 classes, ships, AP 22.0 on COCO-minival14 (published)" in lines[0]
+    first = next(line for line in lines if "ships" not in line)
+    assert first.startswith("ssd512_vgg16d ")
+    assert "AP 29.5" in first
+    assert ["to be trained" in line for line in lines] == sorted("to be trained" in line for line in lines)
     # Parameters: 35,641,826 are torchvision's for the same model.
-    vgg = next(i for i, line in enumerate(lines) if line.startswith("ssd300_vgg16d "))
-    for text in ("35.64 M parameters", "300 × 300", "91 classes"):
-        assert text in lines[vgg]
-    for text in ("COCO_V1", "AP 25.1 on COCO-val2017 (published)", "BSD-3-Clause"):
-        assert text in lines[vgg + 1]
-    assert any("COCO_TF_V1" in line and "AP 33.6" in line and "(measured)" in line for line in lines)
+    vgg = next(line for line in lines if line.split()[:2] == ["ssd300_vgg16d", "COCO_V1"])
+    assert "300 × 300 35.64 M  80 classes, AP 25.1 on COCO-val2017 (published)" in vgg
+
+
+def test_list_sorted(ssd_zoo_command):
+    by_name = ssd_zoo_command("list", "ssd*t50*", "ssdlite_timm", "--sort", "name")[1].splitlines()
+    assert by_name == sorted(by_name)
+    small = ssd_zoo_command("list", "*ultraface*", "ssd512*", "--sort", "size")[1].splitlines()
+    assert [line.split()[0] for line in small[:2]] == ["ssdlite320_ultraface_slim", "ssdlite320_ultraface_rfb"]
 
 
 def test_list_by_patterns(ssd_zoo_command):
-    assert [line.split()[0] for line in headlines(ssd_zoo_command("list", "ssd512_vgg*")[1])] == ["ssd512_vgg16d"]
+    assert [line.split()[0] for line in headlines(ssd_zoo_command("list", "ssd512_vgg*")[1])] == ["ssd512_vgg16d"] * 3
     both = headlines(ssd_zoo_command("list", "ssdlite300_mobilenet_v2", "*300_vgg16d")[1])
-    assert [line.split()[0] for line in both] == ["ssd300_vgg16d", "ssdlite300_mobilenet_v2"]
+    assert {line.split()[0] for line in both} == {"ssd300_vgg16d", "ssdlite300_mobilenet_v2"}
 
 
 def test_list_nothing(ssd_zoo_command):
@@ -383,7 +394,7 @@ def test_list_nothing(ssd_zoo_command):
 def test_help(ssd_zoo_command):
     code, out, _ = ssd_zoo_command("--help")
     assert code == 0
-    for text in ("ssd-zoo", "detect", "Detect objects", "list", "List the models", "--version"):
+    for text in ("ssd-zoo", "detect", "Detect objects", "list", "List models", "--version"):
         assert text in out
     code, out, _ = ssd_zoo_command("detect", "--help")
     assert code == 0

@@ -395,9 +395,8 @@ def test_losses_do_not_depend_on_batches(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give either DATA and --model, or --annotations and --results"),
+        ([], "Give either DATA, or --annotations and --results"),
         (["--results", "r.json"], "needs both --annotations and --results"),
-        (["tests"], "--model is missing"),
         (["tests", "--model", "m", "--device", "nonsense"], "Device 'nonsense' can't be used"),
         (["tests", "--model", "m", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
     ],

@@ -237,3 +237,8 @@ def test_a_pinned_hash_is_checked_and_the_wrong_file_not_kept(hub, run, tmp_path
     )
     assert "ValueError: hf-hub:owner/cats is not the file that it should be" in run(code)
     assert not [file for file in (tmp_path / "hf").rglob("*") if file.is_file() and file.stat().st_size > 10**6]
+
+
+def test_predict_takes_a_repository(run):
+    code = "import torch; print(ssd_zoo.predict('owner/cats', torch.zeros(3, 8, 8), 0)['labels'].unique().tolist())"
+    assert run(code).strip() == "[1]"

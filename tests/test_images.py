@@ -146,7 +146,7 @@ def test_strips_change_nothing(tmp_path, mode, monkeypatch):
         tmp_path / "a.png", **({"transparency": 3} if mode == "P" else {})
     )
     whole = read_image(tmp_path / "a.png")
-    monkeypatch.setattr("ssd_zoo.data.images._STRIP", 10)
+    monkeypatch.setattr("ssd_zoo.data.pixels._STRIP", 10)
     assert torch.equal(read_image(tmp_path / "a.png"), whole)
 
 

@@ -8,8 +8,9 @@ from types import TracebackType
 
 from torch import Tensor
 
-from ssd_zoo.cli._output import opened, result_rows
+from ssd_zoo.cli._output import opened
 from ssd_zoo.data import Frame
+from ssd_zoo.prediction.results import result_rows
 
 __all__ = ["Detections", "FrameFile"]
 

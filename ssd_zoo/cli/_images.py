@@ -1,38 +1,57 @@
 """Detect in image files."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 import ssd_zoo
 from ssd_zoo.cli._journal import Journal, JournalRow, changed, weights_of
 from ssd_zoo.cli._output import (
-    ResultRow,
     image_ids,
     is_standard_output,
-    result_rows,
     save_picture,
-    table,
     write_json,
 )
 from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction.predict import detect_batch
+from ssd_zoo.prediction.results import ResultRow, result_rows, table
+from ssd_zoo.prediction.sources import find_sources
 from ssd_zoo.weights.files import is_stream
 
-__all__ = ["run_images"]
+__all__ = ["find_files", "run_images"]
 
 Detections = dict[str, Tensor]
+File = Path | str
+"""A path, an address, or `-` for the standard input."""
+
+
+def find_files(sources: Sequence[str]) -> list[File]:
+    """List images as `find_sources` does; `-` is the standard input.
+
+    Raises:
+        FileNotFoundError: If a source gives no image.
+        ValueError: If nothing is piped into the standard input.
+    """
+    files: dict[str, File] = {}
+    for source in sources:
+        if source == "-" and sys.stdin.isatty():
+            raise ValueError("- reads an image from the standard input, so pipe one: ssd-zoo detect - < photo.jpg")
+        for file in ["-"] if source == "-" else find_sources([source]):
+            files.setdefault(os.path.abspath(file) if isinstance(file, Path) else file, file)
+    return list(files.values())
 
 
 def run_images(
     model: SSD,
-    files: Sequence[Path],
-    pictures: dict[Path, Path],
+    files: Sequence[File],
+    pictures: dict[File, Path],
     args: argparse.Namespace,
     chosen: Callable[[Detections], Detections],
 ) -> int:
@@ -55,7 +74,7 @@ def run_images(
             if journal is not None:
                 journal.add(row)
             if not args.quiet and "detections" in row:
-                progress.write(table(Path(row["file_name"]), row["detections"]), file=tables, end="")
+                progress.write(table(row["file_name"], row["detections"]), file=tables, end="")
             progress.update()
     if args.json is not None:
         write_json(_in_order(files, rows), args.json)
@@ -89,21 +108,21 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
     return journal
 
 
-def _is_done(journal: Journal, file: Path, pictures: dict[Path, Path]) -> bool:
+def _is_done(journal: Journal, file: File, pictures: dict[File, Path]) -> bool:
     return journal.is_done(file) and (file not in pictures or pictures[file].is_file())
 
 
 def _detect_all(
     model: SSD,
-    files: Sequence[Path],
-    pictures: dict[Path, Path],
+    files: Sequence[File],
+    pictures: dict[File, Path],
     args: argparse.Namespace,
     chosen: Callable[[Detections], Detections],
 ) -> Iterator[JournalRow]:
     """Detect in images and write annotated pictures; give each image's result, also where it failed."""
     for batch in _batches(files, args.batch_size, args.max_pixels):
         read = [(file, image) for file, image in batch if isinstance(image, Tensor)]
-        found = dict(zip([file for file, _ in read], _detect(model, [image for _, image in read]), strict=True))
+        found = dict(zip([file for file, _ in read], detect_batch(model, [image for _, image in read]), strict=True))
         for file, image in batch:
             row: JournalRow = {"file_name": str(file), "changed": changed(file)}
             if isinstance(image, Tensor):
@@ -120,13 +139,13 @@ def _detect_all(
 
 
 def _batches(
-    files: Sequence[Path], batch_size: int, max_pixels: int | None
-) -> Iterator[list[tuple[Path, Tensor | str]]]:
+    files: Sequence[File], batch_size: int, max_pixels: int | None
+) -> Iterator[list[tuple[File, Tensor | str]]]:
     """Read images; in place of one that can't be read stands the reason."""
-    batch: list[tuple[Path, Tensor | str]] = []
+    batch: list[tuple[File, Tensor | str]] = []
     for file in files:
         try:
-            batch.append((file, read_image(file, max_pixels=max_pixels)))
+            batch.append((file, read_image(_standard_input() if file == "-" else file, max_pixels=max_pixels)))
         except (ValueError, OSError) as error:
             batch.append((file, str(error)))
         if len(batch) == batch_size:
@@ -136,14 +155,12 @@ def _batches(
         yield batch
 
 
-@torch.inference_mode()
-def _detect(model: SSD, images: Sequence[Tensor]) -> list[Detections]:
-    if not images:
-        return []
-    detections = model([image.to(model.default_boxes.device) for image in images])
-    return [{key: value.cpu() for key, value in found.items()} for found in detections]
+def _standard_input() -> io.BytesIO:
+    content = io.BytesIO(sys.stdin.buffer.read())
+    content.name = "the standard input"
+    return content
 
 
-def _in_order(files: Sequence[Path], rows: dict[str, JournalRow]) -> list[ResultRow]:
+def _in_order(files: Sequence[File], rows: dict[str, JournalRow]) -> list[ResultRow]:
     ids = image_ids(files)
     return [{**found, "image_id": ids[file]} for file in files for found in rows[str(file)].get("detections", [])]

@@ -9,8 +9,8 @@ from typing import TypedDict, cast
 from torch import nn
 from typing_extensions import NotRequired
 
-from ssd_zoo.cli._output import ResultRow
 from ssd_zoo.deploy.formats import is_exported
+from ssd_zoo.prediction.results import ResultRow
 from ssd_zoo.weights.files import digest_file, write_file
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
@@ -86,7 +86,7 @@ class Journal:
             if stream.write(line) != len(line):
                 raise OSError(f"{self.file} can't be written: the disk may be full.")
 
-    def is_done(self, file: Path) -> bool:
+    def is_done(self, file: Path | str) -> bool:
         """Check whether an image has detections and has not changed since."""
         row = self.rows.get(str(file))
         return row is not None and "error" not in row and row["changed"] == changed(file)
@@ -96,8 +96,8 @@ class Journal:
         self.file.unlink(missing_ok=True)
 
 
-def changed(file: Path) -> list[int]:
-    """Return size and time of change of a file; zeros if it is gone."""
+def changed(file: Path | str) -> list[int]:
+    """Return size and time of change of a file; zeros if it is gone, or is an address."""
     try:
         status = os.stat(file)
     except OSError:

@@ -1,44 +1,31 @@
-"""Write the output of `ssd-zoo detect`: table, COCO results, annotated pictures."""
+"""Write the output of `ssd-zoo detect`: COCO results and annotated pictures."""
 
 import contextlib
+import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import IO
 
 from PIL import Image
-from torch import Tensor
 
 from ssd_zoo.data import image_endings
-from ssd_zoo.weights.categories import COCO_CATEGORIES
+from ssd_zoo.data.web import file_name
+from ssd_zoo.prediction.results import ResultRow
 from ssd_zoo.weights.files import check_folder, is_stream, replacing
 
 __all__ = [
-    "ResultRow",
-    "category_ids",
     "check_targets",
     "image_ids",
     "is_standard_output",
     "opened",
     "picture_files",
-    "result_rows",
     "save_picture",
-    "table",
+    "unused",
     "write_json",
 ]
-
-
-class ResultRow(TypedDict):
-    """Detection in COCO's results format, with file and class names added."""
-
-    image_id: int
-    file_name: str
-    category_id: int
-    category: str
-    bbox: list[float]
-    score: float
 
 
 def check_targets(output: Path | None, json_file: Path | None) -> None:
@@ -84,26 +71,36 @@ def opened(file: Path) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def picture_files(files: Sequence[Path], output: Path) -> dict[Path, Path]:
+def picture_files(files: Sequence[Path | str], output: Path) -> dict[Path | str, Path]:
     """Choose the path of each annotated picture.
 
-    Pictures keep the folder structure of the images. Formats other than JPEG and PNG are replaced by PNG.
+    Pictures keep the folder structure of the images. Formats other than JPEG and PNG are replaced by PNG. The picture
+    of an address is a JPEG of the same name; that of the standard input is `stdin.jpg`.
 
     Raises:
         ValueError: If a picture would overwrite an image.
     """
-    paths = {file: Path(os.path.abspath(file)) for file in files}
-    root = Path(os.path.commonpath([path.parent for path in paths.values()]))
-    targets = {}
+    paths = {file: Path(os.path.abspath(file)) for file in files if isinstance(file, Path)}
+    root = Path(os.path.commonpath([path.parent for path in paths.values()])) if paths else Path()
+    targets: dict[Path | str, Path] = {}
     for file, path in paths.items():
         target = output / path.relative_to(root)
         if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             target = target.with_name(target.name + ".png")
         targets[file] = target
-    overwritten = {file.resolve() for file in files} & {target.resolve() for target in targets.values()}
+    for address in (file for file in files if isinstance(file, str)):
+        name = "stdin" if address == "-" else file_name(address)
+        targets[address] = unused(output / f"{name}.jpg", targets.values())
+    overwritten = {file.resolve() for file in paths} & {target.resolve() for target in targets.values()}
     if overwritten:
         raise ValueError(f"--output {output} would overwrite {min(overwritten)}, an input; choose another folder.")
     return targets
+
+
+def unused(file: Path, used: Collection[Path]) -> Path:
+    """Return a path, or with a number added to its name if it is used."""
+    numbered = (file.with_name(f"{file.stem}_{i}{file.suffix}") for i in itertools.count(1))
+    return next(path for path in itertools.chain([file], numbered) if path not in used)
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:
@@ -119,51 +116,13 @@ def save_picture(picture: Image.Image, file: Path) -> None:
         raise OSError(f"{file} can't be written: {error.strerror or error}.") from error
 
 
-def image_ids(files: Sequence[Path]) -> dict[Path, int]:
+def image_ids(files: Sequence[Path | str]) -> dict[Path | str, int]:
     """Return COCO image ids: numeric file names, or else numbers from 1."""
-    by_name = {file: int(file.stem) for file in files if file.stem.isdecimal()}
+    names = {file: file.stem if isinstance(file, Path) else file_name(file) for file in files}
+    by_name = {file: int(name) for file, name in names.items() if name.isdecimal()}
     if len(set(by_name.values())) == len(files):
         return by_name
     return {file: i for i, file in enumerate(files, start=1)}
-
-
-def category_ids(categories: Sequence[str]) -> list[int]:
-    """Return COCO category ids by label.
-
-    For COCO's 80 classes these are the official ids, which have gaps. Otherwise the ids are the labels.
-    """
-    if set(categories[1:]) == set(COCO_CATEGORIES[1:]) - {"N/A"}:
-        return [0, *(COCO_CATEGORIES.index(name) for name in categories[1:])]
-    return list(range(len(categories)))
-
-
-def result_rows(
-    detections: dict[str, Tensor], categories: Sequence[str], image_id: int, file: str | Path
-) -> list[ResultRow]:
-    """Convert detections to COCO's results format, with file and class names added."""
-    ids = category_ids(categories)
-    rows = zip(*(detections[key].tolist() for key in ("boxes", "labels", "scores")), strict=True)
-    return [
-        {
-            "image_id": image_id,
-            "file_name": str(file),
-            "category_id": ids[label],
-            "category": categories[label],
-            "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
-            "score": round(score, 5),
-        }
-        for (x1, y1, x2, y2), label, score in rows
-    ]
-
-
-def table(file: Path, rows: Sequence[ResultRow]) -> str:
-    """Format an image's detections as a table."""
-    lines = [f"{file}: {len(rows) or 'no'} object{'' if len(rows) == 1 else 's'}"]
-    width = max((len(row["category"]) for row in rows), default=0)
-    for row in rows:
-        x, y, box_width, box_height = (round(value) for value in row["bbox"])
-        lines.append(f"  {row['category']:{width}}  {row['score']:.2f}  {box_width} × {box_height} at ({x}, {y})")
-    return "\n".join(lines) + "\n"
 
 
 def write_json(results: Sequence[ResultRow], file: Path) -> None:

@@ -38,6 +38,8 @@ __all__ = ["build_for", "fit_options", "open_sets", "prepared", "print_plan", "u
 
 # With fewer steps than that, a smaller input is the better use of the time.
 _LEAST_STEPS = 200
+# Options that are arguments of builders.
+_ASKED = ("backbone", "classification_loss", "score_thresh", "nms_thresh")
 
 
 class _Built(TypedDict, total=False):
@@ -174,7 +176,7 @@ def prepared(dataset: Data, args: argparse.Namespace, *, training: bool) -> Data
 
 
 def _build(args: argparse.Namespace, categories: Sequence[str], config: _Built) -> SSD:
-    asked = {name: getattr(args, name) for name in ("classification_loss", "score_thresh", "nms_thresh")}
+    asked = {name: getattr(args, name) for name in _ASKED}
     asked = {name: value for name, value in asked.items() if value is not None}
     return build_model(args.model, args.weights, categories=categories, progress=args.progress, **asked, **config)
 

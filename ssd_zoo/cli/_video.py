@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import re
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._frame_file import Detections, FrameFile
-from ssd_zoo.cli._output import is_standard_output
+from ssd_zoo.cli._output import is_standard_output, unused
 from ssd_zoo.cli._track import Tracker
-from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections, open_camera, open_video
+from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections, image_endings, open_camera, open_video
 from ssd_zoo.data.video import is_address
+from ssd_zoo.data.web import file_name, is_image_address
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.video import detect_stream
 
@@ -36,8 +36,8 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
 
     Args:
         sources: Files, folders, glob patterns, addresses, and numbers of cameras.
-        frames: Whether folders are videos, too. Files are recognised by their extension, and GIFs by having
-            several frames.
+        frames: Whether folders are videos, too. Files are recognised by their extension, and GIFs by having several
+            frames; addresses without an extension by what their server says.
 
     Raises:
         FileNotFoundError: If a video does not exist.
@@ -48,7 +48,7 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
     for source in sources:
         paths = [Path(source)] if Path(source).exists() else sorted(map(Path, glob.glob(source, recursive=True)))
         if not paths and is_address(source):
-            videos.append(source)
+            (others if is_image_address(source, image_endings()) else videos).append(source)
             continue
         if not paths and source.isdecimal():
             videos.append(int(source))
@@ -201,12 +201,7 @@ def _video_files(sources: Sequence[Source], output: Path) -> dict[Source, Path]:
     """Choose distinct paths of the annotated videos in one folder."""
     files: dict[Source, Path] = {}
     for source in sources:
-        name = _name(source)
-        file = next(
-            file
-            for i in range(len(sources) + 1)
-            if (file := output / (f"{name}.mp4" if i == 0 else f"{name}_{i}.mp4")) not in files.values()
-        )
+        file = unused(output / f"{_name(source)}.mp4", files.values())
         if isinstance(source, Path) and file.resolve() == source.resolve():
             raise ValueError(f"--output {output} would overwrite {source}, an input; choose another folder.")
         files[source] = file
@@ -217,7 +212,5 @@ def _name(source: Source) -> str:
     if isinstance(source, int):
         return f"camera{source}"
     if isinstance(source, str):
-        # rtsp://user:password@host/door?channel=1 is called door.
-        parts = re.sub(r"[?#].*", "", source.partition("://")[2].rpartition("@")[2]).rstrip("/").split("/")
-        return re.sub(r"[^\w.-]", "_", Path(parts[-1]).stem) or "video"
+        return file_name(source)
     return source.stem or source.resolve().name

@@ -19,14 +19,22 @@ import torch
 from torch import nn
 
 from ssd_zoo.cli._data import open_labelled
-from ssd_zoo.cli._models import open_detector
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import name_list, number, positive
 from ssd_zoo.deploy import ExportedDetector, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction import open_detector
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "deploy"
+"""Page of the documentation."""
+EXAMPLES = (
+    "ssd-zoo benchmark ssdlite300_mobilenet_v2",
+    "ssd-zoo benchmark runs/cells/best cells.onnx --data DATA --split test",
+)
+"""Commands for the help."""
 
 # Of the noise that stands for photos.
 _HEIGHT, _WIDTH = 480, 640

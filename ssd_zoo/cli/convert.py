@@ -17,7 +17,15 @@ from ssd_zoo.weights.files import check_folder
 from ssd_zoo.weights.folded_norms import restore_norms
 from ssd_zoo.weights.outside import read_text
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "checkpoints"
+"""Page of the documentation."""
+EXAMPLES = (
+    "ssd-zoo convert ssd300.pth --output out/ssd300",
+    "ssd-zoo convert model.tflite --categories cat,dog --images photos --output out/pets",
+)
+"""Commands for the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,15 @@ from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.data.sheet import contact_sheet
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "data"
+"""Page of the documentation."""
+EXAMPLES = (
+    "ssd-zoo data cells",
+    "ssd-zoo data coco/annotations/instances_val2017.json --output sheets",
+)
+"""Commands for the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,17 +11,27 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ssd_zoo.cli._images import run_images
-from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, open_detector, pick_device, set_tiles
+from ssd_zoo.cli._images import find_files, run_images
+from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
 from ssd_zoo.cli._output import check_targets, picture_files
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import find_videos, run_videos
-from ssd_zoo.data import find_images
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
+from ssd_zoo.prediction import open_detector, pick_device
 from ssd_zoo.weights.categories import match_classes
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "detect"
+"""Page of the documentation."""
+EXAMPLES = (
+    'ssd-zoo detect photos "holiday/*.jpg" --output found --json found.json',
+    "ssd-zoo detect https://example.org/photo.jpg --model ssd300_vgg16d",
+    "ssd-zoo detect street.mp4 --track --output found",
+    "ssd-zoo detect - < photo.jpg",
+)
+"""Commands for the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="SOURCE",
-        help="images, folders of images, videos, glob patterns, addresses (rtsp://…), 0 for a camera",
+        help="images, folders of images, videos, glob patterns, addresses (https://…, rtsp://…), "
+        "- for an image on the standard input, 0 for a camera",
     )
     parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
@@ -67,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     videos = find_videos(args.images, frames=args.frames) if args.camera is None else [args.camera]
     if args.track and not videos:
         raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
-    files = [] if videos else find_images(args.images)
+    files = [] if videos else find_files(args.images)
     pictures = picture_files(files, args.output) if files and args.output is not None else {}
     check_targets(args.output, args.json)
     model = _build(args)

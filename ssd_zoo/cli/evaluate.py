@@ -17,16 +17,25 @@ from typing import TYPE_CHECKING
 import torch
 
 from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
-from ssd_zoo.cli._models import add_tiles, load_model, pick_device, set_tiles
+from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
 from ssd_zoo.cli._output import check_targets, is_standard_output, opened
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.divide import divide
+from ssd_zoo.prediction.opening import load_model, pick_device
 
 if TYPE_CHECKING:
     from ssd_zoo.training import Evaluation
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "evaluate"
+"""Page of the documentation."""
+EXAMPLES = (
+    "ssd-zoo evaluate cells --split test --model runs/cells/best --output plots",
+    "ssd-zoo evaluate --annotations instances.json --results results.json",
+)
+"""Commands for the help."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="evaluate only the images that train holds back by --val-fraction F and its --seed"
                         )  # fmt: skip
     parser.add_argument("--seed", type=count, default=0, help="seed of the choice (default: %(default)s)")
-    parser.add_argument("--model", metavar="NAME", help="name of a model, or a saved or exported one")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
+                        help="name of a model, or a saved or exported one (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--all-classes", action="store_true",
                         help="count classes unknown to the model as AP 0 (default: exclude them)")  # fmt: skip
@@ -69,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
     of_files = args.annotations is not None or args.results is not None
     if of_files == (args.data is not None):
-        raise ValueError("Give either DATA and --model, or --annotations and --results.")
+        raise ValueError("Give either DATA, or --annotations and --results.")
     if of_files and (args.annotations is None or args.results is None):
         raise ValueError("A file of results needs both --annotations and --results.")
     check_targets(args.output, args.json)
@@ -95,8 +105,6 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ssd_zoo.training import evaluate, keep_memory
 
-    if args.model is None:
-        raise ValueError("--model is missing: a model's name or a saved model.")
     device = _device(args.device)
     dataset = open_labelled(args, args.split, classes_of(args))
     if args.val_fraction:

@@ -8,15 +8,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssd_zoo.cli._models import open_detector
 from ssd_zoo.cli._values import fraction, positive
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction import open_detector
 from ssd_zoo.weights.files import check_folder
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "deploy"
+"""Page of the documentation."""
+EXAMPLES = ("ssd-zoo export runs/cells/best --format onnx --output cells.onnx",)
+"""Commands for the help."""
 
 # Images that ranges are measured on, and that detections are compared on.
 _MEASURED, _COMPARED = 300, 32

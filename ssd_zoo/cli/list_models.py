@@ -1,23 +1,71 @@
-"""List the models with parameters, input size and weights."""
+"""List models and weights, the most useful first.
+
+Weights that ship in the package come first, then other weights by AP on COCO, then models that are to be trained.
+"""
 
 import argparse
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import torch
 
+from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models
 from ssd_zoo.models.table import list_weights, weights_list
+from ssd_zoo.weights.entries import WeightsEnum
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "weights"
+"""Page of the documentation."""
+EXAMPLES = ("ssd-zoo list", 'ssd-zoo list "ssdlite*" --sort size', "ssd-zoo list --weights")
+"""Commands for the help."""
+
+# Results on them are not comparable, so those on the second come after those on the first.
+_DATA = ("COCO-val2017", "COCO-minival")
+
+
+class _Row(NamedTuple):
+    model: str
+    weights: str
+    classes: int
+    size: tuple[int, int]
+    parameters: float
+    ships: bool
+    metrics: Mapping[str, Mapping[str, float | str]]
+
+    def use(self) -> tuple[float, ...]:
+        """Return a key for sorting: what ships, then what has weights, by AP."""
+        known = [(i, data) for i, start in enumerate(_DATA) for data in self.metrics if data.startswith(start)]
+        rank, data = min(known, default=(len(_DATA), ""))
+        return not self.ships, not self.weights, rank, -float(self.metrics.get(data, {}).get("AP", 0))
+
+    def __str__(self) -> str:
+        plural = "" if self.classes == 1 else "es"
+        classes = f"{self.classes} class{plural}" if self.weights else "to be trained"
+        results = [_describe(data, metrics) for data, metrics in self.metrics.items()][:1]
+        notes = ", ".join([classes, *(["ships"] if self.ships else []), *results])
+        size = f"{self.size[0]} × {self.size[1]}"
+        return f"{self.model:38}{self.weights or 'none':19}{size:9} {self.parameters:5.2f} M  {notes}"
+
+
+_SORTS: dict[str, Callable[[_Row], tuple[float | str, ...]]] = {
+    "use": _Row.use,
+    "size": lambda row: (row.parameters,),
+    "name": lambda row: (row.model,),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("pattern", nargs="*", help="shell-style patterns of model names (default: all models)")
-    parser.add_argument("--weights", action="store_true", help="list only the weights, with their origins")
+    parser.add_argument("--sort", choices=_SORTS, default="use",
+                        help="use: what ships, then by AP on COCO; size: parameters (default: use)")  # fmt: skip
+    parser.add_argument("--weights", action="store_true", help="list only the weights, with licences and origins")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line per model and one per weights entry.
+    """Print a line per model and weights.
 
     Returns:
         The exit code, 0.
@@ -28,22 +76,31 @@ def run(args: argparse.Namespace) -> int:
     if args.weights:
         print(weights_list(args.pattern or None))
         return 0
-    measured_with = {entry: name for name, entry in list_weights(names)}
-    for name in names:
-        with torch.device("meta"):
-            model = get_model(name, weights=None, weights_backbone=None)
-        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        height, width = model.size
-        print(f"{name:32} {parameters:6.2f} M parameters   {height} × {width}   {len(model.categories)} classes")
-        for entry in dict.fromkeys(get_model_weights(name).__members__.values()):
-            figures = ", ".join(_describe(data, metrics) for data, metrics in entry.meta["metrics"].items())
-            of = f", of {measured_with[entry]}" if figures and measured_with[entry] != name else ""
-            print(
-                f"  {entry.name:30} {len(entry.meta['categories']):3} classes   {figures}{of}   {entry.meta['licence']}"
-            )
+    own = {(name, entry) for name, entry in list_weights(names)}
+    print(*sorted((row for name in names for row in _rows(name, own)), key=_SORTS[args.sort]), sep="\n")
     return 0
 
 
-def _describe(data: str, metrics: dict[str, float | str]) -> str:
-    figures = " ".join(f"{name} {value}" for name, value in metrics.items() if name != "source")
-    return f"{figures} on {data} ({metrics['source']})"
+def _rows(name: str, own: Collection[tuple[str, WeightsEnum]]) -> list[_Row]:
+    """Describe a model's weights, or the model if it has none. Figures of another model are left out."""
+    with torch.device("meta"):
+        model = get_model(name, weights=None, weights_backbone=None)
+    rows = [
+        _Row(
+            name,
+            entry.name,
+            sum(category != "N/A" for category in entry.meta["categories"]) - 1,
+            parse_size(entry.settings.get("size", model.size)),
+            entry.meta["num_params"] / 1e6,
+            entry.url.startswith("package:"),
+            entry.meta["metrics"] if (name, entry) in own else {},
+        )
+        for entry in dict.fromkeys(get_model_weights(name).__members__.values())
+    ]
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return rows or [_Row(name, "", 0, model.size, parameters, False, {})]
+
+
+def _describe(data: str, metrics: Mapping[str, float | str]) -> str:
+    name, value = next((name, value) for name, value in metrics.items() if name != "source")
+    return f"{name} {value} on {data} ({metrics['source']})"

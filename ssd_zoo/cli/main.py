@@ -5,28 +5,42 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
 import ssd_zoo
+from ssd_zoo.cli._colours import painted
+from ssd_zoo.models.registry import propose
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "Command", "declare", "main"]
 
 COMMANDS = {
     "benchmark": ("benchmark", "Measure the speed, and with --data the AP, of models in every format that runs here."),
+    "completion": ("completion", "Print a script that completes the command in a shell."),
     "convert": ("convert", "Convert another project's checkpoint to a saved model of ssd_zoo."),
     "data": ("data", "Report what a data set holds and what is wrong with it, and draw some of its images."),
     "detect": ("detect", "Detect objects in images, videos or a camera's pictures."),
     "evaluate": ("evaluate", "Evaluate a model, or a file of results, on annotated images or videos."),
     "export": ("export", "Export a model to a file for another runtime, such as ONNX Runtime or OpenVINO."),
-    "list": ("list_models", "List the models with parameters, input size and weights."),
+    "info": ("info", "Show versions, devices and optional packages."),
+    "list": ("list_models", "List models and weights, the most useful first."),
     "train": ("train", "Fine-tune a model on annotated images or videos."),
 }
 """Modules of the commands, which are imported when they are used, and the first lines of their docstrings."""
 
 
-class _Command(Protocol):
+class Command(Protocol):
+    """Module of a subcommand.
+
+    Attributes:
+        PAGE: Page of the documentation, such as `detect` for `docs/detect.md`.
+        EXAMPLES: Commands that the help shows.
+    """
+
+    PAGE: str
+    EXAMPLES: Sequence[str]
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
     def run(self, args: argparse.Namespace) -> int: ...
@@ -45,22 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     asked = next((argument for argument in argv if not argument.startswith("-")), None)
-    parser = argparse.ArgumentParser(prog="ssd-zoo", description=(ssd_zoo.__doc__ or "").splitlines()[0])
-    parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (module, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if name == asked:
-            command = cast(_Command, import_module(f"ssd_zoo.cli.{module}"))
-            command.add_arguments(subparser)
-            subparser.set_defaults(run=command.run)
-    args = parser.parse_args(argv)
+    parser, subparsers = declare([] if asked is None else [asked])
+    if asked is not None and asked not in COMMANDS:
+        parser.error(f"There is no command {asked!r}. {propose(asked, [*COMMANDS])}")
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [option for option in subparsers[args.command]._option_string_actions if option.startswith("--")]
+        close = propose(unknown[0].partition("=")[0], known) if unknown[0].startswith("--") else "See --help."
+        subparsers[args.command].error(f"There is no argument {unknown[0]}. {close}")
     args.command = shlex.join(["ssd-zoo", *argv])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the terminal can't encode.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = args.run(args)
+        code: int = args.run(args)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -68,8 +80,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ImportError) as error:
-        print(f"ssd-zoo: {error}", file=sys.stderr)
+        print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ssd-zoo: interrupted", file=sys.stderr)
         return 130
+
+
+def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Declare all subcommands, and the arguments of some.
+
+    Args:
+        asked: Names of the subcommands that get arguments, for which their modules are imported.
+
+    Returns:
+        The parser, and those of the subcommands by name.
+    """
+    parser = argparse.ArgumentParser(
+        prog="ssd-zoo",
+        description=(ssd_zoo.__doc__ or "").splitlines()[0],
+        epilog="ssd-zoo COMMAND --help shows the options of a command, with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    parsers = {}
+    for name, (module, summary) in COMMANDS.items():
+        parsers[name] = subparsers.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name in asked:
+            command = cast(Command, import_module(f"ssd_zoo.cli.{module}"))
+            command.add_arguments(parsers[name])
+            parsers[name].set_defaults(run=command.run)
+            examples = "\n".join(f"  {example}" for example in command.EXAMPLES)
+            parsers[name].epilog = f"examples:\n{examples}\n\nmore: docs/{command.PAGE}.md in the documentation"
+    return parser, parsers

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 
 from ssd_zoo.cli._data import add_data_options, splits_of
-from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, check_model
+from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
 from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
 from ssd_zoo.data.formats import canonical_split
@@ -24,12 +24,22 @@ from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
+from ssd_zoo.prediction.opening import check_model
 from ssd_zoo.training.fit import MixedPrecision, fit
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 from ssd_zoo.training.plan import RECIPES, table
 from ssd_zoo.training.ready import BatchNormMode, obstacles, raise_together
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
+
+PAGE = "finetune"
+"""Page of the documentation."""
+EXAMPLES = (
+    "ssd-zoo train cells --output runs/cells",
+    "ssd-zoo train cells --output runs/cells --minutes 30 --plan",
+    "ssd-zoo train cells --output runs/b0 --backbone efficientnet_b0",
+)
+"""Commands for the help."""
 
 _OF_FIT = {name: item for name, item in inspect.signature(fit).parameters.items() if name != "model"}
 
@@ -63,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="initial weights: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
+    model.add_argument("--backbone", metavar="NAME",
+                       help="timm model for ssdlite_timm, or for --model ssd_timm")  # fmt: skip
     model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: by the objects' sizes)")
     add_tiles(model, "if small objects would be lost")
     model.add_argument(
@@ -134,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0, or 1 if the loss diverged or an optional package is missing.
     """
     began = time.monotonic()
+    if args.backbone is not None and args.model == DEFAULT_MODEL:
+        args.model = "ssdlite_timm"
     talks = args.progress and os.environ.get("RANK", "0") == "0"
     options = fit_options(args, [*_OF_FIT])
     train, validation, of_validation = open_sets(args, *_check_all(args))
@@ -178,6 +192,8 @@ def _check_all(args: argparse.Namespace) -> tuple[str | None, str | None]:
         errors.append(error)
     try:
         check_model(args.model, args.weights)
+        if args.backbone is not None and args.model not in ("ssd_timm", "ssdlite_timm"):
+            raise ValueError(f"--backbone is for --model ssd_timm and ssdlite_timm; {args.model} has its own.")
     except ValueError as error:
         errors.append(error)
     needs = {"resume": args.resume, "evaluates": chosen[1] is not None, "tensorboard": args.tensorboard}

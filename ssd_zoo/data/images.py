@@ -3,18 +3,21 @@
 import contextlib
 import functools
 import glob
+import io
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
+
+from ssd_zoo.data.pixels import SIDEWAYS, orientation, picture_pixels, rgb_pixels
+from ssd_zoo.data.web import fetch, is_web
 
 __all__ = [
     "MAX_PIXELS",
@@ -36,18 +39,6 @@ _FORMATS = (
 _HEIF_ENDINGS = {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
 # What systems put among a user's files: macOS, Synology, Windows.
 _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
-# Pixels that are converted at once, so that a conversion takes little memory beyond its result.
-_STRIP = 2**22
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
 _TIFF_TAGS = (ExifTags.Base.ImageLength, ExifTags.Base.ImageWidth, ExifTags.Base.Orientation)
 _pillow_limit = threading.Lock()
 
@@ -118,7 +109,7 @@ def _images_of(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix.lower() in endings and file.is_file())
 
 
-def read_image(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> Tensor:
+def read_image(file: str | Path | IO[bytes], *, max_pixels: int | None = MAX_PIXELS) -> Tensor:
     """Read an image file.
 
     Formats are JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC, AVIF, JPEG 2000, PPM, TGA, QOI, PCX and SGI. HEIC needs the
@@ -127,21 +118,20 @@ def read_image(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> Tens
     their full range. Transparent pixels are blended with white. Of several frames the first is read.
 
     Args:
-        file: Path of the file.
+        file: Path of the file, an address `https://…` or `http://…`, or an open binary file that can seek.
         max_pixels: Largest number of pixels, checked before they are decoded. None means that there is no limit.
 
     Returns:
         RGB, uint8 `(3, H, W)`.
 
     Raises:
+        ConnectionError: If an address can't be fetched.
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is not an image of these formats, is truncated, has more pixels than allowed, or pixels
             of unknown range (floating-point numbers, integers outside 0 to 65535). The message names the file.
     """
     with _opened(file, max_pixels) as image:
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        return torch.from_numpy(_rgb_pixels(image if turn is None else image.transpose(turn))).permute(2, 0, 1)
+        return picture_pixels(image)
 
 
 def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
@@ -166,25 +156,19 @@ def size_if_readable(file: Path) -> tuple[int, int] | None:
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow turns a TIFF while it is loaded; whether `size` is that before or after depends on its version.
-        height, width, orientation = (image.tag_v2.get(tag, 1) for tag in _TIFF_TAGS)
+        height, width, turned = (image.tag_v2.get(tag, 1) for tag in _TIFF_TAGS)
     else:
-        height, width, orientation = image.height, image.width, _orientation(image)
-    return (width, height) if orientation in _SIDEWAYS else (height, width)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow raises errors of any type on broken metadata.
-        return 1
-    return orientation if orientation in _TURNS else 1
+        height, width, turned = image.height, image.width, orientation(image)
+    return (width, height) if turned in SIDEWAYS else (height, width)
 
 
 @contextlib.contextmanager
-def _opened(file: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
+def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[Image.Image]:
     """Open an image without decoding it; raise every fault as a ValueError that names the file."""
+    stream = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
+    file = given if isinstance(given, (str, Path)) else getattr(given, "name", "the image")
     try:
-        with _open(file) as image:
+        with _open(stream) as image:
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise ValueError(
                     f"it has {image.width} × {image.height} pixels, and {max_pixels} are allowed; make it smaller, or "
@@ -192,7 +176,7 @@ def _opened(file: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
                 )
             yield image
     except UnidentifiedImageError as error:
-        raise ValueError(f"{file} is not an image that can be read. {_way_out(file)}") from error
+        raise ValueError(f"{file} is not an image that can be read. {_way_out(stream)}") from error
     except IsADirectoryError as error:
         raise ValueError(f"{file} is a folder, not an image.") from error
     except FileNotFoundError:
@@ -201,7 +185,7 @@ def _opened(file: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
         raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
 
 
-def _open(file: str | Path) -> Image.Image:
+def _open(file: str | Path | IO[bytes]) -> Image.Image:
     # Pillow's own limit warns, and can be changed for the whole process alone; `max_pixels` is checked in its place.
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -221,8 +205,9 @@ def _formats() -> list[str]:
     return [kind for kind in _FORMATS if kind in Image.OPEN]
 
 
-def _way_out(file: str | Path) -> str:
-    with open(file, "rb") as stream:
+def _way_out(file: str | Path | IO[bytes]) -> str:
+    with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
+        stream.seek(0)
         start = stream.read(12)
     if start[4:8] == b"ftyp":
         return 'If it is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
@@ -236,37 +221,9 @@ def tensor_of(image: object, name: str) -> Tensor:
         ValueError: If it is another object. The message begins with the name.
     """
     if isinstance(image, Image.Image):
-        return torch.from_numpy(_rgb_pixels(image)).permute(2, 0, 1)
+        return torch.from_numpy(rgb_pixels(image)).permute(2, 0, 1)
     if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
         pixels = to_dtype(image.as_subclass(Tensor), torch.uint8, scale=True)
         return pixels.expand(3, -1, -1)
     what = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
     raise ValueError(f"{name}: the image must be Pillow's or a tensor (3, H, W), got {what}.")
-
-
-def _rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert an image to RGB, `(H, W, 3)`, strip by strip."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
-    if image.mode == "I":
-        least, most = np.ravel(image.getextrema()).tolist()
-        if least < 0 or most > 65535:
-            raise ValueError(f"its pixels range from {least} to {most}, beyond 0 to 65535; save it with 8 or 16 bits")
-    width, height = image.size
-    rows = max(1, _STRIP // width)
-    if rows >= height:
-        return np.array(_to_rgb(image))
-    pixels = np.empty((height, width, 3), dtype=np.uint8)
-    for top in range(0, height, rows):
-        pixels[top : top + rows] = np.asarray(_to_rgb(image.crop((0, top, width, min(top + rows, height)))))
-    return pixels
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit grey at 255.
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")

@@ -1,0 +1,190 @@
+"""Open detectors by name: registered, saved, exported, of the Hub or of torchvision."""
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+from ssd_zoo.deploy.formats import is_exported
+from ssd_zoo.deploy.load import ExportedDetector, load
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
+from ssd_zoo.models.table import list_weights
+from ssd_zoo.saved.pretrained import from_pretrained
+from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
+
+__all__ = ["check_model", "is_saved", "load_model", "open_detector", "pick_device"]
+
+_OF_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
+
+
+def is_saved(name: str) -> bool:
+    """Return whether a name is that of a saved model: a path that exists, or a repository of the Hub.
+
+    `owner/name` is a repository if there is no folder `owner`, and no saved model of a similar path.
+    """
+    if name.startswith(HUB) or Path(name).exists():
+        return True
+    return _OF_HUB.fullmatch(name) is not None and not Path(name).parent.exists() and not _near_saved(name)
+
+
+def check_model(name: str, weights: str | None) -> None:
+    """Check the names of a model and its weights, without reading them.
+
+    Raises:
+        ValueError: If there is no such model, it has no such weights, or the path is not a saved model. The message
+            tells the way out, and proposes similar names and folders.
+    """
+    path = Path(name)
+    if path.is_file() and path.name != MODEL:
+        raise ValueError(
+            f"The model {name} is a file, but a saved model is a folder. Convert a checkpoint of another project "
+            f"first: ssd-zoo convert {name} --output DIR; then take DIR."
+        )
+    if is_saved(name) and weights is not None:
+        raise ValueError(f"{name} is a saved model and has its weights; leave out the weights {weights}.")
+    if path.is_dir() and not any((path / file).is_file() for file in (CONFIG, MODEL)):
+        inner = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
+        # What `ssd-zoo train` has found best comes first.
+        inner.sort(key=lambda path: path.name != "best")
+        way = f"Did you mean {inner[0]}?" if inner else "ssd-zoo train writes one into its folder's best."
+        raise ValueError(f"{name} has no {CONFIG}, so it is not a saved model. {way}")
+    if is_saved(name):
+        return
+    if name.lower() not in list_models():
+        raise ValueError(f"There is no model or folder {name!r}. {_near(name)}")
+    published = get_model_weights(name).__members__
+    elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
+    if weights is not None and not elsewhere and weights not in published:
+        few = ", ".join(map(repr, published)) or "none"
+        near = propose(weights.upper(), [*published]) if published else ""
+        near = near if near.startswith("Did") else "A folder of a saved model will do, too."
+        raise ValueError(f"{name} has no weights {weights!r}; it has {few}. {near}")
+
+
+def _near(name: str) -> str:
+    path = Path(name)
+    if len(path.parts) > 1:
+        near = _near_saved(name)
+        return f"Did you mean {' or '.join(near)}?" if near else f"No saved model is near {path.parent}."
+    of_weights = {entry.name.lower(): f"{entry.name} of {model}" for model, entry in list_weights()}
+    known = [*list_models(), *_theirs()]
+    found = propose(name.lower(), [*known, *of_weights])
+    if not found.startswith("Did"):
+        return propose(name.lower(), known)
+    return re.sub(r"[\w.]+", lambda word: of_weights.get(word[0], word[0]), found)
+
+
+def _near_saved(name: str) -> list[str]:
+    """List the saved models whose paths, or whose runs' paths, are similar to a name."""
+    folder = Path(name).parent
+    files = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}"), *folder.parent.glob(f"*/*/{CONFIG}")]
+    if not folder.exists():
+        files += folder.parent.glob(f"*/*/*/{CONFIG}")
+    saved = {str(file.parent): str(file.parent) for file in sorted(files)}
+    # Of a run, what `ssd-zoo train` has found best.
+    paths = {str(Path(path).parent): path for path in saved if Path(path).name == "best"} | saved
+    return list(dict.fromkeys(paths[close] for close in get_close_matches(name, paths, n=3)))
+
+
+def _theirs() -> list[str]:
+    return torchvision.models.list_models(module=torchvision.models.detection)
+
+
+def _by_weights(name: str) -> tuple[str, str] | None:
+    """Return the builder and the weights that a name of weights means; None if it means none.
+
+    Raises:
+        ValueError: If several builders have weights of the name.
+    """
+    short = name.rpartition(".")[2].upper()
+    found = [(model, entry) for model, entry in list_weights() if short == entry.name]
+    if "." in name:
+        found = [(model, entry) for model, entry in found if str(entry).lower() == name.lower()]
+    if len(found) > 1:
+        full = ", ".join(str(entry) for _, entry in found)
+        raise ValueError(f"Several models have weights {name}; take one of {full}.")
+    return (found[0][0], found[0][1].name) if found else None
+
+
+def open_detector(
+    name: str | os.PathLike[str],
+    weights: str | None = None,
+    *,
+    score_thresh: float | None = None,
+    progress: bool = True,
+) -> SSD | ExportedDetector:
+    """Open a model for detecting, in evaluation mode.
+
+    Args:
+        name: Name of a registered model, or of weights (`"BCCD_V1"`, `"SSD300_VGG16D_Weights.COCO_V1"`); path of a
+            saved model or an exported file; or a repository of the Hub, `"owner/name"`.
+        weights: Name of a registered model's weights, or the path of a saved model; None selects `DEFAULT`.
+        score_thresh: Least score of a detection; by default the model's.
+        progress: Whether to show the progress of downloads.
+
+    Raises:
+        ConnectionError: If weights have to be downloaded and can't be.
+        ImportError: If an exported file's runtime is not installed.
+        ValueError: If there is no such model, or it has no such weights. The message proposes similar names.
+    """
+    name = os.fspath(name)
+    if is_exported(name):
+        if weights is not None:
+            raise ValueError(f"{name} is an exported file and has its weights; leave out the weights {weights}.")
+        return load(name, score_thresh=score_thresh)
+    if weights is None and not is_saved(name) and name.lower() not in list_models():
+        name, weights = _by_weights(name) or (name, None)
+    check_model(name, weights)
+    asked = {} if score_thresh is None else {"score_thresh": score_thresh}
+    if is_saved(name):
+        saved = from_pretrained(name) if score_thresh is None else from_pretrained(name, score_thresh=score_thresh)
+        return saved.eval()
+    published = get_model_weights(name).__members__
+    if not published and weights is None:
+        raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
+    return get_model(name, weights=weights or published["DEFAULT"], progress=progress, **asked).eval()
+
+
+def load_model(
+    name: str, weights: str | None = None, *, score_thresh: float | None = None, progress: bool = True
+) -> tuple[nn.Module, list[str]]:
+    """Open a model as `open_detector` does, or one of torchvision's detectors, with its class names.
+
+    Args:
+        name: See `open_detector`; or the name of a detector of torchvision.
+        weights: Name of the weights; None selects `DEFAULT`.
+        score_thresh: Least score of a detection; by default the model's. torchvision's detectors keep theirs.
+        progress: Whether to show the progress of downloads.
+
+    Raises:
+        ValueError: If there is no such model, or it has no such weights.
+    """
+    if Path(name).exists() or is_exported(name) or name in list_models() or name not in _theirs():
+        model = open_detector(name, weights, score_thresh=score_thresh, progress=progress)
+        return model, model.categories
+    published = torchvision.models.get_model_weights(name).__members__
+    if weights is not None and weights not in published:
+        raise ValueError(f"{name} has no weights {weights!r}; it has {', '.join(published)}.")
+    entry = published[weights or "DEFAULT"]
+    model = torchvision.models.get_model(name, weights=entry, progress=progress)
+    return model.eval(), entry.meta["categories"]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return a device by name, by default a GPU if available.
+
+    Raises:
+        ValueError: If the device can't be used.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"Device {name!r} can't be used: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,160 @@
+"""How `ssd-zoo` helps: examples, near names, facts about the machine, completion, colours."""
+
+import io
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+import ssd_zoo
+from ssd_zoo.cli import info
+from ssd_zoo.cli._colours import painted
+from ssd_zoo.cli.main import COMMANDS, declare, main
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_that_are_right(command, monkeypatch, capsys):
+    module = import_module(f"ssd_zoo.cli.{COMMANDS[command][0]}")
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert (DOCS / f"{module.PAGE}.md").is_file()
+    assert f"docs/{module.PAGE}.md" in text
+    monkeypatch.setattr(module, "run", lambda args: 7)
+    for example in module.EXAMPLES:
+        assert f"  {example}\n" in text
+        program, *arguments = shlex.split(re.sub(r" [<>] .*", "", example))
+        assert (program, main(arguments)) == ("ssd-zoo", 7)
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("detct photos", "There is no command 'detct'. Did you mean detect?"),
+        ("photos", "There is no command 'photos'. "),
+        ("detect photos --score-tresh .3", "There is no argument --score-tresh. Did you mean --score-thresh"),
+        ("train cells --output x --epoch-s=3", "There is no argument --epoch-s=3. Did you mean --epochs"),
+        ("list --sorted ap", "There is no argument --sorted. Did you mean --sort?"),
+        ("export model more --format onnx --output x.onnx", "There is no argument more. See --help."),
+    ],
+)
+def test_near_names_of_commands_and_options(command, answer, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    assert answer in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(f"ssd_zoo {ssd_zoo.__version__}, Python {sys.version.split()[0]}, ")
+    assert f"torch {torch.__version__.partition('+')[0]}" in out
+    assert re.search(r"^device cpu: \d+ threads; torchvision's operators work$", out, re.MULTILINE)
+
+
+def test_info_names_the_extra_that_brings_a_package(monkeypatch, capsys):
+    needed = ["torch>=2.6", "av>=16.0; extra == 'video'", 'no-such-package>=1; extra == "track"']
+    needed += ["ruff; extra == 'docs'", "ssd_zoo[evaluate]; extra == 'train'"]
+    monkeypatch.setattr(info, "requires", lambda name: needed)
+    main(["info"])
+    rows = capsys.readouterr().out.partition("optional packages:\n")[2].splitlines()
+    assert [row.split()[0] for row in rows] == ["video", "track"]
+    assert rows[1].split(maxsplit=1)[1] == 'no-such-package missing: pip install "ssd_zoo[track]"'
+
+
+def test_info_tells_how_to_mend_operators(monkeypatch, capsys):
+    def broken(*args):
+        raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    monkeypatch.setattr("torchvision.ops.nms", broken)
+    assert main(["info"]) == 1
+    out = capsys.readouterr().out
+    assert "operators fail (operator torchvision::nms does not exist). " in out
+    assert "pip install --force-reinstall torch torchvision" in out
+
+
+def test_import_tells_how_to_mend_operators(tmp_path):
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(DOCS.parent)!r}]; import ssd_zoo"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert re.search(r"ImportError: torchvision \S+ does not fit torch \S+: operator torchvision::nms", done.stderr)
+    assert "pip install --force-reinstall torch torchvision" in done.stderr
+
+
+def test_completion(capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for text in (*COMMANDS, "--score-thresh", "--no-fit-default-boxes", "onnx"):
+        assert text in script
+    # Of files and folders.
+    assert "_shtab_ssd_zoo_detect_pos_0_COMPGEN=_shtab_compgen_files" in script
+
+
+def test_completion_without_its_package(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert 'pip install "ssd_zoo[completion]"' in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_colours_are_for_terminals(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert painted("no", "red", Terminal()) == "\033[31mno\033[0m"
+    assert painted("no", "red", io.StringIO()) == "no"
+    monkeypatch.setenv("TERM", "dumb")
+    assert painted("no", "red", Terminal()) == "no"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted("no", "red", Terminal()) == "no"
+
+
+def test_evaluate_takes_the_model_that_detect_takes():
+    _, parsers = declare(["detect", "evaluate", "train"])
+    models = {name: parsers[name].get_default("model") for name in ("detect", "evaluate", "train")}
+    assert len(set(models.values())) == 1
+
+
+def test_timm_backbones(tmp_path, monkeypatch, capsys):
+    from ssd_zoo.cli import _prepare, train
+
+    seen = {}
+    monkeypatch.setattr(train, "_choose_splits", lambda args: ("train", None))
+    monkeypatch.setattr(train, "obstacles", lambda *args, **options: [])
+    monkeypatch.setattr(train, "open_sets", lambda args, *splits: (None, None, None))
+
+    class ReachedError(ValueError):
+        pass
+
+    def build_for(args, *rest):
+        with torch.device("meta"):
+            seen["model"] = _prepare._build(args, ["background", "cell"], {})
+        raise ReachedError
+
+    monkeypatch.setattr(train, "build_for", build_for)
+    options = ["train", "cells", "--output", str(tmp_path / "run"), "--weights", "scratch"]
+    assert main([*options, "--backbone", "resnet10t"]) == 2
+    assert seen["model"].recipe[0] == "ssdlite_timm"
+    assert seen["model"].recipe[1]["backbone"] == "resnet10t"
+    assert main([*options, "--backbone", "resnet10t", "--model", "ssd_timm"]) == 2
+    assert seen["model"].recipe[0] == "ssd_timm"
+    capsys.readouterr()
+    assert main([*options, "--backbone", "resnet10t", "--model", "ssd300_vgg16d"]) == 2
+    assert "--backbone is for --model ssd_timm and ssdlite_timm; ssd300_vgg16d has its own" in capsys.readouterr().err
+    assert main([*options, "--backbone", "resnet_18"]) == 2
+    assert "timm has no model 'resnet_18'. Did you mean resnet18" in capsys.readouterr().err

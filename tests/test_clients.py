@@ -1,0 +1,227 @@
+"""Packages that use detectors take ours as they are, without an adapter; `pip install ".[clients]"` brings them."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import ssd_zoo
+from ssd_zoo.data import read_image
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    # Other packages may use what is deprecated.
+    pytest.mark.filterwarnings("default"),
+]
+
+
+def client(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f"NO CLIENT: {error}; pip install '.[clients]' brings it")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.3).eval()
+
+
+@pytest.fixture(scope="module")
+def coffee() -> Path:
+    return Path(__file__).parents[1] / "examples" / "coffee.jpg"
+
+
+@pytest.fixture(scope="module")
+def detections(model, coffee):
+    return ssd_zoo.predict(model, [coffee], 0.3)
+
+
+def small() -> ssd_zoo.SSD:
+    torch.manual_seed(0)
+    return ssd_zoo.ssdlite320_mobilenet_v2(
+        categories=["background", "square"], size=64, weights_backbone=None, norm_layer=lambda n: nn.GroupNorm(1, n)
+    )
+
+
+def squares(count: int) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """White squares on black, with their boxes."""
+    samples = []
+    for i in range(count):
+        image = torch.zeros(3, 64, 64)
+        image[:, 10 + i : 40 + i, 8:38] = 1
+        samples.append((image, {"boxes": torch.tensor([[8.0, 10 + i, 38, 40 + i]]), "labels": torch.tensor([1])}))
+    return samples
+
+
+def test_torchmetrics(detections):
+    client("faster_coco_eval")
+    client("torchmetrics")
+    from torchmetrics.detection import MeanAveragePrecision
+
+    metric = MeanAveragePrecision(backend="faster_coco_eval")
+    # What is found counts as true, so all is found.
+    metric.update(detections, [{key: found[key] for key in ("boxes", "labels")} for found in detections])
+    assert metric.compute()["map"] == pytest.approx(1)
+    metric.reset()
+    metric.update(detections, [{"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": detections[0]["labels"][:1]}])
+    assert metric.compute()["map"] == 0
+
+
+def test_supervision_annotates(detections, coffee):
+    sv = client("supervision")
+    photo = np.asarray(Image.open(coffee))
+    found = detections[0].to_supervision()
+    picture = sv.BoxAnnotator().annotate(photo.copy(), found)
+    picture = sv.LabelAnnotator().annotate(picture, found)
+    x1, y1, x2, y2 = found.xyxy[0].round().astype(int)
+    changed = (picture != photo).any(2)
+    assert changed[(y1 + y2) // 2, x2 - 3 : x2 + 3].any()
+    assert changed[y1:y2, x1:x2].any()
+
+
+def test_supervision_tracks(detections):
+    # supervision's trackers are now in a package of their own.
+    tracker = client("trackers").ByteTrackTracker()
+    numbers = [tracker.update(detections[0].to_supervision()).tracker_id.tolist() for _ in range(5)]
+    # The score of the other object is too low to start a track.
+    assert numbers[-1][0] >= 0
+    assert numbers[-1] == numbers[-2]
+
+
+def test_supervision_slices(model, coffee):
+    sv = client("supervision")
+    photo = np.asarray(Image.open(coffee))
+    # Beside each other, the photo and its mirror image: a cup in both.
+    wide = np.concatenate([photo, photo[:, ::-1]], 1)
+    slicer = sv.InferenceSlicer(
+        callback=lambda tile: ssd_zoo.predict(model, tile).to_supervision(),
+        slice_wh=(photo.shape[1], photo.shape[0]),
+        overlap_wh=(0, 0),
+    )
+    found = slicer(wide)
+    cups = found[found.data["class_name"] == "cup"]
+    assert len(cups) == 2
+    first, second = sorted(cups.xyxy.tolist())
+    assert second[0] == pytest.approx(wide.shape[1] - first[2], abs=12)
+
+
+def test_sahi(model, coffee, detections):
+    client("sahi")
+    from sahi import AutoDetectionModel
+    from sahi.predict import get_prediction, get_sliced_prediction
+
+    theirs = AutoDetectionModel.from_pretrained(
+        model_type="torchvision",
+        model=model,
+        category_mapping={str(label): name for label, name in enumerate(model.categories)},
+        confidence_threshold=0.5,
+        device="cpu",
+    )
+    whole = get_prediction(str(coffee), theirs).object_prediction_list
+    expected = detections[0]["boxes"][detections[0]["scores"] > 0.5].tolist()
+    assert len(whole) == len(expected) == 2
+    for found, box in zip(whole, expected, strict=True):
+        # SAHI's boxes are whole pixels.
+        assert found.bbox.to_xyxy() == pytest.approx(box, abs=1)
+    sliced = get_sliced_prediction(str(coffee), theirs, slice_height=300, slice_width=450, verbose=0)
+    assert "cup" in {found.category.name for found in sliced.object_prediction_list}
+
+
+def test_lightning(tmp_path):
+    lightning = client("lightning")
+
+    class Task(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.losses = small(), []
+
+        def training_step(self, batch, index):
+            losses = self.model(*batch)
+            self.losses.append(sum(losses.values()).item())
+            return sum(losses.values())
+
+        def predict_step(self, batch, index):
+            return self.model(batch[0])
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), 0.002)
+
+    task = Task()
+    loader = torch.utils.data.DataLoader(
+        squares(4), batch_size=4, collate_fn=lambda samples: tuple(map(list, zip(*samples, strict=True)))
+    )
+    trainer = lightning.Trainer(
+        max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(task, loader)
+    assert np.mean(task.losses[-3:]) < 0.8 * task.losses[0]
+    [batch] = trainer.predict(task, loader)
+    assert [found["boxes"].shape[1] for found in batch] == [4] * 4
+
+
+def test_albumentations():
+    albumentations = client("albumentations")
+    flip = albumentations.Compose(
+        [albumentations.HorizontalFlip(p=1)],
+        bbox_params=albumentations.BboxParams(format="pascal_voc", label_fields=["labels"]),
+    )
+    [(image, target)] = squares(1)
+    pixels = (image * 255).byte().permute(1, 2, 0).numpy()
+    changed = flip(image=pixels, bboxes=target["boxes"].numpy(), labels=target["labels"].numpy())
+    boxes = torch.as_tensor(np.array(changed["bboxes"]), dtype=torch.float32)
+    # Of 64 columns: 8 to 38 becomes 26 to 56.
+    assert boxes.tolist() == [[26, 10, 56, 40]]
+    labels = torch.as_tensor(np.array(changed["labels"]), dtype=torch.int64)
+    pixels = torch.from_numpy(changed["image"]).permute(2, 0, 1)
+    assert pixels[:, 10:40, 26:56].min() == 255
+    losses = small()([pixels], [{"boxes": boxes, "labels": labels}])
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+def test_grad_cam(model, coffee, detections):
+    client("pytorch_grad_cam")
+    from pytorch_grad_cam import EigenCAM, GradCAM
+    from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
+
+    image = read_image(coffee).unsqueeze(0).float() / 255
+    cup = detections[0]["boxes"][0]
+    target = FasterRCNNBoxScoreTarget(labels=detections[0]["labels"][:1], bounding_boxes=cup.unsqueeze(0).numpy())
+    for method in (GradCAM, EigenCAM):
+        with method(model=model, target_layers=[model.backbone.last]) as cam:
+            [heat] = cam(image, targets=[target])
+        assert heat.shape == image.shape[-2:]
+        assert heat.max() > 0.5
+    x1, y1, x2, y2 = cup.int().tolist()
+    assert heat[y1:y2, x1:x2].max() > 0
+
+
+def test_captum(model, coffee):
+    client("captum")
+    from captum.attr import Saliency
+
+    def score_of_cup(batch):
+        return model.forward_raw(batch)["cls_logits"][..., model.categories.index("cup")].amax(1)
+
+    batch = model.prepare([read_image(coffee)])
+    heat = Saliency(score_of_cup).attribute(batch.requires_grad_())[0].sum(0)
+    assert heat.shape == batch.shape[-2:]
+    x1, y1, x2, y2 = (round(300 * part) for part in (174 / 600, 24 / 400, 416 / 600, 252 / 400))
+    inside = torch.zeros(heat.shape, dtype=torch.bool)
+    inside[y1:y2, x1:x2] = True
+    assert heat[inside].mean() > 2 * heat[~inside].mean(), "the cup is what speaks for a cup"
+
+
+def test_accelerate_moves_detections(detections):
+    client("accelerate")
+    from accelerate.utils import send_to_device
+
+    moved = send_to_device(detections[0], "cpu")
+    assert isinstance(moved, ssd_zoo.Detections)
+    assert torch.equal(moved["boxes"], detections[0]["boxes"])
