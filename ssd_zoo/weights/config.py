@@ -273,12 +273,12 @@ _READERS: Mapping[str, Callable[[object, str], object]] = {
     ),
 }
 
-# A function can't be saved, and is left out.
-_MAY_BE_FUNCTIONS = {"classification_loss", "box_loss"}
+# A function can't be saved, and is left out; so are tiles of a model that has none.
+_MAY_BE_LEFT_OUT = {"classification_loss", "box_loss", "tile", "tile_overlap"}
 
 
 def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
-    unknown, missing = settings.keys() - _READERS.keys(), _READERS.keys() - settings.keys() - _MAY_BE_FUNCTIONS
+    unknown, missing = settings.keys() - _READERS.keys(), _READERS.keys() - settings.keys() - _MAY_BE_LEFT_OUT
     if unknown:
         raise ValueError(f"unknown settings {min(unknown):.100}; known are {', '.join(_READERS)}.")
     if missing:
