@@ -152,7 +152,7 @@ def test_two_names_of_one_class_are_refused(categories, tmp_path, capsys):
 def test_the_command_refuses_two_names_of_one_class(tmp_path, capsys):
     draw(PICTURES[0], tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("image,xmin,ymin,xmax,ymax,label\na.png,1,2,9,8,dog\n")
-    assert main(["data", str(tmp_path), "--categories", "dog,Background"]) == 1
+    assert main(["data", str(tmp_path), "--categories", "dog,Background"]) == 2
     assert "two names of the background" in capsys.readouterr().err
 
 

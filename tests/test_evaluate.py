@@ -466,7 +466,7 @@ def test_weights_that_there_are_not(tmp_path, capsys):
     make_coco(tmp_path)
     arguments = ["evaluate", str(tmp_path), "--weights", "NOPE", "--model"]
     assert main([*arguments, "fasterrcnn_resnet50_fpn"]) == 2
-    assert "has no weights 'NOPE'; --weights may be COCO_V1, DEFAULT." in capsys.readouterr().err
+    assert "has no weights 'NOPE'; it has COCO_V1, DEFAULT." in capsys.readouterr().err
     (tmp_path / "model").mkdir()
     assert main([*arguments, str(tmp_path / "model")]) == 2
     assert "is a saved model and has its weights; leave out --weights" in capsys.readouterr().err

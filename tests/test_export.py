@@ -298,7 +298,7 @@ def test_wrong_onnx_files(exported, tmp_path):
         (described(whole), "was not exported by ssd_zoo: it carries no description"),
         (described(whole, format=2), r"it has format 2, written by ssd_zoo .* pip install --upgrade ssd_zoo"),
         (described(whole, format="1"), "can't be used"),
-        (described(whole, categories="cat"), "categories must be a list of names, got 'cat'"),
+        (described(whole, categories="cat"), "categories must be a list of names, background first, got 'cat'"),
         (described(whole, thresholds={"nms_thresh": 7}), "nms_thresh is an IoU"),
         (described(whole, nms="none"), "nms must be one of"),
         (described(whole, in_chans=-1), "in_chans must be a whole number from 1, got -1"),

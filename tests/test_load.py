@@ -103,12 +103,12 @@ def test_names_of_the_background(name, caplog):
     assert not caplog.records
 
 
-def test_saved_models_open_whatever_their_background_is_called(tmp_path):
+def test_a_model_whose_first_name_is_not_the_background_is_not_saved(tmp_path):
     model = fresh(["background", "helmet"])
     model.categories[0] = "nothing"
-    folder = ssd_zoo.save_pretrained(model, tmp_path / "model")
-    assert ssd_zoo.from_pretrained(folder).categories == ["nothing", "helmet"]
-    assert ssd_zoo.from_pretrained(folder, categories=["nothing", "robot"]).categories == ["nothing", "robot"]
+    with pytest.raises(ValueError, match="The first of the categories is the background, got 'nothing'"):
+        ssd_zoo.save_pretrained(model, tmp_path / "model")
+    assert not (tmp_path / "model" / "model.safetensors").exists()
 
 
 def test_a_mere_number_of_classes_starts_them_fresh(tmp_path, caplog):

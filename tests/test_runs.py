@@ -87,7 +87,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch, capsys):
     assert "no split 'tran'; it has train" in told
     assert "ssdlite300_mobilenet_v3" in told
     assert "needs tensorboard: pip install" in told
-    assert "file is not a folder" in told
+    assert "file is a file, not a folder" in told
     # The validation split decides whether AP is measured.
     make_yolo(tmp_path / "data", "val")
     assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--weights", "COCO_V9"]) == 2

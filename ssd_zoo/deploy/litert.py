@@ -90,7 +90,10 @@ def open_litert(path: Path, threads: int) -> Opened:
         runner = Interpreter(model_content=content, num_threads=threads).get_signature_runner()
         description = _description(content)
     except Exception as error:
-        raise ValueError(f"{path} can't be opened as a LiteRT file: {error}") from error
+        raise ValueError(
+            f"{path} can't be opened as a LiteRT file: {error}. For a checkpoint of another project: "
+            f"ssd-zoo convert {path} --output DIR"
+        ) from error
     types = {name: detail["dtype"] for name, detail in runner.get_input_details().items()}
     lock = threading.Lock()
 
