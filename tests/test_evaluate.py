@@ -469,4 +469,4 @@ def test_weights_that_there_are_not(tmp_path, capsys):
     assert "has no weights 'NOPE'; it has COCO_V1, DEFAULT." in capsys.readouterr().err
     (tmp_path / "model").mkdir()
     assert main([*arguments, str(tmp_path / "model")]) == 2
-    assert "is a saved model and has its weights; leave out --weights" in capsys.readouterr().err
+    assert "is a saved model and has its weights; leave out the weights NOPE" in capsys.readouterr().err
