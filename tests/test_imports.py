@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import ssd_zoo
+from ssd_zoo.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
 FILES = sorted(file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py"))
@@ -223,6 +225,20 @@ def test_public_names_exist_once():
     assert not missing
     assert len(names) == len(set(names))
     assert set(ssd_zoo.list_models()) <= set(names)
+
+
+# A layer of two families, and what each format and each subcommand has.
+SHARED_NAMES = {"InvertedResidual": 2, "find": 8, "add_arguments": len(COMMANDS), "run": len(COMMANDS)}
+
+
+def test_no_two_public_functions_bear_one_name():
+    places = defaultdict(list)
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(file.relative_to(PACKAGE).as_posix())
+    twice = {name: files for name, files in places.items() if len(files) > 1}
+    assert {name: len(files) for name, files in twice.items()} == SHARED_NAMES, twice
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -19,11 +19,11 @@ from ssd_zoo.training.plan import (
     evaluation_interval,
     look_at,
     plan_size,
+    plan_table,
     plan_training,
     plan_validation,
-    table,
 )
-from ssd_zoo.training.run_state import read_checkpoint
+from ssd_zoo.training.run_state import read_run_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,7 +110,7 @@ def test_one_class_and_one_object(tmp_path):
 
 
 def test_a_plan_is_short():
-    lines = table(plan_training(205).choices).splitlines()
+    lines = plan_table(plan_training(205).choices).splitlines()
     assert len(lines) == 6
     assert max(map(len, lines)) <= 120
     assert " ".join(lines[0].split()) == "length 25 epochs, 650 steps at least 300 steps, more for more images"
@@ -171,7 +171,7 @@ def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch):
     result = train(tmp_path / "run", tmp_path / "data", **options)
     assert clock.now - 100 <= 660
     assert result.history[-1]["learning_rate"] < 0.002, "the cosine has come to its end"
-    state = read_checkpoint(tmp_path / "run/checkpoint.pt")
+    state = read_run_state(tmp_path / "run/checkpoint.pt")
     assert state["progress"]["planned"] == state["progress"]["step"] == result.history[-1]["step"]
     again = train(tmp_path / "run", tmp_path / "data", resume=True, **options)
     assert again.history == result.history
@@ -214,7 +214,7 @@ def test_fit_chooses_and_a_resumed_run_keeps_it(tmp_path, capsys, monkeypatch):
     told = capsys.readouterr().err
     assert "batch size        4 " in told
     assert "evaluation" not in told, "there are no data for it"
-    kept = read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"]
+    kept = read_run_state(tmp_path / "run/checkpoint.pt")["settings"]
     assert {name: kept[name] for name in ("batch_size", "epochs", "ema_decay", "learning_rate", "optimizer")} == {
         "batch_size": 4, "epochs": 1, "ema_decay": 0.998, "learning_rate": 0.001, "optimizer": "adamw",
     }  # fmt: skip
@@ -222,7 +222,7 @@ def test_fit_chooses_and_a_resumed_run_keeps_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ssd_zoo.training.plan._LEARNING_RATES", {"adamw": 0.001, "sgd": 0.5})
     monkeypatch.setattr("ssd_zoo.training.plan.round", lambda _: 3, raising=False)
     fit(build(), dataset, resume=True, **settings)
-    assert read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"] == kept
+    assert read_run_state(tmp_path / "run/checkpoint.pt")["settings"] == kept
 
 
 def run(tmp_path, *options):
@@ -256,7 +256,7 @@ def test_options_override_the_plan(tmp_path, small, capsys):
     assert "input 64 × 64 given" in told
     assert "validation none" in told
     assert "default boxes" not in told
-    settings = read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"]
+    settings = read_run_state(tmp_path / "run/checkpoint.pt")["settings"]
     expected = {
         "size": [64, 64],
         "box_loss": "smooth_l1",
@@ -274,7 +274,7 @@ def test_a_recipe_gives_way_to_options(tmp_path, small, order):
     make_coco(tmp_path / "data", pictures=colourful(4))
     first, then = ["--recipe paper", "--epochs 1 --optimizer adamw --size 64 --no-tensorboard"][::order]
     assert run(tmp_path, *first.split(), *then.split()) == 0
-    settings = read_checkpoint(tmp_path / "run/checkpoint.pt")["settings"]
+    settings = read_run_state(tmp_path / "run/checkpoint.pt")["settings"]
     expected = {"batch_size": 16, "epochs": 1, "ema_decay": 0.9998, "augmentation": "ssd", "optimizer": "adamw"}
     assert {name: settings[name] for name in expected} == expected
     assert settings["box_loss"] == "smooth_l1"

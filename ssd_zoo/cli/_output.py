@@ -17,7 +17,7 @@ from ssd_zoo.prediction.results import ResultRow
 from ssd_zoo.weights.files import check_folder, is_stream, replacing
 
 __all__ = [
-    "check_targets",
+    "check_outputs",
     "image_ids",
     "is_standard_output",
     "opened",
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-def check_targets(output: Path | None, json_file: Path | None) -> None:
+def check_outputs(output: Path | None, json_file: Path | None) -> None:
     """Create output folders and check that they are writable.
 
     Called before detection, so that errors come early.

@@ -25,13 +25,13 @@ from ssd_zoo.training.plan import (
     DataFacts,
     look_at,
     plan_size,
+    plan_table,
     plan_tile,
     plan_training,
     plan_validation,
-    table,
 )
 from ssd_zoo.training.processes import process
-from ssd_zoo.training.run_state import read_checkpoint
+from ssd_zoo.training.run_state import read_run_state
 from ssd_zoo.training.timing import Times, time_training
 
 __all__ = ["build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
@@ -146,14 +146,18 @@ def print_plan(
     names = inspect.signature(plan_training).parameters
     given = {name: value for name, value in options.items() if name in names}
     plan = plan_training(len(train), validates=validation is not None, **given)  # type: ignore[arg-type]
-    print(table(plan.choices))
+    print(plan_table(plan.choices))
     if args.minutes:
         return
     times = _times(model, train, plan.batch_size, options)
     steps = plan.epochs * math.ceil(len(train) / plan.batch_size)
     evaluations = 0 if validation is None else math.ceil(plan.epochs / plan.evaluate_every)
     seconds = steps * times.step + evaluations * times.image * (0 if validation is None else len(validation))
-    print(table([Choice("time", f"about {_duration(seconds)}", f"{times.step:.2f} s a step, measured; see --minutes")]))
+    print(
+        plan_table(
+            [Choice("time", f"about {_duration(seconds)}", f"{times.step:.2f} s a step, measured; see --minutes")]
+        )
+    )
 
 
 def usable_part(
@@ -224,7 +228,7 @@ def _begun_size(args: argparse.Namespace) -> tuple[tuple[int, int], str] | None:
     file = args.output / "checkpoint.pt"
     if not args.resume or not file.exists():
         return None
-    height, width = cast("list[int]", read_checkpoint(file)["settings"]["size"])
+    height, width = cast("list[int]", read_run_state(file)["settings"]["size"])
     return (height, width), "as the run began"
 
 

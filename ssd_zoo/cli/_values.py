@@ -14,7 +14,7 @@ __all__ = [
     "count",
     "fraction",
     "name_list",
-    "number",
+    "amount",
     "positive",
     "size",
     "tile",
@@ -57,7 +57,7 @@ def with_background(categories: Sequence[str]) -> list[str]:
     return list(categories) if categories and is_background(categories[0]) else ["background", *categories]
 
 
-def number(text: str) -> float:
+def amount(text: str) -> float:
     """Read a finite number from 0."""
     value = _float(text)
     if not 0 <= value < math.inf:

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from ssd_zoo.cli._data import open_labelled
-from ssd_zoo.cli._output import check_targets, is_standard_output, opened
-from ssd_zoo.cli._values import name_list, number, positive
+from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
+from ssd_zoo.cli._values import amount, name_list, positive
 from ssd_zoo.deploy import ExportedDetector, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=1, help="images per call (default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(),
                         help="threads; ExecuTorch takes all cores (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--seconds", type=number, default=20, help="time for each model (default: %(default)s)")
+    parser.add_argument("--seconds", type=amount, default=20, help="time for each model (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the results; - is the standard output")
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = [name for name in formats if name not in _RUNNING]
     if unknown:
         raise ValueError(f"The format {unknown[0]!r} does not run here; these may: {', '.join(_RUNNING)}.")
-    check_targets(None, args.json)
+    check_outputs(None, args.json)
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:

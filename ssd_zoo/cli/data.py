@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ssd_zoo.cli._data import add_data_options, classes_of
-from ssd_zoo.cli._output import check_targets, save_picture
+from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.annotations import number_of
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 0; 1 if a split has problems or can't be read, 2 if none can.
     """
-    check_targets(args.output, None)
+    check_outputs(args.output, None)
     names = [args.split] if args.split else splits(args.data, layout=args.layout)
     divided = find_split(names, "train") or names[0]
     code, failed = 0, 0

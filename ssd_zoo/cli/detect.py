@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.cli._images import find_files, run_images
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
-from ssd_zoo.cli._output import check_targets, picture_files
+from ssd_zoo.cli._output import check_outputs, picture_files
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import find_videos, run_videos
 from ssd_zoo.detector.ssd import SSD
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
     files = [] if videos else find_files(args.images)
     pictures = picture_files(files, args.output) if files and args.output is not None else {}
-    check_targets(args.output, args.json)
+    check_outputs(args.output, args.json)
     model = _build(args)
     classes = _class_indices(args.classes, model.categories)
     if videos:

@@ -18,7 +18,7 @@ import torch
 
 from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
-from ssd_zoo.cli._output import check_targets, is_standard_output, opened
+from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.divide import divide
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("Give either DATA, or --annotations and --results.")
     if of_files and (args.annotations is None or args.results is None):
         raise ValueError("A file of results needs both --annotations and --results.")
-    check_targets(args.output, args.json)
+    check_outputs(args.output, args.json)
     try:
         evaluation = evaluate_results(args.annotations, args.results) if of_files else _evaluate(args)
         if os.environ.get("RANK", "0") != "0":

@@ -18,7 +18,7 @@ import torch
 from ssd_zoo.cli._data import add_data_options, splits_of
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
 from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
-from ssd_zoo.cli._values import count, fraction, number, positive, size, zero_is_none
+from ssd_zoo.cli._values import amount, count, fraction, positive, size, zero_is_none
 from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.data.presets import Augmentation
@@ -27,7 +27,7 @@ from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.prediction.opening import check_model
 from ssd_zoo.training.fit import MixedPrecision, fit
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
-from ssd_zoo.training.plan import RECIPES, table
+from ssd_zoo.training.plan import RECIPES, plan_table
 from ssd_zoo.training.ready import BatchNormMode, obstacles, raise_together
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
@@ -95,30 +95,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--plan", action="store_true", help="print what would be chosen and the time, and stop")
     training.add_argument("--recipe", choices=RECIPES, help="settings of a published training, instead of chosen ones")
     add("epochs", type=positive, help="passes over the data (default: by the number of images)")
-    add("minutes", type=number, metavar="M", help="time of the training with its evaluations, instead of --epochs")
+    add("minutes", type=amount, metavar="M", help="time of the training with its evaluations, instead of --epochs")
     add("batch_size", type=positive, help="images or clips per optimizer step, over all processes (default: 8)")
     add("accumulate", type=positive, help="parts per batch")
     add("augmentation", choices=get_args(Augmentation))
     add("flip_vertically", action="store_true", help="flip images vertically too")
     add("optimizer", choices=get_args(OptimizerName))
-    add("learning_rate", type=number, help="(default: .01 for sgd, .001 for adamw)")
-    add("backbone_scale", type=number, help="factor on the backbone's learning rate")
+    add("learning_rate", type=amount, help="(default: .01 for sgd, .001 for adamw)")
+    add("backbone_scale", type=amount, help="factor on the backbone's learning rate")
     add("freeze_backbone", action="store_true", help="keep pretrained layers of the backbone fixed")
     add("momentum", type=fraction, help="of sgd, or the first beta of adamw")
-    add("weight_decay", type=number)
+    add("weight_decay", type=amount)
     add("schedule", choices=get_args(ScheduleName))
     add("warmup_steps", type=count, help="(default: 5 %% of the steps, at most 500)")
     add("batch_norm", choices=get_args(BatchNormMode), help="frozen for small batches, sync for several GPUs")
     add("ema_decay", type=fraction, metavar="D",
         help="of the weights' moving average, 0 to disable (default: .998 to .9998)")  # fmt: skip
-    add("clip_norm", type=zero_is_none(number), help="largest norm of the gradient, 0 to disable")
+    add("clip_norm", type=zero_is_none(amount), help="largest norm of the gradient, 0 to disable")
     add("mixed_precision", choices=get_args(MixedPrecision), help="(default: accelerate's)")
     add("seed", type=count, help="seed of new layers, data order and augmentation")
     add("evaluate_every", type=positive, metavar="EPOCHS",
         help="epochs between validations (default: 5 to 9 validations)")  # fmt: skip
     add("patience", type=count, metavar="N",
         help="validations without a better AP that end the run; 0: none (default: 3, or 0 with --epochs)")  # fmt: skip
-    add("checkpoint_seconds", type=number, help="time between checkpoints")
+    add("checkpoint_seconds", type=amount, help="time between checkpoints")
     add("device", choices=("cpu",), help="train on the CPU even if there is a GPU")
     add("tensorboard", flag="--no-tensorboard", action="store_false", help="write no TensorBoard events")
     add("progress", flag="--quiet", action="store_false", help="print no report and no progress")
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     if validation is not None:
         validation = usable_part("validation", validation, model, args, talks)
     if talks or args.plan:
-        print(f"plan:\n{table(choices)}", file=sys.stdout if args.plan else sys.stderr)
+        print(f"plan:\n{plan_table(choices)}", file=sys.stdout if args.plan else sys.stderr)
     images = prepared(train, args, training=True)
     if args.plan:
         print_plan(model, images, validation, args, options)

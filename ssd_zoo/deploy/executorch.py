@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY, Description
 from ssd_zoo.deploy.graph import Graph, outputs_of
-from ssd_zoo.deploy.runtime import Opened, missing, one_by_one, quiet, to_program
+from ssd_zoo.deploy.runtime import Opened, missing, quiet, run_one_by_one, to_program
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["open_executorch", "write_executorch"]
@@ -63,4 +63,4 @@ def open_executorch(path: Path, threads: int) -> Opened:  # noqa: ARG001
             found = program.load_method("forward").execute([value.contiguous() for value in inputs.values()])
         return dict(zip(names, found, strict=True))
 
-    return Opened(description, one_by_one(run))
+    return Opened(description, run_one_by_one(run))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
-from ssd_zoo.deploy.runtime import Opened, missing, one_by_one, quiet
+from ssd_zoo.deploy.runtime import Opened, missing, quiet, run_one_by_one
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["open_litert", "write_litert"]
@@ -104,4 +104,4 @@ def open_litert(path: Path, threads: int) -> Opened:
             found = {name: torch.from_numpy(array.copy()) for name, array in runner(**arrays).items()}
         return {name: value.long() if value.dtype == torch.int32 else value for name, value in found.items()}
 
-    return Opened(description, one_by_one(run))
+    return Opened(description, run_one_by_one(run))

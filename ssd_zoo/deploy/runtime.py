@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from ssd_zoo.deploy.graph import Graph
 
-__all__ = ["Opened", "missing", "one_by_one", "quiet", "to_program"]
+__all__ = ["Opened", "missing", "run_one_by_one", "quiet", "to_program"]
 
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -49,7 +49,7 @@ def to_program(graph: Graph, *, one_image: bool = False) -> ExportedProgram:
         return torch.export.export(graph, inputs, dynamic_shapes=shapes, strict=False)
 
 
-def one_by_one(run: Run) -> Run:
+def run_one_by_one(run: Run) -> Run:
     """Return a function of any number of images that runs a file of one image for each."""
 
     def run_all(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from ssd_zoo.backbones.temporal import Inflate, Temporal
 from ssd_zoo.backbones.video import Frames, VideoMobileNet, VideoVGG16D
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load, note_inflated, split_clip_weights
+from ssd_zoo.models.load import load_weights, note_inflated, split_clip_weights
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights
 from ssd_zoo.models.mobilenet_v3 import MobileNetV3_Large_Weights, SSDLite320_MobileNet_V3_Large_Weights
 from ssd_zoo.models.options import Options
@@ -134,4 +134,4 @@ def _of_clips(
     model = get_model(builder.__name__.removesuffix("_3d"), weights=of_images, **arguments)
     model.backbone = inflated(model.backbone)
     note_inflated(model)
-    return load(model, of_clips, cast(Options, arguments))
+    return load_weights(model, of_clips, cast(Options, arguments))

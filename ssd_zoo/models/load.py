@@ -31,7 +31,7 @@ from ssd_zoo.weights.entries import Weights, WeightsEnum
 __all__ = [
     "LoadReport",
     "fit_state",
-    "load",
+    "load_weights",
     "load_backbone",
     "load_report",
     "note_inflated",
@@ -96,7 +96,7 @@ def _keep(model: SSD, report: LoadReport) -> None:
     vars(model)[_REPORT] = report
 
 
-def load(model: SSD, weights: WeightsEnum | None, options: Options) -> SSD:
+def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> SSD:
     """Load a detector's weights; log one line if the model differs.
 
     Args:

@@ -16,7 +16,7 @@ from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import NormLayer
-from ssd_zoo.models.load import load, load_backbone
+from ssd_zoo.models.load import load_backbone, load_weights
 from ssd_zoo.models.options import DEFAULTS, Options, Settings
 from ssd_zoo.weights.categories import COCO_CATEGORIES, check_names
 from ssd_zoo.weights.entries import WeightsEnum
@@ -163,7 +163,7 @@ def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerat
     arguments: dict[str, Any] = {**settings, **pixels, **own, "in_chans": asked.in_chans}
     model = SSD(backbone, default_boxes, asked.size, asked.categories, **arguments)
     load_backbone(model, asked.weights_backbone, progress=asked.options["progress"])
-    return load(model, asked.weights, asked.options)
+    return load_weights(model, asked.weights, asked.options)
 
 
 def _check_numbers(options: Options) -> None:

@@ -29,7 +29,7 @@ from ssd_zoo.training.optimizers import (
     make_schedule,
     synchronise_norms,
 )
-from ssd_zoo.training.plan import Choice, evaluation_interval, plan_training, table
+from ssd_zoo.training.plan import Choice, evaluation_interval, plan_table, plan_training
 from ssd_zoo.training.processes import own_settings
 from ssd_zoo.training.ready import BatchNormMode, check_call, obstacles, raise_together
 from ssd_zoo.training.run_files import RunFiles
@@ -258,7 +258,7 @@ def fit(
             evaluated = images / plan.batch_size
             budget = Budget(60 * minutes, every=evaluate_every, spent=start.elapsed, evaluated=evaluated)
         if progress and main and state is None:
-            print(f"training:\n{table(chosen.choices)}", file=sys.stderr)
+            print(f"training:\n{plan_table(chosen.choices)}", file=sys.stderr)
         plain = make_optimizer(
             model,
             optimizer,

@@ -28,7 +28,7 @@ __all__ = [
     "plan_tile",
     "plan_training",
     "plan_validation",
-    "table",
+    "plan_table",
 ]
 
 SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
@@ -41,7 +41,7 @@ _LEAST_PIXELS = 8
 _LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
 
 
-class Recipe(TypedDict, total=False):
+class TrainingRecipe(TypedDict, total=False):
     """Keywords of `fit` that a published way of training sets."""
 
     optimizer: OptimizerName
@@ -53,7 +53,7 @@ class Recipe(TypedDict, total=False):
     patience: int
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, TrainingRecipe] = {
     "paper": {
         "optimizer": "sgd",
         "augmentation": "ssd",
@@ -268,7 +268,7 @@ def look_at(dataset: DetectionDataset | VideoDataset) -> DataFacts | None:
     return _facts(pictures, sizes.values())
 
 
-def table(choices: Sequence[Choice]) -> str:
+def plan_table(choices: Sequence[Choice]) -> str:
     """Return choices as aligned lines."""
     return "\n".join(f"  {name:<17} {value:<33} {reason}".rstrip() for name, value, reason in choices)
 

@@ -25,7 +25,7 @@ __all__ = [
     "check_same",
     "check_shared",
     "lock_folder",
-    "read_checkpoint",
+    "read_run_state",
     "read_run",
     "settle_plan",
     "write_checkpoint",
@@ -75,7 +75,7 @@ def write_checkpoint(state: State, file: Path) -> None:
         raise OSError(error.errno, f"The checkpoint {file} can't be written: {error.strerror}. {kept}") from error
 
 
-def read_checkpoint(file: Path) -> State:
+def read_run_state(file: Path) -> State:
     """Read a checkpoint onto the CPU, with `weights_only=True`.
 
     Raises:
@@ -107,7 +107,7 @@ def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[st
         return None
     for unfinished in output.glob(".*.part"):
         unfinished.unlink(missing_ok=True)
-    state = read_checkpoint(file)
+    state = read_run_state(file)
     before = state["settings"]
     settings.update({name: before.get(name) for name in chosen})
     check_same(before, settings, output)
