@@ -475,7 +475,7 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
         assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=0.05)
     capsys.readouterr()
     for command, message in (
-        (["detect", str(photo), "--model", "m.onnx", "--weights", "DEFAULT"], "leave out --weights"),
+        (["detect", str(photo), "--model", "m.onnx", "--weights", "DEFAULT"], "leave out the weights DEFAULT"),
         (["detect", str(photo), "--model", "n.onnx"], "There is no file n.onnx"),
         (["export", "m.onnx", "--format", "openvino", "--output", "m.xml"], "m.onnx is an exported file"),
         (["evaluate", ".", "--model", "n.onnx"], ""),
