@@ -14,6 +14,7 @@ import pytest
 import torch
 from compare import assert_same_detections
 from conftest import ROOT
+from labelled import make_coco
 from test_readme import blocks
 from torch import nn
 from torchvision.ops import batched_nms
@@ -28,6 +29,7 @@ from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.postprocess.suppress import suppress_batch
 from ssd_zoo.layers.basic import ConvNormAct
+from ssd_zoo.training import evaluate
 
 onnx = pytest.importorskip("onnx", reason='pip install "ssd_zoo[deploy]"')
 pytest.importorskip("onnxscript", reason='pip install "ssd_zoo[deploy]"')
@@ -436,11 +438,10 @@ def test_missing_packages_of_other_formats(format, package, model, tmp_path, mon
 def test_int8_keeps_ap(format, test_data, tmp_path):
     if format == "openvino":
         pytest.importorskip("nncf", reason='pip install "ssd_zoo[int8]"')
-    training = pytest.importorskip("ssd_zoo.training")
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
     images = map(read_image, sorted(find_images([test_data / "coco128" / "images"]))[:64])
     detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, int8=images))
-    evaluation = training.evaluate(detector, open_dataset(test_data / "coco128"), model_categories=model.categories)
+    evaluation = evaluate(detector, open_dataset(test_data / "coco128"), model_categories=model.categories)
     # In float 0.3356, see docs/deploy.md.
     assert evaluation.metrics["AP"] > 0.3256
 
@@ -499,6 +500,12 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     assert litert["note"].endswith('pip install "ssd_zoo[litert]".')
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in table] == ["format", "eager", "pt2", "litert"]
+    make_coco(tmp_path / "data")
+    model.categories[1] = "cat"
+    ssd_zoo.save_pretrained(model, "saved")
+    assert main([*command, "pt2", "--data", "data", "--max-pixels", "100000", "--quiet"]) == 0
+    expected = evaluate(model, open_dataset(tmp_path / "data"), model_categories=model.categories).metrics["AP"]
+    assert [row["AP"] for row in json.loads((tmp_path / "r.json").read_text())] == pytest.approx([expected] * 2)
     assert main([*command, "coreml"]) == 2
     assert "'coreml' does not run here; these may: onnx, openvino" in capsys.readouterr().err
 

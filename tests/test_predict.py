@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import os
 import pickle
 import sys
@@ -224,7 +225,7 @@ def test_score_threshold(model, pixels, expected):
     assert ssd_zoo.predict(model, pixels, 1).names == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def coffee():
     return ssd_zoo.predict("COCO_TF_V1", Path(__file__).parents[1] / "examples" / "coffee.jpg")
 
@@ -401,3 +402,16 @@ def test_command_on_the_standard_input(file, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Piped(io.BytesIO(b"no image")))
     assert main(["detect", "-"]) == 1
     assert "the standard input is not an image that can be read" in capsys.readouterr().err
+
+
+def test_what_was_piped_is_not_taken_for_what_is_piped(file, photo, monkeypatch):
+    Path("bad.png").write_text("no image")
+    blank = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(blank, "png")
+    found = []
+    # The bad file keeps the journal, so the second command goes on from the first.
+    for content in (photo.read_bytes(), blank.getvalue()):
+        monkeypatch.setattr(sys, "stdin", Piped(io.BytesIO(content)))
+        assert main(["detect", "-", "bad.png", "--json", "r.json", "--quiet"]) == 1
+        found.append([row["category"] for row in json.loads(Path("r.json").read_text())])
+    assert found == [["person"], []]

@@ -87,8 +87,8 @@ class Journal:
                 raise OSError(f"{self.file} can't be written: the disk may be full.")
 
     def is_done(self, file: Path | str) -> bool:
-        """Check whether an image has detections and has not changed since."""
-        row = self.rows.get(str(file))
+        """Check whether a file has detections and has not changed since; of other sources that is not known."""
+        row = self.rows.get(str(file)) if isinstance(file, Path) else None
         return row is not None and "error" not in row and row["changed"] == changed(file)
 
     def remove(self) -> None:

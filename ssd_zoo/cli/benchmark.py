@@ -18,7 +18,7 @@ from typing import TypedDict, cast
 import torch
 from torch import nn
 
-from ssd_zoo.cli._data import open_labelled
+from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
 from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
 from ssd_zoo.cli._values import amount, name_list, positive
 from ssd_zoo.deploy import ExportedDetector, export, load
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--data", type=Path, metavar="DATA", help="annotated images, to measure AP on")
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
+    add_data_options(parser)
     parser.add_argument("--batch-size", type=positive, default=1, help="images per call (default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(),
                         help="threads; ExecuTorch takes all cores (default: %(default)s)")  # fmt: skip
@@ -160,7 +161,7 @@ def _medians(contenders: dict[int, Callable[[], object]], seconds: float) -> dic
 def _ap(detector: nn.Module, categories: list[str], args: argparse.Namespace) -> float:
     from ssd_zoo.training import evaluate
 
-    dataset = open_labelled(args.data, args.split, None)
+    dataset = open_labelled(args, args.split, classes_of(args))
     return evaluate(detector, dataset, model_categories=categories, progress=not args.quiet).metrics["AP"]
 
 

@@ -1,6 +1,5 @@
 """Core ML's packages (.mlpackage), for Apple's devices. They are folders, take one image, and have NMS outside."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -39,8 +38,13 @@ def write_coreml(graph: Graph, path: Path) -> None:
         draft, old = Path(folder) / path.name, Path(folder) / "old"
         model.save(str(draft))
         if path.exists():
-            shutil.move(path, old)
-        shutil.move(draft, path)
+            path.rename(old)
+        try:
+            draft.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
 
 
 def open_coreml(path: Path, threads: int) -> Opened:  # noqa: ARG001

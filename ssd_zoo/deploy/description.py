@@ -111,6 +111,10 @@ class Description:
             tile_overlap=model.tile_overlap,
         )
 
+    def as_pixels(self, batch: Tensor) -> Tensor:
+        """Convert a batch between 0 and 1 to the pixels that the file takes."""
+        return batch if self.pixels == "float32" else (batch * 255).round().clamp(0, 255).to(torch.uint8)
+
     def blank_state(self, streams: int) -> dict[str, Tensor]:
         """Return the state of streams before their first frame, all zeros."""
         return {

@@ -16,6 +16,8 @@ from ssd_zoo.weights.files import write_file
 
 __all__ = ["open_litert", "write_litert"]
 
+_FOREIGN = "For a checkpoint of another project: ssd-zoo convert {} --output DIR."
+
 
 class _Named(nn.Module):
     """A graph whose inputs are keywords, which the file keeps as names."""
@@ -90,10 +92,9 @@ def open_litert(path: Path, threads: int) -> Opened:
         runner = Interpreter(model_content=content, num_threads=threads).get_signature_runner()
         description = _description(content)
     except Exception as error:
-        raise ValueError(
-            f"{path} can't be opened as a LiteRT file: {error}. For a checkpoint of another project: "
-            f"ssd-zoo convert {path} --output DIR"
-        ) from error
+        raise ValueError(f"{path} can't be opened as a LiteRT file: {error}. {_FOREIGN.format(path)}") from error
+    if description is None:
+        raise ValueError(f"{path} was not exported by ssd_zoo. {_FOREIGN.format(path)}")
     types = {name: detail["dtype"] for name, detail in runner.get_input_details().items()}
     lock = threading.Lock()
 

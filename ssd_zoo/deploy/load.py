@@ -142,9 +142,7 @@ class ExportedDetector(nn.Module):
         batch, low_high = batch_images(images, self.size, self._zeros, self._ones, antialias=self.description.antialias)
         if low_high is not None:
             check_pixel_range(low_high.cpu())
-        if self.description.pixels == "uint8":
-            batch = (batch * 255).round().clamp(0, 255).to(torch.uint8)
-        found = self._run({"images": batch.cpu(), **state})
+        found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
         choose = self._cut if self.description.nms == "inside" else self._choose

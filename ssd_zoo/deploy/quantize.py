@@ -42,9 +42,7 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
     for image in images:
         check_images([image], described.in_chans, zeros.device)
         batch, _ = batch_images([image], described.size, zeros, ones, antialias=described.antialias)
-        if described.pixels == "uint8":
-            batch = (batch * 255).round().clamp(0, 255).to(torch.uint8)
-        batches.append(batch.contiguous().numpy())
+        batches.append(described.as_pixels(batch).contiguous().numpy())
     if not batches:
         raise ValueError("int8 needs images to measure ranges on, but there are none. 50 to 300 typical ones suffice.")
     return batches

@@ -62,7 +62,7 @@ def check_images(images: object, in_chans: int, device: torch.device) -> None:
 
 
 def check_dense(name: str, value: Tensor) -> None:
-    """Raise TypeError unless a tensor is dense, of real numbers of 16 bits or whole ones."""
+    """Raise TypeError if a tensor is sparse, nested, quantised, complex, or of an eight-bit float type."""
     what = way_out = None
     if value.is_nested:
         what, way_out = "is a nested tensor", "unbind()"

@@ -241,13 +241,11 @@ def _grouped(scores: Tensor, cut: Sequence[bool], partners: dict[int, list[int]]
         gone.add(best)
         group, todo = [best], [best]
         while todo:
-            for other in partners.get(todo.pop(), ()):
-                if other in gone:
-                    continue
-                gone.add(other)
-                if cut[best] and values[other] >= _LEAST_SHARE * values[best]:
-                    group.append(other)
-                    todo.append(other)
+            others = [other for other in partners.get(todo.pop(), ()) if other not in gone]
+            gone.update(others)
+            parts = [other for other in others if cut[best] and values[other] >= _LEAST_SHARE * values[best]]
+            group += parts
+            todo += parts
         kept.append(best)
         groups.append(group)
     return kept, groups

@@ -31,9 +31,9 @@ from ssd_zoo.weights.entries import Weights, WeightsEnum
 __all__ = [
     "LoadReport",
     "fit_state",
-    "load_weights",
     "load_backbone",
     "load_report",
+    "load_weights",
     "note_inflated",
     "note_loaded",
     "split_clip_weights",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "Story", "Table", "tables_of", "to_markdown", "write_report"]
 
 Lines = Mapping[str, Sequence[tuple[float, float]]]
+_MAIN, _KINDS = ("AP", "AP50", "AP75"), ("AP", "AR")
 _SIZES = (("small", "up to 32² pixels"), ("medium", "up to 96² pixels"), ("large", "beyond 96² pixels"))
 
 
@@ -115,7 +116,8 @@ def write_report(file: Path, story: Story, pictures: Sequence[Picture]) -> None:
         parts.append(_section("Classes", f'<div class="row">{shown}</div>'))
     for heading in dict.fromkeys(picture.heading for picture in pictures):
         shown = "".join(_picture(picture) for picture in pictures if picture.heading == heading)
-        kind = escape(heading.lower())  # "before" shows pairs.
+        # The style sheet shows the pictures of "before and after" in pairs.
+        kind = escape(heading.lower())
         parts.append(_section(heading, f'<div class="pictures {kind}">{shown}</div>'))
     parts.append(by_title["Run"])
     if story.command is not None:
@@ -132,9 +134,6 @@ def _lead(story: Story) -> str:
     cells = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in figures)
     note = "" if story.evaluation is not None else "<p>There are no validation data, so AP was not measured.</p>"
     return f'<div class="lead">{cells}</div>{note}'
-
-
-_MAIN = ("AP", "AP50", "AP75")
 
 
 def _results(evaluation: "Evaluation") -> list[Table]:
@@ -154,9 +153,6 @@ def _results(evaluation: "Evaluation") -> list[Table]:
         Table("Results by class", ("Class", "Objects", *_MAIN), classes),
         Table("Results by size", ("Objects", "Number", *_KINDS), sizes),
     ]
-
-
-_KINDS = ("AP", "AR")
 
 
 def _run(story: Story) -> list[tuple[str, str]]:
