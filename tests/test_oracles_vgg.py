@@ -85,7 +85,7 @@ def test_number_of_parameters_and_categories(origin):
 
 def entry_on_meta(entry, monkeypatch, **arguments):
     """Builds the model of a weights entry without its tensors."""
-    monkeypatch.setattr("ssd_zoo.models.settle.load", lambda model, weights, progress: model)
+    monkeypatch.setattr("ssd_zoo.models.settle.load_weights", lambda model, weights, options: model)
     with torch.device("meta"):
         return ssd_zoo.get_model(type(entry).__name__.removesuffix("_Weights").lower(), weights=entry, **arguments)
 
