@@ -2,9 +2,10 @@
 
 These differences are allowed:
 
-* Other categories: the last layers of the class head get the rows of the classes that the weights know, with the
-  background's. If the weights know none, these layers start fresh. Classes are matched by name, with COCO's and VOC's
-  synonyms. Another number of classes without names starts these layers fresh.
+* Other categories: the last layers of the class head get the background's row and the rows of the classes that the
+  weights know. Classes are matched by name, with COCO's and VOC's synonyms. The row of another class is a fresh one
+  plus the mean of the weights' classes, so that it begins with what all objects have in common. With other default
+  boxes per cell these layers start fresh.
 * Other channels: the first convolution is summed to one channel, or its red, green and blue kernels repeat in turn.
   Repeated kernels are scaled so that the output keeps its magnitude.
 * Other default boxes, sizes or norms: tensors of the head, of extra layers and of norms without a counterpart start
@@ -53,7 +54,8 @@ class LoadReport:
 
     Attributes:
         source: Name of the weights.
-        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"adapted to channels"`, `"inflated"` or `"new"`.
+        tensors: Per tensor `"loaded"`, `"copied by class name"`, `"averaged over classes"`, `"adapted to channels"`,
+            `"inflated"` or `"new"`.
         classes: Categories whose rows were copied by name.
         unused: Tensors of the weights that the model does not have.
         synonyms: The weights' name for each of `classes` that they name differently.
@@ -193,14 +195,14 @@ def fit_state(
     own = model.state_dict()
     other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
     class_layers = _class_layers(model) if other_classes else set()
-    classes = _shared_classes(model.categories, categories or ()) if by_name else {}
+    classes = {0: 0, **(match_classes(model.categories, categories or ()) if by_name else {})}
     fitted: dict[str, Tensor] = {}
     tensors: dict[str, str] = {}
     for name, tensor in own.items():
         given, what = state.get(name), "loaded"
         if given is not None and name.rpartition(".")[0] in class_layers:
-            given = _fit_classes(given, tensor, classes, len(categories or ()), len(model.categories))
-            what = "copied by class name"
+            given = _fit_classes(given, tensor, classes, categories or (), len(model.categories))
+            what = "copied by class name" if len(classes) > 1 else "averaged over classes"
         elif given is not None and given.shape != tensor.shape:
             given, what = _fit_channels(given, tensor), "adapted to channels"
         fitted[name] = tensor if given is None else given
@@ -223,12 +225,6 @@ def fit_state(
     return LoadReport(source, tensors, tuple(name for name, _ in names), tuple(unused), synonyms)
 
 
-def _shared_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
-    """Map labels to the weights' labels, with the background if any matches."""
-    shared = match_classes(categories, known)
-    return {0: 0, **shared} if shared else {}
-
-
 def _class_layers(model: SSD) -> set[str]:
     """Return the names of the layers whose output channels are boxes × classes."""
     layers = set()
@@ -239,14 +235,17 @@ def _class_layers(model: SSD) -> set[str]:
 
 
 def _fit_classes(
-    given: Tensor, tensor: Tensor, classes: Mapping[int, int], num_known: int, num_classes: int
+    given: Tensor, tensor: Tensor, classes: Mapping[int, int], known: Sequence[str], num_classes: int
 ) -> Tensor | None:
-    if not classes or len(given) % num_known:
+    """Fit the rows of a class predictor; None if the boxes per cell or the channels differ."""
+    if len(given) % len(known):
         return None
     # (boxes * classes, ...) -> (boxes, classes, ...)
-    source, fitted = given.unflatten(0, (-1, num_known)), tensor.clone().unflatten(0, (-1, num_classes))
+    source, fitted = given.unflatten(0, (-1, len(known))), tensor.clone().unflatten(0, (-1, num_classes))
     if source.shape[:1] + source.shape[2:] != fitted.shape[:1] + fitted.shape[2:]:
         return None
+    objects = [label for label, name in enumerate(known) if label and name != "N/A"]
+    fitted += source[:, objects].float().mean(1, keepdim=True).to(fitted)
     fitted[:, list(classes)] = source[:, list(classes.values())].to(fitted)
     return fitted.flatten(0, 1)
 

@@ -44,7 +44,7 @@ class Options(Settings, total=False):
         weights: Weights of the whole detector: an entry, its name, or the address of a saved model.
         weights_backbone: Weights of the backbone alone; not used where `weights` is given.
         num_classes: Number of classes with the background; by default that of the weights, else COCO's 91. With
-            another number than the weights' the class predictors start fresh.
+            another number than the weights' no class has a known name.
         categories: Names of the classes in place of their number, background first.
         size: Side, or (height, width), of the input; by default the weights', else the one in the builder's name.
         in_chans: Channels of an image. Pretrained weights of the first convolution are adapted to them.

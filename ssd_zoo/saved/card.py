@@ -47,8 +47,8 @@ for box, label, score in zip(detections["boxes"], detections["labels"], detectio
     print(model.categories[label], f"{{score:.2f}}", box.tolist())  # xyxy, in the image's pixels
 ```
 
-For other classes, give `from_pretrained` the names: `categories=["background", …]`. Only the class predictors
-of names that the model does not know start fresh.
+For other classes, give `from_pretrained` the names: `categories=["background", …]`. The class
+predictors of names that the model does not know start from the mean of all.
 
 ## Results
 

@@ -95,7 +95,7 @@ def from_pretrained(
     Args:
         folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`.
         revision: Branch, tag or commit of the repository; by default its main branch.
-        num_classes: Another number of classes, with the background; the class head starts fresh.
+        num_classes: Another number of classes, with the background; none has a known name.
         categories: Other categories, background first; the class head keeps rows of names that it knows.
         **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
 
