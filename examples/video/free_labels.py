@@ -1,0 +1,128 @@
+"""Teach a detector for clips to see through bad frames, without labels.
+
+The teacher is the detector of images, on clean frames. The student, which looks back in time, sees the same frames
+degraded, and learns to give the teacher's feature maps. Clips are videos, or pans and zooms over photos.
+
+python examples/video/free_labels.py ../shared/data/jhmdb --without-fold 2 --output student
+python examples/video/persons.py ../shared/data/jhmdb --fold 2 --models student
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from degrade import KINDS, degrade
+from torch import Tensor
+
+import ssd_zoo
+from ssd_zoo.data import read_clip, read_image
+
+
+def list_files(folder: Path, without_fold: int | None) -> list[Path]:
+    """List the files of a folder, or the clips of J-HMDB that are not in a fold."""
+    if without_fold is None:
+        return sorted(file for file in folder.iterdir() if file.is_file())
+    videos = json.loads((folder / "annotations.json").read_text())["videos"]
+    return [folder / "clips" / f"{name}.avi" for name, video in videos.items() if video["fold"] != without_fold]
+
+
+def clips_of(files: list[Path], frames: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Draw clips `(T, 3, H, W)`, uint8, from videos, or from photos by pans and zooms."""
+    kept: dict[Path, Tensor] = {}
+    while True:
+        for file in random.sample(files, len(files)):
+            if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                kept.setdefault(file, read_image(file))
+                yield pan(kept[file], frames, generator)
+            else:
+                kept.setdefault(file, read_clip(file))
+                clip = kept[file]
+                first = random.randrange(max(1, len(clip) - frames + 1))
+                yield clip[first : first + frames]
+
+
+def pan(photo: Tensor, frames: int, generator: torch.Generator, size: int = 300) -> Tensor:
+    """Move a window over a photo, between two random places and sizes."""
+    height, width = photo.shape[-2:]
+    ends = torch.rand(2, 3, generator=generator)
+    windows = []
+    for t in range(frames):
+        share, x, y = (ends[0] + (ends[1] - ends[0]) * t / max(1, frames - 1)).tolist()
+        h, w = (round(side * (0.5 + 0.5 * share)) for side in (height, width))
+        top, left = round((height - h) * y), round((width - w) * x)
+        window = photo[None, :, top : top + h, left : left + w].float()
+        windows.append(F.interpolate(window, (size, size), mode="bilinear", antialias=True)[0])
+    return torch.stack(windows).round().clamp(0, 255).byte()
+
+
+def distance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """Return the squared difference of feature maps, relative to the teacher's square; mean over the maps."""
+    pairs = zip(student, teacher, strict=True)
+    return torch.stack([(ours - theirs).square().mean() / theirs.square().mean() for ours, theirs in pairs]).mean()
+
+
+def train(student: ssd_zoo.SSD, teacher: ssd_zoo.SSD, args: argparse.Namespace) -> None:
+    """Train the student's backbone; the norms keep their statistics, and the head stays the teacher's."""
+    generator = torch.Generator().manual_seed(args.seed)
+    clips = clips_of(list_files(args.data, args.without_fold), args.frames, generator)
+    fast = [value for name, value in student.backbone.named_parameters() if ".temporal." in name]
+    slow = [value for name, value in student.backbone.named_parameters() if ".temporal." not in name]
+    groups = [{"params": fast, "lr": args.rate}, {"params": slow, "lr": args.rate * args.slower}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=args.steps, pct_start=0.1)
+    student.eval().to(memory_format=torch.channels_last)
+    for step in range(args.steps):
+        clean = [next(clips) for _ in range(args.batch_size)]
+        # One of six stays clean, so that clean frames are not forgotten.
+        kinds = random.choices([*KINDS, "clean"], k=len(clean))
+        bad = [
+            clip if kind == "clean" else degrade(clip, kind, random.random(), generator)
+            for clip, kind in zip(clean, kinds, strict=True)
+        ]
+        with torch.no_grad():
+            wanted = teacher.backbone(teacher.prepare(clean))
+        batch, lengths = student.prepare(bad), [len(clip) for clip in bad]
+        found = student.backbone(batch, lengths) if hasattr(student.backbone, "step") else student.backbone(batch)
+        loss = distance(found, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        if step % 10 == 0:
+            print(f"step {step}: {loss.item():.4f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of videos, or of photos to pan over, or J-HMDB")
+    parser.add_argument("--without-fold", type=int, help="fold of J-HMDB to leave out")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--temporal", default="depthwise", help="kind of temporal layer; 2-D for a model of images")
+    parser.add_argument("--stages", type=int, nargs="+", default=[3, 4, 5])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--slower", type=float, default=0.1, help="rate of all but the temporal weights")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    teacher = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+    if args.temporal == "2-D":
+        student = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
+    else:
+        settings = {"temporal": args.temporal, "temporal_stages": tuple(args.stages)}
+        student = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", **settings)
+    train(student, teacher, args)
+    ssd_zoo.save_pretrained(student.eval(), args.output)
+
+
+if __name__ == "__main__":
+    main()
