@@ -1,4 +1,4 @@
-"""Adds files to the site that are not in docs: the exported detector and the photo of "In your browser", the notebooks."""
+"""Adds files to the site that are not in docs: an exported detector, its sample photo, and the notebooks."""
 
 import functools
 import tempfile
