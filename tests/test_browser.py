@@ -75,6 +75,7 @@ def page(site, browser):
         route.fulfill(path=path, headers={"access-control-allow-origin": "*", "content-type": kind(path)})
 
     page = browser.new_page(viewport={"width": 1366, "height": 900})
+    page.set_default_timeout(120_000)
     page.route("https://cdn.jsdelivr.net/npm/onnxruntime-web@*/dist/*", serve)
     page.add_init_script("addEventListener('detected', (event) => (window.found = event.detail), true)")
     page.goto(site)
@@ -87,7 +88,7 @@ def kind(path):
 
 
 def wait_for_boxes(page):
-    page.wait_for_function("window.found", timeout=120_000)
+    page.wait_for_function("window.found")
     return page.evaluate("() => { const found = window.found; window.found = undefined; return found; }")
 
 
@@ -131,7 +132,7 @@ def test_own_detector(page, tmp_path):
 def test_webcam(page):
     wait_for_boxes(page)
     page.get_by_role("button", name="Webcam").click()
-    page.get_by_text("frames a second").wait_for(timeout=60_000)
+    page.get_by_text("frames a second").wait_for()
     # The camera's frames went through another compression.
     assert_same(wait_for_boxes(page), PHOTOS[0], pixels=6, score=0.05)
     page.get_by_role("button", name="Stop").click()

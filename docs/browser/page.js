@@ -36,9 +36,12 @@ async function open(blob) {
   const ort = await import(page.dataset.runtime);
   detector = await openDetector(ort, new Uint8Array(await blob.arrayBuffer()));
   const { builder, thresholds } = detector.description;
-  part("threshold").min = thresholds.score_thresh;
+  part("threshold").min = thresholds.score_thresh; // The file drops lower scores by itself.
+  showThreshold();
   part("model").textContent = builder || "your detector";
 }
+
+const showThreshold = () => (part("score").textContent = Number(part("threshold").value).toFixed(2));
 
 function paint(source, width, height) {
   Object.assign(canvas, { width, height });
@@ -118,8 +121,8 @@ const samplePhoto = () => attempt(async () => showPhoto(await fetched(page.datas
 part("sample").addEventListener("click", samplePhoto);
 part("file").addEventListener("change", ({ target }) => target.files[0] && attempt(() => showPhoto(target.files[0])));
 part("webcam").addEventListener("click", () => (camera.srcObject ? begin() : attempt(showCamera)));
-part("threshold").addEventListener("input", ({ target }) => {
-  part("score").textContent = Number(target.value).toFixed(2);
+part("threshold").addEventListener("input", () => {
+  showThreshold();
   if (camera.srcObject || !photo) return; // The next frame shows it.
   paint(photo.bitmap, canvas.width, canvas.height);
   showBoxes(photo.found);
@@ -127,7 +130,7 @@ part("threshold").addEventListener("input", ({ target }) => {
 part("own").addEventListener("change", ({ target }) =>
   attempt(async () => {
     await open(target.files[0]);
-    if (!camera.srcObject) await showPhoto(photo.blob);
+    if (photo && !camera.srcObject) await showPhoto(photo.blob);
   }),
 );
 
