@@ -1,17 +1,20 @@
 """Packages that use detectors take ours as they are, without an adapter; `pip install ".[clients]"` brings them."""
 
 import importlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from labelled import colourful, make_coco
 from PIL import Image
 from torch import nn
 
 import ssd_zoo
-from ssd_zoo.data import read_image
+from ssd_zoo.data import DetectionPresetEval, collate, open_dataset, read_image
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -20,11 +23,11 @@ pytestmark = [
 ]
 
 
-def client(name: str) -> ModuleType:
+def client(name: str, package: str = "'.[clients]'") -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        pytest.skip(f"NO CLIENT: {error}; pip install '.[clients]' brings it")
+        pytest.skip(f"NO CLIENT: {error}; pip install {package} brings it")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,10 @@ def detections(model, coffee):
     return ssd_zoo.predict(model, [coffee], 0.3)
 
 
-def small() -> ssd_zoo.SSD:
+def small(categories: Sequence[str] = ("background", "square")) -> ssd_zoo.SSD:
     torch.manual_seed(0)
     return ssd_zoo.ssdlite320_mobilenet_v2(
-        categories=["background", "square"], size=64, weights_backbone=None, norm_layer=lambda n: nn.GroupNorm(1, n)
+        categories=list(categories), size=64, weights_backbone=None, norm_layer=lambda n: nn.GroupNorm(1, n)
     )
 
 
@@ -164,6 +167,38 @@ def test_lightning(tmp_path):
     assert np.mean(task.losses[-3:]) < 0.8 * task.losses[0]
     [batch] = trainer.predict(task, loader)
     assert [found["boxes"].shape[1] for found in batch] == [4] * 4
+
+
+def test_torchvisions_training_loop(tmp_path, monkeypatch, capsys):
+    # What its version of 2020 takes from torch and pycocotools, which have since removed it, and from a GPU.
+    six = SimpleNamespace(string_classes=str)
+    monkeypatch.setitem(sys.modules, "torch._six", six)
+    monkeypatch.setattr(torch, "_six", six, raising=False)
+    monkeypatch.setattr("pycocotools.cocoeval.Params.useSegm", None, raising=False)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    # Not in an extra: it asks for a fork of pycocotools. It is the folder references/detection of torchvision.
+    engine = client("torchvision_detection", "--no-deps torchvision-detection").engine
+
+    def as_tensors(image, target):
+        # torchvision's loop of today takes image_id as the whole number that it is.
+        image, target = DetectionPresetEval()(image, target)
+        return image, {key: torch.as_tensor(value) for key, value in target.items()}
+
+    data = open_dataset(make_coco(tmp_path, pictures=colourful(8)), transforms=as_tensors)
+    loader = torch.utils.data.DataLoader(data, batch_size=4, collate_fn=collate)
+    model = small(data.categories)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.002)
+    losses = []
+    # After the first epoch, in which the learning rate rises from 0.
+    for epoch in range(1, 6):
+        logged = engine.train_one_epoch(model, optimizer, loader, torch.device("cpu"), epoch, print_freq=100)
+        losses.append(logged.meters["loss"].global_avg)
+    assert losses[-1] < 0.8 * losses[0]
+    assert logged.meters["classification"].count == 2
+    theirs = engine.evaluate(model, loader, torch.device("cpu")).coco_eval["bbox"].stats
+    ours = ssd_zoo.training.evaluate(model, data).metrics
+    assert theirs[:2] == pytest.approx([ours["AP"], ours["AP50"]])
+    assert theirs[1] > 0.1
 
 
 def test_albumentations():

@@ -1,0 +1,139 @@
+"""The page of the site that detects in a browser finds what Python finds, in photos and by the camera."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_export import build
+
+import ssd_zoo
+from ssd_zoo.data import read_image
+from ssd_zoo.deploy import export, load
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("default")]
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+RUNTIME = Path(os.environ.get("SSD_ZOO_ONNXRUNTIME_WEB", ROOT / "node_modules" / "onnxruntime-web" / "dist"))
+PHOTOS = [ROOT / "examples" / name for name in ("coffee.jpg", "astronaut.jpg")]
+CONFIG = f"""
+INHERIT: {ROOT / "mkdocs.yml"}
+docs_dir: {ROOT / "docs"}
+nav: [browser.md]
+not_in_nav: "*"
+hooks: [{ROOT / "docs" / "_files.py"}]
+exclude_docs: "_*\\n*.md\\n!/browser.md"
+plugins: []
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The page of the site alone, as mkdocs builds it, behind a web server."""
+    for package in ("mkdocs", "material", "playwright", "onnxscript"):
+        pytest.importorskip(package, reason="NO BROWSER TEST: pip install '.[dev]'")
+    if CHROMIUM is None:
+        pytest.skip("NO BROWSER TEST: there is no chromium")
+    if not (RUNTIME / "ort.wasm.min.mjs").is_file():
+        pytest.skip(f"NO BROWSER TEST: {RUNTIME} has no ort.wasm.min.mjs; npm install --no-save onnxruntime-web")
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "mkdocs.yml").write_text(CONFIG)
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", folder / "mkdocs.yml"]
+    subprocess.run([*build, "--site-dir", folder / "site"], check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/browser/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from playwright.sync_api import sync_playwright
+
+    camera = tmp_path_factory.mktemp("camera") / "coffee.mjpeg"
+    camera.write_bytes(PHOTOS[0].read_bytes() * 2)
+    options = ["use-fake-ui-for-media-stream", "use-fake-device-for-media-stream"]
+    options += [f"use-file-for-fake-video-capture={camera}"]
+    with sync_playwright() as playwright:
+        arguments = [f"--{option}" for option in options]
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)
+
+
+@pytest.fixture
+def page(site, browser):
+    """The page, which takes onnxruntime-web from this machine; `found` holds what it detected last."""
+
+    def serve(route):
+        path = RUNTIME / route.request.url.rpartition("/")[2]
+        route.fulfill(path=path, headers={"access-control-allow-origin": "*", "content-type": kind(path)})
+
+    page = browser.new_page(viewport={"width": 1366, "height": 900})
+    page.set_default_timeout(120_000)
+    page.route("https://cdn.jsdelivr.net/npm/onnxruntime-web@*/dist/*", serve)
+    page.add_init_script("addEventListener('detected', (event) => (window.found = event.detail), true)")
+    page.goto(site)
+    yield page
+    page.close()
+
+
+def kind(path):
+    return "application/wasm" if path.suffix == ".wasm" else "text/javascript"
+
+
+def wait_for_boxes(page):
+    page.wait_for_function("window.found")
+    return page.evaluate("() => { const found = window.found; window.found = undefined; return found; }")
+
+
+def assert_same(found, photo, *, pixels=1.0, score=0.01):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1").eval()
+    expected = ssd_zoo.predict(model, photo, score_thresh=0.5)
+    assert [row["label"] for row in found] == expected.names
+    assert expected.names
+    for row, box, of_python in zip(found, expected["boxes"].tolist(), expected["scores"].tolist(), strict=True):
+        assert row["box"] == pytest.approx(box, abs=pixels)
+        assert row["score"] == pytest.approx(of_python, abs=score)
+
+
+def test_photos(page):
+    assert_same(wait_for_boxes(page), PHOTOS[0])
+    for photo in PHOTOS:
+        page.locator("[data-part=file]").set_input_files(photo)
+        assert_same(wait_for_boxes(page), photo)
+    assert page.locator("[data-part=status]").inner_text().endswith(" s")
+    assert page.locator("[data-part=list]").inner_text() == "· person 0.62"
+    page.locator("[data-part=threshold]").fill("0.7")
+    assert wait_for_boxes(page) == []
+
+
+def test_own_detector(page, tmp_path):
+    wait_for_boxes(page)
+    page.locator("[data-part=own]").set_input_files(PHOTOS[0])
+    page.get_by_text("This is not an ONNX file.").wait_for()
+    # Neither averages pixels nor takes floating-point numbers.
+    file = export(build(score_thresh=0.1), tmp_path / "own.onnx", format="onnx", pixels="uint8")
+    page.locator("[data-part=own]").set_input_files(file)
+    found = wait_for_boxes(page)
+    detector = load(file, score_thresh=0.5)
+    [expected] = detector([read_image(PHOTOS[0])])
+    assert len(found) == len(expected["boxes"]) > 3
+    for row, box, label in zip(found, expected["boxes"].tolist(), expected["labels"].tolist(), strict=True):
+        assert row["box"] == pytest.approx(box, abs=1)
+        assert row["label"] == detector.categories[label]
+
+
+def test_webcam(page):
+    wait_for_boxes(page)
+    page.get_by_role("button", name="Webcam").click()
+    page.get_by_text("frames a second").wait_for()
+    # The camera's frames went through another compression.
+    assert_same(wait_for_boxes(page), PHOTOS[0], pixels=6, score=0.05)
+    page.get_by_role("button", name="Stop").click()
+    assert page.evaluate("() => document.querySelector('[data-part=webcam]').textContent") == "Webcam"
