@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from test_readme import PAGES, ROOT, blocks
 
 from ssd_zoo.cli.main import main
 from ssd_zoo.prediction import detect_on_cluster
@@ -19,7 +21,6 @@ pq = pytest.importorskip("pyarrow.parquet")
 fs = pytest.importorskip("pyarrow.fs")
 
 MODEL = "ssdlite300_mobilenet_v2"
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def row(name, error=None, **stamp):
@@ -169,12 +170,24 @@ def cluster_rows(folder):
 # What Ray warns of is not ours.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("cluster")
+def test_page_shows_what_it_prints(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(ROOT)
+    [code] = blocks(PAGES["docs/cluster.md"], "py")
+    exec(code.replace('"found"', repr(str(tmp_path / "found"))), {})
+    shown = re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)
+    assert [line for line in capsys.readouterr().out.splitlines() if line in shown] == shown
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("one_thread")
 def test_a_lost_worker_loses_nothing(cluster, tmp_path):
     images, output = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     for i in range(20):
-        with Image.open(EXAMPLES / ("astronaut.jpg", "coffee.jpg")[i % 2]) as photo:
+        with Image.open(ROOT / "examples" / ("astronaut.jpg", "coffee.jpg")[i % 2]) as photo:
             photo.resize((200 + 9 * i, 240)).save(images / f"{i:02d}.png")
     (images / "bad.jpg").write_bytes(b"no image")
     options = {"images_per_file": 2, "batch_size": 1, "workers": 2}

@@ -29,7 +29,6 @@ from ssd_zoo.prediction import open_detector, pick_device
 from ssd_zoo.prediction.predict import detect_batch
 from ssd_zoo.prediction.results import result_rows
 
-BODY_SECONDS = 30
 BINARY = {"requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
@@ -100,6 +99,7 @@ def make_app(
     waiting: int = 32,
     max_bytes: int = 20_000_000,
     max_pixels: int = 16_000_000,
+    body_seconds: float = 30,
 ) -> FastAPI:
     """Make the server of a model in evaluation mode. See `--help` for the arguments."""
     app = FastAPI(title="ssd_zoo")
@@ -109,10 +109,10 @@ def make_app(
     @app.post("/detect", openapi_extra=BINARY)
     async def detect(request: Request) -> Answer:
         if slots.taken >= slots.limit:
-            await read_body(request, 0)
+            await read_body(request, 0, body_seconds)
             raise HTTPException(503, f"{waiting} requests are waiting already; try again.", {"Retry-After": "1"})
         with slots:
-            content = await read_body(request, max_bytes)
+            content = await read_body(request, max_bytes, body_seconds)
             if content is None:
                 raise HTTPException(413, f"The image has more than {max_bytes} bytes.")
             if not content:
@@ -134,7 +134,7 @@ def make_app(
     return app
 
 
-async def read_body(request: Request, most: int) -> bytearray | None:
+async def read_body(request: Request, most: int, seconds: float) -> bytearray | None:
     """Read a request's body; return None if it has more bytes.
 
     It is read to its end all the same, because many clients look for the answer only after they have sent everything.
@@ -149,9 +149,9 @@ async def read_body(request: Request, most: int) -> bytearray | None:
                 content.extend(piece)
 
     try:
-        await asyncio.wait_for(read(), BODY_SECONDS)
-    except asyncio.TimeoutError as error:  # noqa: UP041  # another one in Python 3.10
-        raise HTTPException(408, f"The body did not come within {BODY_SECONDS} s.") from error
+        await asyncio.wait_for(read(), seconds)
+    except asyncio.TimeoutError as error:  # another one than TimeoutError in Python 3.10
+        raise HTTPException(408, f"The body did not come within {seconds} s.") from error
     return content if size <= most else None
 
 
