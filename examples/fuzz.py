@@ -25,7 +25,8 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,10 @@ import ssd_zoo
 from ssd_zoo.cli._journal import Journal
 from ssd_zoo.data import open_dataset, read_image
 from ssd_zoo.data.video_annotations import LabelledVideo, read_clips_json, read_mot
+from ssd_zoo.data.video_xml import read_cvat, read_imagenet_vid
+from ssd_zoo.deploy.description import Description, Nms
+from ssd_zoo.deploy.load import ExportedDetector
+from ssd_zoo.deploy.runtime import Opened
 from ssd_zoo.training.metrics.coco import score_results
 from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 from ssd_zoo.weights.formats.safetensors_file import parse_header
@@ -293,6 +298,55 @@ def check_videos(videos: list[LabelledVideo]) -> None:
     assert all(map(math.isfinite, values)), "boxes are not finite"
 
 
+CVAT = """<?xml version="1.0"?>
+<annotations><version>1.1</version><meta><task><size>3</size><labels><label><name>cat</name></label></labels>
+<original_size><width>24</width><height>16</height></original_size></task><source>a.mp4</source></meta>
+<track id="0" label="cat"><box frame="0" outside="0" xtl="1" ytl="2" xbr="9.5" ybr="8"/>
+<polygon frame="2" outside="0" points="1.0,2.0;9.0,2.5;5.0,8.0"/></track></annotations>"""
+VID = """<annotation><size><width>24</width><height>16</height></size><object><trackid>0</trackid>
+<name>n02084071</name><bndbox><xmax>9</xmax><xmin>1</xmin><ymax>8</ymax><ymin>2</ymin></bndbox></object></annotation>"""
+
+
+def cvat_video() -> list[Files]:
+    return [{"a.xml": CVAT.encode(), "=a.mp4": b""}]
+
+
+def imagenet_vid() -> list[Files]:
+    return [{"=Data/VID/train/a/0.JPEG": picture("JPEG"), "Annotations/VID/train/a/0.xml": VID.encode()}]
+
+
+def descriptions() -> list[Files]:
+    model = ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, num_classes=3)
+    places: tuple[Nms, ...] = ("inside", "outside")
+    described = {nms: Description.of(model, nms=nms, pixels="float32") for nms in places}
+    return [{"=nms": nms.encode(), "x.json": one.to_json().encode()} for nms, one in described.items()]
+
+
+def read_description(folder: Path) -> None:
+    """Detect by the description; the file's answers are those of the seed's model."""
+    text = (folder / "x.json").read_bytes().decode(errors="replace")
+    opened = Opened(text, partial(run_constant, (folder / "nms").read_text()))
+    detector = ExportedDetector(Description.from_json(text, "x"), opened, "x")
+    [found] = detector([torch.rand(3, 40, 50)])
+    assert found["boxes"].isfinite().all()
+    names = [detector.categories[label] for label in found["labels"].tolist()]
+    assert all(isinstance(name, str) for name in names)
+
+
+def run_constant(nms: str, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    images, state = inputs["images"], set(inputs) - {"images"}
+    if images.shape[1:] != (3, 64, 64) or images.dtype != torch.float32 or state:
+        raise ValueError(f"the input has the shape {tuple(images.shape)}")
+    boxes = torch.tensor([[1.0, 2, 30, 40], [5.0, 5, 60, 50]])
+    many = len(images)
+    if nms == "inside":
+        ones = torch.ones(many, dtype=torch.int64)
+        best = {"boxes": boxes.repeat(many, 1, 1), "scores": torch.tensor([[0.9, 0.4]]).repeat(many, 1)}
+        return {**best, "labels": torch.tensor([[1, 2]]).repeat(many, 1), "count": 2 * ones, "exact": ones.bool()}
+    raw = {"cls_logits": torch.eye(2, 3).repeat(many, 1, 1), "bbox_regression": torch.zeros(many, 2, 4)}
+    return {**raw, "default_boxes": boxes}
+
+
 HEADER = {"ssd_zoo": "1", "model": "x"}
 ROW = {"file_name": "a.png", "changed": [9, 8], "detections": [
     {"image_id": 1, "file_name": "a.png", "category_id": 1, "category": "cat", "bbox": [1, 2, 3, 4], "score": 0.5}
@@ -331,6 +385,11 @@ READERS = {
     "labelme": Reader(layout("labelme"), read_labels),
     "clips": Reader(clips, lambda folder: check_videos(read_clips_json([folder / "clips.json"], "")[0])),
     "mot": Reader(mot, lambda folder: check_videos(read_mot([folder], "")[0])),
+    "cvat-video": Reader(cvat_video, lambda folder: check_videos(read_cvat([folder / "a.xml"], "")[0])),
+    "vid": Reader(
+        imagenet_vid, lambda folder: check_videos(read_imagenet_vid([folder / "Data/VID/train"], "train")[0])
+    ),
+    "description": Reader(descriptions, read_description, dear=True),
     "journal": Reader(journal, read_journal),
     "results": Reader(results, lambda folder: score_results(folder / "truth.json", folder / "found.json"), dear=True),
     "folder": Reader(config_alone, read_model, dear=True),

@@ -7,8 +7,38 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parents[1] / "examples" / "fuzz.py"
-CHEAP = ["json", "yaml", "xml", "header", "tfjs", "tflite", "pb", "pth", "pickle", "clips", "mot", "journal"]
-DEAR = ["config", "tensors", "images", "folder", "coco", "csv", "kitti", "widerface", "cvat", "labelme", "results"]
+CHEAP = [
+    "json",
+    "yaml",
+    "xml",
+    "header",
+    "tfjs",
+    "tflite",
+    "pb",
+    "pth",
+    "pickle",
+    "clips",
+    "mot",
+    "cvat-video",
+    "vid",
+    "journal",
+]
+DEAR = [
+    "config",
+    "tensors",
+    "images",
+    "folder",
+    "coco",
+    "csv",
+    "kitti",
+    "widerface",
+    "cvat",
+    "labelme",
+    "results",
+    "voc",
+    "yolo",
+    "description",
+]
 
 
 def fuzz(*args):

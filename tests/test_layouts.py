@@ -59,6 +59,25 @@ def test_every_shape_gives_the_same_records(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SHAPES)
+def test_a_split_without_images_is_an_error(name, tmp_path):
+    SHAPES[name](tmp_path / "pets", "train", PICTURES)
+    SHAPES[name](tmp_path / "pets", "val", ())
+    with pytest.raises(ValueError, match=r"has no (images|split 'val')|No image has a file of labels"):
+        open_dataset(tmp_path / "pets", "val")
+
+
+def test_labels_of_a_split_whose_images_are_gone_are_named(tmp_path):
+    SHAPES["voc_lists"](tmp_path, "train", PICTURES)
+    # "é" in one and in two characters: the names would be refused, but the images come first.
+    for number, name in enumerate(("caf\u00e9", "cafe\u0301")):
+        text = voc_xml(PICTURES[0]).replace("cat", name)
+        write(tmp_path / "Annotations" / f"gone{number}.xml", text)
+    write(tmp_path / "ImageSets/Main/val.txt", "gone0\ngone1\n")
+    with pytest.raises(ValueError, match=r"No object can be read, 2 problems:\n  .*gone0\.xml: there is no image"):
+        open_dataset(tmp_path, "val")
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_without_objects_is_not_usable(name, tmp_path):
     SHAPES[name](tmp_path, "train", PICTURES[1:2])
     SHAPES[name](tmp_path, "val", VAL)

@@ -474,8 +474,16 @@ def test_cvat(tmp_path):
     assert labels["track_ids"].tolist() == [0, 0, 1]
     assert not inspect_dataset(data).problems
     (tmp_path / "annotations.xml").write_text(CVAT.replace('xtl="5"', 'xtl="x"'))
-    with pytest.raises(ValueError, match="a box needs finite numbers, got 'x'"):
+    with pytest.raises(ValueError, match="a side of a box must be a finite number.*, got 'x'"):
         open_video_dataset(tmp_path)
+    for old, new, reason in (
+        ('frame="1"', 'frame="1.5"', "a frame must be a whole number.*, got 1.5"),
+        ("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations><meta></meta>', "declares a document type"),
+    ):
+        assert old in CVAT
+        (tmp_path / "annotations.xml").write_text(CVAT.replace(old, new))
+        with pytest.raises(ValueError, match=reason):
+            open_video_dataset(tmp_path)
     outline = '<polygon frame="2" outside="0" points="5,6;9.5,6;9,12"/></track>'
     (tmp_path / "annotations.xml").write_text(CVAT.replace("</track>", outline, 1))
     assert open_video_dataset(tmp_path)[0][1]["boxes"][2].tolist() == [5, 6, 9.5, 12]

@@ -26,6 +26,7 @@ __all__ = [
     "assemble",
     "check_class_names",
     "check_units",
+    "no_object",
     "number_of",
     "some",
 ]
@@ -241,12 +242,15 @@ def assemble(
         images.append(LabelledImage(item.file, image_id, item.size, item.source, tuple(objects), item.load, max_pixels))
     check_units([(thing.box, image.source) for image in images for thing in image.objects])
     if problems and not any(image.objects for image in images):
-        raise ValueError(
-            f"No object can be read, {number_of(len(problems), 'problem')}:"
-            + "".join(f"\n  {p:.300}" for p in problems[:5])
-        )
+        raise no_object(problems)
     ids = _ids(records.ids, categories)
     return Annotations(images, categories, ids, problems, records.line, layout, records.notes)
+
+
+def no_object(problems: Sequence[str]) -> ValueError:
+    """Return the error of a data set in which nothing can be read, with the first problems."""
+    first = "".join(f"\n  {problem:.300}" for problem in problems[:5])
+    return ValueError(f"No object can be read, {number_of(len(problems), 'problem')}:{first}")
 
 
 def _without_background(records: Records, names: Sequence[str]) -> list[str]:

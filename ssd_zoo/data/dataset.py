@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchvision import tv_tensors
 
-from ssd_zoo.data.annotations import Annotations, LabelledImage, assemble
+from ssd_zoo.data.annotations import Annotations, LabelledImage, Records, assemble, no_object
 from ssd_zoo.data.formats import recognise
 from ssd_zoo.data.formats.memory import read_memory
 from ssd_zoo.data.formats.tree import find_split, merge_counts
@@ -155,6 +155,7 @@ def open_dataset(
     given = None if categories is None else categories[1:]
     if not isinstance(path, str | os.PathLike):
         kind, records = read_memory(path, given, split)
+        _check_not_empty(records, "The data set")
         return DetectionDataset(assemble(records, records.names or [], categories, kind, max_pixels), transforms)
     path = Path(path)
     found = recognise(path, layout, given)
@@ -169,6 +170,7 @@ def open_dataset(
             f"{path} has no split {split!r}; it has {', '.join(names)}. {' '.join(found.notes[:1])}".strip()
         )
     records = found.splits[chosen]()
+    _check_not_empty(records, f"The split {chosen!r} of {path}")
     classes = found.names or records.names
     if classes is None:
         others = [read() for name, read in found.splits.items() if name != chosen]
@@ -180,3 +182,8 @@ def open_dataset(
             "%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems)
         )
     return DetectionDataset(annotations, transforms)
+
+
+def _check_not_empty(records: Records, what: str) -> None:
+    if not records.items:
+        raise no_object(records.problems) if records.problems else ValueError(f"{what} has no images.")

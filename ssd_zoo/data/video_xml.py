@@ -1,14 +1,15 @@
 """Read annotations of videos in XML: CVAT for video, ImageNet VID."""
 
-import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_zoo.data.video_annotations import LabelledVideo, Labels, VideoObject
+from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, whole
 
 __all__ = ["is_cvat", "read_cvat", "read_imagenet_vid"]
 
+_LARGEST = 1e9
 _ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
@@ -34,22 +35,23 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     """
     videos, names = [], dict[str, None]()
     for file in files:
-        root = _parse(file)
+        root = parse_xml(read_bytes(file), file)
         names |= dict.fromkeys(label.text or "" for label in root.iterfind("meta//labels/label/name"))
         if root.find("image") is not None:
             raise ValueError(f'{file} is of "CVAT for images"; export videos as "CVAT for video", or images as COCO.')
         objects = [
-            VideoObject(int(_number(shape.get("frame"), file)), track, element.get("label", ""), _box(shape, file))
+            VideoObject(_whole(shape.get("frame"), file, "a frame"), track, element.get("label", ""), _box(shape, file))
             for track, element in enumerate(root.iterfind("track"))
             for shape in element
             if shape.get("outside") != "1"
         ]
         names |= dict.fromkeys(thing.category for thing in objects)
-        count = root.findtext("meta//size")
-        height, width = (root.findtext(f"meta//original_size/{side}") for side in ("height", "width"))
-        size = (int(height), int(width)) if height and width and height.isdecimal() and width.isdecimal() else None
-        number = int(count) if count and count.isdecimal() else None
-        videos.append(LabelledVideo(file.stem, _frames_of(file, root), file, objects, number, size=size))
+        count, height, width = (
+            _whole(written, file, name) if (written := root.findtext(f"meta//{name}")) else None
+            for name in ("size", "original_size/height", "original_size/width")
+        )
+        size = None if height is None or width is None else (height, width)
+        videos.append(LabelledVideo(file.stem, _frames_of(file, root), file, objects, count, size=size))
     return videos, ["background", *names]
 
 
@@ -59,7 +61,7 @@ def _box(shape: ET.Element, file: Path) -> tuple[float, float, float, float]:
         x1, y1, x2, y2 = (_number(shape.get(side), file) for side in ("xtl", "ytl", "xbr", "ybr"))
         return x1, y1, x2, y2
     if shape.get("points") is None:
-        raise ValueError(f"{file} has a shape {shape.tag!r}; boxes, polygons, polylines and points are read.")
+        raise ValueError(f"{file} has a shape {quote(shape.tag)}; boxes, polygons, polylines and points are read.")
     points = [_number(value, file) for value in shape.get("points", "").replace(";", ",").split(",")]
     return min(points[::2]), min(points[1::2], default=0), max(points[::2]), max(points[1::2], default=0)
 
@@ -104,38 +106,30 @@ def _of_vid(frames: Path, notes: Path, root: Path) -> LabelledVideo:
         if not xml.is_file():
             continue
         labeled.append(t)
-        tree = _parse(xml)
-        height, width = (_number(tree.findtext(f"size/{side}"), xml) for side in ("height", "width"))
-        size = (int(height), int(width))
+        tree = parse_xml(read_bytes(xml), xml)
+        height, width = (_whole(tree.findtext(f"size/{side}"), xml, side) for side in ("height", "width"))
+        size = (height, width)
         for thing in tree.iterfind("object"):
             synset = thing.findtext("name", "")
             if synset not in _IMAGENET_VID:
-                raise ValueError(f"{xml} has an object {synset!r}, which is none of ImageNet VID's 30 classes.")
+                raise ValueError(f"{xml} has an object {quote(synset)}, which is none of ImageNet VID's 30 classes.")
             # The files count pixels from 0, so no offset is subtracted.
             x1, y1, x2, y2 = (
                 _number(thing.findtext(f"bndbox/{side}"), xml) for side in ("xmin", "ymin", "xmax", "ymax")
             )
-            track = int(_number(thing.findtext("trackid", "0"), xml))
+            track = _whole(thing.findtext("trackid", "0"), xml, "a trackid")
             objects.append(VideoObject(t, track, _IMAGENET_VID[synset], (x1, y1, x2, y2)))
     name = frames.relative_to(root).as_posix()
     return LabelledVideo(name, frames, notes, objects, len(files), labeled if len(labeled) < len(files) else None, size)
 
 
 def _number(text: str | None, file: Path) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not abs(value) < 1e9:
-        raise ValueError(f"{file}: a box needs finite numbers, got {text!r:.200}.")
-    return value
+    return parse_number(text or "", f"{file}: a side of a box", low=-_LARGEST, high=_LARGEST)
 
 
-def _parse(file: Path) -> ET.Element:
-    try:
-        return ET.fromstring(file.read_bytes())
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"{file} is not XML: {error}.") from error
+def _whole(text: str | None, file: Path, what: str) -> int:
+    what = f"{file}: {what}"
+    return whole(parse_number(text or "", what), what, low=-int(_LARGEST), high=int(_LARGEST))
 
 
 _IMAGENET_VID = {

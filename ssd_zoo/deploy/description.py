@@ -1,7 +1,8 @@
 """The description of a detector that its exported file carries."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.models.load import load_report
 from ssd_zoo.models.registry import get_weight
 from ssd_zoo.weights.categories import check_names
-from ssd_zoo.weights.outside import mapping, parse_json, whole
+from ssd_zoo.weights.outside import mapping, parse_json, quote, whole
 
 __all__ = ["KEY", "Description", "Nms", "Pixels"]
 
@@ -26,6 +27,14 @@ Nms = Literal["inside", "outside"]
 Pixels = Literal["float32", "uint8"]
 
 _FORMAT = 1
+_CHOICES: dict[str, tuple[str | bool, ...]] = {
+    "nms": ("inside", "outside"),
+    "pixels": ("float32", "uint8"),
+    "score_function": ("softmax", "sigmoid"),
+    "antialias": (True, False),
+    "last_frame_only": (True, False),
+    "int8": (True, False),
+}
 
 
 @dataclass(frozen=True)
@@ -140,36 +149,41 @@ class Description:
         if text is None:
             raise ValueError(f"{source} was not exported by ssd_zoo: it carries no description of a detector.")
         try:
-            fields: Any = mapping(parse_json(text, "it"), "it")
-            if whole(fields.get("format", 0), "format") > _FORMAT:
+            known: Any = mapping(parse_json(text, "it"), "it")
+            if whole(known.get("format", 0), "format") > _FORMAT:
                 raise ValueError(
-                    f"it has format {fields['format']}, written by ssd_zoo {fields.get('version')}; this version "
+                    f"it has format {known['format']}, written by ssd_zoo {quote(known.get('version'))}; this version "
                     f"({__version__}) reads formats up to {_FORMAT}. pip install --upgrade ssd_zoo"
                 )
-            return _checked(cls(**{**fields, **_parsed(fields)}))
+            _check_fields(known, cls)
+            return _checked(cls(**{**known, **_parsed(known)}))
         except (KeyError, TypeError, ValueError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"The description in {source} can't be used: {what}") from error
 
 
-def _parsed(fields: dict[str, object]) -> dict[str, object]:
-    thresholds = fields["thresholds"]
-    if not isinstance(thresholds, dict):
-        raise ValueError(f"thresholds must be an object, got {thresholds!r}.")
-    check_names(fields["categories"])
+def _check_fields(known: Mapping[str, object], cls: type[Description] | type[Thresholds]) -> None:
+    if unknown := known.keys() - {one.name for one in fields(cls)}:
+        raise ValueError(f"it has the unknown field {quote(min(unknown))}.")
+
+
+def _parsed(known: dict[str, object]) -> dict[str, object]:
+    thresholds: Any = mapping(known["thresholds"], "thresholds")
+    _check_fields(thresholds, Thresholds)
+    check_names(known["categories"])
     # Older files have no tiles.
-    tile = check_tiles(fields.get("tile"), fields.get("tile_overlap", 0.25))
-    return {"size": parse_size(fields["size"]), "thresholds": Thresholds(**thresholds), "tile": tile}
+    tile = check_tiles(known.get("tile"), known.get("tile_overlap", 0.25))
+    return {"size": parse_size(known["size"]), "thresholds": Thresholds(**thresholds), "tile": tile}
 
 
 def _checked(described: Description) -> Description:
-    for name, allowed in (("nms", ("inside", "outside")), ("pixels", ("float32", "uint8"))):
-        if (value := getattr(described, name)) not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-    if not isinstance(described.state, dict):
-        raise ValueError(f"state must be an object, got {described.state!r}.")
-    if type(described.in_chans) is not int or described.in_chans < 1:
-        raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans!r}.")
+    for name, allowed in _CHOICES.items():
+        # 1 equals True.
+        if (value := getattr(described, name)) not in allowed or type(value) is not type(allowed[0]):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {quote(value)}.")
+    mapping(described.state, "state")
+    if whole(described.in_chans, "in_chans") < 1:
+        raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans}.")
     return described
 
 

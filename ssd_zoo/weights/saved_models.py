@@ -71,7 +71,7 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
         return open_config(of_file, folder / MODEL, source, digest=digest)
     for what, (here, there) in _differences(ours, theirs).items():
         raise ValueError(
-            f"The config of {source} can't be used: {CONFIG} and the header of {MODEL} disagree on {what}, "
+            f"The config of {source} can't be used: {CONFIG} and the header of {MODEL} disagree on {what:.200}, "
             f"{quote(here)} and {quote(there)}. One is damaged or was edited. To change a model, give the other values "
             f"to from_pretrained, and save it again; {folder / MODEL} opens by its header alone."
         )
