@@ -11,6 +11,7 @@ __all__ = ["RESULTS", "list_weights", "result_columns", "weights_list", "weights
 RESULTS = ("COCO val2017", "COCO minival", "Other results")
 """Headings of the result columns. A minival is another set of COCO images, easier than val2017."""
 _HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
+_FACTS = slice(2 + len(RESULTS), None)
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
@@ -33,13 +34,14 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
-    """Return the table of weights in Markdown, with aligned columns.
+    """Return the table of weights in Markdown, with aligned columns, without their results.
 
     Args:
         include: Shell-style patterns of builders' names.
     """
-    rows = [_HEADER, *(_row(name, entry) for name, entry in list_weights(include))]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
+    whole = [_HEADER, *(_row(name, entry) for name, entry in list_weights(include))]
+    rows = [(*row[:2], *row[_FACTS]) for row in whole]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
     return "\n".join([lines[0], _line(["-" * width for width in widths], widths), *lines[1:]])
 
