@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -66,12 +67,35 @@ def commands(page: str) -> list[list[str]]:
 def test_commands_are_right(page, monkeypatch, capsys):
     called = []
     for command, (module, *_) in COMMANDS.items():
-        monkeypatch.setattr(import_module(f"ssd_zoo.cli.{module}"), "run", lambda args, command=command: called.append(command) or 0)
+        monkeypatch.setattr(
+            import_module(f"ssd_zoo.cli.{module}"), "run", lambda args, command=command: called.append(command) or 0
+        )
     # A single name stands for the command in the text.
     whole = [arguments for arguments in commands(page) if arguments[1:] or arguments[0] in ("list", "info")]
     for arguments in whole:
         main(arguments)
     assert called == [arguments[0] for arguments in whole]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/data.md", "docs/finetune.md"])
+def test_commands_run_in_the_readers_folder(page, folder):
+    """In processes of their own, which find the package as it is installed; trainings are cut short."""
+    pytest.importorskip("accelerate")
+    for split in ("train", "val", "test"):
+        for name in ("images", "labels"):
+            (folder / "cells" / name / split).mkdir(parents=True)
+        shutil.copy("photos/astronaut.jpg", f"cells/images/{split}")
+        Path(f"cells/labels/{split}/astronaut.txt").write_text("0 0.373 0.527 0.734 0.926\n")
+    Path("cells/data.yaml").write_text("names: [person]\n")
+    first = [line.split() for line in blocks(PAGES[page], "sh")[0].splitlines()]
+    shown = commands(page) if page == "docs/index.md" else [line[1:] for line in first if line[0] == "ssd-zoo"]
+    assert shown
+    for arguments in shown:
+        short = ["--epochs", "1", "--size", "96"] if arguments[0] == "train" else []
+        command = [sys.executable, "-m", "ssd_zoo", *arguments, *short]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES)

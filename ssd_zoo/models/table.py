@@ -1,17 +1,33 @@
 """The table of all weights, for the documentation and the command line."""
 
+import csv
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ssd_zoo.models.registry import get_model_weights, usable_models
 from ssd_zoo.weights.entries import WeightsEnum
 
-__all__ = ["RESULTS", "list_weights", "result_columns", "weights_list", "weights_table"]
+__all__ = ["LATENCIES", "RESULTS", "latencies", "list_weights", "result_columns", "weights_list", "weights_table"]
 
 RESULTS = ("COCO val2017", "COCO minival", "Other results")
 """Headings of the result columns. A minival is another set of COCO images, easier than val2017."""
+LATENCIES = Path(__file__).with_name("latencies.csv")
+"""What `examples/benchmarks/latency.py` measured."""
 _HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
 _FACTS = slice(2 + len(RESULTS), None)
+
+
+def latencies() -> tuple[str, dict[tuple[str, str], tuple[float, float]]]:
+    """Return the time of one photo through each model that has weights.
+
+    Returns:
+        The machine, and by builder and name of the weights the milliseconds of the model and of its file for OpenVINO.
+    """
+    machine, *lines = LATENCIES.read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(lines)
+    times = {(row["builder"], row["weights"]): (float(row["eager_ms"]), float(row["openvino_ms"])) for row in rows}
+    return machine.removeprefix("# "), times
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
