@@ -2,6 +2,7 @@
 
 import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ import ssd_zoo
 from ssd_zoo.data import read_image
 from ssd_zoo.detector.loss import cross_entropy
 from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.models.table import latencies
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OBJECT, MATCHED, MISTAKEN = "#e6007a", "#00a3e0", "#ff8c00"
@@ -24,15 +26,16 @@ OBJECT, MATCHED, MISTAKEN = "#e6007a", "#00a3e0", "#ff8c00"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, draw in FIGURES.items():
         files.append(File.generated(config, f"figures/{name}.webp", content=_picture(draw)))
+    files.append(File.generated(config, "figures/latency.svg", content=_picture(latency, "svg")))
     for photo in EXAMPLES.glob("*.jpg"):
         files.append(File.generated(config, f"photos/{photo.name}", content=photo.read_bytes()))
     return files
 
 
 @functools.cache
-def _picture(draw) -> bytes:
+def _picture(draw: Callable[[], Figure], kind: str = "webp") -> bytes:
     file = io.BytesIO()
-    draw().savefig(file, format="webp", dpi=110, pil_kwargs={"quality": 80})
+    draw().savefig(file, format=kind, dpi=110, **({"pil_kwargs": {"quality": 80}} if kind == "webp" else {}))
     return file.getvalue()
 
 
@@ -136,6 +139,32 @@ def time() -> Figure:
             ax.imshow(torch.ones_like(glow), cmap="Wistia", alpha=glow.clamp(0, 1).numpy(), extent=(0, 300, 300, 0))
             if k == 0:
                 ax.text(-0.08, 0.5, ("2-D", "3-D")[row], transform=ax.transAxes, rotation=90, va="center", ha="right")
+    return figure
+
+
+def latency() -> Figure:
+    """Draw AP on COCO over the time of one image: filled points on val2017, open ones on minival."""
+    machine, times = latencies()
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    ax = figure.subplots()
+    for (builder, weights), (eager, exported) in times.items():
+        metrics = ssd_zoo.get_model_weights(builder)[weights].meta["metrics"]
+        for data, figures in metrics.items():
+            if not data.startswith("COCO-"):
+                continue
+            face = None if data == "COCO-val2017" else "none"
+            ax.plot([exported, eager], [figures["AP"]] * 2, color="#bbbbbb", lw=1, zorder=1)
+            ax.scatter(eager, figures["AP"], color=MATCHED, facecolor=face or MATCHED, zorder=2)
+            ax.scatter(exported, figures["AP"], color=OBJECT, facecolor=face or OBJECT, zorder=2)
+            ax.annotate(
+                f"{builder}, {weights}", (eager, figures["AP"]), (6, -3), textcoords="offset points", fontsize=7
+            )
+    for colour, name in ((MATCHED, "eager"), (OBJECT, "OpenVINO")):
+        ax.scatter([], [], color=colour, label=name)
+    ax.set(xscale="log", xlabel=f"ms of one image, {machine}", ylabel="AP on COCO, published")
+    ax.set_xlim(right=ax.get_xlim()[1] * 5)  # room for names
+    ax.legend(loc="lower right")
+    ax.grid(alpha=0.3)
     return figure
 
 

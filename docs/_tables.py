@@ -3,14 +3,22 @@
 import re
 from typing import Any
 
-from ssd_zoo.models.table import weights_table
+from ssd_zoo.models.table import latencies, weights_table
 
 ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
 CELL = re.compile(r"<(t[hd])([^>]*)>(.*?)</\1>", re.DOTALL)
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-    return markdown.replace("<!-- table of weights -->", weights_table())
+    markdown = markdown.replace("<!-- table of weights -->", weights_table())
+    return markdown.replace("<!-- table of latency -->", latency_table())
+
+
+def latency_table() -> str:
+    machine, times = latencies()
+    rows = [f"| `{builder}` | `{weights}` | {a:.0f} | {b:.0f} |" for (builder, weights), (a, b) in times.items()]
+    heading = ["| Model | Weights | eager, ms | OpenVINO, ms |", "|---|---|---:|---:|"]
+    return "\n".join([*heading, *rows, "", f"Measured on {machine}."])
 
 
 def on_page_content(html: str, **kwargs: Any) -> str:

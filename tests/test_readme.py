@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -128,6 +129,18 @@ def test_detect_page_shows_what_detect_writes(folder, capsys):
     for key in ("bbox", "score"):
         assert row.pop(key) == pytest.approx(expected.pop(key), abs=0.02)
     assert row == expected
+
+
+def test_description_on_pypi_needs_no_clone(monkeypatch):
+    """Such as PyPI shows README: `twine check --strict` in CI renders it."""
+    hatchling = ModuleType("hatchling.metadata.plugin.interface")
+    hatchling.MetadataHookInterface = object  # hatchling may not be installed
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", hatchling)
+    text = runpy.run_path(str(ROOT / "hatch_build.py"))["describe"](README)
+    assert not re.findall(r"\]\((?!https:)", text)
+    assert "examples/" not in text
+    assert blocks(text, "sh") == ["pip install ssd_zoo\nssd-zoo detect photos --output out\n"]
+    assert text.index("person  0.62") < text.index("## In Python") < text.index("## Models") < text.index("## Licence")
 
 
 def test_start_shows_what_detect_prints(folder, capsys):
