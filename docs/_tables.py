@@ -23,6 +23,7 @@ def latency_table() -> str:
 
 def on_page_content(html: str, **kwargs: Any) -> str:
     """Mark tables of many columns, name the column of each cell for `extra.css`, and let long names break."""
+    html = re.sub(r"(?<=<code>)(--[\w-]+)", r'<span class="option">\1</span>', html)
     return re.sub(
         r"<table>(.*?)</table>", lambda table: f"{_start(table[1])}{_labelled(table[1])}</table>", html, flags=re.DOTALL
     )
@@ -49,7 +50,7 @@ def _labelled(table: str) -> str:
 def _cell(cell: re.Match[str], heading: str) -> str:
     kind, attributes, text = cell.groups()
     text = re.sub(r"(?<=\d) (×|MB|M|G|ms|px)(?![\w])( (?=\d))?", lambda unit: unit[0].replace(" ", "\u00a0"), text)
-    # Where long names may break.
-    text = re.sub(r"(?<=<code>)[^<]+", lambda code: re.sub(r"([_/.(,=])(?=\w)", r"\1<wbr>", code[0]), text)
+    # Long names may break where this leaves markup alone.
+    text = re.sub(r"([_/.(,=])(?=[^\W\d])(?![^<]*>)", r"\1<wbr>", text)
     label = f' data-label="{heading}"' if heading and text else ""
     return f"<{kind}{attributes}{label if kind == 'td' else ''}>{text}</{kind}>"
