@@ -101,8 +101,8 @@ def negatives() -> Figure:
     )
     for ax, (boxes, name, colour) in zip(axes, panels, strict=True):
         _show(ax, facts["photo"], f"{name}: {len(boxes)}")
-        x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
-        ax.scatter(x.clamp(0, 300).numpy(), y.clamp(0, 300).numpy(), s=9, color=colour, edgecolor="white", linewidth=0.3)
+        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(0, 300).T.numpy()
+        ax.scatter(x, y, s=9, color=colour, edgecolor="white", linewidth=0.3)
     return figure
 
 
@@ -135,8 +135,8 @@ def time() -> Figure:
             title = "this frame" if k == 3 else f"{3 - k} before"
             pixels = torch.nn.functional.interpolate(clip[k : k + 1] / 255, (300, 300), antialias=True, mode="bilinear")
             _show(ax, pixels[0].clamp(0, 1).permute(1, 2, 0) * 0.45, title if row == 0 else "")
-            glow = (seen[k] / seen.max()).sqrt()
-            ax.imshow(torch.ones_like(glow).numpy(), cmap="Wistia", alpha=glow.clamp(0, 1).numpy(), extent=(0, 300, 300, 0))
+            glow = (seen[k] / seen.max()).sqrt().clamp(0, 1).numpy()
+            ax.imshow(0 * glow + 1, cmap="Wistia", alpha=glow, extent=(0, 300, 300, 0))
             if k == 0:
                 ax.text(-0.08, 0.5, ("2-D", "3-D")[row], transform=ax.transAxes, rotation=90, va="center", ha="right")
     return figure
