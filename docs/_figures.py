@@ -161,7 +161,9 @@ def latency() -> Figure:
             face = colour if data == "COCO-val2017" else "white"
             ax.scatter(milliseconds, ap, edgecolor=colour, facecolor=face, zorder=2)
         lowest = max(lowest + 0.3, ap)  # Names do not lie on each other.
-        ax.annotate(f"{builder}, {weights}", (eager, lowest), (8, -3), textcoords="offset points", fontsize=7)
+        ax.annotate(
+            f"{builder}, {weights}", (max(eager, exported), lowest), (8, -3), textcoords="offset points", fontsize=7
+        )
     for colour, name in ((MATCHED, "eager"), (OBJECT, "OpenVINO")):
         ax.scatter([], [], color=colour, label=name)
     ax.set(xscale="log", xlabel=f"ms of one image; {machine}", ylabel="AP on COCO, published")
