@@ -26,7 +26,8 @@ ROOMS = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    config.nav.append({"Reference": [f"reference/{room}.md" for room in ROOMS]})
+    pages = [f"reference/{room}.md" for room in ROOMS]
+    config.nav.insert(-1, {"Reference": pages})  # The changes come last.
     return config
 
 

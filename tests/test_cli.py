@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import ssd_zoo
 from ssd_zoo.cli.detect import _class_indices, _only
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
+from ssd_zoo.models.table import latencies
 from ssd_zoo.prediction.results import category_ids
 from ssd_zoo.weights.categories import COCO_CATEGORIES
 
@@ -368,7 +370,10 @@ def test_list(ssd_zoo_command):
     assert ["to be trained" in line for line in lines] == sorted("to be trained" in line for line in lines)
     # Parameters: 35,641,826 are torchvision's for the same model.
     vgg = next(line for line in lines if line.split()[:2] == ["ssd300_vgg16d", "COCO_V1"])
-    assert "300 × 300 35.64 M  80 classes, AP 25.1 on COCO-val2017 (published)" in vgg
+    assert re.search(r"300 × 300 35.64 M +\d+ ms  80 classes, AP 25.1 on COCO-val2017 \(published\)", vgg)
+    # Each measured time is that of weights which exist.
+    measured = {(line.split()[0], line.split()[1]) for line in lines if re.search(r" \d+ ms  ", line)}
+    assert measured == set(latencies()[1])
 
 
 def test_list_sorted(ssd_zoo_command):
@@ -376,6 +381,9 @@ def test_list_sorted(ssd_zoo_command):
     assert by_name == sorted(by_name)
     small = ssd_zoo_command("list", "*ultraface*", "ssd512*", "--sort", "size")[1].splitlines()
     assert [line.split()[0] for line in small[:2]] == ["ssdlite320_ultraface_slim", "ssdlite320_ultraface_rfb"]
+    fast = ssd_zoo_command("list", "ssdlite300*v2", "ssd512*", "ssd256*", "--sort", "speed")[1].splitlines()
+    # What was not measured comes last.
+    assert [line.split()[0] for line in (fast[0], fast[-1])] == ["ssdlite300_mobilenet_v2", "ssd256_vgg16d"]
 
 
 def test_list_by_patterns(ssd_zoo_command):

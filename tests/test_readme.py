@@ -4,14 +4,19 @@ import json
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 import ssd_zoo
-from ssd_zoo.cli.main import main
+from ssd_zoo.cli.main import COMMANDS, main
 from ssd_zoo.models.table import result_columns
 
 ROOT = Path(__file__).parents[1]
@@ -25,17 +30,73 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def blocks(text: str, language: str) -> list[str]:
     """Gives a page's blocks of code in a language, but for those that say they need a download, and whole files."""
-    skipped = re.compile(r'needs a download|\.py"')
+    skipped = re.compile(r'needs a (download|clone)|\.py"')
     return [code for kind, title, code in BLOCK.findall(text) if kind == language and not skipped.search(title)]
 
 
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """The reader's folder: not the clone, but a folder that is empty up to the two photos of the page Start."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for photo in (ROOT / "examples").glob("*.jpg"):
+        shutil.copy(photo, photos)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text, "python")])
-def test_code_runs_and_prints_what_it_says(page, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
+def test_code_runs_and_prints_what_it_says(page, folder, capsys):
+    if page == "README.md":  # whose reader has a clone
+        (folder / "photos").rename("examples")
+        shutil.copy(ROOT / "hubconf.py", folder)
     code = "\n".join(blocks(PAGES[page], "python"))
     exec(compile(code, page, "exec"), {})
     expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == expected
+
+
+def commands(page: str) -> list[list[str]]:
+    """Gives the arguments of all `ssd-zoo` commands that a page shows, in blocks, in tables and in the text."""
+    inline = re.findall(r"`(ssd-zoo [^`]+)`", PAGES[page])
+    shown = [line.split("  # ")[0] for block in blocks(PAGES[page], "sh") for line in block.splitlines()]
+    shown = [line for line in shown + inline if line.startswith("ssd-zoo ") and "…" not in line]
+    return [shlex.split(re.sub(r" [<>] .*", "", line))[1:] for line in shown]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_commands_are_right(page, monkeypatch, capsys):
+    called = []
+    for command, (module, *_) in COMMANDS.items():
+        monkeypatch.setattr(
+            import_module(f"ssd_zoo.cli.{module}"), "run", lambda args, command=command: called.append(command) or 0
+        )
+    # A single name stands for the command in the text.
+    whole = [arguments for arguments in commands(page) if arguments[1:] or arguments[0] in ("list", "info")]
+    for arguments in whole:
+        main(arguments)
+    assert called == [arguments[0] for arguments in whole]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/data.md", "docs/finetune.md"])
+def test_commands_run_in_the_readers_folder(page, folder):
+    """In processes of their own, which find the package as it is installed; trainings are cut short."""
+    pytest.importorskip("accelerate")
+    for split in ("train", "val", "test"):
+        for name in ("images", "labels"):
+            (folder / "cells" / name / split).mkdir(parents=True)
+        shutil.copy("photos/astronaut.jpg", f"cells/images/{split}")
+        Path(f"cells/labels/{split}/astronaut.txt").write_text("0 0.373 0.527 0.734 0.926\n")
+    Path("cells/data.yaml").write_text("names: [person]\n")
+    first = [line.split() for line in blocks(PAGES[page], "sh")[0].splitlines()]
+    shown = commands(page) if page == "docs/index.md" else [line[1:] for line in first if line[0] == "ssd-zoo"]
+    assert shown
+    for arguments in shown:
+        short = ["--epochs", "1", "--size", "96"] if arguments[0] == "train" else []
+        command = [sys.executable, "-m", "ssd_zoo", *arguments, *short]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -60,15 +121,31 @@ def test_readme_shows_what_detect_prints(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out in blocks(README, "text")
 
 
-def test_detect_page_shows_what_detect_writes(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(ROOT)
+def test_detect_page_shows_what_detect_writes(folder, capsys):
     [shown] = blocks(PAGES["docs/detect.md"], "json")
-    main(["detect", "examples/astronaut.jpg", "--json", str(tmp_path / "found.json")])
+    main(["detect", "photos/astronaut.jpg", "--json", "found.json"])
     assert capsys.readouterr().out in blocks(PAGES["docs/detect.md"], "text")
-    [expected], [row] = json.loads(shown), json.loads((tmp_path / "found.json").read_text())
+    [expected], [row] = json.loads(shown), json.loads((folder / "found.json").read_text())
     for key in ("bbox", "score"):
         assert row.pop(key) == pytest.approx(expected.pop(key), abs=0.02)
     assert row == expected
+
+
+def test_description_on_pypi_needs_no_clone(monkeypatch):
+    """Such as PyPI shows README: `twine check --strict` in CI renders it."""
+    hatchling = ModuleType("hatchling.metadata.plugin.interface")
+    hatchling.MetadataHookInterface = object  # hatchling may not be installed
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", hatchling)
+    text = runpy.run_path(str(ROOT / "hatch_build.py"))["describe"](README)
+    assert not re.findall(r"\]\((?!https:)", text)
+    assert "examples/" not in text
+    assert blocks(text, "sh") == ["pip install ssd_zoo\nssd-zoo detect photos --output out\n"]
+    assert text.index("person  0.62") < text.index("## In Python") < text.index("## Models") < text.index("## Licence")
+
+
+def test_start_shows_what_detect_prints(folder, capsys):
+    assert main(["detect", "photos", "--output", "found"]) == 0
+    assert capsys.readouterr().out in blocks(PAGES["docs/index.md"], "text")
 
 
 def test_detect_page_knows_every_option(capsys):

@@ -4,6 +4,7 @@ Weights that ship in the package come first, then other weights by AP on COCO, t
 """
 
 import argparse
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -11,12 +12,12 @@ import torch
 
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models
-from ssd_zoo.models.table import list_weights, weights_list
+from ssd_zoo.models.table import latencies, list_weights, weights_list
 from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
-PAGE = "weights"
+PAGE = "which"
 """Page of the documentation."""
 EXAMPLES = ("ssd-zoo list", 'ssd-zoo list "ssdlite*" --sort size', "ssd-zoo list --weights")
 """Commands for the help."""
@@ -31,6 +32,7 @@ class _Row(NamedTuple):
     classes: int
     size: tuple[int, int]
     parameters: float
+    milliseconds: float | None
     ships: bool
     metrics: Mapping[str, Mapping[str, float | str]]
 
@@ -46,12 +48,14 @@ class _Row(NamedTuple):
         results = [_describe(data, metrics) for data, metrics in self.metrics.items()][:1]
         notes = ", ".join([classes, *(["ships"] if self.ships else []), *results])
         size = f"{self.size[0]} × {self.size[1]}"
-        return f"{self.model:38}{self.weights or 'none':19}{size:9} {self.parameters:5.2f} M  {notes}"
+        time = "" if self.milliseconds is None else f"{self.milliseconds:.0f} ms"
+        return f"{self.model:38}{self.weights or 'none':19}{size:9} {self.parameters:5.2f} M {time:>7}  {notes}"
 
 
 _SORTS: dict[str, Callable[[_Row], tuple[float | str, ...]]] = {
     "use": _Row.use,
     "size": lambda row: (row.parameters,),
+    "speed": lambda row: (math.inf if row.milliseconds is None else row.milliseconds, row.parameters),
     "name": lambda row: (row.model,),
 }
 
@@ -60,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("pattern", nargs="*", help="shell-style patterns of model names (default: all models)")
     parser.add_argument("--sort", choices=_SORTS, default="use",
-                        help="use: what ships, then by AP on COCO; size: parameters (default: use)")  # fmt: skip
+                        help="use: what ships, then by AP on COCO; size: parameters; speed: ms of one image, see the "
+                             "page (default: use)")  # fmt: skip
     parser.add_argument("--weights", action="store_true", help="list only the weights, with licences and origins")
 
 
@@ -76,12 +81,15 @@ def run(args: argparse.Namespace) -> int:
     if args.weights:
         print(weights_list(args.pattern or None))
         return 0
+    times = latencies()[1]
     own = {(name, entry) for name, entry in list_weights(names)}
-    print(*sorted((row for name in names for row in _rows(name, own)), key=_SORTS[args.sort]), sep="\n")
+    print(*sorted((row for name in names for row in _rows(name, own, times)), key=_SORTS[args.sort]), sep="\n")
     return 0
 
 
-def _rows(name: str, own: Collection[tuple[str, WeightsEnum]]) -> list[_Row]:
+def _rows(
+    name: str, own: Collection[tuple[str, WeightsEnum]], times: Mapping[tuple[str, str], tuple[float, float]]
+) -> list[_Row]:
     """Describe a model's weights, or the model if it has none. Figures of another model are left out."""
     with torch.device("meta"):
         model = get_model(name, weights=None, weights_backbone=None)
@@ -92,13 +100,14 @@ def _rows(name: str, own: Collection[tuple[str, WeightsEnum]]) -> list[_Row]:
             sum(category != "N/A" for category in entry.meta["categories"]) - 1,
             parse_size(entry.settings.get("size", model.size)),
             entry.meta["num_params"] / 1e6,
+            times.get((name, entry.name), (None,))[0],
             entry.url.startswith("package:"),
             entry.meta["metrics"] if (name, entry) in own else {},
         )
         for entry in dict.fromkeys(get_model_weights(name).__members__.values())
     ]
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    return rows or [_Row(name, "", 0, model.size, parameters, False, {})]
+    return rows or [_Row(name, "", 0, model.size, parameters, None, False, {})]
 
 
 def _describe(data: str, metrics: Mapping[str, float | str]) -> str:

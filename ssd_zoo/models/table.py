@@ -1,16 +1,33 @@
 """The table of all weights, for the documentation and the command line."""
 
+import csv
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ssd_zoo.models.registry import get_model_weights, usable_models
 from ssd_zoo.weights.entries import WeightsEnum
 
-__all__ = ["RESULTS", "list_weights", "result_columns", "weights_list", "weights_table"]
+__all__ = ["LATENCIES", "RESULTS", "latencies", "list_weights", "result_columns", "weights_list", "weights_table"]
 
 RESULTS = ("COCO val2017", "COCO minival", "Other results")
 """Headings of the result columns. A minival is another set of COCO images, easier than val2017."""
+LATENCIES = Path(__file__).with_name("latencies.csv")
+"""What `examples/benchmarks/latency.py` measured."""
 _HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
+_FACTS = slice(2 + len(RESULTS), None)
+
+
+def latencies() -> tuple[str, dict[tuple[str, str], tuple[float, float]]]:
+    """Return the time of one photo through each model that has weights.
+
+    Returns:
+        The machine, and by builder and name of the weights the milliseconds of the model and of its file for OpenVINO.
+    """
+    machine, *lines = LATENCIES.read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(lines)
+    times = {(row["builder"], row["weights"]): (float(row["eager_ms"]), float(row["openvino_ms"])) for row in rows}
+    return machine.removeprefix("# "), times
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
@@ -33,13 +50,14 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
-    """Return the table of weights in Markdown, with aligned columns.
+    """Return the table of weights in Markdown, with aligned columns, without their results.
 
     Args:
         include: Shell-style patterns of builders' names.
     """
-    rows = [_HEADER, *(_row(name, entry) for name, entry in list_weights(include))]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
+    whole = [_HEADER, *(_row(name, entry) for name, entry in list_weights(include))]
+    rows = [(*row[:2], *row[_FACTS]) for row in whole]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
     return "\n".join([lines[0], _line(["-" * width for width in widths], widths), *lines[1:]])
 

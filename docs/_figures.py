@@ -1,0 +1,199 @@
+"""Draws the figures of the page on how SSD works when the docs are built, from what the code computes."""
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from torch import Tensor
+
+import ssd_zoo
+from ssd_zoo.data import read_image
+from ssd_zoo.detector.loss import cross_entropy
+from ssd_zoo.detector.matcher import match_default_boxes
+from ssd_zoo.models.table import latencies
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+OBJECT, MATCHED, MISTAKEN = "#e6007a", "#00a3e0", "#ff8c00"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for name, draw in FIGURES.items():
+        files.append(File.generated(config, f"figures/{name}.webp", content=_picture(draw)))
+    files.append(File.generated(config, "figures/latency.svg", content=_picture(latency, "svg")))
+    for photo in EXAMPLES.glob("*.jpg"):
+        files.append(File.generated(config, f"photos/{photo.name}", content=photo.read_bytes()))
+    return files
+
+
+@functools.cache
+def _picture(draw: Callable[[], Figure], kind: str = "webp") -> bytes:
+    file = io.BytesIO()
+    draw().savefig(file, format=kind, dpi=110, **({"pil_kwargs": {"quality": 80}} if kind == "webp" else {}))
+    return file.getvalue()
+
+
+@functools.cache
+def lesson() -> dict[str, Tensor]:
+    """Return what a detector computes in training for the photo of the cup: matching, losses, feature maps."""
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5).eval()
+    photo = read_image(EXAMPLES / "coffee.jpg")
+    with torch.inference_mode():
+        [found] = model([photo])
+        batch = model.prepare([photo])
+        boxes, _, valid = model.prepare_targets([found], [photo.shape[-2:]])
+        raw, maps = model.forward_raw(batch), model.backbone(batch)
+    [matched] = match_default_boxes(boxes, valid, model.default_boxes, model.iou_thresh)
+    background = cross_entropy(raw["cls_logits"], torch.zeros_like(matched)[None], model.score_function)[0]
+    negatives = background.masked_fill(matched >= 0, 0).topk(3 * int((matched >= 0).sum())).indices
+    pixels = torch.nn.functional.interpolate(photo[None] / 255, (300, 300), mode="bilinear", antialias=True)[0]
+    return {
+        "photo": pixels.clamp(0, 1).permute(1, 2, 0),
+        "objects": boxes[0],
+        "default": model.default_boxes,
+        "matched": matched,
+        "negatives": negatives,
+    } | {f"map{k}": features[0] for k, features in enumerate(maps)}
+
+
+def default_boxes() -> Figure:
+    facts, first = lesson(), 0
+    figure, axes = _panels(6, columns=3)
+    for k, ax in enumerate(axes):
+        side = facts[f"map{k}"].shape[-1]
+        number = 3 if k == 0 else 6
+        cell = (side // 2) * side + side // 2
+        _show(ax, facts["photo"], f"map {k + 1}: {side} × {side} cells, {number} boxes each")
+        for line in range(1, side):
+            ax.axhline(line * 300 / side, color="white", lw=0.4, alpha=0.6)
+            ax.axvline(line * 300 / side, color="white", lw=0.4, alpha=0.6)
+        _boxes(ax, facts["default"][first + cell * number : first + (cell + 1) * number], MATCHED, 1.8)
+        first += side * side * number
+    return figure
+
+
+def matching() -> Figure:
+    facts = lesson()
+    figure, axes = _panels(2, columns=2, width=7)
+    for k, (ax, name) in enumerate(zip(axes, ("cup", "dining table"), strict=True)):
+        mine = facts["default"][facts["matched"] == k]
+        _show(ax, facts["photo"], f"{name}: {len(mine)} default boxes match")
+        _boxes(ax, mine, MATCHED, 0.9)
+        _boxes(ax, facts["objects"][k : k + 1], OBJECT, 3)
+    return figure
+
+
+def negatives() -> Figure:
+    facts = lesson()
+    positive = facts["default"][facts["matched"] >= 0]
+    figure, axes = _panels(3, columns=3)
+    chosen = facts["default"][facts["negatives"]]
+    panels = (
+        (facts["default"], "all", "#555555"),
+        (positive, "matched", MATCHED),
+        (chosen, "hard negatives", MISTAKEN),
+    )
+    for ax, (boxes, name, colour) in zip(axes, panels, strict=True):
+        _show(ax, facts["photo"], f"{name}: {len(boxes)}")
+        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(0, 300).T.numpy()
+        ax.scatter(x, y, s=9, color=colour, edgecolor="white", linewidth=0.3)
+    return figure
+
+
+def feature_maps() -> Figure:
+    facts = lesson()
+    figure, axes = _panels(6, columns=6)
+    for k, ax in enumerate(axes):
+        features = facts[f"map{k}"]
+        channels, side = features.shape[:2]
+        strength = features.clamp(min=0).mean(0)
+        _show(ax, facts["photo"], f"{side} × {side} × {channels}")
+        ax.imshow(strength.numpy(), extent=(0, 300, 300, 0), cmap="magma", alpha=0.85, interpolation="nearest")
+    return figure
+
+
+def time() -> Figure:
+    """Draw the pixels that one cell depends on, by gradients: of a model of images, and of one of clips."""
+    photo = read_image(EXAMPLES / "coffee.jpg")
+    clip = torch.stack([photo.roll(-12 * k, 2) for k in reversed(range(4))])
+    figure, axes = _panels(8, columns=4)
+    for row, name in enumerate(("ssdlite300_mobilenet_v2", "ssdlite300_mobilenet_v2_3d")):
+        options = {"inflate": "average", "temporal_stages": [4]} if row else {}
+        model = ssd_zoo.get_model(name, weights="COCO_TF_V1", size=160, **options).eval()
+        images = model.prepare([clip] if row else list(clip)).requires_grad_()
+        maps = model.backbone(images, lengths=[4]) if row else model.backbone(images)
+        cell = maps[0][3, :, 5, 5]
+        cell.square().sum().backward()
+        seen = images.grad.abs().sum(1)
+        for k, ax in enumerate(axes[4 * row : 4 * row + 4]):
+            title = "this frame" if k == 3 else f"{3 - k} before"
+            pixels = torch.nn.functional.interpolate(clip[k : k + 1] / 255, (300, 300), antialias=True, mode="bilinear")
+            _show(ax, pixels[0].clamp(0, 1).permute(1, 2, 0) * 0.45, title if row == 0 else "")
+            glow = (seen[k] / seen.max()).sqrt().clamp(0, 1).numpy()
+            ax.imshow(0 * glow + 1, cmap="Wistia", alpha=glow, extent=(0, 300, 300, 0))
+            if k == 0:
+                ax.text(-0.08, 0.5, ("2-D", "3-D")[row], transform=ax.transAxes, rotation=90, va="center", ha="right")
+    return figure
+
+
+def latency() -> Figure:
+    """Draw AP on COCO over the time of one image: filled points on val2017, open ones on minival."""
+    machine, times = latencies()
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    ax = figure.subplots()
+    points = [
+        (figures["AP"], builder, weights, data)
+        for builder, weights in times
+        for data, figures in ssd_zoo.get_model_weights(builder)[weights].meta["metrics"].items()
+        if data.startswith(("COCO-val", "COCO-minival"))
+    ]
+    lowest = 0.0
+    for ap, builder, weights, data in sorted(points):
+        eager, exported = times[builder, weights]
+        ax.plot([exported, eager], [ap, ap], color="#bbbbbb", lw=1, zorder=1)
+        for milliseconds, colour in ((eager, MATCHED), (exported, OBJECT)):
+            face = colour if data == "COCO-val2017" else "white"
+            ax.scatter(milliseconds, ap, edgecolor=colour, facecolor=face, zorder=2)
+        lowest = max(lowest + 0.3, ap)  # Names do not lie on each other.
+        ax.annotate(
+            f"{builder}, {weights}", (max(eager, exported), lowest), (8, -3), textcoords="offset points", fontsize=7
+        )
+    for colour, name in ((MATCHED, "eager"), (OBJECT, "OpenVINO")):
+        ax.scatter([], [], color=colour, label=name)
+    ax.set(xscale="log", xlabel=f"ms of one image; {machine}", ylabel="AP on COCO, published")
+    ax.set_xlim(right=ax.get_xlim()[1] * 6)  # room for names
+    ax.legend(loc="upper left")
+    ax.grid(alpha=0.3)
+    return figure
+
+
+FIGURES = {
+    "default_boxes": default_boxes,
+    "matching": matching,
+    "negatives": negatives,
+    "feature_maps": feature_maps,
+    "time": time,
+}
+
+
+def _panels(number: int, columns: int, width: int = 10) -> tuple[Figure, list[Axes]]:
+    side, rows = width / columns, number // columns
+    figure = Figure(figsize=(width, rows * (side + 0.2)), layout="constrained")
+    return figure, list(figure.subplots(rows, columns).flat)
+
+
+def _show(ax: Axes, image: Tensor, title: str) -> None:
+    ax.imshow(image.numpy(), extent=(0, 300, 300, 0))
+    ax.set(xlim=(0, 300), ylim=(300, 0), xticks=[], yticks=[])
+    ax.set_title(title, fontsize=10)
+
+
+def _boxes(ax: Axes, boxes: Tensor, colour: str, width: float) -> None:
+    for x1, y1, x2, y2 in boxes.tolist():
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, lw=width))
