@@ -307,10 +307,66 @@ def test_list_of_weights_fits_a_terminal(capsys):
 def test_a_damaged_row_of_a_journal_does_not_count(line, tmp_path):
     whole = '{"file_name": "b", "changed": [1, 2], "detections": []}'
     (tmp_path / "r.json.jsonl").write_text(f'{{"ssd_zoo": "1"}}\n{line}\n{whole}\n')
-    assert list(Journal(tmp_path / "r.json", {"ssd_zoo": "1"}).rows) == ["b"]
+    journal = Journal(tmp_path / "r.json.jsonl", {"ssd_zoo": "1"})
+    assert [row["file_name"] for row in journal.rows("b")] == ["b"]
+    assert len(journal) == 1
 
 
 def test_a_journal_that_begins_too_deep_is_in_the_way(tmp_path):
     (tmp_path / "r.json.jsonl").write_text("[" * 100_000 + "\n")
     with pytest.raises(ValueError, match="is in the way"):
-        Journal(tmp_path / "r.json", {"ssd_zoo": "1"})
+        Journal(tmp_path / "r.json.jsonl", {"ssd_zoo": "1"})
+
+
+def results(*args):
+    """Runs `ssd-zoo detect images` on twelve images, one of them bad."""
+    assert main(["detect", "images", "--quiet", *args]) == 1
+    return Path(args[-1])
+
+
+def test_lines_and_parquet_hold_what_coco_holds(images, monkeypatch, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet", reason='NO PARQUET: pip install "ssd_zoo[parquet]"')
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    (images / "04.png").write_text("Dear diary")
+    expected = json.loads(results("--json", "r.json").read_text())
+    header, *lines = map(json.loads, results("--json", "r.jsonl").read_text().splitlines())
+    assert header["score_thresh"] == 0.5
+    assert "detections" not in lines[4]
+    rows = parquet.read_table(results("--parquet", "r.parquet")).to_pylist()
+    assert rows[4]["detections"] is None
+    for found in (lines, rows):
+        assert [row["file_name"] for row in found] == [f"images/{i:02d}.png" for i in range(COUNT)]
+        assert "is not an image" in found[4]["error"]
+        flat = [
+            {"image_id": i, "file_name": row["file_name"], **one}
+            for i, row in enumerate(found)
+            for one in row.get("detections") or ()
+        ]
+        assert flat == expected
+
+
+def test_finished_lines_are_added_to(detect, images):
+    """The later `--json` counts."""
+    assert detect("--json", "r.jsonl")[:2] == (0, COUNT)
+    lines = Path("r.jsonl").read_text()
+    assert detect("--json", "r.jsonl")[:2] == (0, 0)
+    assert Path("r.jsonl").read_text() == lines
+    Image.new("RGB", (40, 30)).save("images/005.png")
+    assert detect("--json", "r.jsonl")[:2] == (0, 1)
+    names = [json.loads(line)["file_name"] for line in Path("r.jsonl").read_text().splitlines()[1:]]
+    assert names == sorted(map(str, images.iterdir()))
+
+
+def test_a_model_with_other_settings_starts_anew(images, monkeypatch, capsys):
+    """Its tensors are the same."""
+    model = small_model()
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: model)
+    command = ["detect", "images", "--json", "r.jsonl", "--quiet"]
+    for name, value in (("nms_thresh", 0.3), ("detections_per_img", 2), ("categories", ["background", "object"])):
+        assert main(command) == 0
+        setattr(model, name, value)
+        assert main(command) == 0
+        assert f"{name} was" in capsys.readouterr().err
+    model.image_mean += 0.1
+    assert main(command) == 0
+    assert "weights was" in capsys.readouterr().err

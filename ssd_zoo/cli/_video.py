@@ -100,7 +100,7 @@ def run_videos(
                     model,
                     _open(source, args.max_pixels),
                     chosen=chosen,
-                    batch_size=args.batch_size,
+                    batch_size=args.batch_size or 1,
                     track=args.track,
                     picture_file=targets.get(source),
                     frame_file=frame_file,
