@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import chain
-from typing import Generic, NamedTuple, TypeVar
+from itertools import chain, repeat
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.prediction.batch import detect_batch
 
-__all__ = ["Seen", "detect_ahead", "map_ahead", "pick_batch_size"]
+__all__ = ["Seen", "detect_ahead", "map_ahead", "pick_batch_size", "take_ahead"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -87,6 +87,26 @@ def map_ahead(
 def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int]) -> int:
     done = (future for future in waiting if future.done())
     return sum(weigh(future.result()) for future in done if future.exception() is None)
+
+
+def take_ahead(items: Iterable[T], *, ahead: int) -> Generator[T, None, None]:
+    """Take items in a thread of their own, before they are asked for.
+
+    Args:
+        items: The items. An error is raised after the items before it.
+        ahead: Most items that wait.
+    """
+    source, end = iter(items), object()
+    taken = map_ahead(lambda _: next(source, end), repeat(None), threads=1, ahead=ahead)
+    try:
+        for item in taken:
+            if item is end:
+                return
+            yield cast(T, item)
+    finally:
+        taken.close()
+        if isinstance(source, Generator):
+            source.close()
 
 
 def detect_ahead(
