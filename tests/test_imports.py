@@ -56,6 +56,7 @@ OPTIONAL = (
     "onnxruntime",
     "onnxscript",
     "openvino",
+    "pyarrow",
     "pycocotools",
     "supervision",
     "tensorboard",
