@@ -10,7 +10,6 @@ from ssd_zoo.cli._frame_file import Detections
 from ssd_zoo.cli._record import Record
 from ssd_zoo.data import Frame
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.video import reset_streams
 
 __all__ = ["detect_live"]
 
@@ -56,6 +55,8 @@ class _States:
     @torch.inference_mode()
     def detect(self, streams: Sequence[int], frames: Sequence[torch.Tensor]) -> list[Detections]:
         """Detect in the next frame of some streams."""
+        from ssd_zoo.video import reset_streams
+
         state = None
         if self._of_stream:
             known = next(iter(self._of_stream.values()))

@@ -45,7 +45,8 @@ class Record:
         picture_file: Path | None = None,
         frame_file: FrameFile | None = None,
     ) -> None:
-        self.video, self.writer, self.late = video, None, 0
+        self.video, self.late = video, 0
+        self.writer: VideoWriter | None = None
         self._chosen, self._frame_file, self._categories = chosen, frame_file, model.categories
         self._tracker = Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5)) if track else None
         self._open, self._picture_file = ExitStack(), picture_file

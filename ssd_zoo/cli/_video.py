@@ -21,7 +21,6 @@ from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import file_name, is_image_address
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction.pipeline import map_ahead, take_ahead
-from ssd_zoo.video import detect_stream
 
 __all__ = ["Source", "detect_video", "find_videos", "run_videos"]
 
@@ -166,6 +165,9 @@ def detect_video(model: SSD, record: Record, *, batch_size: int = 1, quiet: bool
 
 def _detect(model: SSD, frames: Iterable[Frame], batch_size: int) -> Iterator[tuple[Frame, Detections]]:
     """Detect in a video; give each frame with its time."""
+    # It imports training, for metrics; photos need neither.
+    from ssd_zoo.video import detect_stream
+
     waiting: deque[Frame] = deque()
 
     def pixels() -> Iterator[Tensor]:

@@ -61,7 +61,7 @@ def map_ahead(
         weigh: Bytes of a result. No more items are begun while results of 128 MB wait.
         start: Called in each thread at its start.
     """
-    pool = ThreadPoolExecutor(threads, "ssd_zoo", start)  # type: ignore[arg-type]  # None is allowed; mypy is not told
+    pool = ThreadPoolExecutor(threads, "ssd_zoo", start)
     waiting: deque[Future[R]] = deque()
     failure: BaseException | None = None
     source = iter(items)
@@ -125,7 +125,7 @@ def detect_ahead(
     Yields:
         In the order of the sources, each with its image and its detections on the CPU.
     """
-    images = map_ahead(partial(_read, read), sources, threads=workers, ahead=workers + batch_size, weigh=_bytes)
+    images = map_ahead(partial(_read, read), sources, threads=workers, ahead=2 * workers + batch_size - 1, weigh=_bytes)
     batches = _batches(images, batch_size)
     with contextlib.closing(images):
         if len(models) == 1:
@@ -145,7 +145,7 @@ def detect_ahead(
 
         with _one_thread_each() as start:
             count = len(models)
-            found = map_ahead(detect, batches, threads=count, ahead=count + 1, weigh=_bytes_of_all, start=start)
+            found = map_ahead(detect, batches, threads=count, ahead=2 * count, weigh=_bytes_of_all, start=start)
             with contextlib.closing(found):
                 yield from chain.from_iterable(found)
 
