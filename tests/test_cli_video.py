@@ -18,7 +18,7 @@ import ssd_zoo
 from ssd_zoo.cli import _video
 from ssd_zoo.cli._frame_file import FrameFile
 from ssd_zoo.cli._live import detect_live
-from ssd_zoo.cli._record import Record
+from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import Video, VideoWriter, open_video, read_clip, read_image
 from ssd_zoo.video import detect_stream, split_frames
@@ -130,7 +130,7 @@ def test_interrupted_video_leaves_whole_files(film, tmp_path):
         file = tmp_path / f"{length}.json"
         model, video = small_model(), Video("film", 10, length, frames)
         with FrameFile(file) as frame_file:
-            record = partial(Record, model, video, frame_file=frame_file)
+            record = partial(VideoRecord, model, video, frame_file=frame_file)
             if length is None:
                 summary, _ = _video.detect_video(model, record(), quiet=True)
                 assert summary.startswith("film: 3 frames"), "a camera's only end"
@@ -221,7 +221,7 @@ def test_memory_stays_flat_over_a_long_video(tmp_path):
 
     with FrameFile(tmp_path / "found.json") as frame_file:
         video = Video("long", 25, None, watched)
-        record = Record(model, video, frame_file=frame_file)
+        record = VideoRecord(model, video, frame_file=frame_file)
         summary, failure = _video.detect_video(model, record, batch_size=64, quiet=True)
     assert failure is None
     assert summary.startswith("long: 20000 frames")
@@ -270,7 +270,7 @@ def test_cameras_at_once_are_detected_as_each_alone(film, tmp_path, clips):
     cameras = [Turns(whole[:4]), Turns(whole[2:5], broken=True)]
     file = tmp_path / "found.json"
     with FrameFile(file) as frame_file:
-        records = [Record(model, camera.video, camera.seen, frame_file=frame_file) for camera in cameras]
+        records = [VideoRecord(model, camera.video, camera.seen, frame_file=frame_file) for camera in cameras]
         results = detect_live(model, records)
     assert results[0][0].startswith("camera 4: 4 frames, ")
     assert "late" not in results[0][0]
@@ -298,7 +298,7 @@ def test_late_frames_are_left_out_and_counted(film):
         gate.set()
 
     model.step = slow
-    [(summary, failure)] = detect_live(model, [Record(model, Video("camera 0", 25, None, come))])
+    [(summary, failure)] = detect_live(model, [VideoRecord(model, Video("camera 0", 25, None, come))])
     assert failure is None
     # Six came while the first batch waited: it holds the first of them, or the newest then.
     seen = int(summary.split()[2])

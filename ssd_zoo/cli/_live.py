@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import torch
 
 from ssd_zoo.cli._frame_file import Detections
-from ssd_zoo.cli._record import Record
+from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.data import Frame
 from ssd_zoo.detector.ssd import SSD
 
@@ -16,7 +16,7 @@ __all__ = ["detect_live"]
 State = dict[str, torch.Tensor]
 
 
-def detect_live(model: SSD, records: Sequence[Record]) -> list[tuple[str, str | None]]:
+def detect_live(model: SSD, records: Sequence[VideoRecord]) -> list[tuple[str, str | None]]:
     """Detect in live videos until all of them end, or until Ctrl-C.
 
     A frame that still waits when the next one of its camera comes is left out, and counted.
@@ -77,7 +77,7 @@ class _Streams:
         failures: By stream why it broke off, or None.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[VideoRecord]) -> None:
         self.late = [0] * len(records)
         self.failures: list[str | None] = [None] * len(records)
         self._newest: dict[int, Frame] = {}
@@ -86,7 +86,7 @@ class _Streams:
         for i, record in enumerate(records):
             threading.Thread(target=self._read, args=(i, record), daemon=True).start()
 
-    def _read(self, i: int, record: Record) -> None:
+    def _read(self, i: int, record: VideoRecord) -> None:
         try:
             for frame in record.video.with_times():
                 with self._changed:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ssd_zoo.cli._frame_file import Detections, FrameFile
 from ssd_zoo.cli._live import detect_live
 from ssd_zoo.cli._output import is_standard_output, unused
-from ssd_zoo.cli._record import Record
+from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.data import Frame, Video, image_endings, open_camera, open_video
 from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import file_name, is_image_address
@@ -97,7 +97,9 @@ def run_videos(
         for sources in [videos] if together else [[video] for video in videos]:
             try:
                 records = [
-                    Record(model, _open(source, args.max_pixels), chosen, args.track, targets.get(source), frame_file)
+                    VideoRecord(
+                        model, _open(source, args.max_pixels), chosen, args.track, targets.get(source), frame_file
+                    )
                     for source in sources
                 ]
                 if together:
@@ -126,7 +128,9 @@ def _is_live(source: Source) -> bool:
     )
 
 
-def detect_video(model: SSD, record: Record, *, batch_size: int = 1, quiet: bool = False) -> tuple[str, str | None]:
+def detect_video(
+    model: SSD, record: VideoRecord, *, batch_size: int = 1, quiet: bool = False
+) -> tuple[str, str | None]:
     """Detect in a video and write the results during detection.
 
     Decoding, detecting, drawing and encoding each have a thread.

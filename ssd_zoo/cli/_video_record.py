@@ -14,13 +14,13 @@ from ssd_zoo.cli._track import Tracker
 from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections
 from ssd_zoo.detector.ssd import SSD
 
-__all__ = ["Noted", "Record"]
+__all__ = ["Noted", "VideoRecord"]
 
 Noted = tuple[Frame, Detections]
 """A frame and its detections, with tracks."""
 
 
-class Record:
+class VideoRecord:
     """Where the detections in one video go; a context, which closes the annotated video.
 
     Args:
@@ -52,7 +52,7 @@ class Record:
         self._open, self._picture_file = ExitStack(), picture_file
         self._frames, self._frames_with = 0, Counter[str]()
 
-    def __enter__(self) -> "Record":
+    def __enter__(self) -> "VideoRecord":
         if self._picture_file is not None:
             self.writer = self._open.enter_context(VideoWriter(self._picture_file, fps=self.video.fps))
         return self
