@@ -7,10 +7,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, repeat
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import NamedTuple
 
 from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.prediction.batch import detect_batch
