@@ -165,28 +165,77 @@ sys.exit(main.main(["detect", "images", "--json", "r.json", "--output", "out", "
 """
 
 
+def kill_after(script, lines, file="r.json.jsonl"):
+    """Runs a script, and kills it when its journal has more than some lines; returns the lines then."""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline, found = time.monotonic() + 120, []
+    while time.monotonic() < deadline and process.poll() is None and len(found) <= lines:
+        found = Path(file).read_text().splitlines() if Path(file).exists() else []
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert process.returncode < 0, "it was killed before its end"
+    return found
+
+
 @pytest.mark.slow
 def test_killed_three_times(images, monkeypatch):
     script = SLOW.format(tests=str(Path(__file__).parent))
     for done in (1, 3, 5):
-        process = subprocess.Popen([sys.executable, "-c", script])
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            journal = Path("r.json.jsonl")
-            lines = journal.read_text().splitlines() if journal.exists() else []
-            if len(lines) > done:
-                break
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        assert process.returncode < 0, "it was killed before its end"
-        assert [json.loads(line) for line in lines], "whole at any moment"
+        lines = kill_after(script, done)
+        assert [json.loads(line) for line in lines[:-1]], "whole at any moment"
         for file in Path("out").glob("[!.]*"):
             Image.open(file).load()
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert len({row["image_id"] for row in rows()}) == COUNT
     assert not Path("r.json.jsonl").exists()
     assert len(list(Path("out").glob("[!.]*"))) == COUNT
+
+
+# One process that is forked at each turn, so that the modules are imported once.
+FORKS = """
+import os, random, signal, sys, time
+sys.path.insert(0, {tests!r})
+import torch
+from test_cli_video import small_model
+from ssd_zoo.cli import _images, detect, main
+torch.set_num_threads(1)
+read = _images.read_image
+_images.read_image = lambda *args, **options: time.sleep(0.01) or read(*args, **options)
+detect._build = lambda args: small_model()
+pick = random.Random(0)
+for turn in range({kills} + 1):
+    child = os.fork()
+    if child == 0:
+        options = ["--json", "r.jsonl", "--output", "out", "--quiet", "--workers", "2", "--batch-size", "2"]
+        os._exit(main.main(["detect", "images", *options]))
+    if turn < {kills}:
+        time.sleep(pick.uniform(0.0, 0.3))
+        os.kill(child, signal.SIGKILL)
+    code = os.waitpid(child, 0)[1]
+    # No line but the last may be cut off.
+    text = open("r.jsonl", "rb").read() if os.path.exists("r.jsonl") else b""
+    names = [line.split(b'"')[3] for line in text.split(b"\\n")[1:-1]]
+    assert len(names) == len(set(names)), names
+    print(code, len(names), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NO FORK: kills at random are not tested")
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_lose_nothing_and_leave_nothing_twice(images, kills):
+    for i in range(COUNT, 10 * kills):
+        Image.new("RGB", (40, 30), (i, 90, 30)).save(images / f"{i:03d}.png")
+    (images / "04.png").write_text("Dear diary")
+    script = FORKS.format(tests=str(Path(__file__).parent), kills=kills)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    codes, counts = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert codes[-1] == 256, "the bad file alone failed"
+    assert list(counts) == sorted(counts), "nothing that was done is lost"
+    _, *kept = map(json.loads, Path("r.jsonl").read_text().splitlines())
+    assert [row["file_name"] for row in kept] == sorted(map(str, images.iterdir()))
+    assert ["error" in row for row in kept] == [row["file_name"] == "images/04.png" for row in kept]
+    assert len([file for file in os.listdir("out") if not file.startswith(".")]) == len(kept) - 1
 
 
 @pytest.mark.parametrize("write", ["bytes", "picture", "figure"])
@@ -307,10 +356,66 @@ def test_list_of_weights_fits_a_terminal(capsys):
 def test_a_damaged_row_of_a_journal_does_not_count(line, tmp_path):
     whole = '{"file_name": "b", "changed": [1, 2], "detections": []}'
     (tmp_path / "r.json.jsonl").write_text(f'{{"ssd_zoo": "1"}}\n{line}\n{whole}\n')
-    assert list(Journal(tmp_path / "r.json", {"ssd_zoo": "1"}).rows) == ["b"]
+    journal = Journal(tmp_path / "r.json.jsonl", {"ssd_zoo": "1"})
+    assert [row["file_name"] for row in journal.rows("b")] == ["b"]
+    assert len(journal) == 1
 
 
 def test_a_journal_that_begins_too_deep_is_in_the_way(tmp_path):
     (tmp_path / "r.json.jsonl").write_text("[" * 100_000 + "\n")
     with pytest.raises(ValueError, match="is in the way"):
-        Journal(tmp_path / "r.json", {"ssd_zoo": "1"})
+        Journal(tmp_path / "r.json.jsonl", {"ssd_zoo": "1"})
+
+
+def results(*args):
+    """Runs `ssd-zoo detect images` on twelve images, one of them bad."""
+    assert main(["detect", "images", "--quiet", *args]) == 1
+    return Path(args[-1])
+
+
+def test_lines_and_parquet_hold_what_coco_holds(images, monkeypatch, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet", reason='NO PARQUET: pip install "ssd_zoo[parquet]"')
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    (images / "04.png").write_text("Dear diary")
+    expected = json.loads(results("--json", "r.json").read_text())
+    header, *lines = map(json.loads, results("--json", "r.jsonl").read_text().splitlines())
+    assert header["score_thresh"] == 0.5
+    assert "detections" not in lines[4]
+    rows = parquet.read_table(results("--parquet", "r.parquet")).to_pylist()
+    assert rows[4]["detections"] is None
+    for found in (lines, rows):
+        assert [row["file_name"] for row in found] == [f"images/{i:02d}.png" for i in range(COUNT)]
+        assert "is not an image" in found[4]["error"]
+        flat = [
+            {"image_id": i, "file_name": row["file_name"], **one}
+            for i, row in enumerate(found)
+            for one in row.get("detections") or ()
+        ]
+        assert flat == expected
+
+
+def test_finished_lines_are_added_to(detect, images):
+    """The later `--json` counts."""
+    assert detect("--json", "r.jsonl")[:2] == (0, COUNT)
+    lines = Path("r.jsonl").read_text()
+    assert detect("--json", "r.jsonl")[:2] == (0, 0)
+    assert Path("r.jsonl").read_text() == lines
+    Image.new("RGB", (40, 30)).save("images/005.png")
+    assert detect("--json", "r.jsonl")[:2] == (0, 1)
+    names = [json.loads(line)["file_name"] for line in Path("r.jsonl").read_text().splitlines()[1:]]
+    assert names == sorted(map(str, images.iterdir()))
+
+
+def test_a_model_with_other_settings_starts_anew(images, monkeypatch, capsys):
+    """Its tensors are the same."""
+    model = small_model()
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: model)
+    command = ["detect", "images", "--json", "r.jsonl", "--quiet"]
+    for name, value in (("nms_thresh", 0.3), ("detections_per_img", 2), ("categories", ["background", "object"])):
+        assert main(command) == 0
+        setattr(model, name, value)
+        assert main(command) == 0
+        assert f"{name} was" in capsys.readouterr().err
+    model.image_mean += 0.1
+    assert main(command) == 0
+    assert "weights was" in capsys.readouterr().err

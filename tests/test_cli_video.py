@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import nn
 import ssd_zoo
 from ssd_zoo.cli import _video
 from ssd_zoo.cli._frame_file import FrameFile
+from ssd_zoo.cli._live import detect_live
+from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import Video, VideoWriter, open_video, read_clip, read_image
 from ssd_zoo.video import detect_stream, split_frames
@@ -125,13 +128,15 @@ def test_interrupted_video_leaves_whole_files(film, tmp_path):
 
     for length in (8, None):
         file = tmp_path / f"{length}.json"
-        run = partial(_video.detect_video, small_model(), Video("film", 10, length, frames), quiet=True)
+        model, video = small_model(), Video("film", 10, length, frames)
         with FrameFile(file) as frame_file:
+            record = partial(VideoRecord, model, video, frame_file=frame_file)
             if length is None:
-                assert run(frame_file=frame_file)[0].startswith("film: 3 frames"), "a camera's only end"
+                summary, _ = _video.detect_video(model, record(), quiet=True)
+                assert summary.startswith("film: 3 frames"), "a camera's only end"
             else:
                 with pytest.raises(KeyboardInterrupt):
-                    run(frame_file=frame_file, picture_file=tmp_path / "film.mp4")
+                    _video.detect_video(model, record(picture_file=tmp_path / "film.mp4"), quiet=True)
         assert len(json.loads(file.read_text())) == 3
     assert len(read_clip(tmp_path / "film.mp4")) == 3
 
@@ -216,7 +221,8 @@ def test_memory_stays_flat_over_a_long_video(tmp_path):
 
     with FrameFile(tmp_path / "found.json") as frame_file:
         video = Video("long", 25, None, watched)
-        summary, failure = _video.detect_video(model, video, batch_size=64, frame_file=frame_file, quiet=True)
+        record = VideoRecord(model, video, frame_file=frame_file)
+        summary, failure = _video.detect_video(model, record, batch_size=64, quiet=True)
     assert failure is None
     assert summary.startswith("long: 20000 frames")
     # What grew by a frame's pixels each frame would grow by 50 MB.
@@ -234,3 +240,67 @@ def test_stream_gives_frames_before_an_error(film):
     with pytest.raises(ValueError, match="broken"):
         seen.extend(detect_stream(small_model(), frames(), batch_size=3))
     assert len(seen) == 5
+
+
+class Turns:
+    """A camera whose next frame comes once the one before has been seen, so that none is late."""
+
+    def __init__(self, frames, broken=False):
+        self.frames, self.broken, self.turn = frames, broken, threading.Semaphore()
+        self.video = Video(f"camera {len(frames)}", 25, None, self.come)
+
+    def come(self):
+        for frame in self.frames:
+            assert self.turn.acquire(timeout=60)
+            yield frame
+        if self.broken:
+            raise ValueError("the cable is out")
+
+    def seen(self, found):
+        self.turn.release()
+        return found
+
+
+@pytest.mark.parametrize("clips", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_cameras_at_once_are_detected_as_each_alone(film, tmp_path, clips):
+    whole = read_clip(film)
+    model = small_model()
+    if clips:
+        model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", score_thresh=0.3).eval()
+    cameras = [Turns(whole[:4]), Turns(whole[2:5], broken=True)]
+    file = tmp_path / "found.json"
+    with FrameFile(file) as frame_file:
+        records = [VideoRecord(model, camera.video, camera.seen, frame_file=frame_file) for camera in cameras]
+        results = detect_live(model, records)
+    assert results[0][0].startswith("camera 4: 4 frames, ")
+    assert "late" not in results[0][0]
+    assert [failure for _, failure in results] == [None, "the cable is out"]
+    found = json.loads(file.read_text())
+    for camera in cameras:
+        expected = [one["scores"] for _, one in detect_stream(model, camera.frames)]
+        rows = [row for row in found if row["video"] == camera.video.name]
+        assert [row["frame"] for row in rows] == list(range(len(camera.frames)))
+        for row, scores in zip(rows, expected, strict=True):
+            assert [one["score"] for one in row["detections"]] == pytest.approx(scores.tolist(), abs=1e-3)
+
+
+def test_late_frames_are_left_out_and_counted(film):
+    whole = read_clip(film)
+    model = small_model()
+    step, gate = model.step, threading.Event()
+
+    def slow(frames, state):
+        gate.wait(10)
+        return step(frames, state)
+
+    def come():
+        yield from whole[:6]
+        gate.set()
+
+    model.step = slow
+    [(summary, failure)] = detect_live(model, [VideoRecord(model, Video("camera 0", 25, None, come))])
+    assert failure is None
+    # Six came while the first batch waited: it holds the first of them, or the newest then.
+    seen = int(summary.split()[2])
+    assert seen in (1, 2)
+    assert f"{6 - seen} late ones left out" in summary

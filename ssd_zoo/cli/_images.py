@@ -4,23 +4,20 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from torch import Tensor
 from tqdm import tqdm
 
 import ssd_zoo
-from ssd_zoo.cli._journal import Journal, JournalRow, changed, weights_of
-from ssd_zoo.cli._output import (
-    image_ids,
-    is_standard_output,
-    save_picture,
-    write_json,
-)
+from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed, model_facts
+from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
+from ssd_zoo.cli._parquet import write_parquet
 from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.prediction.predict import detect_batch
+from ssd_zoo.prediction.pipeline import Seen, detect_ahead, map_ahead
 from ssd_zoo.prediction.results import ResultRow, result_rows, table
 from ssd_zoo.prediction.sources import find_sources
 from ssd_zoo.weights.files import is_stream
@@ -49,7 +46,7 @@ def find_files(sources: Sequence[str]) -> list[File]:
 
 
 def run_images(
-    model: SSD,
+    models: Sequence[SSD],
     files: Sequence[File],
     pictures: dict[File, Path],
     args: argparse.Namespace,
@@ -62,25 +59,31 @@ def run_images(
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
     """
-    journal = _journal(model, args)
-    rows: dict[str, JournalRow] = {} if journal is None else journal.rows
+    journal = _journal(models[0], args)
     todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
+    if journal is not None:
+        journal.drop(todo)
+    rows: list[JournalRow] = []
+    failures: list[str] = []
     # With the JSON on the standard output, the table would break it.
     tables = sys.stderr if is_standard_output(args.json) else sys.stdout
     hidden = args.quiet or len(todo) < 2 or not sys.stderr.isatty()
-    with tqdm(total=len(todo), unit="image", disable=hidden) as progress:
-        for row in _detect_all(model, todo, pictures, args, chosen):
-            rows[row["file_name"]] = row
+    found = _detect_all(models, todo, pictures, args, chosen)
+    with closing(found), tqdm(total=len(todo), unit="image", disable=hidden) as progress:
+        for row in found:
+            failures += [row["error"]] if "error" in row else []
             if journal is not None:
                 journal.add(row)
+            elif args.json is not None:
+                rows.append(row)
             if not args.quiet and "detections" in row:
-                progress.write(table(row["file_name"], row["detections"]), file=tables, end="")
+                results = _results(row, 0)
+                progress.write(table(row["file_name"], results), file=tables, end="")
             progress.update()
-    if args.json is not None:
-        write_json(_in_order(files, rows), args.json)
-    failures = [row["error"] for file in files if "error" in (row := rows[str(file)])]
-    if journal is not None and not failures:
-        journal.remove()
+    if journal is not None:
+        _finish(journal, files, args, failed=bool(failures))
+    elif args.json is not None:
+        write_json(_numbered(files, rows), args.json)
     for failure in failures:
         print(f"ssd-zoo: {failure}", file=sys.stderr)
     if failures:
@@ -89,15 +92,17 @@ def run_images(
 
 
 def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
-    if args.json is None or is_standard_output(args.json) or is_stream(args.json):
+    """Open the JSON Lines: the file of results itself, or a file beside it until the results are whole."""
+    target: Path | None = args.parquet if args.json is None else args.json
+    if target is None or is_standard_output(target) or is_stream(target):
         return None
     journal = Journal(
-        args.json,
+        target if _is_lines(target) else target.with_name(f"{target.name}.jsonl"),
         {
             "ssd_zoo": ssd_zoo.__version__,
             "model": args.model,
-            "weights": weights_of(model, args.model),
             "score_thresh": args.score_thresh,
+            **model_facts(model, args.model),
             "tile": str(model.tile and (*model.tile, model.tile_overlap)),
             "classes": args.classes,
             "output": None if args.output is None else str(args.output),
@@ -108,59 +113,81 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
     return journal
 
 
+def _is_lines(file: Path | None) -> bool:
+    return file is not None and file.suffix.lower() == ".jsonl"
+
+
+def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *, failed: bool) -> None:
+    """Write the results of all images from the journal, in the order of the images."""
+    names = [str(file) for file in files]
+    if _is_lines(args.json):
+        journal.arrange(names)
+    elif args.json is not None:
+        write_json(_numbered(files, journal.rows(names)), args.json)
+    if args.parquet is not None:
+        write_parquet(journal.rows(names), args.parquet)
+    if not _is_lines(args.json) and not failed:
+        journal.remove()
+
+
 def _is_done(journal: Journal, file: File, pictures: dict[File, Path]) -> bool:
     return journal.is_done(file) and (file not in pictures or pictures[file].is_file())
 
 
 def _detect_all(
-    model: SSD,
+    models: Sequence[SSD],
     files: Sequence[File],
     pictures: dict[File, Path],
     args: argparse.Namespace,
     chosen: Callable[[Detections], Detections],
-) -> Iterator[JournalRow]:
+) -> Generator[JournalRow, None, None]:
     """Detect in images and write annotated pictures; give each image's result, also where it failed."""
-    for batch in _batches(files, args.batch_size, args.max_pixels):
-        read = [(file, image) for file, image in batch if isinstance(image, Tensor)]
-        found = dict(zip([file for file, _ in read], detect_batch(model, [image for _, image in read]), strict=True))
-        for file, image in batch:
-            row: JournalRow = {"file_name": str(file), "changed": changed(file)}
-            if isinstance(image, Tensor):
-                detections = chosen(found[file])
-                row["detections"] = result_rows(detections, model.categories, 0, file)
-                if file in pictures:
-                    try:
-                        save_picture(draw_detections(image, detections, model.categories), pictures[file])
-                    except OSError as error:
-                        row["error"] = str(error)
-            else:
-                row["error"] = image
-            yield row
+    categories = models[0].categories
 
+    def read(file: File) -> Tensor:
+        return read_image(_standard_input() if file == "-" else file, max_pixels=args.max_pixels)
 
-def _batches(
-    files: Sequence[File], batch_size: int, max_pixels: int | None
-) -> Iterator[list[tuple[File, Tensor | str]]]:
-    """Read images; in place of one that can't be read stands the reason."""
-    batch: list[tuple[File, Tensor | str]] = []
-    for file in files:
+    def finish(seen: Seen[File]) -> JournalRow:
+        file = seen.source
+        row: JournalRow = {"file_name": str(file), "changed": changed(file)}
         try:
-            batch.append((file, read_image(_standard_input() if file == "-" else file, max_pixels=max_pixels)))
+            if isinstance(seen.image, Exception):
+                raise seen.image
+            detections = chosen(seen.found)
+            row["detections"] = [_detection(found) for found in result_rows(detections, categories, 0, file)]
+            if file in pictures:
+                save_picture(draw_detections(seen.image, detections, categories), pictures[file])
         except (ValueError, OSError) as error:
-            batch.append((file, str(error)))
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            row["error"] = str(error)
+        return row
+
+    seen = detect_ahead(models, files, read, batch_size=args.batch_size, workers=args.workers)
+    with closing(seen):
+        if not pictures:
+            yield from map(finish, seen)
+            return
+        rows = map_ahead(finish, seen, threads=args.workers, ahead=args.workers + 1)
+        with closing(rows):
+            yield from rows
+
+
+def _detection(found: ResultRow) -> Found:
+    return {name: found[name] for name in Found.__annotations__}  # type: ignore[literal-required,return-value]
+
+
+def _results(row: JournalRow, image_id: int) -> list[ResultRow]:
+    """Convert a row to COCO's results format."""
+    return [{"image_id": image_id, "file_name": row["file_name"], **found} for found in row.get("detections", [])]
+
+
+def _numbered(files: Sequence[File], rows: Iterable[JournalRow]) -> Iterator[ResultRow]:
+    """Give the detections of all images, with the ids of the images."""
+    ids = image_ids(files)
+    for file, row in zip(files, rows, strict=True):
+        yield from _results(row, ids[file])
 
 
 def _standard_input() -> io.BytesIO:
     content = io.BytesIO(sys.stdin.buffer.read())
     content.name = "the standard input"
     return content
-
-
-def _in_order(files: Sequence[File], rows: dict[str, JournalRow]) -> list[ResultRow]:
-    ids = image_ids(files)
-    return [{**found, "image_id": ids[file]} for file in files for found in rows[str(file)].get("detections", [])]

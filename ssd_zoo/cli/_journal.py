@@ -2,23 +2,35 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import IO, NamedTuple, TypedDict, cast
 
+import torch
 from torch import nn
 from typing_extensions import NotRequired
 
 from ssd_zoo.deploy.formats import is_exported
-from ssd_zoo.prediction.results import ResultRow
-from ssd_zoo.weights.files import digest_file, write_file
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.files import digest_file, replacing
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
 
-__all__ = ["Journal", "JournalRow", "weights_of"]
+__all__ = ["Found", "Journal", "JournalRow", "model_facts"]
 
-_KEYS = ResultRow.__annotations__.keys()
-Header = Mapping[str, str | float | list[str] | None]
+Header = Mapping[str, object]
+# What results depend on, beside a model's tensors.
+_SETTINGS = ("size", "categories", "antialias", "score_function", "nms_thresh", "detections_per_img", "topk_candidates",
+             "clip_before_nms")  # fmt: skip
+
+
+class Found(TypedDict):
+    """A detection. `bbox` is x, y, width and height in the image's pixels."""
+
+    category_id: int
+    category: str
+    bbox: list[float]
+    score: float
 
 
 class JournalRow(TypedDict):
@@ -26,21 +38,30 @@ class JournalRow(TypedDict):
 
     file_name: str
     changed: list[int]
-    detections: NotRequired[list[ResultRow]]
+    detections: NotRequired[list[Found]]
     error: NotRequired[str]
 
 
+class _Place(NamedTuple):
+    """Where a row stands in the file, and what decides whether its image is done."""
+
+    start: int
+    length: int
+    changed: list[int]
+    failed: bool
+
+
 class Journal:
-    """File of JSON Lines beside the results: one line with the options, then one line an image.
+    """File of JSON Lines: one line with the options, then one line an image.
 
     A line is written at once, when its image is done. What a kill cut off is removed when the file is opened again.
+    Memory holds the places of the lines, not their content.
 
     Args:
-        results: The file of results. `found.json` has the journal `found.json.jsonl`.
+        file: Path of the file.
         header: What the results depend on. With other values the journal starts anew.
 
     Attributes:
-        rows: By file name the rows of images that are done.
         note: What was found: how many images are done, or why the journal starts anew.
 
     Raises:
@@ -48,48 +69,85 @@ class Journal:
         ValueError: If a file that is not a journal has its name.
     """
 
-    def __init__(self, results: Path, header: Header) -> None:
-        self.file = results.with_name(f"{results.name}.jsonl")
-        self.rows: dict[str, JournalRow] = {}
-        self.note = ""
-        first = json.dumps(header)
-        lines = self._lines()
-        differ = self._differences(lines[0], header) if lines else []
-        if lines and not differ:
-            self.rows = {row["file_name"]: row for row in map(_row, lines[1:]) if row is not None}
-            self.note = f"{self.file} has the results of {len(self.rows)} images; going on."
-        elif lines:
-            self.note = f"{self.file} is of another command ({', '.join(differ)}); starting anew."
-        kept = [first, *map(json.dumps, self.rows.values())]
-        write_file(self.file, "".join(f"{line}\n" for line in kept).encode())
+    def __init__(self, file: Path, header: Header) -> None:
+        self.file, self.note = file, ""
+        self._places: dict[str, _Place] = {}
+        self._first = f"{json.dumps(header)}\n".encode()
+        if file.is_file() and file.stat().st_size:
+            with file.open("rb") as stream:
+                differ = self._differences(stream.readline(), json.loads(self._first))
+                if differ:
+                    self.note = f"{file} is of another command ({', '.join(differ)}); starting anew."
+                else:
+                    self._find_rows(stream)
+                    self.note = f"{file} has the results of {len(self._places)} images; going on."
+        self.arrange(self._places)
 
-    def _lines(self) -> list[str]:
-        if not self.file.is_file():
-            return []
-        whole, _, _ = self.file.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-        return whole.splitlines()
-
-    def _differences(self, line: str, header: Header) -> list[str]:
+    def _differences(self, line: bytes, header: Header) -> list[str]:
+        if not line.endswith(b"\n") and line.startswith(b'{"ssd_zoo"'):
+            return ["it was cut off"]
         try:
-            old = parse_json(line, self.file)
+            old = parse_json(line.decode(errors="replace"), self.file)
         except ValueError:
             old = None
         if not isinstance(old, dict) or "ssd_zoo" not in old:
             raise ValueError(f"{self.file} is in the way: it is not a journal of ssd-zoo detect. Move it elsewhere.")
-        return [f"{key} was {old.get(key)}" for key, value in header.items() if old.get(key) != value]
+        return [f"{key} was {old.get(key)!s:.100}" for key, value in header.items() if old.get(key) != value]
+
+    def _find_rows(self, stream: IO[bytes]) -> None:
+        start = stream.tell()
+        for line in stream:
+            row = _row(line.decode(errors="replace")) if line.endswith(b"\n") else None
+            if row is not None:
+                self._places[row["file_name"]] = _Place(start, len(line), row["changed"], "error" in row)
+            start += len(line)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def arrange(self, names: Iterable[str]) -> None:
+        """Keep the rows of these images alone, in this order."""
+        places: dict[str, _Place] = {}
+        with replacing(self.file) as new:
+            new.write(self._first)
+            for name, line in self._lines(names):
+                places[name] = self._places[name]._replace(start=new.tell(), length=len(line))
+                new.write(line)
+        self._places = places
+
+    def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        names = list(names)
+        if not names:
+            return
+        with self.file.open("rb") as old:
+            for name in names:
+                old.seek(self._places[name].start)
+                yield name, old.read(self._places[name].length)
+
+    def rows(self, names: Iterable[str]) -> Iterator[JournalRow]:
+        """Read the rows of images, in the order of their names."""
+        for _, line in self._lines(names):
+            yield json.loads(line)
 
     def add(self, row: JournalRow) -> None:
         """Append the result of an image."""
-        self.rows[row["file_name"]] = row
+        line = f"{json.dumps(row)}\n".encode()
         with self.file.open("ab", buffering=0) as stream:
-            line = f"{json.dumps(row)}\n".encode()
+            place = _Place(stream.tell(), len(line), row["changed"], "error" in row)
             if stream.write(line) != len(line):
                 raise OSError(f"{self.file} can't be written: the disk may be full.")
+        self._places[row["file_name"]] = place
 
     def is_done(self, file: Path | str) -> bool:
         """Check whether a file has detections and has not changed since; of other sources that is not known."""
-        row = self.rows.get(str(file)) if isinstance(file, Path) else None
-        return row is not None and "error" not in row and row["changed"] == changed(file)
+        place = self._places.get(str(file)) if isinstance(file, Path) else None
+        return place is not None and not place.failed and place.changed == changed(file)
+
+    def drop(self, files: Iterable[Path | str]) -> None:
+        """Remove the rows of files that are done again."""
+        again = {str(file) for file in files} & self._places.keys()
+        if again:
+            self.arrange([name for name in self._places if name not in again])
 
     def remove(self) -> None:
         """Delete the journal."""
@@ -105,13 +163,16 @@ def changed(file: Path | str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def weights_of(model: nn.Module, name: str) -> str:
-    """Return the digest of a model's tensors, or those of the files of an exported one."""
+def model_facts(model: nn.Module, name: str) -> dict[str, object]:
+    """Return what tells a model from others: the digest of its tensors or its exported files, and its settings."""
     if is_exported(name):
         # OpenVINO keeps its weights beside.
         files = (Path(name), Path(name).with_suffix(".bin"))
-        return " ".join(digest_file(file) for file in files if file.exists())
-    return pack(model.state_dict()).digest
+        return {"weights": " ".join(digest_file(file) for file in files if file.exists())}
+    constants = {key: value for key, value in model.named_buffers() if isinstance(value, torch.Tensor)}
+    settings = {key: getattr(model, key) for key in _SETTINGS} if isinstance(model, SSD) else {}
+    # As JSON has them, without tuples.
+    return {"weights": pack({**constants, **model.state_dict()}).digest, **json.loads(json.dumps(settings))}
 
 
 def _row(line: str) -> JournalRow | None:
@@ -123,9 +184,9 @@ def _row(line: str) -> JournalRow | None:
         for one in listing(row.get("detections", []), "detections"):
             found = mapping(one, "a detection")
             box = listing(found.get("bbox"), "bbox", shortest=4, longest=4)
-            for value in (*box, *(found.get(name) for name in ("score", "category_id", "image_id"))):
+            for value in (*box, *(found.get(name) for name in ("score", "category_id"))):
                 number(value, "a number")
-            if found.keys() != _KEYS:
+            if found.keys() != Found.__annotations__.keys():
                 return None
     except ValueError:
         return None

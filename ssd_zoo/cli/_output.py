@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,26 +28,32 @@ __all__ = [
 ]
 
 
-def check_outputs(output: Path | None, json_file: Path | None) -> None:
+def check_outputs(output: Path | None, *results: Path | None) -> None:
     """Create output folders and check that they are writable.
 
     Called before detection, so that errors come early.
 
+    Args:
+        output: Folder of pictures.
+        *results: Files of results.
+
     Raises:
         OSError: If a folder or file can't be written.
-        ValueError: If the JSON file has the extension of an image, or the output is `-`.
+        ValueError: If a file of results has the extension of an image, or the output is `-`.
     """
     if output == Path("-"):
         raise ValueError("--output takes a folder; --json - writes to the standard output.")
     if output is not None:
         _make_folder(output)
-    if json_file is None or is_standard_output(json_file) or is_stream(json_file):
-        return
-    if json_file.is_dir():
-        raise IsADirectoryError(f"--json {json_file} is a folder; name a file in it.")
-    if json_file.suffix.lower() in image_endings():
-        raise ValueError(f"--json {json_file} is named like a picture; it takes one file, for the results.")
-    _make_folder(json_file.parent)
+    for file in results:
+        if file is None or is_standard_output(file) or is_stream(file):
+            continue
+        option = f"--{file.suffix[1:] if file.suffix == '.parquet' else 'json'}"
+        if file.is_dir():
+            raise IsADirectoryError(f"{option} {file} is a folder; name a file in it.")
+        if file.suffix.lower() in image_endings():
+            raise ValueError(f"{option} {file} is named like a picture; it takes one file, for the results.")
+        _make_folder(file.parent)
 
 
 def _make_folder(folder: Path) -> None:
@@ -125,11 +131,15 @@ def image_ids(files: Sequence[Path | str]) -> dict[Path | str, int]:
     return {file: i for i, file in enumerate(files, start=1)}
 
 
-def write_json(results: Sequence[ResultRow], file: Path) -> None:
+def write_json(results: Iterable[ResultRow], file: Path) -> None:
     """Write results to a JSON file, atomically.
 
     Raises:
         OSError: If the file can't be written; an older one stays.
     """
     with opened(file) as stream:
-        stream.write(("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n").encode())
+        before = "[\n"
+        for result in results:
+            stream.write(f"{before}{json.dumps(result)}".encode())
+            before = ",\n"
+        stream.write(("[\n\n]\n" if before == "[\n" else "\n]\n").encode())

@@ -3,25 +3,24 @@
 import argparse
 import glob
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._frame_file import Detections, FrameFile
+from ssd_zoo.cli._live import detect_live
 from ssd_zoo.cli._output import is_standard_output, unused
-from ssd_zoo.cli._track import Tracker
-from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections, image_endings, open_camera, open_video
+from ssd_zoo.cli._video_record import VideoRecord
+from ssd_zoo.data import Frame, Video, image_endings, open_camera, open_video
 from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import file_name, is_image_address
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.video import detect_stream
+from ssd_zoo.prediction.pipeline import map_ahead, take_ahead
 
 __all__ = ["Source", "detect_video", "find_videos", "run_videos"]
 
@@ -83,7 +82,7 @@ def _moves(file: Path) -> bool:
 def run_videos(
     model: SSD, videos: Sequence[Source], args: argparse.Namespace, chosen: Callable[[Detections], Detections]
 ) -> int:
-    """Detect in videos one after another.
+    """Detect in videos one after another; in several cameras or live addresses at once.
 
     Returns:
         The exit code: 0, or 1 if a video could not be read completely, or an annotated video not written.
@@ -94,23 +93,25 @@ def run_videos(
     failures = []
     with ExitStack() as stack:
         frame_file = None if args.json is None else stack.enter_context(FrameFile(args.json))
-        for source in videos:
+        together = len(videos) > 1 and all(map(_is_live, videos))
+        for sources in [videos] if together else [[video] for video in videos]:
             try:
-                summary, failure = detect_video(
-                    model,
-                    _open(source, args.max_pixels),
-                    chosen=chosen,
-                    batch_size=args.batch_size,
-                    track=args.track,
-                    picture_file=targets.get(source),
-                    frame_file=frame_file,
-                    quiet=args.quiet,
-                )
-                if not args.quiet:
-                    print(summary, file=summaries)
+                records = [
+                    VideoRecord(
+                        model, _open(source, args.max_pixels), chosen, args.track, targets.get(source), frame_file
+                    )
+                    for source in sources
+                ]
+                if together:
+                    results = detect_live(model, records)
+                else:
+                    results = [detect_video(model, records[0], batch_size=args.batch_size or 1, quiet=args.quiet)]
+                for summary, failure in results:
+                    if not args.quiet:
+                        print(summary, file=summaries)
+                    failures += [failure] if failure else []
             except (ValueError, OSError) as error:
-                failure = str(error)
-            failures += [failure] if failure else []
+                failures.append(str(error))
     for failure in failures:
         print(f"ssd-zoo: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -120,27 +121,24 @@ def _open(source: Source, max_pixels: int | None) -> Video:
     return open_camera(source) if isinstance(source, int) else open_video(source, max_pixels=max_pixels)
 
 
+def _is_live(source: Source) -> bool:
+    """Check for a camera or an address whose frames come as they are taken."""
+    return isinstance(source, int) or (
+        isinstance(source, str) and source.startswith(("rtsp:", "rtmp:", "srt:", "udp:"))
+    )
+
+
 def detect_video(
-    model: SSD,
-    video: Video,
-    *,
-    chosen: Callable[[Detections], Detections] = lambda found: found,
-    batch_size: int = 1,
-    track: bool = False,
-    picture_file: Path | None = None,
-    frame_file: FrameFile | None = None,
-    quiet: bool = False,
+    model: SSD, record: VideoRecord, *, batch_size: int = 1, quiet: bool = False
 ) -> tuple[str, str | None]:
     """Detect in a video and write the results during detection.
 
+    Decoding, detecting, drawing and encoding each have a thread.
+
     Args:
         model: A detector of images or of clips.
-        video: The video.
-        chosen: Filter of a frame's detections.
+        record: The video, and where its results go.
         batch_size: Number of frames per batch.
-        track: Whether to track objects.
-        picture_file: Path of the annotated video to write.
-        frame_file: JSON file to write detections to.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -149,52 +147,40 @@ def detect_video(
     Raises:
         OSError: If the annotated video or the JSON file can't be written.
     """
-    tracker = Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5)) if track else None
-    frames_with: Counter[str] = Counter()
-    count, failure = 0, None
-    with ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(picture_file, fps=video.fps)) if picture_file else None
-        hidden = quiet or not sys.stderr.isatty()
-        progress = stack.enter_context(tqdm(total=video.length, unit="frame", desc=video.name, disable=hidden))
+    video, failure = record.video, None
+    hidden = quiet or not sys.stderr.isatty()
+    with record, tqdm(total=video.length, unit="frame", desc=video.name, disable=hidden) as progress:
+        frames = take_ahead(video.with_times(), ahead=batch_size + 2)
+        found = take_ahead(_detect(model, frames, batch_size), ahead=batch_size + 2)
+        noted = (record.note(frame, one) for frame, one in found)
+        pictures = map_ahead(record.draw, noted, threads=1, ahead=3) if record.writer else noted
         try:
-            for frame, found in _detect(model, video, batch_size):
-                found = chosen(found)
-                if tracker is not None:
-                    found["track_ids"] = tracker.update(found, frame.time)
-                frames_with.update({model.categories[label] for label in found["labels"].tolist()})
-                if writer is not None:
-                    picture = torch.from_numpy(np.array(draw_detections(frame.pixels, found, model.categories)))
-                    writer.write(picture.permute(2, 0, 1), time=frame.time, duration=frame.duration)
-                if frame_file is not None:
-                    frame_file.write(video.name, frame, found, model.categories)
-                count += 1
-                progress.update()
+            with closing(frames), closing(found), closing(pictures):
+                for frame in pictures:
+                    record.write(frame)
+                    progress.update()
         except ValueError as error:
             failure = str(error)
         except KeyboardInterrupt:
             if video.length is not None:  # Interrupting is the regular end of a camera's video.
                 raise
-    return _summary(video.name, count, frames_with, tracker), failure
+    return record.summary(), failure
 
 
-def _detect(model: SSD, video: Video, batch_size: int) -> Iterator[tuple[Frame, Detections]]:
+def _detect(model: SSD, frames: Iterable[Frame], batch_size: int) -> Iterator[tuple[Frame, Detections]]:
     """Detect in a video; give each frame with its time."""
+    # It imports training, for metrics; photos need neither.
+    from ssd_zoo.video import detect_stream
+
     waiting: deque[Frame] = deque()
 
     def pixels() -> Iterator[Tensor]:
-        for frame in video.with_times():
+        for frame in frames:
             waiting.append(frame)
             yield frame.pixels
 
     for _, found in detect_stream(model, pixels(), batch_size=batch_size):
         yield waiting.popleft(), found
-
-
-def _summary(name: str, frames: int, frames_with: Counter[str], tracker: Tracker | None) -> str:
-    parts = [f"{category} in {count}" for category, count in frames_with.most_common()] or ["no objects"]
-    if tracker is not None:
-        parts.append(f"{len(tracker)} track{'' if len(tracker) == 1 else 's'}")
-    return f"{name}: {frames} frame{'' if frames == 1 else 's'}, {', '.join(parts)}"
 
 
 def _video_files(sources: Sequence[Source], output: Path) -> dict[Source, Path]:

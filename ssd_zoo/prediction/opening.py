@@ -116,6 +116,7 @@ def open_detector(
     weights: str | None = None,
     *,
     score_thresh: float | None = None,
+    threads: int | None = None,
     progress: bool = True,
 ) -> SSD | ExportedDetector:
     """Open a model for detecting, in evaluation mode.
@@ -125,6 +126,7 @@ def open_detector(
             saved model or an exported file; or a repository of the Hub, `"owner/name"`.
         weights: Name of a registered model's weights, or the path of a saved model; None selects `DEFAULT`.
         score_thresh: Least score of a detection; by default the model's.
+        threads: Threads of an exported file; by default torch's. Other models always take torch's.
         progress: Whether to show the progress of downloads.
 
     Raises:
@@ -136,7 +138,7 @@ def open_detector(
     if is_exported(name):
         if weights is not None:
             raise ValueError(f"{name} is an exported file and has its weights; leave out the weights {weights}.")
-        return load(name, score_thresh=score_thresh)
+        return load(name, score_thresh=score_thresh, threads=threads)
     if weights is None and not is_saved(name) and name.lower() not in list_models():
         name, weights = _by_weights(name) or (name, None)
     check_model(name, weights)

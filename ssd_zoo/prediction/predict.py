@@ -2,9 +2,10 @@
 
 import contextlib
 import io
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -14,14 +15,14 @@ from ssd_zoo.data.images import read_image
 from ssd_zoo.data.web import fetch, is_web
 from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.inputs import check_images
-from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.detections import Detections
 from ssd_zoo.prediction.opening import load_model, pick_device
+from ssd_zoo.prediction.pipeline import detect_ahead
 from ssd_zoo.prediction.sources import Source, one_by_one, read_pixels
 from ssd_zoo.weights.entries import WeightsEnum
 
-__all__ = ["detect_batch", "predict"]
+__all__ = ["predict"]
 
 Model: TypeAlias = "nn.Module | WeightsEnum | str | os.PathLike[str]"
 """A detector, or the name of one."""
@@ -37,7 +38,8 @@ def predict(
 ) -> Detections | list[Detections]:
     """Detect objects in images of any kind.
 
-    Images are read and detected in batches, so that a folder or an iterator of any length takes little memory.
+    Images are read ahead, in threads, and detected in batches, so that a folder or an iterator of any length takes
+    little memory.
 
     Args:
         model: A detector, or what `open_detector` opens: the name of a model or of weights, the path of a saved or
@@ -72,18 +74,27 @@ def predict(
     check_count("batch_size", batch_size)
     sources, many, held = one_by_one(images)
     detector, categories = _open(model, score_thresh, device)
-    in_chans = getattr(detector, "in_chans", 3)
+    asked = (_Image(source, f"images[{i}]" if many else "image") for i, source in enumerate(sources))
+    read = partial(_read, in_chans=getattr(detector, "in_chans", 3), held=held)
+    workers = torch.get_num_threads() if many else 1
     results: list[Detections] = []
     with _ready(detector, score_thresh):
-        while batch := list(itertools.islice(sources, batch_size)):
-            first = len(results)
-            read = [_read(source, in_chans, first + i, many, held) for i, source in enumerate(batch)]
-            found = detect_batch(detector, [pixels for pixels, _, _ in read])
-            for one, (_, kept, title) in zip(found, read, strict=True):
-                over = one["scores"] > score_thresh
-                chosen = {key: value[over] for key, value in one.items()}
-                results.append(Detections(chosen, categories, image=kept, title=title))
+        for image, pixels, found in detect_ahead([detector], asked, read, batch_size=batch_size, workers=workers):
+            if isinstance(pixels, Exception):
+                raise pixels
+            over = found["scores"] > score_thresh
+            chosen = {key: value[over] for key, value in found.items()}
+            results.append(Detections(chosen, categories, image=image.kept, title=image.title))
     return results if many else results[0]
+
+
+@dataclass
+class _Image:
+    """An image that was asked for, its title, and what is kept of it for drawing."""
+
+    source: Source
+    title: str
+    kept: Source | bytes | None = None
 
 
 def _open(model: Model, score_thresh: float, device: str | torch.device | None) -> tuple[nn.Module, Sequence[str]]:
@@ -123,41 +134,21 @@ def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
             model.score_thresh = own  # type: ignore[assignment]
 
 
-def _read(
-    source: Source, in_chans: int, index: int, many: bool, held: bool
-) -> tuple[Tensor, Source | bytes | None, str]:
-    """Return an image's pixels, what is kept of it for drawing, and its title."""
+def _read(image: _Image, *, in_chans: int, held: bool) -> Tensor:
+    """Read an image's pixels; note what is kept of it and, if it has one, its name as its title."""
+    source = image.source
     if isinstance(source, str) and is_web(source):
         stream = io.BytesIO(fetch(source))
         stream.name = source
-        return read_image(stream), stream.getvalue(), source
+        image.kept, image.title = stream.getvalue(), source
+        return read_image(stream)
     if isinstance(source, (str, os.PathLike)):
-        return read_pixels(source, in_chans), source, os.fspath(source)
-    title = f"images[{index}]" if many else "image"
+        image.kept, image.title = source, os.fspath(source)
+        return read_pixels(source, in_chans)
     try:
         pixels = read_pixels(source, in_chans)
         check_images([pixels], in_chans, pixels.device)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{title}: {error}".replace(f"{title}: images[0]", title)) from error
-    return pixels, source if held else None, title
-
-
-@torch.inference_mode()
-def detect_batch(model: nn.Module, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """Detect objects in images on any device.
-
-    Args:
-        model: A detector in evaluation mode, ours or torchvision's.
-        images: `(in_chans, H, W)` each, uint8 or floating point between 0 and 1.
-
-    Returns:
-        Detections of each image, on the CPU.
-    """
-    if not images:
-        return []
-    place = next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
-    moved = [image.as_subclass(Tensor).to(place) for image in images]
-    if not isinstance(model, (SSD, ExportedDetector)):
-        # torchvision's detectors take no bytes.
-        moved = [image.float() / 255 if image.dtype == torch.uint8 else image for image in moved]
-    return [{key: value.cpu() for key, value in found.items()} for found in model(moved)]
+        raise type(error)(f"{image.title}: {error}".replace(f"{image.title}: images[0]", image.title)) from error
+    image.kept = source if held else None
+    return pixels

@@ -1,0 +1,117 @@
+"""Detect in several cameras at once: one batch holds the newest frame of each."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+
+from ssd_zoo.cli._frame_file import Detections
+from ssd_zoo.cli._video_record import VideoRecord
+from ssd_zoo.data import Frame
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["detect_live"]
+
+State = dict[str, torch.Tensor]
+
+
+def detect_live(model: SSD, records: Sequence[VideoRecord]) -> list[tuple[str, str | None]]:
+    """Detect in live videos until all of them end, or until Ctrl-C.
+
+    A frame that still waits when the next one of its camera comes is left out, and counted.
+
+    Returns:
+        Of each video its summary in one line, and the error if it broke off, or None.
+
+    Raises:
+        OSError: If an annotated video or the JSON file can't be written.
+    """
+    streams = _Streams(records)
+    with ExitStack() as stack:
+        stack.callback(streams.stop)
+        for record in records:
+            stack.enter_context(record)
+        states = _States(model)
+        try:
+            for newest in streams:
+                frames = [frame for _, frame in newest]
+                found = states.detect([i for i, _ in newest], [frame.pixels for frame in frames])
+                for (i, frame), one in zip(newest, found, strict=True):
+                    records[i].write(records[i].draw(records[i].note(frame, one)))
+        except KeyboardInterrupt:  # The regular end of cameras.
+            pass
+    for record, late in zip(records, streams.late, strict=True):
+        record.late = late
+    return [(record.summary(), failure) for record, failure in zip(records, streams.failures, strict=True)]
+
+
+class _States:
+    """What a model remembers of each stream."""
+
+    def __init__(self, model: SSD) -> None:
+        self._model, self._of_stream, self._first = model, dict[int, State](), None
+
+    @torch.inference_mode()
+    def detect(self, streams: Sequence[int], frames: Sequence[torch.Tensor]) -> list[Detections]:
+        """Detect in the next frame of some streams."""
+        from ssd_zoo.video import reset_streams
+
+        state = None
+        if self._of_stream:
+            known = next(iter(self._of_stream.values()))
+            rows = [self._of_stream.get(i) or reset_streams(known, [0]) for i in streams]
+            state = {key: torch.cat([row[key] for row in rows]) for key in known}
+        device = self._model.default_boxes.device
+        found, state = self._model.step([frame.to(device) for frame in frames], state)
+        for row, i in enumerate(streams):
+            self._of_stream[i] = {key: value[row : row + 1] for key, value in state.items()}
+        return [{key: value.cpu() for key, value in one.items() if key != "frame_index"} for one in found]
+
+
+class _Streams:
+    """The newest frame of each stream; a thread each reads it.
+
+    Attributes:
+        late: By stream the frames that were left out.
+        failures: By stream why it broke off, or None.
+    """
+
+    def __init__(self, records: Sequence[VideoRecord]) -> None:
+        self.late = [0] * len(records)
+        self.failures: list[str | None] = [None] * len(records)
+        self._newest: dict[int, Frame] = {}
+        self._running, self._stopped = len(records), False
+        self._changed = threading.Condition()
+        for i, record in enumerate(records):
+            threading.Thread(target=self._read, args=(i, record), daemon=True).start()
+
+    def _read(self, i: int, record: VideoRecord) -> None:
+        try:
+            for frame in record.video.with_times():
+                with self._changed:
+                    if self._stopped:
+                        break
+                    self.late[i] += i in self._newest
+                    self._newest[i] = frame
+                    self._changed.notify()
+        except (ValueError, OSError) as error:
+            self.failures[i] = str(error)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify()
+
+    def __iter__(self) -> Iterator[list[tuple[int, Frame]]]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest or not self._running)
+                newest, self._newest = sorted(self._newest.items()), {}
+            if not newest:
+                return
+            yield newest
+
+    def stop(self) -> None:
+        """Stop reading."""
+        with self._changed:
+            self._stopped = True

@@ -1,0 +1,101 @@
+"""The results of one video: tracks, summary, annotated video and JSON."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+
+from ssd_zoo.cli._frame_file import Detections, FrameFile
+from ssd_zoo.cli._track import Tracker
+from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections
+from ssd_zoo.detector.ssd import SSD
+
+__all__ = ["Noted", "VideoRecord"]
+
+Noted = tuple[Frame, Detections]
+"""A frame and its detections, with tracks."""
+
+
+class VideoRecord:
+    """Where the detections in one video go; a context, which closes the annotated video.
+
+    Args:
+        model: The detector.
+        video: The video.
+        chosen: Filter of a frame's detections.
+        track: Whether to track objects.
+        picture_file: Path of the annotated video to write.
+        frame_file: JSON file to write detections to.
+
+    Attributes:
+        writer: The annotated video; None without one.
+        late: Number of frames that were left out because newer ones had come.
+    """
+
+    def __init__(
+        self,
+        model: SSD,
+        video: Video,
+        chosen: Callable[[Detections], Detections] = lambda found: found,
+        track: bool = False,
+        picture_file: Path | None = None,
+        frame_file: FrameFile | None = None,
+    ) -> None:
+        self.video, self.late = video, 0
+        self.writer: VideoWriter | None = None
+        self._chosen, self._frame_file, self._categories = chosen, frame_file, model.categories
+        self._tracker = Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5)) if track else None
+        self._open, self._picture_file = ExitStack(), picture_file
+        self._frames, self._frames_with = 0, Counter[str]()
+
+    def __enter__(self) -> "VideoRecord":
+        if self._picture_file is not None:
+            self.writer = self._open.enter_context(VideoWriter(self._picture_file, fps=self.video.fps))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+    def note(self, frame: Frame, found: Detections) -> Noted:
+        """Choose and track a frame's detections, in the order of the frames."""
+        found = self._chosen(found)
+        if self._tracker is not None:
+            found["track_ids"] = self._tracker.update(found, frame.time)
+        return frame, found
+
+    def draw(self, noted: Noted) -> Noted:
+        """Draw detections on a frame, if there is an annotated video."""
+        frame, found = noted
+        if self.writer is None:
+            return noted
+        picture = torch.from_numpy(np.array(draw_detections(frame.pixels, found, self._categories)))
+        return frame._replace(pixels=picture.permute(2, 0, 1)), found
+
+    def write(self, noted: Noted) -> None:
+        """Write a frame that is drawn, and its detections.
+
+        Raises:
+            OSError: If the annotated video or the JSON file can't be written.
+        """
+        frame, found = noted
+        if self.writer is not None:
+            self.writer.write(frame.pixels, time=frame.time, duration=frame.duration)
+        if self._frame_file is not None:
+            self._frame_file.write(self.video.name, frame, found, self._categories)
+        self._frames += 1
+        self._frames_with.update({self._categories[label] for label in found["labels"].tolist()})
+
+    def summary(self) -> str:
+        """Return a line with the number of frames, and of those with each class."""
+        parts = [f"{category} in {count}" for category, count in self._frames_with.most_common()] or ["no objects"]
+        if self._tracker is not None:
+            parts.append(f"{len(self._tracker)} track{'' if len(self._tracker) == 1 else 's'}")
+        if self.late:
+            parts.insert(0, f"{self.late} late one{'' if self.late == 1 else 's'} left out")
+        return f"{self.video.name}: {self._frames} frame{'' if self._frames == 1 else 's'}, {', '.join(parts)}"

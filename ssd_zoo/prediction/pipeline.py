@@ -1,0 +1,210 @@
+"""Read, detect and finish images at the same time: in order, and in bounded memory."""
+
+import contextlib
+import queue
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import chain, repeat
+from typing import Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import NamedTuple
+
+from ssd_zoo.deploy.load import ExportedDetector
+from ssd_zoo.prediction.batch import detect_batch
+
+__all__ = ["Seen", "detect_ahead", "map_ahead", "pick_batch_size", "take_ahead"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Bytes of pixels that wait at one stage before the stage before it pauses.
+_MOST_WAITING = 2**27
+
+
+class Seen(NamedTuple, Generic[S]):
+    """A source, and what came of it.
+
+    Attributes:
+        source: What was read.
+        image: `(in_chans, H, W)`, or the error why it can't be read.
+        found: Its detections; empty after an error.
+    """
+
+    source: S
+    image: Tensor | Exception
+    found: dict[str, Tensor]
+
+
+def map_ahead(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    threads: int,
+    ahead: int,
+    weigh: Callable[[R], int] | None = None,
+    start: Callable[[], None] | None = None,
+) -> Generator[R, None, None]:
+    """Apply a function in threads, and yield the results in order.
+
+    The items are taken in the caller's thread. An error of the items is raised after the results of those before it,
+    an error of the function in place of its result. Leaving the iterator early waits for the calls that have begun.
+
+    Args:
+        function: What is applied.
+        items: Its arguments.
+        threads: Number of threads.
+        ahead: Most items that are begun and not yielded.
+        weigh: Bytes of a result. No more items are begun while results of 128 MB wait.
+        start: Called in each thread at its start.
+    """
+    pool = ThreadPoolExecutor(threads, "ssd_zoo", start)
+    waiting: deque[Future[R]] = deque()
+    failure: BaseException | None = None
+    source = iter(items)
+    try:
+        while True:
+            try:
+                waiting.append(pool.submit(function, next(source)))
+            except StopIteration:
+                break
+            except BaseException as error:
+                failure = error
+                break
+            while len(waiting) >= ahead or (weigh is not None and _weight(waiting, weigh) > _MOST_WAITING):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int]) -> int:
+    done = (future for future in waiting if future.done())
+    return sum(weigh(future.result()) for future in done if future.exception() is None)
+
+
+def take_ahead(items: Iterable[T], *, ahead: int) -> Generator[T, None, None]:
+    """Take items in a thread of their own, before they are asked for.
+
+    Args:
+        items: The items. An error is raised after the items before it.
+        ahead: Most items that wait.
+    """
+    source, end = iter(items), object()
+    taken = map_ahead(lambda _: next(source, end), repeat(None), threads=1, ahead=ahead)
+    try:
+        for item in taken:
+            if item is end:
+                return
+            yield cast(T, item)
+    finally:
+        taken.close()
+        if isinstance(source, Generator):
+            source.close()
+
+
+def detect_ahead(
+    models: Sequence[nn.Module], sources: Iterable[S], read: Callable[[S], Tensor], *, batch_size: int, workers: int
+) -> Generator[Seen[S], None, None]:
+    """Detect objects in images while the next ones are read.
+
+    Args:
+        models: A detector, which is called in the caller's thread; or several that give equal results. Each of them is
+            called in a thread of its own, with one of torch's threads.
+        sources: What `read` takes.
+        read: Reads an image. Its error takes the image's place.
+        batch_size: Images per batch.
+        workers: Threads that read.
+
+    Yields:
+        In the order of the sources, each with its image and its detections on the CPU.
+    """
+    images = map_ahead(partial(_read, read), sources, threads=workers, ahead=2 * workers + batch_size - 1, weigh=_bytes)
+    batches = _batches(images, batch_size)
+    with contextlib.closing(images):
+        if len(models) == 1:
+            # Without a name for the batch, it is freed before the next one is read.
+            yield from chain.from_iterable(map(partial(_detect, models[0]), batches))
+            return
+        free: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()
+        for model in models:
+            free.put(model)
+
+        def detect(batch: list[Seen[S]]) -> list[Seen[S]]:
+            model = free.get()
+            try:
+                return _detect(model, batch)
+            finally:
+                free.put(model)
+
+        with _one_thread_each() as start:
+            count = len(models)
+            found = map_ahead(detect, batches, threads=count, ahead=2 * count, weigh=_bytes_of_all, start=start)
+            with contextlib.closing(found):
+                yield from chain.from_iterable(found)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[Callable[[], None]]:
+    """Give what limits torch to one thread in the thread that calls it."""
+    before = torch.get_num_threads()
+    try:
+        yield partial(torch.set_num_threads, 1)
+    finally:
+        # PyTorch takes the last number for threads that begin later.
+        torch.set_num_threads(before)
+
+
+def _detect(model: nn.Module, batch: list[Seen[S]]) -> list[Seen[S]]:
+    found = iter(detect_batch(model, [seen.image for seen in batch if isinstance(seen.image, Tensor)]))
+    return [seen._replace(found=next(found)) if isinstance(seen.image, Tensor) else seen for seen in batch]
+
+
+def _read(read: Callable[[S], Tensor], source: S) -> Seen[S]:
+    try:
+        return Seen(source, read(source), {})
+    except Exception as error:
+        return Seen(source, error, {})
+
+
+def _bytes(seen: Seen[S]) -> int:
+    return seen.image.nbytes if isinstance(seen.image, Tensor) else 0
+
+
+def _bytes_of_all(batch: list[Seen[S]]) -> int:
+    return sum(map(_bytes, batch))
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Batch items; yield all before raising an error."""
+    batch: list[T] = []
+    failure: Exception | None = None
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception as error:
+        failure = error
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure
+
+
+def pick_batch_size(model: nn.Module) -> int:
+    """Return the images per batch that are fastest for a model where it is.
+
+    A GPU takes many images at once. On a CPU one image is fastest, since its feature maps stay in the cache, and other
+    images are read meanwhile.
+    """
+    place = next(model.parameters(), torch.empty(0)).device
+    return 1 if place.type == "cpu" or isinstance(model, ExportedDetector) else 16
