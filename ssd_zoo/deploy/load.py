@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
-from ssd_zoo.deploy.runtime import Opened
+from ssd_zoo.deploy.runtime import Opened, on_threads
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
-from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
+from ssd_zoo.detector.inputs import check_images, check_pixel_range, resize_images
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
@@ -76,8 +76,6 @@ class ExportedDetector(nn.Module):
     """
 
     default_boxes: Tensor
-    _zeros: Tensor
-    _ones: Tensor
 
     def __init__(self, description: Description, opened: Opened, source: str) -> None:
         super().__init__()
@@ -85,8 +83,6 @@ class ExportedDetector(nn.Module):
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         self.score_thresh = description.thresholds.score_thresh
         self.tile, self.tile_overlap = description.tile, description.tile_overlap
-        self.register_buffer("_zeros", torch.zeros(self.in_chans, 1, 1), persistent=False)
-        self.register_buffer("_ones", torch.ones(self.in_chans, 1, 1), persistent=False)
         boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
         self.register_buffer("default_boxes", boxes, persistent=False)
         self.eval()
@@ -125,7 +121,7 @@ class ExportedDetector(nn.Module):
         if holds_clips(images):
             return self.step(images)[0]
         if self.tile is not None:
-            check_images(images, self.in_chans, self._ones.device)
+            check_images(images, self.in_chans, self.default_boxes.device)
             nms_thresh = self.description.thresholds.nms_thresh
             return detect_in_tiles(
                 self._whole, images, tile=self.tile, overlap=self.tile_overlap, nms_thresh=nms_thresh
@@ -138,16 +134,18 @@ class ExportedDetector(nn.Module):
 
     def _detect(self, images: Sequence[Tensor] | Tensor, state: State) -> tuple[Detections, State]:
         """Run the file; return detections in the images' pixels, and the next state."""
-        check_images(images, self.in_chans, self._ones.device)
-        batch, low_high = batch_images(images, self.size, self._zeros, self._ones, antialias=self.description.antialias)
-        if low_high is not None:
-            check_pixel_range(low_high.cpu())
-        found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
-        choose = self._cut if self.description.nms == "inside" else self._choose
-        detections = [{key: value.to(self._ones.device) for key, value in one.items()} for one in choose(found, scales)]
-        return detections, {name: found[NEXT + name] for name in state}
+        check_images(images, self.in_chans, self.default_boxes.device)
+        with on_threads(1):
+            batch, low_high = resize_images(images, self.size, antialias=self.description.antialias)
+            if low_high is not None:
+                check_pixel_range(low_high.cpu())
+            found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
+            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+            scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
+            detections = (self._cut if self.description.nms == "inside" else self._choose)(found, scales)
+        where = self.default_boxes.device
+        moved = [{key: value.to(where) for key, value in of_image.items()} for of_image in detections]
+        return moved, {name: found[NEXT + name] for name in state}
 
     def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Cut the padding off a file's detections."""
@@ -173,7 +171,7 @@ class ExportedDetector(nn.Module):
         """Detect objects in the next frames of streams; see `SSD.step`. The state is on the CPU."""
         refuse_tiles(self.tile)
         clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
-        frames = check_clips(clips, self.in_chans, self._ones.device)
+        frames = check_clips(clips, self.in_chans, self.default_boxes.device)
         lengths = [len(clip) for clip in clips]
         if state is None:
             state = {"frames_seen": torch.zeros(len(clips), dtype=torch.int64)}
