@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,7 +49,8 @@ def load(
         raise FileNotFoundError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
-    opened = known.open(path, threads or torch.get_num_threads())
+    threads = threads or torch.get_num_threads()
+    opened = known.open(path, threads)
     described = Description.from_json(opened.description, str(path))
     if score_thresh is not None:
         if described.nms == "inside" and score_thresh < described.thresholds.score_thresh:
@@ -56,7 +59,7 @@ def load(
                 f"{score_thresh}. Export the model with a lower score_thresh, or with nms='outside'."
             )
         described = replace(described, thresholds=replace(described.thresholds, score_thresh=score_thresh))
-    return ExportedDetector(described, opened, str(path))
+    return ExportedDetector(described, opened, str(path), threads)
 
 
 class ExportedDetector(nn.Module):
@@ -77,9 +80,10 @@ class ExportedDetector(nn.Module):
 
     default_boxes: Tensor
 
-    def __init__(self, description: Description, opened: Opened, source: str) -> None:
+    def __init__(self, description: Description, opened: Opened, source: str, threads: int = 1) -> None:
         super().__init__()
-        self.description, self._run = description, opened.run
+        self.description, self._run, self._threads = description, opened.run, threads
+        self._busy = opened.busy
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         self.score_thresh = description.thresholds.score_thresh
         self.tile, self.tile_overlap = description.tile, description.tile_overlap
@@ -136,7 +140,7 @@ class ExportedDetector(nn.Module):
         """Run the file; return detections in the images' pixels, and the next state."""
         check_images(images, self.in_chans, self.default_boxes.device)
         with on_threads(1):
-            batch, low_high = resize_images(images, self.size, antialias=self.description.antialias)
+            batch, low_high = self._resized(images)
             if low_high is not None:
                 check_pixel_range(low_high.cpu())
             found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
@@ -146,6 +150,18 @@ class ExportedDetector(nn.Module):
         where = self.default_boxes.device
         moved = [{key: value.to(where) for key, value in of_image.items()} for of_image in detections]
         return moved, {name: found[NEXT + name] for name in state}
+
+    def _resized(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Resize images as `resize_images` does, several on a thread each."""
+        resize = partial(resize_images, size=self.size, antialias=self.description.antialias)
+        if self._threads == 1 or len(images) == 1 or images[0].is_cuda:
+            with on_threads(1 if self._busy else self._threads):
+                return resize(images)
+        with ThreadPoolExecutor(self._threads) as pool:
+            parts = list(pool.map(lambda image: resize(image.detach().unsqueeze(0)), images))
+        # Bytes are always in range.
+        ranges = [torch.zeros(2, 1) if low_high is None else low_high for _, low_high in parts]
+        return torch.cat([batch for batch, _ in parts]), torch.cat(ranges, 1)
 
     def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Cut the padding off a file's detections."""

@@ -80,7 +80,7 @@ def open_openvino(path: Path, threads: int) -> Opened:
         return [_runner(file.create_infer_request()) for _ in range(streams)]
 
     [run] = compiled(1)
-    return Opened(description, run_on_threads(run, lambda: compiled(threads), threads))
+    return Opened(description, run_on_threads(run, lambda: compiled(threads), threads), busy=False)
 
 
 def _text(model: "openvino.Model", key: str) -> str | None:

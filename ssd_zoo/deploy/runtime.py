@@ -26,10 +26,12 @@ class Opened(NamedTuple):
     Attributes:
         description: JSON of the file's `Description`; None if it has none.
         run: Maps the file's inputs to its outputs, both by name.
+        busy: Whether the runtime's threads wait busily, so that they and torch's delay each other.
     """
 
     description: str | None
     run: Run
+    busy: bool = True
 
 
 def missing(purpose: str, error: ImportError, extra: str) -> ImportError:
