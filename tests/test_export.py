@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -121,6 +122,36 @@ def test_detections_are_the_models(model, file):
     assert_same_detections(detector(as_bytes), model(as_bytes))
     batch = torch.stack([IMAGES[1], IMAGES[1].flip(2)])
     assert_same_detections(detector(batch), model(batch))
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("nms", ["inside", "outside"])
+@torch.no_grad()
+def test_many_images_are_spread_over_threads(model, file):
+    detector, expected = load(file, threads=2), model(IMAGES)
+    for count in (2, 5, 8, 3):
+        assert_same_detections(detector(IMAGES[:count]), expected[:count])
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: detector(IMAGES), range(8)):
+            assert_same_detections(found, expected)
+
+
+def test_number_of_images_has_a_name(exported):
+    graph = onnx.load(exported()).graph
+    assert {value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)} == {"batch"}
+
+
+@torch.no_grad()
+def test_call_leaves_torchs_threads(exported):
+    detector, before = load(exported()), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        detector(IMAGES[:2])
+        with pytest.raises(ValueError, match="NaN"):
+            detector([torch.full((3, 9, 9), torch.nan)])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @in_all_formats

@@ -13,26 +13,27 @@ Rows = Sequence[Mapping[str, Any]]
 def render(results: Mapping[str, Any]) -> str:
     """Format the tables of all parts in the results."""
     parts = ["Measured on: " + ", ".join(f"{key} {value}" for key, value in results["machine"].items()) + "."]
-    for part, (title, table) in _TABLES.items():
+    for part, (title, fill) in _TABLES.items():
         if results.get(part):
-            parts.append(f"## {title}\n\n{table(results[part])}")
+            parts.append(f"## {title}\n\n{fill(results[part])}")
     return "\n\n".join(parts)
 
 
-def write_into(page: Path, text: str) -> None:
-    """Insert text between the markers of a page.
+def write_into(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Insert text between two markers of a page.
 
     Raises:
         ValueError: If the page has no markers.
     """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no place for results: it needs the lines {BEGIN!r} and {END!r}.")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    before, found, rest = page.read_text().partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"{page} has no place for results: it needs the lines {begin!r} and {end!r}.")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Format a table, in Markdown."""
     lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
@@ -69,7 +70,7 @@ def _times(rows: Rows) -> str:
     heads = ["model", "batch", "", "ms (quartiles)", "images/s", "torchvision's time over it"]
     heads += ["over its bare trunk", "loss and matching"]
     used = [i for i in range(len(heads)) if i < 6 or any(line[i] for line in lines)]
-    return _table([heads[i] for i in used], [[line[i] for i in used] for line in lines])
+    return table([heads[i] for i in used], [[line[i] for i in used] for line in lines])
 
 
 def _inference(rows: Rows) -> str:
@@ -90,7 +91,7 @@ def _postprocessing(rows: Rows) -> str:
         ]
         for row in rows
     ]
-    return _table(["scores", "classes", "boxes", "kept", "torchvision, ms", "ssd_zoo, ms", "ratio"], lines)
+    return table(["scores", "classes", "boxes", "kept", "torchvision, ms", "ssd_zoo, ms", "ratio"], lines)
 
 
 def _loading(rows: Rows) -> str:
@@ -106,7 +107,7 @@ def _loading(rows: Rows) -> str:
         for row in rows
         for kind, time in row["times"].items()
     ]
-    return _table(["augmentation", "workers", "", "ms an epoch (quartiles)", "images/s", "ratio"], lines)
+    return table(["augmentation", "workers", "", "ms an epoch (quartiles)", "images/s", "ratio"], lines)
 
 
 def _memory(rows: Rows) -> str:
@@ -116,7 +117,7 @@ def _memory(rows: Rows) -> str:
         for kind, theirs in row["peaks"]["torchvision"].items()
         for ours in [row["peaks"]["ssd_zoo"][kind]]
     ]
-    return _table(["model", "", "batch", "of", "torchvision, MB", "ssd_zoo, MB", "ratio"], lines)
+    return table(["model", "", "batch", "of", "torchvision, MB", "ssd_zoo, MB", "ratio"], lines)
 
 
 def _imports(rows: Rows) -> str:
@@ -125,7 +126,7 @@ def _imports(rows: Rows) -> str:
         [f"import {name}", _ms(time), f"{time['median'] / times['torchvision']['median']:.2f}"]
         for name, time in times.items()
     ]
-    return _table(["", "ms (quartiles)", "ratio"], lines)
+    return table(["", "ms (quartiles)", "ratio"], lines)
 
 
 _TABLES = {

@@ -17,7 +17,9 @@ import ssd_zoo
 Contenders = dict[str, Callable[[], object]]
 
 
-def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> dict[str, dict[str, float]]:
+def alternate(
+    contenders: Contenders, *, seconds: float, at_least: int = 5, twice: bool = False
+) -> dict[str, dict[str, float]]:
     """Time contenders in turn, in random order within each round.
 
     This way, other load on the machine affects all contenders equally.
@@ -26,6 +28,7 @@ def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> d
         contenders: Functions by name. Each is warmed up by two runs, or by three if a run takes less than a second.
         seconds: Time after which no new round starts.
         at_least: Least number of rounds.
+        twice: Whether each run follows another one that is not timed, so that threads of the contender before it rest.
 
     Returns:
         For each contender, the median and quartiles of its times in milliseconds, and the number of rounds.
@@ -39,6 +42,8 @@ def alternate(contenders: Contenders, *, seconds: float, at_least: int = 5) -> d
     start = time.perf_counter()
     while len(next(iter(times.values()))) < at_least or time.perf_counter() - start < seconds:
         for name, run in order.sample(list(contenders.items()), len(contenders)):
+            if twice:
+                run()
             _wait()
             before = time.perf_counter()
             run()
@@ -59,7 +64,7 @@ def _warm_up(run: Callable[[], object]) -> None:
 
 def summary(values: list[float]) -> dict[str, float]:
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "low": low, "high": high, "runs": len(values)}
+    return {"median": median, "low": low, "high": high, "least": min(values), "runs": len(values)}
 
 
 def _wait() -> None:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,10 +13,10 @@ from torch import Tensor, nn
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
-from ssd_zoo.deploy.runtime import Opened
+from ssd_zoo.deploy.runtime import Opened, on_threads
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
-from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
+from ssd_zoo.detector.inputs import check_images, check_pixel_range, resize_images
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
@@ -47,7 +49,8 @@ def load(
         raise FileNotFoundError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
-    opened = known.open(path, threads or torch.get_num_threads())
+    threads = threads or torch.get_num_threads()
+    opened = known.open(path, threads)
     described = Description.from_json(opened.description, str(path))
     if score_thresh is not None:
         if described.nms == "inside" and score_thresh < described.thresholds.score_thresh:
@@ -56,7 +59,7 @@ def load(
                 f"{score_thresh}. Export the model with a lower score_thresh, or with nms='outside'."
             )
         described = replace(described, thresholds=replace(described.thresholds, score_thresh=score_thresh))
-    return ExportedDetector(described, opened, str(path))
+    return ExportedDetector(described, opened, str(path), threads)
 
 
 class ExportedDetector(nn.Module):
@@ -76,17 +79,14 @@ class ExportedDetector(nn.Module):
     """
 
     default_boxes: Tensor
-    _zeros: Tensor
-    _ones: Tensor
 
-    def __init__(self, description: Description, opened: Opened, source: str) -> None:
+    def __init__(self, description: Description, opened: Opened, source: str, threads: int = 1) -> None:
         super().__init__()
-        self.description, self._run = description, opened.run
+        self.description, self._run, self._threads = description, opened.run, threads
+        self._busy = opened.busy
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         self.score_thresh = description.thresholds.score_thresh
         self.tile, self.tile_overlap = description.tile, description.tile_overlap
-        self.register_buffer("_zeros", torch.zeros(self.in_chans, 1, 1), persistent=False)
-        self.register_buffer("_ones", torch.ones(self.in_chans, 1, 1), persistent=False)
         boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
         self.register_buffer("default_boxes", boxes, persistent=False)
         self.eval()
@@ -125,7 +125,7 @@ class ExportedDetector(nn.Module):
         if holds_clips(images):
             return self.step(images)[0]
         if self.tile is not None:
-            check_images(images, self.in_chans, self._ones.device)
+            check_images(images, self.in_chans, self.default_boxes.device)
             nms_thresh = self.description.thresholds.nms_thresh
             return detect_in_tiles(
                 self._whole, images, tile=self.tile, overlap=self.tile_overlap, nms_thresh=nms_thresh
@@ -138,16 +138,30 @@ class ExportedDetector(nn.Module):
 
     def _detect(self, images: Sequence[Tensor] | Tensor, state: State) -> tuple[Detections, State]:
         """Run the file; return detections in the images' pixels, and the next state."""
-        check_images(images, self.in_chans, self._ones.device)
-        batch, low_high = batch_images(images, self.size, self._zeros, self._ones, antialias=self.description.antialias)
-        if low_high is not None:
-            check_pixel_range(low_high.cpu())
-        found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
-        choose = self._cut if self.description.nms == "inside" else self._choose
-        detections = [{key: value.to(self._ones.device) for key, value in one.items()} for one in choose(found, scales)]
-        return detections, {name: found[NEXT + name] for name in state}
+        check_images(images, self.in_chans, self.default_boxes.device)
+        with on_threads(1):
+            batch, low_high = self._resized(images)
+            if low_high is not None:
+                check_pixel_range(low_high.cpu())
+            found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
+            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+            scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
+            detections = (self._cut if self.description.nms == "inside" else self._choose)(found, scales)
+        where = self.default_boxes.device
+        moved = [{key: value.to(where) for key, value in of_image.items()} for of_image in detections]
+        return moved, {name: found[NEXT + name] for name in state}
+
+    def _resized(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Resize images as `resize_images` does, several on a thread each."""
+        resize = partial(resize_images, size=self.size, antialias=self.description.antialias)
+        if self._threads == 1 or len(images) == 1 or images[0].is_cuda:
+            with on_threads(1 if self._busy else self._threads):
+                return resize(images)
+        with ThreadPoolExecutor(self._threads) as pool:
+            parts = list(pool.map(lambda image: resize(image.detach().unsqueeze(0)), images))
+        # Bytes are always in range.
+        ranges = [torch.zeros(2, 1) if low_high is None else low_high for _, low_high in parts]
+        return torch.cat([batch for batch, _ in parts]), torch.cat(ranges, 1)
 
     def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Cut the padding off a file's detections."""
@@ -173,7 +187,7 @@ class ExportedDetector(nn.Module):
         """Detect objects in the next frames of streams; see `SSD.step`. The state is on the CPU."""
         refuse_tiles(self.tile)
         clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
-        frames = check_clips(clips, self.in_chans, self._ones.device)
+        frames = check_clips(clips, self.in_chans, self.default_boxes.device)
         lengths = [len(clip) for clip in clips]
         if state is None:
             state = {"frames_seen": torch.zeros(len(clips), dtype=torch.int64)}

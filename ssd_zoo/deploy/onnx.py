@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,13 +10,18 @@ from torch import Tensor
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.quantize import quantize_onnx
-from ssd_zoo.deploy.runtime import Opened, missing, quiet, to_program
+from ssd_zoo.deploy.runtime import Opened, Run, missing, quiet, run_on_threads, to_program
 from ssd_zoo.weights.files import write_file
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
 
 __all__ = ["open_onnx", "to_onnx", "write_onnx"]
 
 # Versions from 18 on have all operators of the graph; runtimes of old devices know few later ones.
 _OPSET = 18
+_BATCH = "batch"
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
@@ -48,10 +54,20 @@ def to_onnx(graph: Graph) -> bytes:
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program.")
     model = program.model_proto
+    _name_batch(model.graph)
     model.producer_name, model.producer_version = "ssd_zoo", graph.described.version
     onnx.helper.set_model_props(model, {KEY: graph.described.to_json()})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _name_batch(graph: "onnx.GraphProto") -> None:
+    """Name the number of images, which torch calls by a number."""
+    numbered = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param == numbered:
+                side.dim_param = _BATCH
 
 
 def _nms() -> Callable[..., object]:
@@ -90,18 +106,30 @@ def open_onnx(path: Path, threads: int) -> Opened:
         import onnxruntime
     except ImportError as error:
         raise missing("Running an ONNX file", error, "deploy") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its warnings are for its developers.
-    options.log_severity_level = 3
+
+    def session_on(threads: int) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Shapes are known then.
+        options.add_free_dimension_override_by_name(_BATCH, 1)
+        # Its warnings are for its developers.
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = session_on(threads)
     except Exception as error:
         raise ValueError(f"{path} can't be opened as an ONNX file: {error}") from error
+    # Threads may share a session.
+    run = run_on_threads(_runner(session), lambda: [_runner(session_on(1))] * threads, threads)
+    return Opened(session.get_modelmeta().custom_metadata_map.get(KEY), run)
+
+
+def _runner(session: "onnxruntime.InferenceSession") -> Run:
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = session.run(names, {name: value.contiguous().numpy() for name, value in inputs.items()})
         return {name: torch.from_numpy(array) for name, array in zip(names, found, strict=True)}
 
-    return Opened(session.get_modelmeta().custom_metadata_map.get(KEY), run)
+    return run

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
-from ssd_zoo.deploy.runtime import Opened, quiet, to_program
+from ssd_zoo.deploy.runtime import Opened, on_threads, quiet, to_program
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["open_aoti", "open_pt2", "write_aoti", "write_pt2"]
@@ -120,11 +120,7 @@ def _runner(
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = {name: value for name, value in inputs.items() if name != "images"}
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
+        with on_threads(threads):
             return module(inputs["images"].contiguous(), state)
-        finally:
-            torch.set_num_threads(before)
 
     return run

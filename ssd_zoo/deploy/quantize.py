@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.runtime import missing, quiet
-from ssd_zoo.detector.inputs import batch_images, check_images
+from ssd_zoo.detector.inputs import check_images, resize_images
 
 if TYPE_CHECKING:
     import openvino
@@ -37,11 +37,10 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
     Raises:
         ValueError: If there are no images, or one is invalid.
     """
-    zeros, ones = torch.zeros(described.in_chans, 1, 1), torch.ones(described.in_chans, 1, 1)
     batches = []
     for image in images:
-        check_images([image], described.in_chans, zeros.device)
-        batch, _ = batch_images([image], described.size, zeros, ones, antialias=described.antialias)
+        check_images([image], described.in_chans, torch.device("cpu"))
+        batch, _ = resize_images([image], described.size, antialias=described.antialias)
         batches.append(described.as_pixels(batch).contiguous().numpy())
     if not batches:
         raise ValueError("int8 needs images to measure ranges on, but there are none. 50 to 300 typical ones suffice.")

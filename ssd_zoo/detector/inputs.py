@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssd_zoo.detector.caller import warn_caller
 
-__all__ = ["batch_images", "check_dense", "check_device", "check_images", "check_pixel_range"]
+__all__ = ["batch_images", "check_dense", "check_device", "check_images", "check_pixel_range", "resize_images"]
 
 Size = tuple[int, int]
 # Most numbers in images that are stacked before they are resized: half a gigabyte in float32.
@@ -116,11 +116,25 @@ def batch_images(
     for part in _resized_parts(images, size, antialias):
         last = first + len(part)
         if can_be_wrong:
-            pixels = part.detach().flatten(1)
-            ranges.append(torch.stack([pixels.amin(1), pixels.amax(1)]))
+            ranges.append(_range(part))
         batch[first:last] = (part - mean).div_(std).permute(0, 2, 3, 1)
         first = last
     return batch.permute(0, 3, 1, 2), torch.cat(ranges, 1) if can_be_wrong else None
+
+
+def resize_images(
+    images: Sequence[Tensor] | Tensor, size: Size, *, antialias: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Resize checked images to a batch in float32, as `batch_images` does, without normalising it."""
+    parts = list(_resized_parts(images, size, antialias))
+    can_be_wrong = any(image.dtype != torch.uint8 for image in images)
+    batch = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+    return batch, torch.cat([_range(part) for part in parts], 1) if can_be_wrong else None
+
+
+def _range(part: Tensor) -> Tensor:
+    pixels = part.detach().flatten(1)
+    return torch.stack([pixels.amin(1), pixels.amax(1)])
 
 
 def _resized_parts(images: Sequence[Tensor] | Tensor, size: Size, antialias: bool) -> Iterator[Tensor]:
@@ -147,15 +161,15 @@ def _can_be_joined(images: Sequence[Tensor]) -> bool:
 
 def _resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
     """Resize images to pixels between 0 and 1, at least in float32."""
-    if images.dtype == torch.uint8:
-        images = images.float().div_(255)
+    scale = 255 if images.dtype == torch.uint8 else 1
     images = images.to(torch.promote_types(images.dtype, torch.float32))
-    if images.shape[-2:] == size:
-        return images
-    if antialias and images.shape[1] * images.shape[2] * size[1] > _MOST_NUMBERS:
-        # PyTorch resizes the width first: an image of 2,000,000 × 23 pixels would take 7 GB in between.
-        images = F.interpolate(images, (size[0], images.shape[-1]), mode="bilinear", antialias=True)
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    if images.shape[-2:] != size:
+        if antialias and images.shape[1] * images.shape[2] * size[1] > _MOST_NUMBERS:
+            # PyTorch resizes the width first: an image of 2,000,000 × 23 pixels would take 7 GB in between.
+            images = F.interpolate(images, (size[0], images.shape[-1]), mode="bilinear", antialias=True)
+        images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    # After resizing, pixels are fewer.
+    return images if scale == 1 else images.div_(scale)
 
 
 def check_pixel_range(low_high: Tensor) -> None:

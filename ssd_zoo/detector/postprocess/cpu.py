@@ -16,7 +16,7 @@ __all__ = ["decode_arrays", "postprocess_on_cpu", "suppress_arrays"]
 Array = np.ndarray
 
 # If at most this share of all pairs is within a class, it is faster to compare only those.
-_FEW_PAIRS = 0.1
+_FEW_PAIRS = 0.05
 
 
 def postprocess_on_cpu(
@@ -51,7 +51,8 @@ def _detect(
     The number of candidates grows until there are enough detections.
     """
     most, of_class = thresholds.detections_per_img, thresholds.topk_candidates
-    take = 4 * most // 3
+    # SSDLite300 has 100 detections among 266 candidates in two of three photos.
+    take = 8 * most // 3
     while True:
         rows, columns, seen_all = _best_candidates(best, scores, take, thresholds.score_thresh)
         if of_class is not None and np.bincount(columns, minlength=1).max() > of_class:
@@ -64,7 +65,8 @@ def _detect(
         kept = suppress_arrays(clipped if thresholds.clip_before_nms else boxes, columns, thresholds.nms_thresh)[:most]
         if len(kept) == most or seen_all:
             break
-        take *= 4
+        # Candidates with lower scores overlap less: the number that this share asks for usually suffices.
+        take = min(4 * take, max(3 * take // 2, take * most // max(1, len(kept))))
     if not thresholds.clip_before_nms:
         kept = kept[(clipped[2:, kept] > clipped[:2, kept]).all(0)]
     return {
@@ -138,10 +140,11 @@ def suppress_arrays(boxes: Array, classes: Array, nms_thresh: float) -> Array:
     Returns:
         Indices of the kept boxes, ascending.
     """
-    by_class, better = _rank_in_class(classes)
-    pairs = better.sum()
+    counts = np.bincount(classes, minlength=1)
+    pairs = (counts * (counts - 1)).sum() // 2
     if pairs > _FEW_PAIRS * len(classes) ** 2:
         return suppress_by_kernel(torch.from_numpy(boxes.T), torch.from_numpy(classes), nms_thresh).numpy()
+    by_class, better = _rank_in_class(classes)
     # All pairs of a candidate and a better one of its class.
     position = np.arange(len(classes))
     second = position.repeat(better)
