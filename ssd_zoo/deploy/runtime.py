@@ -116,8 +116,8 @@ def _joined(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def on_threads(threads: int) -> Iterator[None]:
     """Let torch compute on a number of threads.
 
-    With one, no threads of torch wait busily while a runtime computes on its own; ONNX Runtime takes thrice as long
-    beside them.
+    With one, no threads of torch wait busily while a runtime computes on its own; a call of ONNX Runtime
+    takes half as long again beside them.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
