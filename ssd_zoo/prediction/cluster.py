@@ -21,9 +21,9 @@ from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.deploy.runtime import missing
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.values import check_count, check_fraction
+from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, ParquetRow, find_image_files, resolve_address
 from ssd_zoo.prediction.opening import open_detector
-from ssd_zoo.prediction.predict import detect_batch
 from ssd_zoo.weights.formats.safetensors_file import pack
 
 if TYPE_CHECKING:
