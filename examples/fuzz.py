@@ -349,7 +349,7 @@ def run_constant(nms: str, inputs: Mapping[str, torch.Tensor]) -> dict[str, torc
 
 HEADER = {"ssd_zoo": "1", "model": "x"}
 ROW = {"file_name": "a.png", "changed": [9, 8], "detections": [
-    {"image_id": 1, "file_name": "a.png", "category_id": 1, "category": "cat", "bbox": [1, 2, 3, 4], "score": 0.5}
+    {"category_id": 1, "category": "cat", "bbox": [1, 2, 3, 4], "score": 0.5}
 ]}  # fmt: skip
 
 
@@ -358,8 +358,8 @@ def journal() -> list[Files]:
 
 
 def read_journal(folder: Path) -> None:
-    rows = Journal(folder / "found.json", HEADER).rows.values()
-    assert all(isinstance(one["score"], float | int) for row in rows for one in row.get("detections", []))
+    kept = Journal(folder / "found.json.jsonl", HEADER)
+    assert all(isinstance(one["score"], float | int) for row in kept.rows(kept) for one in row.get("detections", []))
 
 
 READERS = {

@@ -56,13 +56,21 @@ def equal(found, expected) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
 
 
+def nearly_equal(found, expected) -> bool:
+    """Bytes are divided by 255 after they are resized, so floats differ in the last digits."""
+    return found.keys() == expected.keys() and all(
+        torch.allclose(found[key], expected[key], rtol=1e-5) for key in found
+    )
+
+
 def test_one_image_of_every_kind(model, file, pixels, expected):
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     kinds = [file, str(file), Image.open(file), pixels, pixels[::-1][::-1], tensor, tensor.float() / 255]
     for image in kinds:
         found = ssd_zoo.predict(model, image)
         assert isinstance(found, ssd_zoo.Detections)
-        assert equal(found, expected)
+        same = nearly_equal if image is kinds[-1] else equal
+        assert same(found, expected)
         picture = found.draw()
         assert picture.size == (40, 30)
         assert picture.tobytes() != pixels.tobytes()

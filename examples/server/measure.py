@@ -22,7 +22,7 @@ import numpy as np
 
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.prediction import open_detector
-from ssd_zoo.prediction.predict import detect_batch
+from ssd_zoo.prediction.batch import detect_batch
 
 
 def main():

@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from ssd_zoo.data import read_image
 from ssd_zoo.prediction import open_detector, pick_device
-from ssd_zoo.prediction.predict import detect_batch
+from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.results import result_rows
 
 BINARY = {"requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}

@@ -105,6 +105,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the images that have rows."""
+        return iter(self._places)
+
     def arrange(self, names: Iterable[str]) -> None:
         """Keep the rows of these images alone, in this order."""
         places: dict[str, _Place] = {}
