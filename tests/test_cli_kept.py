@@ -48,7 +48,12 @@ def detect(capsys, monkeypatch):
         model = small_model()
         with torch.no_grad():
             next(model.parameters()).add_(seed)
-        monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: model)
+
+        def build(args):
+            model.score_thresh = args.score_thresh
+            return model
+
+        monkeypatch.setattr("ssd_zoo.cli.detect._build", build)
         read = _images.read_image.__wrapped__ if hasattr(_images.read_image, "__wrapped__") else _images.read_image
 
         def watched(file, **options):

@@ -20,6 +20,7 @@ from web_server import serving
 import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
+from ssd_zoo.prediction.facts import model_facts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -423,3 +424,24 @@ def test_what_was_piped_is_not_taken_for_what_is_piped(file, photo, monkeypatch)
         assert main(["detect", "-", "bad.png", "--json", "r.json", "--quiet"]) == 1
         found.append([row["category"] for row in json.loads(Path("r.json").read_text())])
     assert found == [["person"], []]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda model: model.categories.__setitem__(1, "other"), "categories"),
+        (lambda model: setattr(model, "nms_thresh", 0.3), "nms_thresh"),
+        (lambda model: setattr(model, "score_thresh", 0.3), "score_thresh"),
+        (lambda model: setattr(model, "tile", (64, 64)), "tile"),
+        (lambda model: model.image_mean.add_(0.1), "weights"),
+        (lambda model: model.default_boxes.add_(1), "weights"),
+        (lambda model: next(model.parameters()).data.add_(1), "weights"),
+    ],
+)
+def test_what_results_depend_on(model, change, told):
+    """The command's journal and the cluster's folder compare these, so that results of two models are not mixed."""
+    before = model_facts(model, "x")
+    assert model_facts(model, "x") == before
+    change(model)
+    after = model_facts(model, "x")
+    assert [key for key in before if before[key] != after[key]] == [told]

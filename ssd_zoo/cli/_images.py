@@ -11,12 +11,12 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-import ssd_zoo
-from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed, model_facts
+from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed
 from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
 from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction.facts import model_facts
 from ssd_zoo.prediction.pipeline import Seen, detect_ahead, map_ahead
 from ssd_zoo.prediction.results import ResultRow, result_rows, table
 from ssd_zoo.prediction.sources import find_sources
@@ -99,11 +99,7 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
     journal = Journal(
         target if _is_lines(target) else target.with_name(f"{target.name}.jsonl"),
         {
-            "ssd_zoo": ssd_zoo.__version__,
-            "model": args.model,
-            "score_thresh": args.score_thresh,
             **model_facts(model, args.model),
-            "tile": str(model.tile and (*model.tile, model.tile_overlap)),
             "classes": args.classes,
             "output": None if args.output is None else str(args.output),
         },

@@ -6,22 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple, TypedDict, cast
 
-import torch
-from torch import nn
 from typing_extensions import NotRequired
 
-from ssd_zoo.deploy.formats import is_exported
-from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.weights.files import digest_file, replacing
-from ssd_zoo.weights.formats.safetensors_file import pack
+from ssd_zoo.weights.files import replacing
 from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
 
-__all__ = ["Found", "Journal", "JournalRow", "model_facts"]
+__all__ = ["Found", "Journal", "JournalRow", "changed"]
 
 Header = Mapping[str, object]
-# What results depend on, beside a model's tensors.
-_SETTINGS = ("size", "categories", "antialias", "score_function", "nms_thresh", "detections_per_img", "topk_candidates",
-             "clip_before_nms")  # fmt: skip
 
 
 class Found(TypedDict):
@@ -165,18 +157,6 @@ def changed(file: Path | str) -> list[int]:
     except OSError:
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
-
-
-def model_facts(model: nn.Module, name: str) -> dict[str, object]:
-    """Return what tells a model from others: the digest of its tensors or its exported files, and its settings."""
-    if is_exported(name):
-        # OpenVINO keeps its weights beside.
-        files = (Path(name), Path(name).with_suffix(".bin"))
-        return {"weights": " ".join(digest_file(file) for file in files if file.exists())}
-    constants = {key: value for key, value in model.named_buffers() if isinstance(value, torch.Tensor)}
-    settings = {key: getattr(model, key) for key in _SETTINGS} if isinstance(model, SSD) else {}
-    # As JSON has them, without tuples.
-    return {"weights": pack({**constants, **model.state_dict()}).digest, **json.loads(json.dumps(settings))}
 
 
 def _row(line: str) -> JournalRow | None:

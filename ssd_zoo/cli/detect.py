@@ -109,6 +109,8 @@ def _copies(args: argparse.Namespace, images: int) -> list[SSD]:
     """
     count = min(args.workers, _MOST_COPIES) if is_exported(args.model) and images >= _MANY else 1
     args.threads = None if count == 1 else 1
+    if count == 1:
+        return [_build(args)]
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(_build, [args] * count))
 

@@ -8,14 +8,12 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ssd_zoo._version import __version__
 from ssd_zoo.data.images import MAX_PIXELS, read_image
 from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.deploy.runtime import missing
@@ -23,8 +21,8 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, ParquetRow, find_image_files, resolve_address
+from ssd_zoo.prediction.facts import exported_files, model_facts
 from ssd_zoo.prediction.opening import open_detector
-from ssd_zoo.weights.formats.safetensors_file import pack
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -102,7 +100,7 @@ def detect_on_cluster(
     place, files = find_image_files([images] if isinstance(images, str) else images, filesystem)
     folder = ParquetFolder(*resolve_address(output, filesystem))
     packed = _packed(opened, name)
-    folder.start(_header(opened, name, packed))
+    folder.start(model_facts(opened, name))
     done = folder.remove_failed(files)
     todo = [file for file in files if file.name not in done]
     before = len(files) - len(todo)
@@ -136,20 +134,7 @@ Packed = SSD | dict[str, bytes]
 def _packed(model: SSD | ExportedDetector, name: str) -> Packed:
     if isinstance(model, SSD):
         return model
-    # OpenVINO keeps its weights beside.
-    files = [Path(name), Path(name).with_suffix(".bin")]
-    return {file.name: file.read_bytes() for file in files if file.exists()}
-
-
-def _header(model: SSD | ExportedDetector, name: str, packed: Packed) -> dict[str, object]:
-    """Return what the results depend on."""
-    thresholds = model._thresholds() if isinstance(model, SSD) else model.description.thresholds
-    if isinstance(packed, SSD):
-        weights = pack(packed.state_dict()).digest
-    else:
-        weights = " ".join(hashlib.sha256(content).hexdigest() for content in packed.values())
-    settings = {**asdict(thresholds), "tile": list(model.tile or ()), "tile_overlap": model.tile_overlap}
-    return {"ssd_zoo": __version__, "model": name, "weights": weights, **settings}
+    return {file.name: file.read_bytes() for file in exported_files(name)}
 
 
 def _batched(files: Sequence[ImageFile], size: int) -> Iterator[list[ImageFile]]:

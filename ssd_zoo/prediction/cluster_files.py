@@ -1,6 +1,7 @@
 """Images and results of a cluster, on any file system that Ray Data reads."""
 
 import json
+import os
 import posixpath
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,8 +65,6 @@ def resolve_address(address: str, filesystem: "FileSystem | None") -> "tuple[Fil
     if "://" not in address:
         if filesystem is not None:
             return filesystem, address.rstrip("/")
-        import os
-
         return LocalFileSystem(), os.path.abspath(address)
     try:
         return FileSystem.from_uri(address)

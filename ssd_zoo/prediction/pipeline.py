@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import NamedTuple
 
+from ssd_zoo.data.batching import batch_items
 from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.prediction.batch import detect_batch
 
@@ -127,7 +128,7 @@ def detect_ahead(
         In the order of the sources, each with its image and its detections on the CPU.
     """
     images = map_ahead(partial(_read, read), sources, threads=workers, ahead=2 * workers + batch_size - 1, weigh=_bytes)
-    batches = _batches(images, batch_size)
+    batches = batch_items(images, batch_size)
     with contextlib.closing(images):
         if len(models) == 1:
             # Without a name for the batch, it is freed before the next one is read.
@@ -180,24 +181,6 @@ def _bytes(seen: Seen[S]) -> int:
 
 def _bytes_of_all(batch: list[Seen[S]]) -> int:
     return sum(map(_bytes, batch))
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Batch items; yield all before raising an error."""
-    batch: list[T] = []
-    failure: Exception | None = None
-    try:
-        for item in items:
-            batch.append(item)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except Exception as error:
-        failure = error
-    if batch:
-        yield batch
-    if failure is not None:
-        raise failure
 
 
 def pick_batch_size(model: nn.Module) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from ssd_zoo.data.batching import batch_items
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.ssd import SSD
 
@@ -33,33 +34,12 @@ def detect_stream(
         Each frame, and its detections on the CPU.
     """
     state, count = None, 0
-    for batch in _batches(frames, batch_size):
+    for batch in batch_items(frames, batch_size, lambda frame: frame.shape):
         with torch.inference_mode():
             [found], state = model.step([torch.stack(batch).to(model.default_boxes.device)], state)
         parts = split_frames({key: value.cpu() for key, value in found.items()}, len(batch), start=count)
         yield from zip(batch, parts, strict=True)
         count += len(batch)
-
-
-def _batches(frames: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Batch frames of equal size; yield all before raising an error."""
-    batch: list[Tensor] = []
-    failure: Exception | None = None
-    try:
-        for frame in frames:
-            if batch and frame.shape != batch[0].shape:
-                yield batch
-                batch = []
-            batch.append(frame)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except Exception as error:
-        failure = error
-    if batch:
-        yield batch
-    if failure is not None:
-        raise failure
 
 
 def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) -> State:

@@ -1,0 +1,43 @@
+"""What results depend on, so that those of another model or of other settings are not mixed."""
+
+import json
+from pathlib import Path
+
+from ssd_zoo._version import __version__
+from ssd_zoo.deploy.formats import is_exported
+from ssd_zoo.deploy.load import ExportedDetector
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.weights.files import digest_file
+from ssd_zoo.weights.formats.safetensors_file import pack
+
+__all__ = ["exported_files", "model_facts"]
+
+# An exported file holds these itself, so its digest stands for them.
+_SETTINGS = ("size", "categories", "antialias", "score_function", "nms_thresh", "detections_per_img", "topk_candidates",
+             "clip_before_nms")  # fmt: skip
+
+
+def exported_files(name: str) -> list[Path]:
+    """List the files of an exported model; OpenVINO keeps its weights beside."""
+    return [file for file in (Path(name), Path(name).with_suffix(".bin")) if file.exists()]
+
+
+def model_facts(model: SSD | ExportedDetector, name: str) -> dict[str, object]:
+    """Return what a model's results depend on.
+
+    Args:
+        model: The model as it detects.
+        name: What `open_detector` opened.
+
+    Returns:
+        As JSON can hold it: version of ssd_zoo, name, digest of the tensors or files, and settings.
+    """
+    facts: dict[str, object] = {"ssd_zoo": __version__, "model": name, "score_thresh": model.score_thresh}
+    if is_exported(name):
+        facts["weights"] = " ".join(map(digest_file, exported_files(name)))
+    else:
+        facts["weights"] = pack({**dict(model.named_buffers()), **model.state_dict()}).digest
+        facts |= {key: getattr(model, key) for key in _SETTINGS}
+    facts["tile"] = str(model.tile and (*model.tile, model.tile_overlap))
+    # As JSON has them, without tuples.
+    return dict(json.loads(json.dumps(facts)))
