@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--weights", default="COCO_TF_V1", help="name of weights, or none to start from the backbone's")
     parser.add_argument("--weights-backbone", help="weights of the backbone, such as DEFAULT (default: none)")
     parser.add_argument("--torchvision", action="store_true", help="build torchvision's model of that name")
-    parser.add_argument("--augmentation", default="ssdlite")
+    parser.add_argument("--augmentation", default="light")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -68,7 +68,7 @@ def train_and_measure(args, train, test, start):
         output=args.output / f"{start}_{len(train)}",
         epochs=-(-args.steps // steps_per_epoch),
         batch_size=args.batch_size,
-        augmentation="ssdlite",
+        augmentation="light",
         optimizer="adamw",
         ema_decay=0.998,
         evaluate_every=10**6,

@@ -82,7 +82,7 @@ def fit(
     minutes: float | None = None,
     batch_size: int | None = None,
     accumulate: int = 1,
-    augmentation: Augmentation | Transform | None = "ssdlite",
+    augmentation: Augmentation | Transform | None = "light",
     flip_vertically: bool = False,
     tile: int | tuple[int, int] | None = None,
     tile_overlap: float | None = None,

@@ -130,7 +130,7 @@ def plan_training(
     optimizer: OptimizerName = "adamw",
     learning_rate: float | None = None,
     schedule: ScheduleName = "cosine",
-    augmentation: object = "ssdlite",
+    augmentation: object = "light",
     flip_vertically: bool = False,
     parts: int = 1,
     minutes: float | None = None,

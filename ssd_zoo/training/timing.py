@@ -34,7 +34,7 @@ def time_training(
     dataset: Dataset[Sample],
     *,
     batch_size: int,
-    augmentation: Augmentation = "ssdlite",
+    augmentation: Augmentation = "light",
     num_workers: int = 0,
     device: str | None = None,
     steps: int = 3,
