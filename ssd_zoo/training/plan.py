@@ -275,7 +275,7 @@ def plan_table(choices: Sequence[Choice]) -> str:
 
 def _augmentation(kind: object, flip_vertically: bool) -> Choice:
     flips = "left to right and upside down" if flip_vertically else "left to right; upside down by --flip-vertically"
-    changes = {"ssd": "colours, zoom, crops, flips", "ssdlite": "crops and flips", "light": "whole objects, flips"}
+    changes = {"ssd": "colours, zoom, crops, flips", "ssdlite": "crops and flips", "light": "shifts and flips"}
     if not isinstance(kind, str) or kind not in changes:
         return Choice("augmentation", kind if isinstance(kind, str) else "your own", "given")
     return Choice("augmentation", kind, f"{changes[kind]} {flips}")
