@@ -45,7 +45,7 @@ SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
 # Formats whose export takes many seconds, with the package that it needs.
 HEAVY = {"litert": "litert_torch", "executorch": "executorch", "aoti": "torch"}
 PLACES = [
-    pytest.param(name, nms, id=f"{name}-{nms}", marks=pytest.mark.slow if name in HEAVY else ())
+    pytest.param(name, nms, id=f"{name}-{nms}", marks=pytest.mark.slow if name != "onnx" else ())
     for name, known in FORMATS.items()
     if known.runs
     for nms in known.nms
@@ -266,6 +266,7 @@ def test_forward_fixed_exports_with_any_threshold(model, tmp_path):
         np.testing.assert_allclose(array, value.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_too_few_candidates_are_told(model, tmp_path):
     detector = load(export(model, tmp_path / "m.onnx", format="onnx", candidates=1))
     with pytest.warns(UserWarning, match="more candidates than the file compares"):
@@ -432,6 +433,7 @@ def test_program_of_another_project(tmp_path):
         load(tmp_path / "m.pt2")
 
 
+@pytest.mark.slow
 def test_wrong_openvino_files(exported, tmp_path):
     file, weights = tmp_path / "m.xml", tmp_path / "m.bin"
     shutil.copy(exported("openvino"), file)
@@ -520,6 +522,7 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_benchmark(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "litert_torch", None)

@@ -8,6 +8,7 @@ from typing import get_type_hints
 import pytest
 import torch
 import torchvision
+from quick import quick
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,6 +38,18 @@ def small_size(name):
     except ValueError:
         return {}
     return {"size": 128}
+
+
+# A builder of each family; what all share is tested quickly on these, and on the others by CI.
+FAMILIES = [
+    "ssd300_resnet18",
+    "ssdlite300_mobilenet_v2",
+    "ssdlite300_mobilenet_v2_3d",
+    "ssdlite320_mobilenet_v2_fpn",
+    "ssdlite320_ultraface_rfb",
+    "ssdlite_timm",
+]
+of_families = pytest.mark.parametrize("name", quick(*FAMILIES, of=NAMES), indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -99,6 +112,7 @@ def test_each_module_is_called(name):
     assert [key for key, module in ours.items() if module not in called and not isinstance(module, lists)] == []
 
 
+@of_families
 def test_each_image_is_alone(model, raw):
     model.eval()
     with torch.no_grad():
@@ -149,6 +163,7 @@ def test_compiles_without_graph_breaks(model, raw):
         torch.testing.assert_close(compiled[key], value, rtol=1e-3, atol=1e-3)
 
 
+@of_families
 def test_autocast_gives_float32(model, raw):
     # Only types are computed: a CPU without bfloat16 units takes minutes for numbers.
     model.eval()
@@ -160,6 +175,7 @@ def test_autocast_gives_float32(model, raw):
     }
 
 
+@of_families
 def test_trains_on_a_batch_of_one(model):
     model.train()
     losses = model(IMAGES[:1], TARGETS)
@@ -176,6 +192,7 @@ def test_trains_on_a_batch_of_one(model):
         assert sum(model(IMAGES[:1], TARGETS).values()) < before
 
 
+@of_families
 def test_saves_and_loads_without_pickle(model, name):
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
@@ -188,6 +205,7 @@ def test_saves_and_loads_without_pickle(model, name):
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
+@of_families
 def test_copies_are_independent(model):
     copied = copy.deepcopy(model)
     with torch.no_grad():
@@ -197,6 +215,7 @@ def test_copies_are_independent(model):
     assert copied.categories == model.categories
 
 
+@of_families
 @pytest.mark.parametrize("in_chans", [1, 4])
 def test_other_channels(name, in_chans):
     with torch.device("meta"):
@@ -207,6 +226,7 @@ def test_other_channels(name, in_chans):
         model(IMAGES)
 
 
+@of_families
 def test_other_sizes(name):
     with torch.device("meta"):
         square = build(name)
@@ -237,6 +257,7 @@ def test_bad_sizes(name, size):
         build(name, size=size)
 
 
+@of_families
 def test_categories_name_the_classes(name):
     with torch.device("meta"):
         assert build(name, num_classes=None, categories=CATEGORIES).categories == CATEGORIES

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from quick import quick
 from torchvision.models.detection import _utils as torchvision_utils
 from torchvision.models.detection import ssd as torchvision_ssd
 
@@ -31,7 +32,10 @@ def raw_output(images, num_classes, spread, seed=0):
     }
 
 
-@pytest.fixture(params=["arrays", "tensors", "rounds", "one by one", "tried", "kernel"])
+WAYS = ["arrays", "tensors", "rounds", "one by one", "tried", "kernel"]
+
+
+@pytest.fixture(params=WAYS)
 def detect(request, monkeypatch):
     """Each way from raw output to detections: on a CPU, and those of a GPU."""
     if request.param == "kernel":
@@ -133,6 +137,7 @@ def photographs(test_data):
     return model.default_boxes, raw, torchvision_detections(raw, model.default_boxes, **DEFAULTS)
 
 
+@pytest.mark.parametrize("detect", quick("arrays", "kernel", of=WAYS), indirect=True)
 def test_is_torchvisions_on_photographs(detect, photographs):
     default_boxes, raw, expected = photographs
     assert sum(len(found["scores"]) for found in expected) > 300

@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from quick import quick
 from safetensors.torch import load, save
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPORAL = ("3d", "2plus1d", "depthwise", "shift")
 LIGHT = ("ssdlite300_mobilenet_v2_3d", "ssdlite320_mobilenet_v3_large_3d")
 # One in each run, all of them in CI's.
-CHOSEN = (TEMPORAL[0], *(pytest.param(temporal, marks=pytest.mark.slow) for temporal in TEMPORAL[1:]))
+CHOSEN = quick(TEMPORAL[0], of=TEMPORAL)
 VARIANTS = [*((LIGHT[0], temporal) for temporal in TEMPORAL), (LIGHT[1], "3d")]
 SIZE = (48, 64)
 
@@ -127,7 +128,7 @@ def test_counts(temporal, stages, parameters, gmacs):
 
 
 @pytest.mark.parametrize("inflate", ["identity", "average"])
-@pytest.mark.parametrize(("name", "temporal"), VARIANTS)
+@pytest.mark.parametrize(("name", "temporal"), quick(VARIANTS[0], of=VARIANTS))
 def test_static_clip_is_the_2d_model_on_the_frame(name, temporal, inflate, double_by_default):
     video = double(build(name, temporal=temporal, inflate=inflate, temporal_stages=(1, 4, 5)))
     frame = clip(1)
@@ -136,7 +137,7 @@ def test_static_clip_is_the_2d_model_on_the_frame(name, temporal, inflate, doubl
     same(actual, {key: value.expand(3, -1, -1) for key, value in expected.items()})
 
 
-@pytest.mark.parametrize(("name", "temporal"), [variant for variant in VARIANTS if "shift" not in variant])
+@pytest.mark.parametrize(("name", "temporal"), quick(VARIANTS[0], of=(v for v in VARIANTS if "shift" not in v)))
 def test_identity_is_the_2d_model_on_each_frame(name, temporal):
     video = double(build(name, temporal=temporal))
     frames = clip(4)
