@@ -24,6 +24,7 @@ from ssd_zoo.cli.main import main
 from ssd_zoo.data import VideoWriter, open_video, read_clip
 
 av = pytest.importorskip("av", reason='VIDEOS ARE NOT TESTED without PyAV: pip install "ssd_zoo[video]"')
+from rtsp_server import camera  # noqa: E402  It needs PyAV.
 
 REGULAR = [t / 10 for t in range(10)]
 TIMES = {
@@ -241,6 +242,26 @@ def test_address(tmp_path, detect):
     assert len(read_clip(tmp_path / "out/a.mp4")) == 10
     assert missing[0] == 1
     assert "gone.mkv is not a readable video" in missing[2]
+
+
+def test_camera_in_the_network(tmp_path, detect):
+    grey = [20 * t for t in range(2, 12)]
+    with camera([np.full((48, 64, 3), value, np.uint8) for value in grey]) as address:
+        frames = list(open_video(address).with_times())
+        one = detect(address, "--output", tmp_path / "out", "--json", tmp_path / "r.json")
+        two = detect(address, f"{address}2", "--json", tmp_path / "two.json")
+    gone = detect(address)
+    assert [round(frame.pixels.float().mean().item()) for frame in frames] == pytest.approx(grey, abs=2)
+    assert [frame.time for frame in frames] == pytest.approx(REGULAR, abs=0.001)
+    assert (one[0], one[2]) == (0, "")
+    assert one[1].startswith(f"{address}: ")
+    # Frames that come while one is in work are left out.
+    rows = json.loads((tmp_path / "r.json").read_text())
+    assert 1 <= len(read_clip(tmp_path / "out/door.mp4")) == len(rows) <= 10
+    assert (two[0], two[2]) == (0, "")
+    assert [line.split(": ")[0] for line in two[1].splitlines()] == [address, f"{address}2"]
+    assert gone[0] == 1
+    assert f"{address} is not a readable video" in gone[2]
 
 
 @pytest.mark.parametrize(

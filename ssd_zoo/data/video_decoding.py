@@ -108,8 +108,11 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
                         continue
                     if packet.is_corrupt or frame.is_corrupt:
                         broken = broken or f"the picture of frame {number} is damaged"
-                    if frame.pts is not None:
-                        start = frame.pts if start is None else start
+                    if frame.pts is None:
+                        # A camera's first frame may have no time; the first that has one follows on it.
+                        start = None if number == 0 else start
+                    else:
+                        start = frame.pts - round(time / (frame.time_base or 1)) if start is None else start
                         time = max(0.0, _seconds(frame.pts - start, frame.time_base))
                     yield Frame(number, time, _seconds(frame.duration, frame.time_base) or None, _upright(frame))
                     number, time = number + 1, time + step
