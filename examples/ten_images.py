@@ -38,8 +38,8 @@ def main():
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed)).tolist()
     file = args.output / "ten_images.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    for number in [*args.numbers, len(train)]:
-        for start in ("pretrained", "scratch"):
+    for start in ("pretrained", "scratch"):
+        for number in [*args.numbers, len(train)]:
             key = f"{start} {number}"
             if key not in results:
                 some = train.with_images([train.images[i] for i in order[:number]])
