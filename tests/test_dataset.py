@@ -1,5 +1,6 @@
 """Data sets in every layout give the same targets, and bad files tell where they are bad."""
 
+import inspect
 import json
 import re
 
@@ -12,6 +13,7 @@ from torchvision import tv_tensors
 from ssd_zoo.data import DetectionPresetEval, DetectionPresetTrain, collate, open_dataset, splits
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.formats.coco_files import line_of_annotation
+from ssd_zoo.training import fit
 
 MAKERS = {"coco": make_coco, "voc": make_voc, "yolo": make_yolo}
 
@@ -360,6 +362,25 @@ def test_training_preset_turns_upside_down_what_has_no_up(tmp_path, flip_vertica
     torch.manual_seed(0)
     middles = [dataset[0][1]["boxes"][0, 1::2].mean() for _ in range(20)]
     assert {bool(middle > 32) for middle in middles} == {False, flip_vertically}
+
+
+def test_by_default_training_shows_whole_objects(tmp_path):
+    """Of an object in the middle, `light` shows all: at most 1.25 times as large, and a tenth of a side away."""
+    picture = Picture("card", (100, 100), (Thing(1, (30, 30, 70, 70)),))
+    file = make_coco(tmp_path, "train", [picture])
+    default = inspect.signature(fit).parameters["augmentation"].default
+    shares = {}
+    for kind in (default, "ssdlite"):
+        dataset = open_dataset(file, transforms=DetectionPresetTrain(kind))
+        torch.manual_seed(0)
+        boxes = [dataset[0][1]["boxes"][0] for _ in range(100)]
+        sides = torch.stack([box[2:] - box[:2] for box in boxes])
+        shares[kind] = (sides.min().item(), sides.max().item())
+    assert default == "light"
+    # An object of 40 pixels, from .8 to 1.25 times as large.
+    assert shares["light"][0] >= 32 - 0.5
+    assert shares["light"][1] <= 50 + 0.5
+    assert shares["ssdlite"][0] < 32, "crops cut it"
 
 
 def test_training_preset_leaves_crowds_out(tmp_path):
