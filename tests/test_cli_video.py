@@ -164,7 +164,7 @@ def test_bad_arguments(detect, film, photo, args, message):
 def test_no_camera(detect):
     code, out, err = detect("--camera", 77)
     assert (code, out) == (1, "")
-    assert "camera 77 is not a readable video" in err
+    assert "There is no camera 77." in err
 
 
 WITH_A_DEVICE = """

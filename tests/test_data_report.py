@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from labelled import make_coco, make_yolo
+from labelled import Picture, Thing, make_coco, make_yolo
 from torchvision.ops import box_iou
 
 import ssd_zoo
@@ -28,6 +28,14 @@ def broken(tmp_path):
     lists = {key: ",\n".join(map(json.dumps, value)) for key, value in content.items()}
     file.write_text("{" + ",".join(f'"{key}": [\n{text}\n]' for key, text in lists.items()) + "}")
     return open_dataset(file)
+
+
+@pytest.mark.parametrize(("right", "bad"), [(120, False), (140, False), (141, True), (5000, True)])
+def test_boxes_with_less_than_a_quarter_in_the_image(tmp_path, right, bad):
+    """Of a box from 60 to 140, a quarter lies in an image that is 80 pixels wide."""
+    file = make_coco(tmp_path, "train", [Picture("a", (60, 80), (Thing(1, (60, 10, right, 20)),))])
+    [*problems] = inspect_dataset(open_dataset(file)).problems
+    assert [f"({right}, 10" in p or "lies mostly outside the image of 80 × 60" in p for p in problems] == [True] * bad
 
 
 def test_report(broken):

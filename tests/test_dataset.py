@@ -354,6 +354,22 @@ def test_training_preset(tmp_path, kind):
         torch.testing.assert_close(targets[0]["boxes"][0], torch.tensor([8 * 0.6, 6 * 32 / 60, 40 * 0.6, 30 * 32 / 60]))
 
 
+@pytest.mark.parametrize("kind", ["ssd", "ssdlite", "light", "none"])
+def test_training_presets_take_floats_as_bytes(kind):
+    """The canvas around an image, too, lies between 0 and 1."""
+    preset = DetectionPresetTrain(kind, mean=(0.9, 0.5, 0.1))
+    image = torch.randint(0, 256, (3, 40, 60), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    target = {"boxes": torch.tensor([[8.0, 8, 40, 30]]), "labels": torch.tensor([1])}
+    for seed in range(20):
+        results = []
+        for pixels in (image, image / 255):
+            torch.manual_seed(seed)
+            results.append(preset(pixels, target)[0])
+        assert 0 <= results[1].min() <= results[1].max() <= 1
+        # Colours are rounded after each change of bytes.
+        torch.testing.assert_close(*results, rtol=0, atol=0.04)
+
+
 @pytest.mark.parametrize("flip_vertically", [False, True])
 def test_training_preset_turns_upside_down_what_has_no_up(tmp_path, flip_vertically):
     picture = Picture("top", (64, 64), (Thing(1, (20, 4, 44, 16)),))

@@ -1,6 +1,7 @@
 """What a training without options chooses; expected values are worked out by hand from the rules in the docstrings."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -156,7 +157,7 @@ def test_a_budget_is_kept(images, step, pause, slower):
 
 
 @pytest.mark.slow
-def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch):
+def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch, capsys):
     """Each reading of the clock takes ten seconds of ten minutes."""
     clock = Clock()
 
@@ -173,8 +174,11 @@ def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch):
     assert result.history[-1]["learning_rate"] < 0.002, "the cosine has come to its end"
     state = read_run_state(tmp_path / "run/checkpoint.pt")
     assert state["progress"]["planned"] == state["progress"]["step"] == result.history[-1]["step"]
-    again = train(tmp_path / "run", tmp_path / "data", resume=True, **options)
+    capsys.readouterr()
+    again = train(tmp_path / "run", tmp_path / "data", resume=True, **options, progress=True)
     assert again.history == result.history
+    told = capsys.readouterr().err
+    assert re.search(r"minutes are over, \d+ steps. To train on, .*: --model \S*last --output OTHER", told), told
     with pytest.raises(ValueError, match=r"began with minutes=…. Continue it with the same keyword"):
         train(tmp_path / "run", tmp_path / "data", epochs=3, resume=True)
     with pytest.raises(ValueError, match="began with minutes=…"):

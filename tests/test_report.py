@@ -181,7 +181,7 @@ def test_worst_mistakes():
         ("missed", 1, "cat was not found"),
         ("wrong class", 0, "cat 0.80, labelled dog"),
         ("background", 0, "dog 0.95, where nothing is labelled"),
-        ("background", 0, "cat 0.70, of which another detection is"),
+        ("background", 0, "cat 0.70, that another detection has found already"),
         ("background", 2, "cat 0.60, where nothing is labelled"),
     ]
     assert len(worst_mistakes(RECORDS, CATEGORIES, most=1)) == 3

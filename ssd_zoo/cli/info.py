@@ -61,7 +61,7 @@ def _version(package: str) -> str | None:
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    yield "cpu", f"{torch.get_num_threads()} threads"
+    yield "cpu", f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     for i in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(i)
         yield f"cuda:{i}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"

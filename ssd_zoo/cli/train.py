@@ -163,7 +163,10 @@ def run(args: argparse.Namespace) -> int:
         print_plan(model, images, validation, args, options)
         return 0
     if args.minutes:
-        options["minutes"] = max(0.01, args.minutes - (time.monotonic() - began) / 60)
+        spent = (time.monotonic() - began) / 60
+        options["minutes"] = max(0.01, args.minutes - spent)
+        if talks:
+            print(f"{spent:.1f} of {args.minutes:g} minutes went into looking at the data.", file=sys.stderr)
     try:
         measured = None if validation is None else prepared(validation, args, training=False)
         result = fit(model, images, validation=measured, choices=choices, **options)  # type: ignore[arg-type]
@@ -173,6 +176,7 @@ def run(args: argparse.Namespace) -> int:
     if talks:
         best = f", best AP {result.best:.4f}" if result.best >= 0 else ""
         print(f"{args.output}/best{best}")
+        print(f"{args.output}/report.html")
     return 0
 
 

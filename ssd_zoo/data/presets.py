@@ -1,7 +1,8 @@
 """Transform images, clips and their targets for training and evaluation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -69,17 +70,16 @@ class DetectionPresetTrain:
     ) -> None:
         if kind not in get_args(Augmentation):
             raise ValueError(f"kind must be one of {', '.join(map(repr, get_args(Augmentation)))}, got {kind!r}.")
-        fill = [round(255 * value) for value in mean]
         steps: list[nn.Module] = [v2.ToImage(), *([] if tile is None else [RandomTile(tile)])]
         if kind == "ssd":
             # Distortion precedes zooming out, which enlarges the image: it then changes fewer pixels.
-            steps += [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=fill), CropWithObjects()]
+            steps += [v2.RandomPhotometricDistort(), _Filled(v2.RandomZoomOut, mean), CropWithObjects()]
         elif kind == "ssdlite":
             steps += [CropWithObjects()]
         elif kind == "light":
             jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-            affine = v2.RandomAffine(degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25), fill=fill)
-            steps += [v2.RandomApply([jitter], p=0.5), v2.RandomApply([affine], p=0.5)]
+            affine = partial(v2.RandomAffine, degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25))
+            steps += [v2.RandomApply([jitter], p=0.5), v2.RandomApply([_Filled(affine, mean)], p=0.5)]
         if kind != "none":
             steps += [v2.RandomHorizontalFlip(), *([v2.RandomVerticalFlip()] if flip_vertically else [])]
         if size is not None:
@@ -108,6 +108,24 @@ class DetectionPresetEval:
         """Convert an image (tensor or PIL) or a clip to float between 0 and 1."""
         transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         return transforms(image, target)
+
+
+class _Filled(nn.Module):
+    """Transform that fills what it adds with a colour, for bytes and for floating-point pixels.
+
+    Args:
+        make: Class of the transform, or a function that makes it of `fill`.
+        mean: The colour, RGB between 0 and 1.
+    """
+
+    def __init__(self, make: Callable[..., nn.Module], mean: Sequence[float]) -> None:
+        super().__init__()
+        self.of_bytes = make(fill=[round(255 * value) for value in mean])
+        self.of_floats = make(fill=list(mean))
+
+    def forward(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        """Transform an image or a clip, and its target."""
+        return (self.of_floats if image.is_floating_point() else self.of_bytes)(image, target)
 
 
 class CropWithObjects(nn.Module):

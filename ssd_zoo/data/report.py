@@ -19,6 +19,9 @@ from ssd_zoo.detector.tiles import shown_boxes
 
 __all__ = ["DataReport", "annotation_problems", "inspect_dataset"]
 
+# People at the edge of a video are labelled beyond it; a wrong number leaves less of a box.
+_LEAST_WITHIN = 0.25
+
 
 class _Thing(NamedTuple):
     """An object: its box, class and area."""
@@ -225,7 +228,15 @@ def _reason(box: Box, size: tuple[int, int] | None) -> str | None:
         return "is in fractions of the image, where pixels are expected"
     if size is not None and (x1 >= size[1] or y1 >= size[0] or x2 <= 0 or y2 <= 0):
         return f"lies outside the image of {size[1]} × {size[0]}"
+    if size is not None and _share_within(box, size) < _LEAST_WITHIN:
+        return f"lies mostly outside the image of {size[1]} × {size[0]}"
     return None
+
+
+def _share_within(box: Box, size: tuple[int, int]) -> float:
+    """Return which part of a box's area lies in an image of (height, width)."""
+    x1, y1, x2, y2 = box
+    return (min(x2, size[1]) - max(x1, 0)) * (min(y2, size[0]) - max(y1, 0)) / ((x2 - x1) * (y2 - y1))
 
 
 def _format(box: Box) -> str:

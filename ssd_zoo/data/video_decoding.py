@@ -64,6 +64,8 @@ def _opened(
         with av.open(address, format=kind, timeout=timeout, options=options) as container:
             yield container, _video_stream(container, name)
     except (av.FFmpegError, OSError) as error:
+        if kind and isinstance(error, FileNotFoundError):
+            raise ValueError(f"There is no {name}.") from error
         raise ValueError(f"{name} is not a readable video: {error_reason(error)}.") from error
 
 

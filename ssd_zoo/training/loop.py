@@ -30,6 +30,7 @@ from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.evaluate import Evaluation, evaluate
 from ssd_zoo.training.logs import Row, TensorBoard, describe_row
 from ssd_zoo.training.optimizers import freeze_norms
+from ssd_zoo.training.plan import LEAST_STEPS
 from ssd_zoo.training.run_files import RunFiles
 from ssd_zoo.training.run_state import write_checkpoint
 from ssd_zoo.training.stop import StopRequest
@@ -260,7 +261,8 @@ class Trainer:
         mine = torch.tensor([plan.steps, every], device=self.accelerator.device) * (self.plan.rank == 0)
         steps, self.evaluate_every = self.accelerator.reduce(mine, "sum").tolist()
         if not self.progress.planned:
-            self._say(f"{steps} steps of {budget.rate:.2f} s fit into {budget.seconds / 60:.3g} minutes.")
+            few = f"; that is few, {LEAST_STEPS} are the least without a limit" if steps < LEAST_STEPS else ""
+            self._say(f"{steps} steps of {budget.rate:.2f} s fit into {budget.seconds / 60:.3g} minutes{few}.")
         self.plan = replace(self.plan, epochs=math.ceil(steps / plan.steps_per_epoch), max_steps=steps)
         self.progress.planned = steps
         self.schedule = self.make_schedule(steps)

@@ -106,4 +106,4 @@ def _no_object(record: Record, detection: int) -> str:
     best = int(overlap.nan_to_num(0).argmax())
     if overlap[best] < _NOTHING:
         return "where nothing is labelled"
-    return "of which another detection is" if overlap[best] >= 0.5 else "beside a labelled object"
+    return "that another detection has found already" if overlap[best] >= 0.5 else "beside a labelled object"

@@ -31,6 +31,7 @@ __all__ = [
     "plan_table",
 ]
 
+LEAST_STEPS = 300
 SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
 # Default boxes of a map are about 2.5 strides wide (the SSD paper); the finest map of the default model has stride 16.
 _SMALL_PIXELS = 40
@@ -165,7 +166,7 @@ def plan_training(
     """
     batch = batch_size or parts * max(1, round((8 if images >= 16 else 4) / parts))
     steps_per_epoch = max(1, math.ceil(images / batch))
-    passes = epochs or math.ceil(max(300, 45 * math.sqrt(images)) / steps_per_epoch)
+    passes = epochs or math.ceil(max(LEAST_STEPS, 45 * math.sqrt(images)) / steps_per_epoch)
     steps = passes * steps_per_epoch
     # timm's warm-up of the decay, 1 - step^(-2/3), stays below .998 for 11,000 steps.
     decay = min(0.9998, max(0.998, 1 - 10 / steps)) if ema_decay is None else ema_decay

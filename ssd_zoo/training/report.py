@@ -159,11 +159,12 @@ def _run(story: Story) -> list[tuple[str, str]]:
     seconds, steps = _seconds(story.history), int(story.history[-1]["step"]) if story.history else 0
     rate = story.history[-1]["images_per_second"] if story.history else math.nan
     place = torch.cuda.get_device_name(story.device) if story.device.type == "cuda" else platform.machine()
+    threads = torch.get_num_threads()
     return [
         ("Length", f"{len(story.history)} epochs, {steps} steps"),
         ("Time of the steps", _duration(seconds)),
         ("Speed at the end", f"{rate:.1f} images a second"),
-        ("Device", f"{story.device}, {place}, {torch.get_num_threads()} threads"),
+        ("Device", f"{story.device}, {place}, {threads} thread{'s' * (threads > 1)}"),
         ("Versions", f"ssd_zoo {__version__}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
                      f"Python {platform.python_version()}"),
     ]  # fmt: skip

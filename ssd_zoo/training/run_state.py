@@ -120,6 +120,13 @@ def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[st
         )
     elif show and len(state["progress"]["history"]) == epochs:
         print(f"All {epochs} epochs are done. More epochs (--epochs N) continue the run.", file=sys.stderr)
+    elif show and 0 < state["progress"].get("planned", 0) <= state["progress"]["step"]:
+        progress = state["progress"]
+        print(
+            f"The run's {progress['elapsed'] / 60:.3g} minutes are over, {progress['step']} steps. To train on, begin "
+            f"another run from its weights: --model {output / 'last'} --output OTHER.",
+            file=sys.stderr,
+        )
     return state
 
 
