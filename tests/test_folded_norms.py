@@ -54,7 +54,8 @@ def test_they_are_restored():
     norm = model.backbone.stem.norm
     torch.testing.assert_close(norm.running_mean, inputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(norm.running_var, inputs.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-6)
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in others.items())
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in others.items())
     assert ssd_zoo.restore_norms(model, IMAGES) == 0
 
 
@@ -80,7 +81,8 @@ def test_too_few_images_change_nothing():
             ssd_zoo.restore_norms(model, images)
     with pytest.raises(TypeError, match="not a tensor"):
         ssd_zoo.restore_norms(model, [IMAGES[0], "photo.jpg"])
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 

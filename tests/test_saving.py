@@ -31,9 +31,10 @@ def small(**kwargs):
 
 
 def assert_same(model, loaded):
-    assert model.state_dict().keys() == loaded.state_dict().keys()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    expected, actual = model.state_dict(), loaded.state_dict()
+    assert expected.keys() == actual.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, actual[name]), name
     for name in ("default_boxes", "image_mean", "image_std"):
         assert torch.equal(getattr(model, name), getattr(loaded, name)), name
     assert (model.categories, model.size) == (loaded.categories, loaded.size)

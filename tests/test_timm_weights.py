@@ -35,12 +35,13 @@ NEW = ("extras", "conv4_3_norm", "features.31", "features.33", "layer4")
 def pair(request):
     """Our backbone and timm's classifier, of the same tensors."""
     theirs = timm.create_model(request.param, pretrained=False)
-    kinds = {name: (list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in theirs.state_dict().items()}
+    before = theirs.state_dict()
+    kinds = {name: (list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in before.items()}
     # The classifier's layers are large and of no use.
     unused = ("pre_logits", "head", "fc", "classifier")
     theirs.load_state_dict(
         {
-            name: theirs.state_dict()[name] if name.startswith(unused) else torch.from_numpy(fill(name, *kind))
+            name: before[name] if name.startswith(unused) else torch.from_numpy(fill(name, *kind))
             for name, kind in kinds.items()
         }
     )
