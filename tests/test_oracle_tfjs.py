@@ -121,7 +121,7 @@ def test_command_restores_norms(folder, test_data, tmp_path, capsys, original, p
 
     images = [str(file) for file in find_images([test_data / "coco128"])[:64]]
     assert main(["convert", str(folder), "--output", str(tmp_path / "coco"), "--images", *images]) == 0
-    assert "64, restored by 64 images" in capsys.readouterr().out
+    assert "restored 64 norms, which the source has folded away, by 64 images" in capsys.readouterr().out
     model = ssd_zoo.from_pretrained(tmp_path / "coco").eval()
     batch = original.prepare([read_image(file) for file in images[:4]])
     with torch.no_grad():

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="64 to 128 images that restore batch norms folded in the checkpoint; "
                              "training needs these norms")  # fmt: skip
     add_max_pixels(parser)
+    parser.add_argument("--licence", metavar="SPDX", help="licence of the weights for the model card")
     parser.add_argument("--size", type=size, metavar="HEIGHTxWIDTH",
                         help="input size, if not the project's usual one")  # fmt: skip
 
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     model = checkpoint.build(categories=categories, size=args.size)
     images = find_images(args.images or [])
     restored = restore_norms(model, map(partial(read_image, max_pixels=args.max_pixels), images)) if images else 0
-    save_pretrained(model, args.output, notes=f"Converted from `{args.file.name}`, a file of {checkpoint.origin}.")
+    notes = f"Converted from `{args.file.name}`, a file of {checkpoint.origin}."
+    save_pretrained(model, args.output, notes=notes, licence=args.licence)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size
     builder, _ = model.recipe or ("", {})
@@ -69,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         f"{parameters / 1e6:.1f} M parameters, in {args.output}"
     )
     if images:
-        print(f"norms that the source has folded away: {restored}, restored by {len(images)} images")
+        told = f"restored {restored} norms, which the source has folded away, by {len(images)} images"
+        print(told if restored else "all norms are there, so none were restored by --images")
     return 0
 
 
