@@ -118,6 +118,14 @@ def test_a_folder_that_is_not_a_model(tmp_path, capsys):
     assert str(tmp_path / "run" / "best") in told
 
 
+@pytest.mark.parametrize("name", ["old.pth", "old.tflite", "model.json"])
+def test_a_folder_with_a_checkpoint_of_another_project(tmp_path, photo, capsys, name):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / name).write_bytes(b"weights")
+    assert main(["detect", str(photo), "--model", str(tmp_path / "old")]) == 2
+    assert f"first: ssd-zoo convert {tmp_path / 'old' / name} --output DIR." in capsys.readouterr().err
+
+
 def test_the_report_is_told_once(tmp_path, capsys, caplog):
     make_coco(tmp_path / "data", "train", colourful(4))
     options = ["--epochs", "1", "--batch-size", "4", "--size", "64", "--no-tensorboard", "--device", "cpu"]

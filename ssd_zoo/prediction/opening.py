@@ -19,6 +19,8 @@ from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
 __all__ = ["check_model", "is_saved", "load_model", "open_detector", "pick_device"]
 
+# Files of other projects, which `ssd-zoo convert` reads.
+_FOREIGN = (".pb", ".pt", ".pth", ".tflite")
 _OF_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
@@ -51,7 +53,13 @@ def check_model(name: str, weights: str | None) -> None:
         inner = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
         # What `ssd-zoo train` has found best comes first.
         inner.sort(key=lambda path: path.name != "best")
-        way = f"Did you mean {inner[0]}?" if inner else "ssd-zoo train writes one into its folder's best."
+        foreign = sorted(file for file in path.iterdir() if file.suffix in _FOREIGN or file.name == "model.json")
+        if inner:
+            way = f"Did you mean {inner[0]}?"
+        elif foreign:
+            way = f"Convert a checkpoint of another project first: ssd-zoo convert {foreign[0]} --output DIR."
+        else:
+            way = "ssd-zoo train writes one into its folder's best."
         raise ValueError(f"{name} has no {CONFIG}, so it is not a saved model. {way}")
     if is_saved(name):
         return
