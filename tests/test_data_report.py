@@ -34,8 +34,8 @@ def broken(tmp_path):
 def test_boxes_with_less_than_a_quarter_in_the_image(tmp_path, right, bad):
     """Of a box from 60 to 140, a quarter lies in an image that is 80 pixels wide."""
     file = make_coco(tmp_path, "train", [Picture("a", (60, 80), (Thing(1, (60, 10, right, 20)),))])
-    [*problems] = inspect_dataset(open_dataset(file)).problems
-    assert [f"({right}, 10" in p or "lies mostly outside the image of 80 × 60" in p for p in problems] == [True] * bad
+    problems = inspect_dataset(open_dataset(file)).problems
+    assert ["lies mostly outside the image of 80 × 60" in problem for problem in problems] == [True] * bad
 
 
 def test_report(broken):

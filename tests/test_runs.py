@@ -118,7 +118,7 @@ def test_a_folder_that_is_not_a_model(tmp_path, capsys):
     assert str(tmp_path / "run" / "best") in told
 
 
-@pytest.mark.parametrize("name", ["old.pth", "old.tflite", "model.json"])
+@pytest.mark.parametrize("name", ["old.pth", "old.safetensors", "old.tflite", "model.json"])
 def test_a_folder_with_a_checkpoint_of_another_project(tmp_path, photo, capsys, name):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / name).write_bytes(b"weights")

@@ -20,7 +20,7 @@ from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 __all__ = ["check_model", "is_saved", "load_model", "open_detector", "pick_device"]
 
 # Files of other projects, which `ssd-zoo convert` reads.
-_FOREIGN = (".pb", ".pt", ".pth", ".tflite")
+_FOREIGN = (".pb", ".pt", ".pth", ".safetensors", ".tflite")
 _OF_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
