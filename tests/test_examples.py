@@ -43,7 +43,7 @@ def test_ten_images(monkeypatch, folder):
     arguments = [folder / "data", "--output", folder / "ten", "--numbers", 4, "--steps", 1, "--batch-size", 4]
     run(monkeypatch, "ten_images.py", *arguments)
     results = json.loads((folder / "ten/ten_images.json").read_text())
-    assert list(results) == ["pretrained 4", "scratch 4", "pretrained 16", "scratch 16"]
+    assert list(results) == ["pretrained 4", "pretrained 16", "scratch 4", "scratch 16"]
     assert (folder / "ten/ten_images.png").stat().st_size > 1000
 
 
