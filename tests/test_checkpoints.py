@@ -129,7 +129,7 @@ def test_truncated_files(state, form, tmp_path):
             ssd_zoo.load_checkpoint(file)
     with pytest.raises(FileNotFoundError):
         ssd_zoo.load_checkpoint(tmp_path / "none.pth")
-    with pytest.raises(IsADirectoryError, match="from_pretrained"):
+    with pytest.raises(IsADirectoryError, match="name a file in it, such as x"):
         ssd_zoo.load_checkpoint(tmp_path)
 
 
@@ -166,7 +166,11 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c
         (archive("m/data.pkl", "m/constants.pkl"), r"is a TorchScript archive.*torch\.jit\.load\(FILE\)\.state_dict"),
         (archive("m/data.pkl"), "is damaged, or not what torch.save writes"),
         (archive("m/data.pkl")[:-9], "is cut off or damaged"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "is damaged, or not what torch.save writes"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "is an image"),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 99, "is an image"),
+        (b"\x08\n\x12\x07pytorch" + b"\0" * 99, "is an ONNX model, which can't be read back"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "is an HDF5 file of Keras"),
+        (b"\x93NUMPY" + b"\0" * 99, "is damaged, or not what torch.save writes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -400,3 +404,44 @@ def test_hostile_files_from_outside(name, test_data):
         pytest.skip(f"{file} is missing")
     with pytest.raises(ValueError, match=name):
         ssd_zoo.load_checkpoint(file)
+
+
+def test_changed_bytes_are_seen_wherever_they_lie(state, tmp_path):
+    file = tmp_path / "a.pth"
+    torch.save(state, file)
+    whole = file.read_bytes()
+    read_checkpoint(file)
+    with zipfile.ZipFile(file) as archive:
+        members = [member for member in archive.infolist() if "data/" in member.filename]
+    for member in members:
+        name, extra = struct.unpack("<HH", whole[member.header_offset + 26 :][:4])
+        middle = member.header_offset + 30 + name + extra + member.file_size // 2
+        file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        with pytest.raises(ValueError, match=r"a\.pth is damaged"):
+            read_checkpoint(file)
+
+
+def test_files_without_checksums(state, tmp_path):
+    options = pytest.importorskip("torch.serialization")
+    if not hasattr(options, "set_crc32_options"):
+        pytest.skip("this PyTorch always writes checksums")
+    options.set_crc32_options(False)
+    try:
+        torch.save(state, tmp_path / "a.pth")
+    finally:
+        options.set_crc32_options(True)
+    assert read_checkpoint(tmp_path / "a.pth").keys() == state.keys()
+
+
+def test_folders_name_what_lies_in_them(state, tmp_path):
+    with pytest.raises(IsADirectoryError, match="name a file"):
+        read_checkpoint(tmp_path)
+    torch.save(state, tmp_path / "slim.pth")
+    with pytest.raises(IsADirectoryError, match=r"name a file in it, such as slim\.pth"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"a graph")
+    with pytest.raises(IsADirectoryError, match="TensorFlow's SavedModel"):
+        read_checkpoint(tmp_path)
+    ssd_zoo.save_pretrained(ssd_zoo.load_checkpoint(state), tmp_path)
+    with pytest.raises(IsADirectoryError, match=r"a saved model, which ssd_zoo\.from_pretrained loads"):
+        read_checkpoint(tmp_path)

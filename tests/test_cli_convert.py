@@ -91,13 +91,27 @@ def test_arguments_that_make_no_sense(convert, faces, tmp_path, arguments, messa
 
 def test_files_that_are_none(convert, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"no checkpoint")
-    for file, message in ((tmp_path / "none.pth", "No such file"), (tmp_path / "x.pth", "is damaged")):
+    for file, message in ((tmp_path / "none.pth", "There is no file"), (tmp_path / "x.pth", "is damaged")):
         code, _, err = convert(file, "--output", tmp_path / "out")
         assert code == 2
         assert err.startswith("ssd-zoo: ")
         assert message in err
     (tmp_path / "taken").write_text("a file")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_there_stay(convert, faces, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"a photo")
+    code, out, err = convert(faces, "--output", tmp_path / "photos")
+    assert (code, out) == (2, "")
+    assert "photos holds other files; name a new or empty folder for the model" in err
+    assert [file.name for file in (tmp_path / "photos").iterdir()] == ["a.jpg"]
+    assert "replaces" not in convert(faces, "--output", tmp_path / "model")[1]
+    assert (
+        "in " + str(tmp_path / "model") + ", whose model it replaces"
+        in convert(faces, "--output", tmp_path / "model")[1]
+    )
 
 
 def test_page_knows_every_option(convert):

@@ -84,6 +84,19 @@ def test_video(detect, film, tmp_path):
     assert (changed[6:] == 0).all()
 
 
+def test_json_lines(detect, film, tmp_path):
+    for name in ("found.json", "found.jsonl"):
+        assert detect(film, "--json", tmp_path / name)[0] == 0
+    text = (tmp_path / "found.jsonl").read_text()
+    assert text.endswith("}\n")
+    assert [json.loads(line) for line in text.splitlines()] == json.loads((tmp_path / "found.json").read_text())
+    assert detect(tmp_path / "none.mp4", "--json", tmp_path / "none.jsonl")[0] != 0
+    with FrameFile(tmp_path / "empty.jsonl"), FrameFile(tmp_path / "empty.json"):
+        pass
+    assert (tmp_path / "empty.jsonl").read_text() == ""
+    assert json.loads((tmp_path / "empty.json").read_text()) == []
+
+
 def test_clip_model_detects_as_it_does_in_the_clip(detect, film, tmp_path):
     options = ("--model", "ssdlite300_mobilenet_v2_3d", "--score-thresh", 0.3, "--quiet")
     for batch_size in (1, 3):

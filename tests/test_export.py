@@ -25,6 +25,7 @@ from ssd_zoo import SSD, DefaultBoxGenerator
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, open_dataset, read_image
 from ssd_zoo.deploy import export, load
+from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.clips import split_frames
@@ -399,6 +400,37 @@ def changed_pt2(file, target, change):
 class Payload:
     def __reduce__(self):
         return (print, ("a pickle was run",))
+
+
+def test_changed_bytes_of_a_program_are_seen(exported, tmp_path):
+    whole, wrong = exported("pt2", "outside").read_bytes(), tmp_path / "wrong.pt2"
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.compress_size)
+    middle = largest.header_offset + largest.compress_size // 2
+    wrong.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(ValueError, match=r"wrong\.pt2.*damaged"):
+        load(wrong)
+
+
+def test_tflite_of_another_project_is_to_be_converted(tmp_path):
+    """This is said without the runtime's package, which would not help."""
+    (tmp_path / "x.tflite").write_bytes(b"\x1c\0\0\0TFL3" + b"\0" * 99)
+    with pytest.raises(ValueError, match=r"was not exported by ssd_zoo.*ssd-zoo convert .*x\.tflite"):
+        load(tmp_path / "x.tflite")
+
+
+def test_licence_and_origin_of_a_saved_model(tmp_path):
+    """They follow the weights from entry or checkpoint through saved folders into the exported file."""
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", categories=["background", "cat"], size=64)
+    ssd_zoo.save_pretrained(model, tmp_path / "a", licence="MIT")
+    ssd_zoo.save_pretrained(ssd_zoo.from_pretrained(tmp_path / "a"), tmp_path / "b")
+    for folder, licence in (("a", "MIT"), ("b", None)):
+        described = Description.of(ssd_zoo.from_pretrained(tmp_path / folder), nms="outside", pixels="float32")
+        assert described.licence == licence
+        assert described.origin.startswith("TensorFlow Object Detection API model zoo")
+    card = (tmp_path / "b/README.md").read_text()
+    assert "Not stated. The model began with weights of TensorFlow" in card
+    assert "; their licence: MIT.\n" in card
 
 
 def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):

@@ -23,7 +23,7 @@ from ssd_zoo.training.balance import count_positives
 from ssd_zoo.training.batches import Place, Plan, SeededSamples, make_loader
 from ssd_zoo.training.logs import describe_row
 from ssd_zoo.training.optimizers import make_optimizer, make_schedule, synchronise_norms
-from ssd_zoo.training.run_state import write_checkpoint
+from ssd_zoo.training.run_state import read_run_state, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -338,6 +338,16 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["checkpoint.pt"]
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_changed_byte_of_a_checkpoint_is_seen(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    write_checkpoint({"settings": {}, "progress": {}, "model": torch.ones(10_000), "optimizer": {}}, file)
+    assert read_run_state(file)["model"].sum() == 10_000
+    whole = file.read_bytes()
+    file.write_bytes(whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        read_run_state(file)
 
 
 def test_every_process_takes_its_share_of_every_batch():

@@ -1,4 +1,4 @@
-"""Write the detections of videos as JSON, frame by frame."""
+"""Write the detections of videos as JSON or JSON Lines, frame by frame."""
 
 import json
 from collections.abc import Sequence
@@ -15,22 +15,26 @@ from ssd_zoo.prediction.results import result_rows
 __all__ = ["Detections", "FrameFile"]
 
 Detections = dict[str, Tensor]
+# What comes before the first object, between two, after the last one, and instead of all.
+_LIST, _LINES = ("[\n", ",\n", "\n]\n", "[]\n"), ("", "\n", "\n", "")
 
 
 class FrameFile:
-    """JSON list with one object per frame, written during detection.
+    """JSON list with one object per frame, or JSON Lines with one line per frame, written during detection.
 
     The list is completed on exit, also after an error of another kind.
 
     Args:
-        file: Path of the file; `-` is the standard output.
+        file: Path of the file, JSON Lines if it ends with `.jsonl`; `-` is the standard output.
 
     Raises:
         OSError: If the file can't be written; an older one stays.
     """
 
     def __init__(self, file: Path) -> None:
-        self._open, self._before_next, self._failed = ExitStack(), "[\n", False
+        self._open, self._failed = ExitStack(), False
+        before, self._between, self._end, self._nothing = _LINES if file.suffix.lower() == ".jsonl" else _LIST
+        self._before_next, self._empty = before, True
         self._stream = self._open.enter_context(opened(file))
 
     def write(self, video: str, frame: Frame, found: Detections, categories: Sequence[str]) -> None:
@@ -44,7 +48,7 @@ class FrameFile:
         ]
         content = {"video": video, "frame": frame.number, "time": round(frame.time, 3), "detections": detections}
         self._write(self._before_next + json.dumps(content))
-        self._before_next = ",\n"
+        self._before_next, self._empty = self._between, False
 
     def _write(self, text: str) -> None:
         try:
@@ -61,5 +65,5 @@ class FrameFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._failed:
-            self._write("[]\n" if self._before_next == "[\n" else "\n]\n")
+            self._write(self._nothing if self._empty else self._end)
             self._open.close()

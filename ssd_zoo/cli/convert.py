@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ssd_zoo.cli._values import add_max_pixels, name_list, size, with_background
 from ssd_zoo.data.images import find_images, read_image
-from ssd_zoo.saved.checkpoints import open_checkpoint
+from ssd_zoo.saved.checkpoints import open_checkpoint, warn_of_folded
 from ssd_zoo.saved.pretrained import save_pretrained
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.files import check_folder
 from ssd_zoo.weights.folded_norms import restore_norms
 from ssd_zoo.weights.outside import read_text
+from ssd_zoo.weights.saved_models import CONFIG, MODEL
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
@@ -55,12 +56,18 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"--output {args.output} is a file; name a folder for the saved model.")
     check_folder(args.output, "--output")
+    replaced = _is_saved(args.output)
+    if not replaced and args.output.is_dir() and any(args.output.iterdir()):
+        raise FileExistsError(f"--output {args.output} holds other files; name a new or empty folder for the model.")
     checkpoint = open_checkpoint(args.file, args.origin)
     categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
     model = checkpoint.build(categories=categories, size=args.size)
     images = find_images(args.images or [])
-    restored = restore_norms(model, map(partial(read_image, max_pixels=args.max_pixels), images)) if images else 0
-    notes = f"Converted from `{args.file.name}`, a file of {checkpoint.origin}."
+    if images:
+        restored = restore_norms(model, map(partial(read_image, max_pixels=args.max_pixels), images))
+    else:
+        warn_of_folded(model)
+    notes = f"Converted from `{checkpoint.name}`, a file of {checkpoint.origin}."
     save_pretrained(model, args.output, notes=notes, licence=args.licence)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size
@@ -68,12 +75,16 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.file}: {checkpoint.origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
         f"({', '.join(model.categories[:3])}{', …' if len(model.categories) > 3 else ''}), "
-        f"{parameters / 1e6:.1f} M parameters, in {args.output}"
+        f"{parameters / 1e6:.1f} M parameters, in {args.output}{', whose model it replaces' if replaced else ''}"
     )
     if images:
         told = f"restored {restored} norms, which the source has folded away, by {len(images)} images"
         print(told if restored else "all norms are there, so none were restored by --images")
     return 0
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / MODEL).is_file()
 
 
 def _categories(text: str, num_classes: int) -> list[str]:

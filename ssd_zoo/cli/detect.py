@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         type=Path,
         metavar="FILE",
-        help="file for results: COCO's format for images, or JSON Lines if it ends with .jsonl; a list of frames for "
-        "videos; - is the standard output",
+        help="file for results: COCO's format for images, a list of frames for videos, JSON Lines if it ends with "
+        ".jsonl; - is the standard output",
     )
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="Parquet file for results of images")
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")

@@ -14,7 +14,6 @@ from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.models.load import load_report
-from ssd_zoo.models.registry import get_weight
 from ssd_zoo.weights.categories import check_names
 from ssd_zoo.weights.outside import mapping, parse_json, quote, whole
 
@@ -97,8 +96,8 @@ class Description:
         licence: str | None = None,
         origin: str | None = None,
     ) -> "Description":
-        """Describe a model; by default licence and origin are those of its weights entry."""
-        known = _entry(model)
+        """Describe a model; by default licence and origin are those of the weights that it was built with."""
+        known_licence, known_origin = _facts(model)
         return cls(
             nms=nms,
             pixels=pixels,
@@ -114,8 +113,8 @@ class Description:
             state={name: list(value.shape[1:]) for name, value in _first_state(model).items()},
             last_frame_only=getattr(model.backbone, "frames", "all") == "last",
             builder=(model.recipe or ("", {}))[0],
-            licence=licence or known.get("licence"),
-            origin=origin or known.get("origin"),
+            licence=licence or known_licence,
+            origin=origin or known_origin,
             tile=model.tile,
             tile_overlap=model.tile_overlap,
         )
@@ -196,13 +195,10 @@ def _first_state(model: SSD) -> dict[str, Tensor]:
     return model.step_raw(model.prepare(frames), [1])[1]
 
 
-def _entry(model: SSD) -> dict[str, str]:
+def _facts(model: SSD) -> tuple[str | None, str | None]:
     """Return licence and origin of the weights that a model was built with, as far as they are known."""
     try:
-        source = load_report(model).source
+        report = load_report(model)
     except ValueError:
-        return {}
-    try:
-        return get_weight(source).meta
-    except ValueError:
-        return {"origin": source}
+        return None, None
+    return report.licence, report.origin or report.source

@@ -59,8 +59,8 @@ def export(
         int8: Typical images, by which the file is quantised to eight-bit integers: fifty to three hundred, as the
             model takes them. For `"onnx"` and `"openvino"`, and models of images. `compare_detections` of model and
             loaded file shows what changes.
-        licence: Licence of the weights, for the file; by default that of the model's weights entry.
-        origin: Origin of the weights, for the file; by default that of the model's weights entry.
+        licence: Licence of the weights, for the file; by default as far as it is known.
+        origin: Origin of the weights, for the file; by default as far as it is known.
 
     Returns:
         The path.

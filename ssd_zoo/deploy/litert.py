@@ -83,11 +83,14 @@ def open_litert(path: Path, threads: int) -> Opened:
         ImportError: If ai-edge-litert is missing.
         ValueError: If the file is not LiteRT's.
     """
+    content = path.read_bytes()
+    # No package is needed to see that it is not ours.
+    if content[4:8] == b"TFL3" and KEY.encode() not in content:
+        raise ValueError(f"{path} was not exported by ssd_zoo. {_FOREIGN.format(path)}")
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise missing("Running a LiteRT file", error, "litert") from error
-    content = path.read_bytes()
     try:
         runner = Interpreter(model_content=content, num_threads=threads).get_signature_runner()
         description = _description(content)

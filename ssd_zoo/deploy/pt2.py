@@ -15,6 +15,7 @@ from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.runtime import Opened, on_threads, quiet, to_program
 from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.formats.zip_archive import check_sums
 
 __all__ = ["open_aoti", "open_pt2", "write_aoti", "write_pt2"]
 
@@ -44,6 +45,7 @@ def open_pt2(path: Path, threads: int) -> Opened:
         ValueError: If the file is not such a program, or holds pickled objects or libraries.
     """
     extra = {KEY: ""}
+    check_sums(path)
     try:
         _check_members(path)
         with quiet("torch.export"):
@@ -102,6 +104,7 @@ def open_aoti(path: Path, threads: int) -> Opened:
     Raises:
         ValueError: If the file is not such a package.
     """
+    check_sums(path)
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is not a zip archive.")

@@ -59,6 +59,8 @@ class LoadReport:
         classes: Categories whose rows were copied by name.
         unused: Tensors of the weights that the model does not have.
         synonyms: The weights' name for each of `classes` that they name differently.
+        licence: Licence of the weights; None if unknown.
+        origin: Where the weights come from; None if no more is known than their name.
     """
 
     source: str
@@ -66,6 +68,8 @@ class LoadReport:
     classes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     synonyms: Mapping[str, str] = field(default_factory=dict)
+    licence: str | None = None
+    origin: str | None = None
 
     def __str__(self) -> str:
         """Return one line: numbers of tensors by kind, and the new parts."""
@@ -115,7 +119,7 @@ def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> S
         made_up = options.get("num_classes") is not None and options.get("categories") is None
         known = weights.meta["categories"]
         report = fit_state(model, state, known, source=str(weights), by_name=not made_up)
-        _keep(model, report)
+        _keep(model, _with_facts(report, weights))
         if set(report.tensors.values()) != {"loaded"}:
             _log.warning("%s", report)
     return model
@@ -131,20 +135,25 @@ def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) ->
     """
     if weights is not None:
         state = {f"backbone.{name}": tensor for name, tensor in weights.get_state_dict(progress=progress).items()}
-        _keep(model, fit_state(model, state, None, source=str(weights)))
+        _keep(model, _with_facts(fit_state(model, state, None, source=str(weights)), weights))
 
 
-def note_loaded(model: SSD, prefix: str, *, source: str) -> None:
+def _with_facts(report: LoadReport, weights: WeightsEnum) -> LoadReport:
+    return replace(report, licence=weights.meta.get("licence"), origin=weights.meta.get("origin"))
+
+
+def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = None) -> None:
     """Record a report for a model that has a part with weights.
 
     Args:
         model: The detector.
         prefix: Beginning of the names of that part's tensors.
         source: Name of the weights in the report.
+        origin: Where the weights come from.
     """
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
-    _keep(model, LoadReport(source, tensors))
+    _keep(model, LoadReport(source, tensors, origin=origin))
 
 
 def split_clip_weights(weights: W) -> tuple[W | Weights, Weights | None]:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import TypeAlias, TypedDict
 
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.load import load_report
 
 __all__ = ["Card", "Metrics", "make_card"]
 
@@ -104,9 +105,20 @@ def make_card(
         results=_results(metrics),
         trained_on=trained_on or "Not stated.",
         categories=", ".join(f"{i} {category}" for i, category in enumerate(model.categories) if category != "N/A"),
-        licence=licence or "Not stated.",
+        licence=f"{licence or 'Not stated'}.{_began_with(model)}",
     )
     return f"---\n{_metadata(name, licence, metrics)}\n---\n\n{text}" + (f"\n## Notes\n\n{notes}\n" if notes else "")
+
+
+def _began_with(model: SSD) -> str:
+    """Return a sentence about the weights that a model began with; empty if nothing is known of them."""
+    try:
+        report = load_report(model)
+    except ValueError:
+        return ""
+    if report.origin is None:
+        return ""
+    return f" The model began with weights of {report.origin}; their licence: {report.licence or 'not stated'}."
 
 
 def _metadata(name: str, licence: str | None, metrics: Metrics) -> str:

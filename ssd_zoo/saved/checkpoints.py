@@ -4,19 +4,21 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
+from ssd_zoo.models.load import note_loaded
 from ssd_zoo.models.registry import get_model
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.formats.checkpoint import check_finite, check_state, read_checkpoint
 from ssd_zoo.weights.origin import Checkpoint, count_head
 from ssd_zoo.weights.tables import Match
 
-__all__ = ["OpenedCheckpoint", "load_checkpoint", "open_checkpoint"]
+__all__ = ["OpenedCheckpoint", "load_checkpoint", "open_checkpoint", "warn_of_folded"]
 
 _log = logging.getLogger("ssd_zoo")
 
@@ -51,7 +53,19 @@ def load_checkpoint(
         ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin; if
             tensors are missing, unexpected, of a wrong shape, or not finite; if the number of `categories` is wrong.
     """
-    return open_checkpoint(path_or_state_dict, origin).build(categories=categories, size=size)
+    model = open_checkpoint(path_or_state_dict, origin).build(categories=categories, size=size)
+    warn_of_folded(model)
+    return model
+
+
+def warn_of_folded(model: SSD) -> None:
+    """Log one line if norms are folded into convolutions."""
+    if folded := folded_norms(model):
+        _log.warning(
+            "The source has %d norms folded into convolutions. The model detects as it does. Before you train it, "
+            "restore them by ssd_zoo.restore_norms(model, images), or by ssd-zoo convert --images DIR.",
+            len(folded),
+        )
 
 
 @dataclass(frozen=True)
@@ -59,12 +73,14 @@ class OpenedCheckpoint:
     """A checkpoint with a recognised origin.
 
     Attributes:
+        name: Name of the file.
         origin: Name of the origin, one of `ORIGINS`.
         match: Match of the names with the origin's key table.
         state: Tensors by the names in the file.
         shapes: The same tensors by our names, on the meta device.
     """
 
+    name: str
     origin: str
     match: Match
     state: Mapping[str, Tensor]
@@ -83,12 +99,7 @@ class OpenedCheckpoint:
         _check_shapes(model, self.shapes, theirs)
         check_finite({name: self.state[name] for name in theirs.values()})
         model.load_state_dict(origin.convert(self.state, self.match))
-        if folded := folded_norms(model):
-            _log.warning(
-                "The source has %d norms folded into convolutions. The model detects as it does. Before you train it, "
-                "restore them by ssd_zoo.restore_norms(model, images), or by ssd-zoo convert --images DIR.",
-                len(folded),
-            )
+        note_loaded(model, "", source=self.name, origin=f"{self.name}, a file of {self.origin}")
         return model.eval()
 
     def _build(self, categories: Sequence[str] | None, size: tuple[int, int] | None) -> SSD:
@@ -120,13 +131,13 @@ def open_checkpoint(
         ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin.
     """
     if isinstance(path_or_state_dict, (str, os.PathLike)):
-        state = read_checkpoint(path_or_state_dict)
+        file, state = Path(path_or_state_dict).name, read_checkpoint(path_or_state_dict)
     else:
-        state = check_state(path_or_state_dict)
+        file, state = "a state dict", check_state(path_or_state_dict)
     name, match = _recognise(state, origin)
     state = {name: tensor.float() if _is_narrow(tensor) else tensor for name, tensor in state.items()}
     shapes = ORIGINS[name].convert({name: tensor.to("meta") for name, tensor in state.items()}, match)
-    return OpenedCheckpoint(name, match, state, shapes)
+    return OpenedCheckpoint(file, name, match, state, shapes)
 
 
 def _recognise(state: Mapping[str, Tensor], origin: str | None) -> tuple[str, Match]:

@@ -15,6 +15,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.processes import all_gather
 from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.formats.zip_archive import check_sums
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -87,6 +88,7 @@ def read_run_state(file: Path) -> State:
         raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo, or it is damaged.") from error
     if not isinstance(state, dict) or not {"settings", "progress", "model", "optimizer"} <= state.keys():
         raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo.")
+    check_sums(file)
     return state
 
 

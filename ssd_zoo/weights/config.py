@@ -235,7 +235,8 @@ def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedMod
 
 def _read_facts(config: Mapping[str, JSON]) -> dict[str, JSON]:
     facts = mapping(config.get("meta", {}), "meta")
-    texts = {"weights_id": config.get("weights_id"), **{name: facts.get(name) for name in ("licence", "trained_on")}}
+    texts = {"weights_id": config.get("weights_id")}
+    texts |= {name: facts.get(name) for name in ("licence", "origin", "trained_on")}
     for name, value in texts.items():
         if value is not None:
             text(value, name)

@@ -4,6 +4,7 @@ Of a folded norm only a gain and an offset per channel remain. With a mean of 0 
 output in evaluation mode. In training mode it normalises by the batch, which changes its output.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -17,6 +18,9 @@ from ssd_zoo.layers.folded import folded_norms
 
 __all__ = ["fill_folded_norms", "restore_norms"]
 
+# Fewest images that are not warned of.
+_FEW = 32
+_log = logging.getLogger("ssd_zoo")
 _OFFSET = re.compile(r"(.*\bnorms?(\.\d+)*)\.bias")
 
 
@@ -69,6 +73,8 @@ def restore_norms(model: SSD, images: Iterable[Tensor], *, batch_size: int = 8) 
             count += len(batch)
         if norms and count < 2:
             raise ValueError(f"Norms need the statistics of at least 2 images, got {count}; 64 to 128 are enough.")
+        if norms and count < _FEW:
+            _log.warning("The norms' statistics are of %d images, which is few: take 64 to 128.", count)
         for norm in norms:
             moments[norm].fill(norm)
     finally:

@@ -16,6 +16,7 @@ from ssd_zoo.weights.formats.pickles import PickleError, check_pickle
 from ssd_zoo.weights.formats.safetensors_file import parse_header
 from ssd_zoo.weights.formats.tfjs import read_tfjs
 from ssd_zoo.weights.formats.tflite import read_tflite
+from ssd_zoo.weights.formats.zip_archive import check_sums
 from ssd_zoo.weights.outside import quote
 from ssd_zoo.weights.tables import unwrap
 
@@ -26,6 +27,7 @@ _TYPES = {
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
+_ENDINGS = (".bin", ".ckpt", ".pb", ".pt", ".pth", ".safetensors", ".tflite")
 # A state dict may list a tensor under a few names.
 _MOST_SHARED = 4
 
@@ -49,9 +51,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if kind == ".json" or (file / "model.json").is_file():
         return read_tfjs(file)
     if file.is_dir():
-        raise IsADirectoryError(
-            f"{file} is a folder, not a checkpoint; a saved model loads by ssd_zoo.from_pretrained."
-        )
+        raise IsADirectoryError(f"{file} is a folder, not a checkpoint; {_what_folder(file)}.")
+    if not file.exists():
+        raise FileNotFoundError(f"There is no file {file}.")
     other = name_other_kind(file)
     if other is not None:
         raise ValueError(f"{file} {other}.")
@@ -63,7 +65,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return check_state(_read_safetensors(file), source=str(file))
     state = check_state(_read_pickle(file), source=str(file))
     _check_sizes(state, file)
+    check_sums(file)
     return state
+
+
+def _what_folder(folder: Path) -> str:
+    """Return what to take instead of a folder."""
+    if (folder / "config.json").is_file():
+        return "it holds a saved model, which ssd_zoo.from_pretrained loads"
+    if (folder / "saved_model.pb").is_file():
+        return "it holds TensorFlow's SavedModel: export that as a frozen graph, .tflite or TensorFlow.js"
+    found = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _ENDINGS)
+    return f"name a file in it, such as {found[0]}" if found else "name a file"
 
 
 def check_state(checkpoint: object, *, source: str = "The checkpoint") -> dict[str, Tensor]:
