@@ -192,7 +192,7 @@ def test_table_of_models_is_the_registry():
 
 
 def test_page_on_video_lists_the_models_for_clips():
-    rows = re.findall(r"^\| `(\w+_3d)` \|", PAGES["docs/video.md"], re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+_3d)` \|", PAGES["docs/temporal.md"], re.MULTILINE)
     assert rows == [name for name in ssd_zoo.list_models() if name.endswith("_3d")]
 
 

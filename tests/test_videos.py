@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd_zoo.cli._track import Tracker
 from ssd_zoo.cli._video import _video_files, find_videos
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import VideoWriter, open_video, read_clip
+from ssd_zoo.data import VideoWriter, open_video, read_clip, read_image
+from ssd_zoo.video import Tracker
 
+ROOT = Path(__file__).parents[1]
 av = pytest.importorskip("av", reason='VIDEOS ARE NOT TESTED without PyAV: pip install "ssd_zoo[video]"')
 from rtsp_server import camera  # noqa: E402  It needs PyAV.
 
@@ -290,6 +292,33 @@ def test_tracks_end_in_a_gap():
         for time in (0, 0.1, 0.2, 0.2 + gap, 0.3 + gap, 0.4 + gap):
             tracker.update(found, time)
         assert len(tracker) == tracks
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "avi", "webm", "flv", "mpg", "asf"])
+def test_a_video_is_no_image_and_the_error_says_so(tmp_path, ending):
+    file = tmp_path / f"a.{ending}"
+    codec = {"webm": "vp8", "flv": "flv1", "mpg": "mpeg1video", "asf": "wmv2"}.get(ending, "mpeg4")
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    with pytest.raises(ValueError, match=r"is not an image.*It is a video: .*ssd_zoo\.data\.open_video"):
+        read_image(file)
+
+
+def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("trackers", reason='TRACKS ARE NOT TESTED: pip install "ssd_zoo[track]"')
+    (tmp_path / "photos").mkdir()
+    shutil.copy(ROOT / "examples/astronaut.jpg", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/video.md").read_text(encoding="utf-8")
+    # Not marked as python, so that pages can be tested without the packages of this one.
+    [code] = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "docs/video.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)
 
 
 LIMITED = """

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ssd_zoo.cli._frame_file import Detections, FrameFile
-from ssd_zoo.cli._track import Tracker
 from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections
 from ssd_zoo.detector.ssd import SSD
+
+if TYPE_CHECKING:
+    from ssd_zoo.video import Tracker
 
 __all__ = ["Noted", "VideoRecord"]
 
@@ -48,7 +51,7 @@ class VideoRecord:
         self.video, self.late = video, 0
         self.writer: VideoWriter | None = None
         self._chosen, self._frame_file, self._categories = chosen, frame_file, model.categories
-        self._tracker = Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5)) if track else None
+        self._tracker = _tracker(video, model) if track else None
         self._open, self._picture_file = ExitStack(), picture_file
         self._frames, self._frames_with = 0, Counter[str]()
 
@@ -99,3 +102,10 @@ class VideoRecord:
         if self.late:
             parts.insert(0, f"{self.late} late one{'' if self.late == 1 else 's'} left out")
         return f"{self.video.name}: {self._frames} frame{'' if self._frames == 1 else 's'}, {', '.join(parts)}"
+
+
+def _tracker(video: Video, model: SSD) -> "Tracker":
+    # It imports training, for metrics; photos need neither.
+    from ssd_zoo.video import Tracker
+
+    return Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5))

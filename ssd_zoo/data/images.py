@@ -37,6 +37,9 @@ _FORMATS = (
     "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF", "JPEG2000", "PPM", "TGA", "QOI", "DIB", "PCX", "SGI",
 )  # fmt: skip
 _HEIF_ENDINGS = {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+# First bytes of Matroska and WebM, FLV, MPEG, and ASF; those of MP4 and AVI come later.
+_VIDEOS = (b"\x1aE\xdf\xa3", b"FLV\1", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u\x8ef\xcf\x11")
 # What systems put among a user's files: macOS, Synology, Windows.
 _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 _TIFF_TAGS = (ExifTags.Base.ImageLength, ExifTags.Base.ImageWidth, ExifTags.Base.Orientation)
@@ -209,8 +212,10 @@ def _way_out(file: str | Path | IO[bytes]) -> str:
     with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
         stream.seek(0)
         start = stream.read(12)
-    if start[4:8] == b"ftyp":
-        return 'If it is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return 'It is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
+    if start[4:8] == b"ftyp" or start.startswith(_VIDEOS) or (start.startswith(b"RIFF") and start[8:11] == b"AVI"):
+        return "It is a video: ssd-zoo detect takes it, and in Python ssd_zoo.data.open_video."
     return f"Formats are {', '.join(_FORMATS)}: save it as JPEG or PNG."
 
 

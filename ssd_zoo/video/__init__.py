@@ -1,4 +1,4 @@
-"""Detect in streams, link tubes, and compute their metrics."""
+"""Detect in streams, track objects, link tubes, and compute their metrics."""
 
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.tubes import link_tubes, tube_iou, tubes_of_target
@@ -11,8 +11,10 @@ from ssd_zoo.training.metrics.video_ap import (
     video_map,
 )
 from ssd_zoo.video.streams import detect_stream, export_step, reset_streams
+from ssd_zoo.video.tracking import Tracker
 
 __all__ = [
+    "Tracker",
     "bootstrap_difference",
     "detect_stream",
     "export_step",

@@ -1,5 +1,7 @@
 """Track objects over frames with ByteTrack."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ __all__ = ["Tracker"]
 
 
 class Tracker:
-    """Tracker of a video's objects: ByteTrack of the package `trackers`, per class.
+    """Tracker of a video's objects: ByteTrack of the package `trackers`, per class. Its length is the number of tracks.
 
     Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box". https://arxiv.org/abs/2110.06864
 
@@ -19,7 +21,7 @@ class Tracker:
         ImportError: If `trackers` is not installed.
     """
 
-    def __init__(self, *, fps: float, score_thresh: float) -> None:
+    def __init__(self, *, fps: float, score_thresh: float = 0.5) -> None:
         try:
             from trackers import ByteTrackTracker
         except ImportError as error:
@@ -31,11 +33,11 @@ class Tracker:
         self._fps, self._time = fps, 0.0
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def update(self, detections: dict[str, Tensor], time: float) -> Tensor:
+    def update(self, detections: Mapping[str, Tensor], time: float) -> Tensor:
         """Assign the next frame's detections to tracks.
 
         Args:
-            detections: `boxes (n, 4)`, `labels (n,)` and `scores (n,)` of a frame.
+            detections: `boxes (n, 4)` in xyxy, `labels (n,)` and `scores (n,)` of a frame.
             time: The frame's time in seconds. A gap counts as frames without objects, so that tracks end in it.
 
         Returns:
