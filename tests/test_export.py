@@ -534,7 +534,7 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
     model = ssd_zoo.ssdlite320_ultraface_slim(weights=None, num_classes=2, size=(64, 96), score_thresh=0.1).eval()
     ssd_zoo.save_pretrained(model, "saved")
     assert main(["export", "saved", "--format", "onnx", "--output", "m.onnx", "--nms", "outside"]) == 0
-    assert "m.onnx: onnx, 64 × 96, 2 classes, NMS outside" in capsys.readouterr().out
+    assert "m.onnx: onnx, 64 × 96, 1 class, NMS outside, scores above 0.1" in capsys.readouterr().out
     results = []
     for name in ("saved", "m.onnx"):
         command = ["detect", str(photo), "--model", name, "--score-thresh", "0.2", "--json", "r.json", "--quiet"]

@@ -67,7 +67,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         height, width = model.size
         nms = args.nms or FORMATS[args.format].nms[0]
-        print(f"{path}: {args.format}, {height} × {width}, {len(model.categories)} classes, NMS {nms}")
+        classes = sum(name != "N/A" for name in model.categories[1:])
+        print(
+            f"{path}: {args.format}, {height} × {width}, {classes} class{'' if classes == 1 else 'es'}, NMS {nms}, "
+            f"scores above {model.score_thresh:g}"
+        )
         if not FORMATS[args.format].runs:
             print("The file was converted, but not run: its runtime is only on the devices that it is for.")
         if files:

@@ -1,0 +1,88 @@
+"""The Kotlin code for phones gives the model's input and detections."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ssd_zoo
+from ssd_zoo.data import read_image
+
+SOURCE = Path(__file__).parents[1] / "docs/phone/Detections.kt"
+MAIN = """
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+fun bytes(name: String) = ByteBuffer.wrap(File(name).readBytes()).order(ByteOrder.LITTLE_ENDIAN)
+fun floats(name: String) = bytes(name).asFloatBuffer().let { from -> FloatArray(from.capacity()) { from.get(it) } }
+fun ints(name: String) = bytes(name).asIntBuffer().let { from -> IntArray(from.capacity()) { from.get(it) } }
+
+fun main(args: Array<String>) {
+    val (photoHeight, photoWidth, height, width) = args.slice(0..3).map { it.toInt() }
+    val (score, nms) = args.slice(4..5).map { it.toFloat() }
+    val (softmax, antialias, first) = args.slice(6..8).map { it == "True" }
+    val settings = Settings(height, width, softmax, antialias, score, nms, 100, first)
+    val input = inputOf(ints("argb"), photoHeight, photoWidth, settings)
+    val buffer = ByteBuffer.allocate(4 * input.size).order(ByteOrder.LITTLE_ENDIAN)
+    buffer.asFloatBuffer().put(input)
+    File("input").writeBytes(buffer.array())
+    val (logits, offsets, defaults) = listOf("cls_logits", "bbox_regression", "default_boxes").map { floats(it) }
+    for (one in detectionsOf(logits, offsets, defaults, photoHeight, photoWidth, settings))
+        println("${one.label} ${one.score} ${one.box.joinToString(" ")}")
+}
+"""
+MODELS = {
+    "coco": lambda: ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.1),
+    "as it was trained": lambda: ssd_zoo.ssdlite300_mobilenet_v2(
+        weights="COCO_TF_V1", score_thresh=0.1, antialias=False
+    ),
+    "bccd, wide": lambda: ssd_zoo.ssdlite300_mobilenet_v2(weights="BCCD_V1", score_thresh=0.05),
+    "softmax": lambda: ssd_zoo.ssdlite300_mobilenet_v2(
+        weights="COCO_TF_V1", score_thresh=0.05, score_function="softmax", nms_thresh=0.4, clip_before_nms=True
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    if shutil.which("kotlinc") is None:
+        pytest.skip("KOTLIN IS NOT TESTED: apt install kotlin")
+    folder = tmp_path_factory.mktemp("kotlin")
+    (folder / "main.kt").write_text(MAIN)
+    command = ["kotlinc", SOURCE, "main.kt", "-include-runtime", "-d", "program.jar"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder / "program.jar"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("photo", ["astronaut.jpg", "coffee.jpg"])
+@torch.no_grad()
+def test_detections_in_kotlin(program, photo, name, tmp_path):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    image = read_image(SOURCE.parents[2] / "examples" / photo)
+    red, green, blue = image.to(torch.int32)
+    (tmp_path / "argb").write_bytes((-(2**24) + red * 2**16 + green * 2**8 + blue).to(torch.int32).numpy().tobytes())
+    batch = model.prepare([image])
+    raw = {**model.forward_raw(batch), "default_boxes": model.default_boxes}
+    for key, value in raw.items():
+        (tmp_path / key).write_bytes(value.float().numpy().tobytes())
+    settings = (*image.shape[1:], *model.size, model.score_thresh, model.nms_thresh, model.score_function == "softmax")
+    settings = map(str, (*settings, model.antialias, model.clip_before_nms))
+    done = subprocess.run(
+        ["java", "-jar", program, *settings], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    pixels = torch.from_numpy(np.frombuffer((tmp_path / "input").read_bytes(), np.float32).copy())
+    expected_pixels = (batch * model.image_std + model.image_mean).flatten()
+    torch.testing.assert_close(pixels, expected_pixels, rtol=0, atol=1e-4)
+    found = torch.tensor([[float(value) for value in line.split()] for line in done.stdout.splitlines()])
+    [expected] = model([image])
+    assert len(expected["scores"]) > 0
+    assert found[:, 0].tolist() == expected["labels"].tolist()
+    torch.testing.assert_close(found[:, 1], expected["scores"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[:, 2:], expected["boxes"], rtol=0, atol=0.01)
