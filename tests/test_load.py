@@ -256,3 +256,31 @@ def test_weights_of_another_model_are_refused(coco):
 def test_a_model_that_started_fresh_has_no_report():
     with pytest.raises(ValueError, match="No builder loaded weights"):
         ssd_zoo.load_report(ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, num_classes=2))
+
+
+def test_a_finer_map_leaves_the_others_as_they_are(tmp_path):
+    """The predictors of the weights stay with their maps, from weights that ship and from saved models, both ways."""
+    batch = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    usual = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=(96, 128)).eval()
+    finer = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=(96, 128), finest_stride=8).eval()
+    new = 3 * 12 * 16
+    with torch.no_grad():
+        expected, found = usual.forward_raw(batch), finer.forward_raw(batch)
+    assert found["cls_logits"].shape[1] == expected["cls_logits"].shape[1] + new
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key][:, new:], value, rtol=0, atol=0)
+    report = ssd_zoo.load_report(finer)
+    assert {name for name, what in report.tensors.items() if what == "new"} == {
+        name for name in finer.state_dict() if re.match(r"head\.\w+\.0\.", name) and "num_batches" not in name
+    }
+    ssd_zoo.save_pretrained(finer, tmp_path)
+    again = ssd_zoo.from_pretrained(tmp_path).eval()
+    back = ssd_zoo.from_pretrained(tmp_path, finest_stride=16).eval()
+    clips = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=tmp_path).eval()
+    with torch.no_grad():
+        for key, value in found.items():
+            assert torch.equal(again.forward_raw(batch)[key], value)
+            torch.testing.assert_close(clips.forward_raw(batch)[key], value, rtol=1e-4, atol=1e-4)
+            assert torch.equal(back.forward_raw(batch)[key], value[:, new:])
+    with pytest.raises(ValueError, match="finest_stride must be 8 or 16, got 4"):
+        ssd_zoo.ssdlite300_mobilenet_v2(finest_stride=4)

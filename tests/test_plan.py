@@ -9,6 +9,7 @@ import torch
 from labelled import Picture, Thing, colourful, make_coco
 from train_tiny import build, data, train
 
+import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
 from ssd_zoo.training import budget, fit, loop
@@ -19,6 +20,7 @@ from ssd_zoo.training.plan import (
     DataFacts,
     evaluation_interval,
     look_at,
+    plan_finest_stride,
     plan_size,
     plan_table,
     plan_training,
@@ -81,6 +83,19 @@ def test_input(picture, small, typical, size):
     chosen, why = plan_size(DataFacts(picture, small, typical))
     assert chosen == size
     assert f"the median object {round(typical * math.sqrt(size[0] * size[1]))}" in why
+
+
+@pytest.mark.parametrize(
+    ("small", "size", "stride"),
+    [
+        (0.0756, (480, 640), 16),  # BCCD: 42 pixels
+        (0.0445, (576, 576), 8),  # DeepPCB: 26 pixels
+        (0.1, (320, 320), 16),  # 32 pixels
+        (0.1, (300, 320), 8),  # 31 pixels
+    ],
+)
+def test_finest_map(small, size, stride):
+    assert (plan_finest_stride(DataFacts((480, 640), small, 0.3), size) or (16,))[0] == stride
 
 
 def test_input_within_less_time():
@@ -271,6 +286,21 @@ def test_options_override_the_plan(tmp_path, small, capsys):
     }
     expected |= {"optimizer": "sgd", "learning_rate": 0.01, "augmentation": "none"}
     assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "maps"),
+    [("", "finest map of stride 8: small objects get", 7), ("--finest-stride 16", "finest map of stride 16, given", 6)],
+)
+def test_small_objects_get_a_finer_map(tmp_path, small, capsys, options, told, maps):
+    make_coco(tmp_path / "data", pictures=colourful(4))
+    assert run(tmp_path, "--epochs", "1", "--no-tensorboard", *options.split()) == 0
+    assert told in " ".join(capsys.readouterr().err.split())
+    saved = ssd_zoo.from_pretrained(tmp_path / "run/last")
+    assert len(saved.default_box_generator.shapes) == maps
+    assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "next"), "--epochs", "1", "--model",
+                 str(tmp_path / "run/last"), "--quiet", "--no-tensorboard"]) == 0  # fmt: skip
+    assert len(ssd_zoo.from_pretrained(tmp_path / "next/last").default_box_generator.shapes) == maps
 
 
 @pytest.mark.parametrize("order", [1, -1])

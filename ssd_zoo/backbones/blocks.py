@@ -1,6 +1,6 @@
 """What backbones of a stem and a sequence of blocks share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -24,23 +24,28 @@ def freeze_blocks(stem: nn.Module, blocks: nn.ModuleList, firsts: Sequence[int],
 
 
 def tapped_maps(
-    features: Tensor, blocks: Iterable[nn.Module], tapped: int, tap: str, last: nn.Module, extras: Iterable[nn.Module]
+    features: Tensor,
+    blocks: Iterable[nn.Module],
+    tapped: Collection[int],
+    tap: str,
+    last: nn.Module,
+    extras: Iterable[nn.Module],
 ) -> list[Tensor]:
-    """Return the feature maps of a MobileNet whose first map is taken from inside a block.
+    """Return the feature maps of a MobileNet whose first maps are taken from inside blocks.
 
     Args:
         features: Output of the stem `(N, C, H, W)`.
         blocks: Blocks that return their output and their expanded features.
-        tapped: Index of the block that the first map is taken from.
-        tap: `"expansion"` for its expanded features, or `"output"` for the output of the block before.
-        last: Layer after the blocks, which returns the second map.
+        tapped: Indices of the blocks that the first maps are taken from.
+        tap: `"expansion"` for their expanded features, or `"output"` for the output of the blocks before.
+        last: Layer after the blocks, which returns the next map.
         extras: Layers that return the other maps, each from the map before.
     """
     maps = []
     for i, block in enumerate(blocks):
         before = features
         features, expanded = block(features)
-        if i == tapped:
+        if i in tapped:
             maps.append(expanded if tap == "expansion" else before)
     maps.append(last(features))
     for extra in extras:

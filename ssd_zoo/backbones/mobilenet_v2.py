@@ -29,13 +29,15 @@ _BLOCKS = [
 class MobileNetV2(nn.Module):
     """MobileNetV2 of width 1 with the extra layers of SSDLite or SSD.
 
-    The feature maps are one at stride 16, that of the last 1 × 1 convolution, then one of each extra layer.
+    The feature maps are one at stride 16, that of the last 1 × 1 convolution, then one of each extra layer. With
+    `finest_stride=8` one at stride 8 comes first.
 
     Args:
         extras: Per extra layer (intermediate channels, channels out). It is a 1 × 1 convolution to the intermediate
             channels, a depthwise 3 × 3 convolution of stride 2, then a 1 × 1 convolution.
         tap: The map at stride 16: the `"expansion"` of the block that leads to stride 32 (576 channels), or the
             `"output"` of the block before it (96 channels).
+        finest_stride: Stride of the finest map, 8 or 16.
         linear_extras: Whether extra layers end without an activation, as the blocks of MobileNetV2 do.
         plain_extras: Whether extra layers are SSD's: a 1 × 1 convolution, then a 3 × 3 convolution of stride 2.
         in_chans: Channels of the input.
@@ -52,6 +54,7 @@ class MobileNetV2(nn.Module):
         extras: Sequence[tuple[int, int]],
         *,
         tap: Literal["expansion", "output"] = "expansion",
+        finest_stride: int = 16,
         linear_extras: bool = False,
         plain_extras: bool = False,
         in_chans: int = 3,
@@ -59,7 +62,9 @@ class MobileNetV2(nn.Module):
         conv_layer: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()
-        self.tap = tap
+        if finest_stride not in (8, 16):
+            raise ValueError(f"finest_stride must be 8 or 16, got {finest_stride!r}.")
+        self.tap, self.finer_maps = tap, int(finest_stride == 8)
         layer = partial(ConvNormAct, norm_layer=norm_layer, conv_layer=conv_layer)
         self.stem = layer(in_chans, 32, 3, stride=2)
         self.blocks = nn.ModuleList()
@@ -102,7 +107,8 @@ class MobileNetV2(nn.Module):
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
-        return tapped_maps(features, self.blocks, self._stages[-1], self.tap, self.last, self.extras)
+        tapped = self._stages[-1 - self.finer_maps :]
+        return tapped_maps(features, self.blocks, tapped, self.tap, self.last, self.extras)
 
 
 class InvertedResidual(nn.Module):

@@ -121,7 +121,7 @@ class MobileNetV3(nn.Module):
     def forward(self, batch: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch `(N, in_chans, H, W)`."""
         features = self.stem(batch)
-        return tapped_maps(features, self.blocks, self._stages[-1], self.tap, self.last, self.extras)
+        return tapped_maps(features, self.blocks, self._stages[-1:], self.tap, self.last, self.extras)
 
 
 class InvertedResidual(nn.Module):

@@ -178,7 +178,8 @@ class VideoMobileNet(VideoBackbone):
         stages = [[f"blocks.{i}.{layer}.conv" for i in range(start, end)] for start, end in pairwise(edges)]
         stages[0].insert(0, "stem.conv")
         super().__init__(backbone, stages, temporal=temporal, **settings)
-        self._taps_expansion, self._tap = backbone.tap == "expansion", strided[-1]
+        self._taps_expansion = backbone.tap == "expansion"
+        self._tapped = strided[-1 - getattr(backbone, "finer_maps", 0) :]
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
         """Return the feature maps of a flat batch of frames."""
@@ -187,7 +188,7 @@ class VideoMobileNet(VideoBackbone):
         for i, block in enumerate(self.blocks):
             before = features
             features, expanded = run_in_time(block, features, past)
-            if i == self._tap:
+            if i in self._tapped:
                 maps.append(self.shown(expanded if self._taps_expansion else before, past))
         maps.append(self.last(self.shown(features, past)))
         for extra in self.extras:

@@ -19,11 +19,13 @@ from ssd_zoo.data.divide import divide
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.plan import (
+    OWN_SIZE,
     RECIPES,
     SMALLEST_AREA,
     Choice,
     DataFacts,
     look_at,
+    plan_finest_stride,
     plan_size,
     plan_table,
     plan_tile,
@@ -48,6 +50,7 @@ class _Built(TypedDict, total=False):
     tile: tuple[int, int] | None
     tile_overlap: float
     default_boxes: DefaultBoxGenerator
+    finest_stride: int
 
 
 def fit_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, object]:
@@ -102,24 +105,25 @@ def build_for(
     config: _Built = {}
     if args.box_loss or plans:
         config["box_loss"] = args.box_loss or "giou"
-    facts, why = None, "given"
-    if args.size is None:
-        facts, why = look_at(train) if plans and args.model == DEFAULT_MODEL else None, "the model's own"
-    facts, of_tiles = _settle_tiles(args, train, facts, config)
+    looked = look_at(train) if plans and args.model == DEFAULT_MODEL else None
+    facts, of_tiles = _settle_tiles(args, train, looked if args.size is None else None, config)
+    why = "the model's own"
     if args.size is not None:
-        config["size"] = args.size
+        config["size"], why = args.size, "given"
     elif facts is not None:
         config["size"], why = _begun_size(args) or plan_size(facts)
+    finest = _settle_finest(args, looked, config)
     model = _build(args, train.categories, config)
     if args.tile_overlap is not None and model.tile is None:
         raise ValueError("--overlap is of tiles: give --tile too.")
     train = usable_part("training", train, model, args, talks, advise=not plans and not args.fit_default_boxes)
     if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
         config["size"], why = smaller
+        finest = _settle_finest(args, looked, config)
         model = _build_again(args, train.categories, config)
     kept = "" if plans else ", as in the saved model" if args.recipe is None else f", recipe {args.recipe}"
     choices = [
-        Choice("model", args.model, f"box loss {config.get('box_loss', 'of the model')}{kept}"),
+        Choice("model", args.model, f"box loss {config.get('box_loss', 'of the model')}{kept}{finest}"),
         Choice("input", " × ".join(map(str, model.size)), why),
         *([] if model.tile is None else [Choice("tiles", " × ".join(map(str, model.tile)), of_tiles)]),
     ]
@@ -221,6 +225,21 @@ def _settle_tiles(
         return facts, "as in the saved model"
     config["tile"] = planned[0]
     return None, f"{planned[1]}; --tile 0 takes pictures whole"
+
+
+def _settle_finest(args: argparse.Namespace, facts: DataFacts | None, config: _Built) -> str:
+    """Put the stride of the finest map that is asked for, or needed, into a config; return words about it."""
+    if args.finest_stride is not None:
+        config["finest_stride"] = args.finest_stride
+        return f"; finest map of stride {args.finest_stride}, given"
+    tile = config.get("tile")
+    shown = facts.in_tiles(tile) if facts and tile else facts
+    planned = None if shown is None else plan_finest_stride(shown, config.get("size", OWN_SIZE))
+    if planned is None:
+        config.pop("finest_stride", None)
+        return ""
+    config["finest_stride"] = planned[0]
+    return f"; finest map of stride {planned[0]}: {planned[1]}"
 
 
 def _begun_size(args: argparse.Namespace) -> tuple[tuple[int, int], str] | None:

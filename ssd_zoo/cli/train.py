@@ -76,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--backbone", metavar="NAME",
                        help="timm model for ssdlite_timm, or for --model ssd_timm")  # fmt: skip
     model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: by the objects' sizes)")
+    model.add_argument("--finest-stride", type=int, choices=(8, 16),
+                       help=f"of the feature maps of {DEFAULT_MODEL} (default: by the objects' sizes)")  # fmt: skip
     add_tiles(model, "if small objects would be lost")
     model.add_argument(
         "--fit-default-boxes",
@@ -198,6 +200,8 @@ def _check_all(args: argparse.Namespace) -> tuple[str | None, str | None]:
         check_model(args.model, args.weights)
         if args.backbone is not None and args.model not in ("ssd_timm", "ssdlite_timm"):
             raise ValueError(f"--backbone is for --model ssd_timm and ssdlite_timm; {args.model} has its own.")
+        if args.finest_stride is not None and args.model != DEFAULT_MODEL:
+            raise ValueError(f"--finest-stride is for --model {DEFAULT_MODEL}; {args.model} has its own maps.")
     except ValueError as error:
         errors.append(error)
     needs = {"resume": args.resume, "evaluates": chosen[1] is not None, "tensorboard": args.tensorboard}

@@ -67,6 +67,7 @@ def ssdlite300_mobilenet_v2_3d(
     frames: Frames = "all",
     weights: SSDLite300_MobileNet_V2_Weights | str | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
+    finest_stride: int = 16,
     **options: Unpack[Options],
 ) -> SSD:
     """Build TensorFlow's SSDLite on MobileNetV2 for clips (experimental).
@@ -79,11 +80,19 @@ def ssdlite300_mobilenet_v2_3d(
             block its depthwise convolution looks back, or for `"2plus1d"` its last convolution.
         inflate: Start of the kernels in time, `"identity"` or `"average"`, as for SSD300.
         frames: Frames of a clip that get detections: `"all"`, or the `"last"` alone.
+        finest_stride: Stride of the finest feature map, 16 or 8, as for the model of images.
     """
     inflated = partial(
         VideoMobileNet, temporal=temporal, temporal_stages=temporal_stages, inflate=inflate, frames=frames
     )
-    return _of_clips(ssdlite300_mobilenet_v2_3d, inflated, weights, weights_backbone=weights_backbone, **options)
+    return _of_clips(
+        ssdlite300_mobilenet_v2_3d,
+        inflated,
+        weights,
+        weights_backbone=weights_backbone,
+        finest_stride=finest_stride,
+        **options,
+    )
 
 
 @register_model

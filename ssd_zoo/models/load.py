@@ -8,6 +8,7 @@ These differences are allowed:
   boxes per cell these layers start fresh.
 * Other channels: the first convolution is summed to one channel, or its red, green and blue kernels repeat in turn.
   Repeated kernels are scaled so that the output keeps its magnitude.
+* A finer feature map: the predictors of the others keep their maps, and those of the new one start fresh.
 * Other default boxes, sizes or norms: tensors of the head, of extra layers and of norms without a counterpart start
   fresh.
 
@@ -15,6 +16,7 @@ Any other difference is an error: the weights belong to another model.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +46,7 @@ __all__ = [
 W = TypeVar("W")
 
 _log = logging.getLogger("ssd_zoo")
+_PREDICTOR = re.compile(r"(?P<kind>head\.\w+\.)(?P<map>\d+)")
 # Attribute of a model, so that the report is copied, pickled and moved with it.
 _REPORT = "load_report"
 
@@ -201,7 +204,7 @@ def fit_state(
     Raises:
         ValueError: If the tensors belong to another model.
     """
-    own = model.state_dict()
+    own, state = model.state_dict(), _with_places(state, model)
     other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
     class_layers = _class_layers(model) if other_classes else set()
     classes = {0: 0, **(match_classes(model.categories, categories or ()) if by_name else {})}
@@ -232,6 +235,20 @@ def fit_state(
     names = [(model.categories[label], (categories or ())[other]) for label, other in copied.items()]
     synonyms = {name: other for name, other in names[1:] if name.casefold() != other.casefold()}
     return LoadReport(source, tensors, tuple(name for name, _ in names), tuple(unused), synonyms)
+
+
+def _with_places(state: Mapping[str, Tensor], model: SSD) -> Mapping[str, Tensor]:
+    """Rename predictors where model and weights differ in the finer feature maps, which come first."""
+    places = {name: _PREDICTOR.match(name) for name in state}
+    maps = 1 + max((int(place["map"]) for place in places.values() if place), default=-1)
+    more = len(model.default_box_generator.shapes) - maps
+    if not maps or not hasattr(model.backbone, "finer_maps"):
+        return state
+    return {
+        name if place is None else f"{place['kind']}{int(place['map']) + more}{name[place.end() :]}": state[name]
+        for name, place in places.items()
+        if place is None or int(place["map"]) + more >= 0
+    }
 
 
 def _class_layers(model: SSD) -> set[str]:

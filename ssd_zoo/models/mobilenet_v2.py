@@ -138,6 +138,7 @@ class SSDLite320_MobileNet_V2_Lufficc_Weights(WeightsEnum):
 @register_model
 def ssdlite300_mobilenet_v2(
     *,
+    finest_stride: int = 16,
     weights: SSDLite300_MobileNet_V2_Weights | str | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     **options: Unpack[Options],
@@ -146,17 +147,23 @@ def ssdlite300_mobilenet_v2(
 
     It has 1917 default boxes. Padding is TensorFlow's, and scores are sigmoids. NMS comes before boxes are clipped to
     the image.
+
+    Args:
+        finest_stride: Stride of the finest feature map, 16 as TensorFlow's, or 8: another map for small objects, with
+            default boxes half as large. Its predictors start fresh.
     """
     asked = settle(SSDLite300_MobileNet_V2_Weights, weights, MobileNetV2_Weights, weights_backbone, options, size=300)
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2(
         extras=[(256, 512), (128, 256), (128, 256), (64, 128)],
+        finest_stride=finest_stride,
         in_chans=asked.in_chans,
         norm_layer=norm_layer,
         conv_layer=Conv2dSame,
     )
     backbone.freeze(asked.trainable(backbone.num_stages))
-    default_boxes = asked.default_boxes(shapes=_BOX_SHAPES, clip="none")
+    finer = [[(width / 2, height / 2) for width, height in _BOX_SHAPES[0]]] * backbone.finer_maps
+    default_boxes = asked.default_boxes(shapes=[*finer, *_BOX_SHAPES], clip="none")
     head = partial(SSDLiteHead, norm_layer=norm_layer)
     return finish(asked, backbone, default_boxes, head=head, **TENSORFLOW)
 

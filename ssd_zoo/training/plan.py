@@ -24,6 +24,7 @@ __all__ = [
     "TrainingPlan",
     "evaluation_interval",
     "look_at",
+    "plan_finest_stride",
     "plan_size",
     "plan_tile",
     "plan_training",
@@ -32,9 +33,13 @@ __all__ = [
 ]
 
 LEAST_STEPS = 300
+OWN_SIZE = (300, 300)
+"""Input of the default model."""
 SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
 # Default boxes of a map are about 2.5 strides wide (the SSD paper); the finest map of the default model has stride 16.
 _SMALL_PIXELS = 40
+# Below that, a map of stride 8 serves small objects better.
+_FINE_PIXELS = 32
 _MEDIAN_PIXELS = 96
 _MOST_LOOKED_AT = 1000
 # Smaller objects, in the largest input, are lost; tiles show them in pictures that are at least twice as wide and high.
@@ -211,12 +216,27 @@ def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[in
     """
     wanted = max(_SMALL_PIXELS / facts.small, _MEDIAN_PIXELS / facts.typical) ** 2
     area = min(wanted, largest)
-    size = (300, 300)
+    size = OWN_SIZE
     if area > SMALLEST_AREA:
         shape = min(3.0, max(1 / 3, facts.picture[0] / facts.picture[1]))
         size = _side(math.sqrt(area * shape)), _side(math.sqrt(area / shape))
     small, typical = (round(value * math.sqrt(size[0] * size[1])) for value in (facts.small, facts.typical))
     return size, f"small objects get {small} pixels, the median object {typical}"
+
+
+def plan_finest_stride(facts: DataFacts, size: tuple[int, int]) -> tuple[int, str] | None:
+    """Choose a finer feature map for an input of a (height, width), and say why.
+
+    Returns:
+        8 and the reason, where small objects get fewer than 32 pixels; otherwise None.
+
+    Example:
+        >>> from ssd_zoo.training.plan import DataFacts, plan_finest_stride
+        >>> plan_finest_stride(DataFacts((640, 640), small=0.0445, typical=0.0538), (576, 576))
+        (8, 'small objects get 26 pixels')
+    """
+    pixels = facts.small * math.sqrt(size[0] * size[1])
+    return (8, f"small objects get {pixels:.0f} pixels") if pixels < _FINE_PIXELS else None
 
 
 def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
