@@ -181,7 +181,8 @@ def test_fit_ends_in_time_and_resumes(tmp_path, monkeypatch, capsys):
         return clock.now
 
     skip_evaluation(monkeypatch, lambda: 0.1)
-    monkeypatch.setattr(loop.time, "monotonic", tick)
+    # Not in all modules: threads that earlier tests leave would move the clock.
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=tick))
     monkeypatch.setattr(budget.Budget.__init__, "__kwdefaults__", {**Budget.__init__.__kwdefaults__, "clock": clock})
     options = {"epochs": None, "evaluate_every": None, "checkpoint_seconds": 1e9, "minutes": 10, "patience": 0}
     result = train(tmp_path / "run", tmp_path / "data", **options)
