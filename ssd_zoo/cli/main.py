@@ -113,5 +113,5 @@ def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, 
             command.add_arguments(parsers[name])
             parsers[name].set_defaults(run=command.run)
             examples = "\n".join(f"  {example}" for example in command.EXAMPLES)
-            parsers[name].epilog = f"examples:\n{examples}\n\nmore: docs/{command.PAGE}.md in the documentation"
+            parsers[name].epilog = f"examples:\n{examples}\n\nmore: the page {command.PAGE} of the documentation"
     return parser, parsers

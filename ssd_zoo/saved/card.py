@@ -26,8 +26,8 @@ class Card(TypedDict):
 _TEXT = """\
 # {name}
 
-`{builder}` of the Python package ssd_zoo. It finds {objects} in {images}, which it resizes to
-{height} × {width} pixels. It has {params:.1f} million parameters and {boxes} default boxes.
+`{builder}` of the Python package ssd_zoo. It finds {objects} in {images}, which it
+resizes to {height} × {width} pixels. It has {params:.1f} million parameters and {boxes} default boxes.
 
 ## Use
 
@@ -96,7 +96,9 @@ def make_card(
         name=name,
         builder=builder,
         address=address,
-        objects=", ".join(objects) if len(objects) < 5 else f"{len(objects)} kinds of objects",
+        objects=f"objects of the class{'es' if len(objects) > 1 else ''} {', '.join(objects)}"
+        if len(objects) < 5
+        else f"objects of {len(objects)} classes",
         images="images" if model.tile is None else "tiles of {} × {} pixels of images".format(*model.tile),
         height=model.size[0],
         width=model.size[1],
