@@ -125,3 +125,26 @@ def test_small_loss_is_dropped_with_a_line(tmp_path, caplog):
     dataset = open_dataset(tmp_path)
     with pytest.raises(ValueError, match="2 of its objects can't be used"):
         usable(dataset, inspect_dataset(dataset))
+
+
+@pytest.mark.parametrize(
+    ("names", "counts", "noted"),
+    [
+        (["king", "knig"], [40, 2], "'knig' (2) is nearly 'king' (40)"),
+        (["king", "Kings"], [40, 1], "'Kings' (1) is nearly 'king' (40)"),
+        (["king", "knig"], [40, 3], None),  # 7 %: it may be a class of its own
+        (["king", "queen"], [40, 1], None),
+        (["card 10", "card 11"], [40, 1], None),
+    ],
+)
+def test_a_rare_class_that_is_nearly_a_common_one(tmp_path, names, counts, noted):
+    labels = [label for label, count in enumerate(counts, 1) for _ in range(count)]
+    things = tuple(Thing(label, (10.0, 10.0, 30.0, 30.0 + i)) for i, label in enumerate(labels))
+    file = make_coco(tmp_path, pictures=[Picture("a", (100, 100), things)])
+    content = json.loads(file.read_text())
+    for category, name in zip(reversed(content["categories"]), names, strict=False):
+        category["name"] = name
+    file.write_text(json.dumps(content))
+    text = inspect_dataset(open_dataset(file)).text()
+    assert noted is None or f"note: {noted}" in text
+    assert ("is nearly" in text) == (noted is not None)

@@ -1,10 +1,12 @@
 """Inspect a data set before training: statistics and invalid annotations."""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import torch
@@ -21,6 +23,8 @@ __all__ = ["DataReport", "annotation_problems", "inspect_dataset"]
 
 # People at the edge of a video are labelled beyond it; a wrong number leaves less of a box.
 _LEAST_WITHIN = 0.25
+# Likeness of names, and share of objects, from and up to which a rare class may be a misspelt one.
+_NEAR, _RARE = 0.75, 0.05
 
 
 class _Thing(NamedTuple):
@@ -104,11 +108,21 @@ class DataReport:
                 lines.append(
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
                 )
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {note}" for note in [*self.notes, *_near_names(self.objects)]]
         lines += [f"problem: {problem}" for problem in self.problems[:20]]
         if len(self.problems) > 20:
             lines.append(f"and {len(self.problems) - 20} more problems")
         return "\n".join(lines)
+
+
+def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
+    """Yield notes about rare classes that are named nearly as common ones, as "knig" and "king"."""
+    for rare, few in objects.items():
+        for name, many in objects.items():
+            numbered = re.sub(r"\d", "", rare) == re.sub(r"\d", "", name)
+            near = SequenceMatcher(None, rare.casefold(), name.casefold())
+            if 0 < few <= _RARE * many and not numbered and near.ratio() >= _NEAR:
+                yield f"{rare!r} ({few}) is nearly {name!r} ({many}): a misspelt name is a class of its own"
 
 
 def inspect_dataset(
