@@ -43,14 +43,19 @@ def test_help_shows_examples_that_are_right(command, monkeypatch, capsys):
         ("detect photos --score-tresh .3", "There is no argument --score-tresh. Did you mean --score-thresh"),
         ("train cells --output x --epoch-s=3", "There is no argument --epoch-s=3. Did you mean --epochs"),
         ("list --sorted ap", "There is no argument --sorted. Did you mean --sort?"),
-        ("export model more --format onnx --output x.onnx", "There is no argument more. See --help."),
+        (
+            "export model more --format onnx --output x.onnx",
+            "There is no argument more.\nssd-zoo export --help shows the options.",
+        ),
     ],
 )
 def test_near_names_of_commands_and_options(command, answer, capsys):
     with pytest.raises(SystemExit) as stop:
         main(command.split())
     assert stop.value.code == 2
-    assert answer in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert answer in told
+    assert len(told.splitlines()) == 2
 
 
 def test_info(capsys):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 import ssd_zoo
 from ssd_zoo.cli._colours import painted
@@ -46,6 +46,16 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace) -> int: ...
 
 
+class _Parser(argparse.ArgumentParser):
+    """Parser whose errors are not hidden below a list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with a message and the way to the help."""
+        self.exit(
+            2, f"{painted(f'{self.prog}:', 'red', sys.stderr)} {message}\n{self.prog} --help shows the options.\n"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -65,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [option for option in subparsers[args.command]._option_string_actions if option.startswith("--")]
-        close = propose(unknown[0].partition("=")[0], known) if unknown[0].startswith("--") else "See --help."
-        subparsers[args.command].error(f"There is no argument {unknown[0]}. {close}")
+        close = f" {propose(unknown[0].partition('=')[0], known)}" if unknown[0].startswith("--") else ""
+        subparsers[args.command].error(f"There is no argument {unknown[0]}.{close}")
     args.command = shlex.join(["ssd-zoo", *argv])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the terminal can't encode.
@@ -96,14 +106,14 @@ def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, 
     Returns:
         The parser, and those of the subcommands by name.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ssd-zoo",
         description=(ssd_zoo.__doc__ or "").splitlines()[0],
         epilog="ssd-zoo COMMAND --help shows the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"ssd_zoo {ssd_zoo.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    parsers = {}
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for name, (module, summary) in COMMANDS.items():
         parsers[name] = subparsers.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -113,5 +123,5 @@ def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, 
             command.add_arguments(parsers[name])
             parsers[name].set_defaults(run=command.run)
             examples = "\n".join(f"  {example}" for example in command.EXAMPLES)
-            parsers[name].epilog = f"examples:\n{examples}\n\nmore: the page {command.PAGE} of the documentation"
+            parsers[name].epilog = f"examples:\n{examples}\n\nmore: docs/{command.PAGE}.md in the documentation"
     return parser, parsers
