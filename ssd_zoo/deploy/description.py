@@ -13,7 +13,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
-from ssd_zoo.models.load import load_report
+from ssd_zoo.models.load import find_report
 from ssd_zoo.weights.categories import check_names
 from ssd_zoo.weights.outside import mapping, parse_json, quote, whole
 
@@ -97,7 +97,7 @@ class Description:
         origin: str | None = None,
     ) -> "Description":
         """Describe a model; by default licence and origin are those of the weights that it was built with."""
-        known_licence, known_origin = _facts(model)
+        report = find_report(model)
         return cls(
             nms=nms,
             pixels=pixels,
@@ -113,8 +113,8 @@ class Description:
             state={name: list(value.shape[1:]) for name, value in _first_state(model).items()},
             last_frame_only=getattr(model.backbone, "frames", "all") == "last",
             builder=(model.recipe or ("", {}))[0],
-            licence=licence or known_licence,
-            origin=origin or known_origin,
+            licence=licence or (None if report is None else report.licence),
+            origin=origin or (None if report is None else report.origin or report.source),
             tile=model.tile,
             tile_overlap=model.tile_overlap,
         )
@@ -193,12 +193,3 @@ def _first_state(model: SSD) -> dict[str, Tensor]:
         return {}
     frames = torch.zeros(1, model.in_chans, *model.size, device=model.default_boxes.device)
     return model.step_raw(model.prepare(frames), [1])[1]
-
-
-def _facts(model: SSD) -> tuple[str | None, str | None]:
-    """Return licence and origin of the weights that a model was built with, as far as they are known."""
-    try:
-        report = load_report(model)
-    except ValueError:
-        return None, None
-    return report.licence, report.origin or report.source

@@ -33,6 +33,7 @@ from ssd_zoo.weights.entries import Weights, WeightsEnum
 
 __all__ = [
     "LoadReport",
+    "find_report",
     "fit_state",
     "load_backbone",
     "load_report",
@@ -94,11 +95,16 @@ def load_report(model: nn.Module) -> LoadReport:
     Raises:
         ValueError: If the builder loaded nothing.
     """
-    reports = (vars(module).get(_REPORT) for module in model.modules())
-    report = next((report for report in reports if isinstance(report, LoadReport)), None)
+    report = find_report(model)
     if report is None:
         raise ValueError("No builder loaded weights into this model; all its tensors started fresh.")
     return report
+
+
+def find_report(model: nn.Module) -> LoadReport | None:
+    """Return what `load_report` does, or None if the builder loaded nothing."""
+    reports = (vars(module).get(_REPORT) for module in model.modules())
+    return next((report for report in reports if isinstance(report, LoadReport)), None)
 
 
 def _keep(model: SSD, report: LoadReport) -> None:

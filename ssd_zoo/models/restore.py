@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load_report, without_tensors
+from ssd_zoo.models.load import find_report, without_tensors
 from ssd_zoo.models.options import Settings
 from ssd_zoo.weights.config import SavedModel, check_arguments, is_plain_word
 from ssd_zoo.weights.files import read_header
@@ -111,9 +111,8 @@ def check_restored(model: SSD, asked: Mapping[str, object]) -> None:
     changed = [name for name, value in asked.items() if value is not None and name not in {*OF_THE_CALL, *_SETTINGS}]
     if asked.get("weights") is None or changed:
         return
-    try:
-        report = load_report(model)
-    except ValueError:  # An entry of settings alone loads nothing.
+    report = find_report(model)
+    if report is None:  # An entry of settings alone loads nothing.
         return
     fresh = [name for name, what in report.tensors.items() if what == "new"]
     if "inflated" not in report.tensors.values() and (fresh or report.unused):

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TypeAlias, TypedDict
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load_report
+from ssd_zoo.models.load import find_report
 
 __all__ = ["Card", "Metrics", "make_card"]
 
@@ -114,11 +114,8 @@ def make_card(
 
 def _began_with(model: SSD) -> str:
     """Return a sentence about the weights that a model began with; empty if nothing is known of them."""
-    try:
-        report = load_report(model)
-    except ValueError:
-        return ""
-    if report.origin is None:
+    report = find_report(model)
+    if report is None or report.origin is None:
         return ""
     return f" The model began with weights of {report.origin}; their licence: {report.licence or 'not stated'}."
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load_report
+from ssd_zoo.models.load import find_report
 from ssd_zoo.models.registry import builder_of
 from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model
@@ -72,8 +72,8 @@ def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
     tensors = pack(model.state_dict())
     metrics = {data: dict(figures) for data, figures in card["metrics"].items()}
     facts = {"licence": card["licence"], "trained_on": card["trained_on"], "metrics": metrics}
-    if origin := _origin(model):
-        facts["origin"] = origin
+    if (report := find_report(model)) is not None and report.origin:
+        facts["origin"] = report.origin
     config = {**describe(model), "meta": facts | package_of_model(model), "weights_id": tensors.digest}
     # One line a key keeps the many numbers of default boxes on one line.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
@@ -83,14 +83,6 @@ def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
     if any(card.values()) or not (folder / CARD).exists():
         write_file(folder / CARD, make_card(model, address, **card).encode())
     return folder
-
-
-def _origin(model: SSD) -> str | None:
-    """Return where the weights come from that a model began with; None if that is unknown."""
-    try:
-        return load_report(model).origin
-    except ValueError:
-        return None
 
 
 def from_pretrained(

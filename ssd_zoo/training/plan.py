@@ -38,7 +38,7 @@ OWN_SIZE = (300, 300)
 SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
 # Default boxes of a map are about 2.5 strides wide (the SSD paper); the finest map of the default model has stride 16.
 _SMALL_PIXELS = 40
-# Below that, a map of stride 8 serves small objects better.
+# Below that, many small objects lie between the default boxes of stride 16.
 _FINE_PIXELS = 32
 _MEDIAN_PIXELS = 96
 _MOST_LOOKED_AT = 1000

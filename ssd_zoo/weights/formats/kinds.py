@@ -13,7 +13,7 @@ _HEAD = 512
 _OTHER_KINDS = [
     (rb"\Z", "is empty"),
     (rb"version https://git-lfs", "is a Git LFS pointer, not the file that it stands for: git lfs pull fetches that"),
-    (rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF.{4}WEBP", "is an image, not a checkpoint"),
+    (rb"(?s)\xff\xd8\xff|\x89PNG|GIF8|RIFF.{4}WEBP", "is an image, not a checkpoint"),
     (rb"\x08[\x01-\x1f]\x12", "is an ONNX model, which can't be read back: convert the checkpoint that it was made of"),
     (rb"\x89HDF", "is an HDF5 file of Keras, which is not read: export it as a frozen graph, .tflite or TensorFlow.js"),
     (rb"(?i)\s*<(!doctype|html|head|body|\?xml)", "is a web page, not a checkpoint: its download went wrong"),
