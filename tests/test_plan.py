@@ -259,12 +259,40 @@ def test_the_plan_is_printed_and_nothing_is_trained(tmp_path, small, capsys):
     make_coco(tmp_path / "data", pictures=colourful(60))
     assert run(tmp_path, "--plan") == 0
     told = capsys.readouterr().out.splitlines()
-    assert len(told) <= 12
+    assert len(told) <= 13
     assert max(map(len, told)) <= 120
     for line in ("input 64 × 96 small for a test", "validation 20 of 60 images", "length 60 epochs, 300 steps"):
         assert any(" ".join(row.split()).startswith(line) for row in told), line
-    assert told[-1].split()[:2] == ["time", "about"]
+    assert told[-2].split()[:2] == ["time", "about"]
+    memory = told[-1].split()
+    assert memory[:2] == ["memory", "about"]
+    assert 0.2 < float(memory[2]) < 24, "GB"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_tells_the_steps_in_the_minutes(tmp_path, small, monkeypatch, capsys):
+    from ssd_zoo.training.timing import Times
+
+    make_coco(tmp_path / "data", pictures=colourful(60))
+    monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(0.5, 0.1, 2_000_000_000))
+    assert run(tmp_path, "--plan", "--minutes", "2") == 0
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    # 120 s less five evaluations of 20 images, in steps of half a second.
+    assert told[-2:] == ["time 2 min about 220 steps of 0.50 s, measured",
+                         "memory about 2.0 GB measured; --accumulate 2 needs less"]  # fmt: skip
+
+
+def test_reach_is_told_once(tmp_path, small, capsys):
+    """Objects out of reach of default boxes that are replaced are no news of the data."""
+    make_coco(tmp_path / "data", pictures=colourful(60))
+    assert run(tmp_path, "--plan") == 0
+    told = capsys.readouterr()
+    assert "no default box reaches" not in told.err.split("validation data")[0]
+    assert "out of reach" in told.out
+    assert run(tmp_path, "--plan", "--no-fit-default-boxes") == 0
+    told = capsys.readouterr()
+    assert "no default box reaches" in told.err.split("validation data")[0]
+    assert "out of reach" not in told.out
 
 
 def test_options_override_the_plan(tmp_path, small, capsys):
@@ -275,7 +303,7 @@ def test_options_override_the_plan(tmp_path, small, capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert "input 64 × 64 given" in told
     assert "validation none" in told
-    assert "default boxes" not in told
+    assert "default boxes fitted" not in told
     settings = read_run_state(tmp_path / "run/checkpoint.pt")["settings"]
     expected = {
         "size": [64, 64],

@@ -40,6 +40,8 @@ __all__ = ["build_for", "fit_options", "open_sets", "prepared", "print_plan", "u
 
 # With fewer steps than that, a smaller input is the better use of the time.
 _LEAST_STEPS = 200
+# At most so many evaluations share the minutes of a training.
+_EVALUATIONS = 5
 # Options that are arguments of builders.
 _ASKED = ("backbone", "classification_loss", "score_thresh", "nms_thresh")
 
@@ -116,7 +118,8 @@ def build_for(
     model = _build(args, train.categories, config)
     if args.tile_overlap is not None and model.tile is None:
         raise ValueError("--overlap is of tiles: give --tile too.")
-    train = usable_part("training", train, model, args, talks, advise=not plans and not args.fit_default_boxes)
+    fits = plans if args.fit_default_boxes is None else args.fit_default_boxes
+    train = usable_part("training", train, model, args, talks, reach=not fits)
     if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
         config["size"], why = smaller
         finest = _settle_finest(args, looked, config)
@@ -127,7 +130,7 @@ def build_for(
         Choice("input", " × ".join(map(str, model.size)), why),
         *([] if model.tile is None else [Choice("tiles", " × ".join(map(str, model.tile)), of_tiles)]),
     ]
-    if args.fit_default_boxes or (plans and args.fit_default_boxes is None):
+    if fits:
         fitted = fit_default_boxes(train, model)
         reached = f"{fitted.unreached_after} of {fitted.objects} objects out of reach; {fitted.unreached_before} before"
         if args.fit_default_boxes or fitted.unreached_after < fitted.unreached_before:
@@ -146,31 +149,33 @@ def print_plan(
     args: argparse.Namespace,
     options: dict[str, object],
 ) -> None:
-    """Print what `fit` would choose, and the time that the training would take."""
+    """Print what `fit` would choose, and the time and memory that the training would take."""
     names = inspect.signature(plan_training).parameters
     given = {name: value for name, value in options.items() if name in names}
     plan = plan_training(len(train), validates=validation is not None, **given)  # type: ignore[arg-type]
     print(plan_table(plan.choices))
-    if args.minutes:
-        return
     times = _times(model, train, plan.batch_size, options)
-    steps = plan.epochs * math.ceil(len(train) / plan.batch_size)
-    evaluations = 0 if validation is None else math.ceil(plan.epochs / plan.evaluate_every)
-    seconds = steps * times.step + evaluations * times.image * (0 if validation is None else len(validation))
-    print(
-        plan_table(
-            [Choice("time", f"about {_duration(seconds)}", f"{times.step:.2f} s a step, measured; see --minutes")]
-        )
-    )
+    evaluation = 0 if validation is None else times.image * len(validation)
+    if args.minutes:
+        steps = max(0, 60 * args.minutes - _EVALUATIONS * evaluation) / times.step
+        last = [Choice("time", f"{args.minutes:g} min", f"about {steps:.0f} steps of {times.step:.2f} s, measured")]
+    else:
+        steps = plan.epochs * math.ceil(len(train) / plan.batch_size)
+        seconds = steps * times.step + math.ceil(plan.epochs / plan.evaluate_every) * evaluation
+        why = f"{times.step:.2f} s a step, measured; see --minutes"
+        last = [Choice("time", f"about {_duration(seconds)}", why)]
+    if times.memory:
+        last.append(Choice("memory", f"about {times.memory / 1e9:.1f} GB", "measured; --accumulate 2 needs less"))
+    print(plan_table(last))
 
 
 def usable_part(
-    what: str, dataset: Data, model: SSD, args: argparse.Namespace, talks: bool, *, advise: bool = False
+    what: str, dataset: Data, model: SSD, args: argparse.Namespace, talks: bool, *, reach: bool = True
 ) -> Data:
     """Inspect a data set, print the report, and return what can be used of it."""
     report = inspect_dataset(dataset, model)
     if talks:
-        print(f"{what} data: {report.text(advise=advise)}", file=sys.stderr)
+        print(f"{what} data: {report.text(reach=reach)}", file=sys.stderr)
     return usable(dataset, report, args.on_invalid)
 
 

@@ -85,11 +85,11 @@ class DataReport:
         """Return a readable report of several lines."""
         return self.text()
 
-    def text(self, *, advise: bool = True) -> str:
+    def text(self, *, reach: bool = True) -> str:
         """Return a readable report of several lines.
 
         Args:
-            advise: Whether to advise to fit default boxes where many objects are not reached.
+            reach: Whether to tell how many objects no default box reaches, if that was counted.
         """
         total = sum(self.objects.values())
         empty = f", {self.empty_images} without objects" if self.empty_images else ""
@@ -101,10 +101,10 @@ class DataReport:
         lines.append("sizes: " + ", ".join(f"{name} {number}" for name, number in self.sizes.items()))
         if self.missing:
             lines.append(f"no object of: {', '.join(self.missing)}")
-        if self.unreached is not None:
+        if self.unreached is not None and reach:
             share = self.unreached / total if total else 0
             lines.append(f"no default box reaches {number_of(self.unreached, 'object')} ({share:.1%})")
-            if share > 0.1 and advise:
+            if share > 0.1:
                 lines.append(
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
                 )

@@ -1,6 +1,7 @@
-"""Measure how long a training would take."""
+"""Measure how much time and memory a training would take."""
 
 import copy
+import sys
 import time
 from typing import NamedTuple
 
@@ -18,15 +19,17 @@ __all__ = ["Times", "time_training"]
 
 
 class Times(NamedTuple):
-    """Measured times.
+    """Measured times and memory.
 
     Attributes:
         step: Seconds of a step, with reading and augmenting its images.
         image: Seconds of detecting in an image.
+        memory: Most bytes that the process, or on a GPU its tensors, held so far; 0 where it can't be read, on Windows.
     """
 
     step: float
     image: float
+    memory: int = 0
 
 
 def time_training(
@@ -66,7 +69,7 @@ def time_training(
             loss.item()  # It waits for a GPU.
             began = began if step else time.monotonic()
         per_step = (time.monotonic() - began) / steps
-        return Times(per_step, _detecting(trained, dataset, at))
+        return Times(per_step, _detecting(trained, dataset, at), _peak(at))
 
 
 def _detecting(model: SSD, dataset: Dataset[Sample], device: torch.device) -> float:
@@ -77,3 +80,15 @@ def _detecting(model: SSD, dataset: Dataset[Sample], device: torch.device) -> fl
     with torch.inference_mode():
         model(images)[0]["scores"].sum().item()
     return (time.monotonic() - began) / number
+
+
+def _peak(device: torch.device) -> int:
+    """Return the most bytes that were held so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB.
