@@ -38,19 +38,25 @@ def on_files(files: Files, config: MkDocsConfig, **kwargs: Any) -> Files:
 
 
 def page(room: str) -> str:
-    """Gives a page that asks mkdocstrings for the public names of a room."""
+    """Gives a page that asks mkdocstrings for the public names of a room, or for its files where it names none."""
     package = importlib.import_module(f"ssd_zoo.{room}")
-    names = [package.__name__] if hasattr(package, "__all__") else _names_of_files(package)
-    return "\n".join([f"# {ROOMS[room]}", "", *(f"::: {name}" for name in names)]) + "\n"
+    if room in ("models", "weights"):  # They also hold what only builders need.
+        files = [importlib.import_module(info.name) for info in _files(package)]
+        entries = [_entry(file, name) for file in files for name in file.__all__ if name in ssd_zoo.__all__]
+    elif hasattr(package, "__all__"):
+        entries = [_entry(package, name) for name in sorted(package.__all__, key=str.casefold)]
+    else:
+        entries = [f"::: {info.name}" for info in _files(package)]
+    return "\n".join([f"# {ROOMS[room]}", "", *entries]) + "\n"
 
 
-def _names_of_files(package: ModuleType) -> list[str]:
-    names = []
-    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        public = getattr(importlib.import_module(info.name), "__all__", [])
-        if package in (ssd_zoo.models, ssd_zoo.weights):
-            # These also hold what only builders need.
-            names += [f"{info.name}.{name}" for name in public if name in ssd_zoo.__all__]
-        elif public:
-            names.append(info.name)
-    return names
+def _files(package: ModuleType) -> list[pkgutil.ModuleInfo]:
+    every = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    return [info for info in every if getattr(importlib.import_module(info.name), "__all__", None)]
+
+
+def _entry(package: ModuleType, name: str) -> str:
+    """Asks for a name where it is defined: a room may hold a file of the same name, as `fit` is."""
+    home = getattr(getattr(package, name), "__module__", package.__name__)
+    shown = f"ssd_zoo.{name}" if name in ssd_zoo.__all__ else f"{package.__name__}.{name}"
+    return f"::: {home}.{name}\n    options:\n      heading: {shown}\n      toc_label: {name}\n"
