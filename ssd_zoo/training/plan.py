@@ -1,6 +1,6 @@
 """Choose the settings of a training from the data, where the caller gives none.
 
-The numbers come from this project's trainings on BCCD and DeepPCB (docs/finetune.md). All functions but `look_at` are
+The numbers come from this project's trainings on BCCD and DeepPCB (docs/trainings.md). All functions but `look_at` are
 arithmetic on a few facts, so a plan is the same wherever it is made.
 """
 
