@@ -139,7 +139,7 @@ def test_timm_backbones(tmp_path, monkeypatch, capsys):
     from ssd_zoo.cli import _prepare, train
 
     seen = {}
-    monkeypatch.setattr(train, "_choose_splits", lambda args: ("train", None))
+    monkeypatch.setattr(train, "_choose_splits", lambda args: ({Path("cells"): "train"}, {}))
     monkeypatch.setattr(train, "obstacles", lambda *args, **options: [])
     monkeypatch.setattr(train, "open_sets", lambda args, *splits: (None, None, None))
 

@@ -13,7 +13,7 @@ from typing import TypedDict, cast
 
 from ssd_zoo.cli._data import Data, classes_of, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL, build_model
-from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, usable
+from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, join_datasets, usable
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.divide import divide
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
@@ -36,7 +36,10 @@ from ssd_zoo.training.processes import process
 from ssd_zoo.training.run_state import read_run_state
 from ssd_zoo.training.timing import Times, time_training
 
-__all__ = ["build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
+__all__ = ["Splits", "build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
+
+Splits = dict[Path, str | None]
+"""Splits by the folder or file of a data set; None for its only one."""
 
 # With fewer steps than that, a smaller input is the better use of the time.
 _LEAST_STEPS = 200
@@ -64,16 +67,17 @@ def fit_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, obj
     return {**of_recipe, **given}
 
 
-def open_sets(
-    args: argparse.Namespace, train_split: str | None, val_split: str | None
-) -> tuple[Data, Data | None, Choice]:
+def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tuple[Data, Data | None, Choice]:
     """Open the data for training and for validation, which may be a part of the first."""
-    train = open_labelled(args, train_split, classes_of(args))
-    if val_split is not None:
-        validation = open_labelled(args, val_split, train.categories)
+    train = _open_joined(args, of_train, classes_of(args))
+    if of_val:
+        validation = _open_joined(args, of_val, train.categories)
         both = _in_both(train, validation)
-        why = f"{len(validation)} images or videos{f', {both} of them trained on, too: AP says little' if both else ''}"
-        return train, validation, Choice("validation", f"split {val_split}", why)
+        name = ", ".join(dict.fromkeys(f"split {split}" for split in of_val.values()))
+        where = "" if len(of_val) == len(of_train) else f" of {', '.join(map(str, of_val))}"
+        why = f"{len(validation)} images or videos{where}"
+        why += f", {both} of them trained on, too: AP says little" if both else ""
+        return train, validation, Choice("validation", name, why)
     videos, whole, part = isinstance(train, VideoDataset), len(train), args.val_fraction
     if part is None:
         part = 0 if videos else plan_validation(whole) / max(1, whole)
@@ -86,6 +90,14 @@ def open_sets(
         validation,
         Choice("validation", f"{len(validation)} of {whole} {'videos' if videos else 'images'}", why),
     )
+
+
+def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str] | None) -> Data:
+    if len(args.data) == 1:
+        [(path, split)] = of.items()
+        return open_labelled(args, path, split, categories)
+    given = classes_of(args)
+    return join_datasets([open_labelled(args, path, split, given) for path, split in of.items()], categories)
 
 
 def _in_both(one: Data, other: Data) -> int:
@@ -221,7 +233,7 @@ def _settle_tiles(
     if args.tile_overlap is not None:
         config["tile_overlap"] = args.tile_overlap
     if args.tile and isinstance(train, VideoDataset):
-        raise ValueError(f"--tile is for images, and {args.data} holds videos. Leave it out.")
+        raise ValueError(f"--tile is for images, and {args.data[0]} holds videos. Leave it out.")
     if args.tile is not None:
         config["tile"] = args.tile or None
         return facts.in_tiles(args.tile) if facts and args.tile else facts, "given"

@@ -161,7 +161,7 @@ def _medians(contenders: dict[int, Callable[[], object]], seconds: float) -> dic
 def _ap(detector: nn.Module, categories: list[str], args: argparse.Namespace) -> float:
     from ssd_zoo.training import evaluate
 
-    dataset = open_labelled(args, args.split, classes_of(args))
+    dataset = open_labelled(args, args.data, args.split, classes_of(args))
     return evaluate(detector, dataset, model_categories=categories, progress=not args.quiet).metrics["AP"]
 
 

@@ -106,7 +106,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ssd_zoo.training import evaluate, keep_memory
 
     device = _device(args.device)
-    dataset = open_labelled(args, args.split, classes_of(args))
+    dataset = open_labelled(args, args.data, args.split, classes_of(args))
     if args.val_fraction:
         dataset = divide(dataset, args.val_fraction, args.seed)[1]
     # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.

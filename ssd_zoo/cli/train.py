@@ -1,7 +1,8 @@
 """Fine-tune a model on annotated images or videos.
 
-DATA is a folder or file in the layout of COCO, Pascal VOC or YOLO; for videos, of clips.json, MOTChallenge or CVAT. For
-training on several GPUs or machines, start the command with `accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
+DATA is a folder or file in the layout of COCO, Pascal VOC or YOLO; for videos, of clips.json, MOTChallenge or CVAT.
+Several are joined, and their classes by name. For training on several GPUs or machines, start the command with
+`accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 
 from ssd_zoo.cli._data import add_data_options, splits_of
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
-from ssd_zoo.cli._prepare import build_for, fit_options, open_sets, prepared, print_plan, usable_part
+from ssd_zoo.cli._prepare import Splits, build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import amount, count, fraction, positive, size, zero_is_none
 from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.formats.tree import find_split
@@ -47,7 +48,8 @@ _OF_FIT = {name: item for name, item in inspect.signature(fit).parameters.items(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     data = parser.add_argument_group("data")
-    data.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images or videos")
+    data.add_argument("data", type=Path, nargs="+", metavar="DATA",
+                      help="folders or files of annotated images or videos, which are joined")  # fmt: skip
     data.add_argument("--train-split", metavar="NAME", help="split to train on (default: train, or the only one)")
     data.add_argument("--val-split", metavar="NAME", help="split for validation (default: val, valid or validation)")
     add_data_options(data)
@@ -182,13 +184,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_all(args: argparse.Namespace) -> tuple[str | None, str | None]:
+def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
     """Return the splits to train and to validate on; list all that is missing before anything is read.
 
     Raises:
         Exception: Of the first error's type, with all messages.
     """
-    chosen: tuple[str | None, str | None] = None, None
+    chosen: tuple[Splits, Splits] = {}, {}
     errors: list[Exception] = []
     if args.minutes is not None and (args.minutes == 0 or getattr(args, "epochs", None)):
         errors.append(ValueError(f"--minutes {args.minutes:g}: give more than 0, and no --epochs with it."))
@@ -204,24 +206,42 @@ def _check_all(args: argparse.Namespace) -> tuple[str | None, str | None]:
             raise ValueError(f"--finest-stride is for --model {DEFAULT_MODEL}; {args.model} has its own maps.")
     except ValueError as error:
         errors.append(error)
-    needs = {"resume": args.resume, "evaluates": chosen[1] is not None, "tensorboard": args.tensorboard}
+    needs = {"resume": args.resume, "evaluates": bool(chosen[1]), "tensorboard": args.tensorboard}
     raise_together([*errors, *obstacles(args.output, **needs)])
     return chosen
 
 
-def _choose_splits(args: argparse.Namespace) -> tuple[str | None, str | None]:
-    names = splits_of(args.data, args.layout)
-    train, val = args.train_split or find_split(names, "train"), args.val_split or find_split(names, "val")
-    for option, name in (("--train-split", args.train_split), ("--val-split", args.val_split)):
-        if name is not None and find_split(names, name) is None:
-            raise ValueError(f"{option}: {args.data} has no split {name!r}; it has {', '.join(names)}.")
+def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
+    """Choose a split to train on of each data set, and those to validate on of the data sets that have one."""
+    if len({path.resolve() for path in args.data}) < len(args.data):
+        raise ValueError(f"A data set is given twice: {', '.join(map(str, args.data))}.")
+    names = {path: splits_of(path, args.layout) for path in args.data}
+    validation: Splits = {}
+    for path, of_path in names.items():
+        if (found := args.val_split or find_split(of_path, "val")) and find_split(of_path, found):
+            validation[path] = found
+    if args.val_split is not None and not validation:
+        raise ValueError(f"--val-split: {_has_no(args.val_split, names)}")
+    if args.val_fraction and validation:
+        path, found = next(iter(validation.items()))
+        raise ValueError(f"{path} has the split {found} for validation; leave out --val-fraction.")
+    return {path: _train_split(path, of_path, args.train_split) for path, of_path in names.items()}, validation
+
+
+def _train_split(path: Path, names: list[str], asked: str | None) -> str | None:
+    train = asked or find_split(names, "train")
+    if asked is not None and find_split(names, asked) is None:
+        raise ValueError(f"--train-split: {_has_no(asked, {path: names})}")
     if train is None and len(names) == 1 and canonical_split(names[0]):
         raise ValueError(
-            f"{args.data} has the split {names[0]} alone; trained and measured on the same images, AP says nothing. "
+            f"{path} has the split {names[0]} alone; trained and measured on the same images, AP says nothing. "
             "Name the splits by --train-split and --val-split if that is meant."
         )
-    if args.val_fraction and val is not None:
-        raise ValueError(f"{args.data} has the split {val} for validation; leave out --val-fraction.")
     if train is None and len(names) > 1:
-        raise ValueError(f"{args.data} has the splits {', '.join(names)}; choose one by --train-split.")
-    return train, val
+        raise ValueError(f"{path} has the splits {', '.join(names)}; choose one by --train-split.")
+    return train
+
+
+def _has_no(split: str, names: dict[Path, list[str]]) -> str:
+    each = (f"{path} has no split {split!r}; it has {', '.join(of_path)}" for path, of_path in names.items())
+    return f"{'. '.join(each)}."

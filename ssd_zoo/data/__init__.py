@@ -6,6 +6,7 @@ from ssd_zoo.data.draw import draw_detections
 from ssd_zoo.data.drop import usable
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.data.images import find_images, image_endings, read_image
+from ssd_zoo.data.join import join_datasets
 from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, RandomTile, collate
 from ssd_zoo.data.report import DataReport, inspect_dataset
 from ssd_zoo.data.video import Frame, Video, open_camera, open_video, read_clip
@@ -37,6 +38,7 @@ __all__ = [
     "fit_default_boxes",
     "image_endings",
     "inspect_dataset",
+    "join_datasets",
     "open_dataset",
     "open_camera",
     "open_video",
