@@ -221,8 +221,11 @@ def assemble(
     """
     categories = list(asked) if asked is not None else ["background", *_without_background(records, found)]
     labels = {name: label for label, name in enumerate(categories) if label}
-    problems, images = list(records.problems), []
+    problems, images, seen = list(records.problems), list[LabelledImage](), dict[Path, Item]()
     for number, item in enumerate(records.items, start=1):
+        if item.load is None and seen.setdefault(item.file, item) is not item:
+            problems.append(f"{item.source}: {item.file} has two entries; the first is taken")
+            continue
         objects = []
         for thing in item.things:
             if thing.name not in labels:

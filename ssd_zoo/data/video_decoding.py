@@ -149,7 +149,10 @@ def _upright(frame: "av.VideoFrame") -> Tensor:
     The matrix maps a pixel (x, y) to (a x + c y, b x + d y). FFmpeg, libavutil/display.h.
     """
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-    matrix = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    try:
+        matrix = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # PyAV does not know some kinds of data, such as EXIF of MJPEG, and then reads none.
+        return pixels.rot90(round(frame.rotation / 90), (1, 2))
     if matrix is None:
         return pixels
     a, b, _, c, d, *_ = struct.unpack("9i", bytes(matrix))

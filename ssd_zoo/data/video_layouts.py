@@ -19,7 +19,7 @@ from ssd_zoo.data.video_annotations import (
     splits_of_clips_json,
 )
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, Transform, VideoDataset
-from ssd_zoo.data.video_xml import is_cvat, read_cvat, read_imagenet_vid
+from ssd_zoo.data.video_xml import is_cvat, is_cvat_of_images, read_cvat, read_imagenet_vid
 from ssd_zoo.weights.categories import check_names, list_names
 from ssd_zoo.weights.outside import quote
 
@@ -45,7 +45,11 @@ def video_splits(path: str | Path) -> list[str]:
         ValueError: If a `clips.json` can't be understood.
     """
     found = _find(Path(path))
-    return [] if found is None else list(found[1])
+    if found is None:
+        return []
+    layout, sources = found
+    of_images = layout == "cvat" and all(is_cvat_of_images(file) for files in sources.values() for file in files)
+    return [] if of_images else list(sources)
 
 
 def open_video_dataset(

@@ -101,16 +101,18 @@ class VideoWriter:
             self._mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        """Write buffered frames, and put the file in its place.
+        """Write buffered frames, and put the file in its place; without any frame an older file stays.
 
         Raises:
             OSError: If the file can't be written. An older file stays.
         """
         if self._failed:
             return
+        if self._size is None:
+            self._discard(EOFError("no frame was written"))
+            return
         with self._failing():
-            if self._size is not None:
-                self._mux(self._stream.encode())
+            self._mux(self._stream.encode())
             self._container.close()
             self._output.check()
             self._open.close()
@@ -129,12 +131,17 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError, ValueError) as error:
-            self._failed = True
-            with contextlib.suppress(av.FFmpegError):
-                self._container.close()
-            with contextlib.suppress(OSError):
-                self._open.__exit__(type(error), error, error.__traceback__)
+            self._discard(error)
             raise OSError(f"{self._path} can't be written: {error_reason(error)}.") from error
+
+    def _discard(self, error: Exception) -> None:
+        import av
+
+        self._failed = True
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+        with contextlib.suppress(OSError, type(error)):
+            self._open.__exit__(type(error), error, error.__traceback__)
 
     def __enter__(self) -> "VideoWriter":
         return self

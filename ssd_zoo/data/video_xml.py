@@ -1,5 +1,6 @@
 """Read annotations of videos in XML: CVAT for video, ImageNet VID."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from ssd_zoo.data.video_annotations import LabelledVideo, Labels, VideoObject
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, whole
 
-__all__ = ["is_cvat", "read_cvat", "read_imagenet_vid"]
+__all__ = ["is_cvat", "is_cvat_of_images", "read_cvat", "read_imagenet_vid"]
 
 _LARGEST = 1e9
 _ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
@@ -18,6 +19,12 @@ def is_cvat(file: Path) -> bool:
     with file.open("rb") as stream:
         start = stream.read(2000)
     return b"<annotations>" in start and b"<meta>" in start
+
+
+def is_cvat_of_images(file: Path) -> bool:
+    """Check whether an XML file of CVAT's holds images, and not a video."""
+    with file.open("rb") as stream:
+        return re.search(rb"<image[\s>]", stream.read(2**20).replace(b"\0", b"")) is not None
 
 
 def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
@@ -38,7 +45,7 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
         root = parse_xml(read_bytes(file), file)
         names |= dict.fromkeys(label.text or "" for label in root.iterfind("meta//labels/label/name"))
         if root.find("image") is not None:
-            raise ValueError(f'{file} is of "CVAT for images"; export videos as "CVAT for video", or images as COCO.')
+            raise ValueError(f'{file} is of "CVAT for images"; open_dataset opens it; videos are "CVAT for video".')
         objects = [
             VideoObject(_whole(shape.get("frame"), file, "a frame"), track, element.get("label", ""), _box(shape, file))
             for track, element in enumerate(root.iterfind("track"))

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ssd_zoo.data.formats.tree import in_any_case
+from ssd_zoo.data.formats.tree import in_any_case, parent_of
 from ssd_zoo.weights.outside import read_text
 
 __all__ = ["LARGEST", "image_finder", "line_of_annotation", "split_of_stem"]
@@ -31,32 +31,34 @@ def image_finder(file: Path, names: list[str]) -> "partial[Path]":
     Names of Windows and of other machines are cut from the left until they fit. Folders of other splits are not
     searched.
     """
-    split = split_of_stem(file.stem) or file.parent.name
+    split = split_of_stem(file.stem) or file.absolute().parent.name
     own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
     below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
-    parents = (file.parent, file.parent.parent)
+    parents = (file.parent, parent_of(file.parent))
     folders = [in_any_case(parent / name, parent) for parent in parents for name in ("", *below)]
-    for name in names[:20]:
-        parts = _parts(name)
-        for cut in range(len(parts)):
+    first = [_parts(name) for name in names[:20]]
+    for cut in range(max(map(len, first), default=0)):
+        for parts in first:
             for folder in folders:
-                if in_any_case(folder.joinpath(*parts[cut:]), folder).is_file():
-                    return partial(_image_path, folder, cut)
+                if cut < len(parts) and in_any_case(folder.joinpath(*parts[cut:]), folder).is_file():
+                    return partial(_image_path, folder, cut, len(parts) - cut)
     if names:
         raise FileNotFoundError(
-            f"{file}: its images, {names[0]} and so on, are not in {file.parent} or {file.parent.parent}, nor in their "
+            f"{file}: its images, {names[0]} and so on, are not in {parents[0]} or {parents[1]}, nor in their "
             f"folders {', '.join(below)}."
         )
-    return partial(_image_path, file.parent, 0)
+    return partial(_image_path, file.parent, 0, 1)
 
 
 def _parts(name: str) -> tuple[str, ...]:
     return Path(re.sub(r"^.*\?d=", "", name).replace("\\", "/")).parts
 
 
-def _image_path(folder: Path, cut: int, name: str) -> Path:
+def _image_path(folder: Path, cut: int, length: int, name: str) -> Path:
+    """Return the path of a name that is cut as the first one was, or else to as many parts as that one kept."""
     parts = _parts(name)
-    return in_any_case(folder.joinpath(*parts[min(cut, len(parts) - 1) :]), folder)
+    path = in_any_case(folder.joinpath(*parts[min(cut, len(parts) - 1) :]), folder)
+    return path if path.is_file() else in_any_case(folder.joinpath(*parts[-length:]), folder)
 
 
 def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:

@@ -1,5 +1,6 @@
 """Read annotations in CVAT's format for images, version 1.1: one XML file for many images."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
@@ -71,8 +72,12 @@ def _read(images: Sequence[_Image]) -> Records:
                     raise ValueError(f"a {shape.tag} is not read; draw a box or a polygon")
             except ValueError as error:
                 records.problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
-        height, width = (_side(element, key) for key in ("height", "width"))
-        records.items.append(Item(path, file, things, (round(height), round(width))))
+        try:
+            size = round(_side(element, "height")), round(_side(element, "width"))
+        except ValueError as error:
+            records.problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
+            size = None
+        records.items.append(Item(path, file, things, size))
     return records
 
 
@@ -80,13 +85,28 @@ def _side(element: ET.Element, key: str) -> float:
     return parse_number(element.get(key) or "", f"{element.tag}'s {key}")
 
 
+def _angle(shape: ET.Element) -> float:
+    """Return the angle by which a shape is turned about its centre, clockwise, in radians."""
+    return math.radians(_side(shape, "rotation")) if shape.get("rotation") else 0.0
+
+
 def _box(shape: ET.Element) -> Box:
-    return _side(shape, "xtl"), _side(shape, "ytl"), _side(shape, "xbr"), _side(shape, "ybr")
+    x1, y1, x2, y2 = (_side(shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+    if not (angle := _angle(shape)):
+        return x1, y1, x2, y2
+    width, height = abs(x2 - x1) / 2, abs(y2 - y1) / 2
+    across, down = abs(math.cos(angle)), abs(math.sin(angle))
+    return _around((x1 + x2) / 2, (y1 + y2) / 2, width * across + height * down, width * down + height * across)
 
 
 def _ellipse(shape: ET.Element) -> Box:
     cx, cy, rx, ry = (_side(shape, key) for key in ("cx", "cy", "rx", "ry"))
-    return cx - rx, cy - ry, cx + rx, cy + ry
+    across, down = math.cos(_angle(shape)), math.sin(_angle(shape))
+    return _around(cx, cy, math.hypot(rx * across, ry * down), math.hypot(rx * down, ry * across))
+
+
+def _around(x: float, y: float, half_width: float, half_height: float) -> Box:
+    return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def _polygon(shape: ET.Element) -> Box:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
 from ssd_zoo.data.formats.coco import records_of_coco
@@ -118,16 +120,46 @@ def _pairs(source: _Pairs, names: list[str] | None) -> Records:
     for i in range(len(source)):
         pair = source[i]
         if not isinstance(pair, Sequence) or len(pair) != 2 or not isinstance(pair[1], Mapping):
-            raise ValueError(f"Item {i} must be a pair of image and target, got {type(pair).__name__}.")
+            parts = f" of {', '.join(type(part).__name__ for part in pair)}" if isinstance(pair, tuple | list) else ""
+            raise ValueError(
+                f"Item {i} must be a pair of image and target, a dict of boxes and labels, got {type(pair).__name__}"
+                f"{parts}."
+            )
         image, target = pair
-        boxes = [_box(row) for row in np.asarray(target["boxes"], float).reshape(-1, 4).tolist()]
+        if missing := [key for key in ("boxes", "labels") if key not in target]:
+            raise ValueError(f"Item {i}: the target lacks {' and '.join(missing)}; it has {', '.join(target)}.")
+        boxes = [_box(row) for row in np.asarray(_corners(target["boxes"]), float).reshape(-1, 4).tolist()]
         labels = np.asarray(target["labels"], int).reshape(-1).tolist()
         if len(labels) != len(boxes) or not all(1 <= label <= len(names) for label in labels):
             raise ValueError(f"Item {i} must have a label from 1 to {len(names)} for each box, got {labels}.")
-        things = [Thing(names[label - 1], box, k) for k, (label, box) in enumerate(zip(labels, boxes, strict=True))]
-        place = Path(f"item {i}")
-        records.items.append(Item(place, place, things, _size(image), load=partial(_load_pair, source, i)))
+        more = [_column(target, key, len(boxes), i) for key in ("area", "iscrowd", "difficult")]
+        things = [
+            Thing(names[label - 1], box, k, area, bool(crowd), bool(difficult))
+            for k, (label, box, area, crowd, difficult) in enumerate(zip(labels, boxes, *more, strict=True))
+        ]
+        place, known = Path(f"item {i}"), target.get("image_id")
+        image_id = int(known) if isinstance(known, int | np.integer | Tensor) else None
+        records.items.append(Item(place, place, things, _size(image), image_id, load=partial(_load_pair, source, i)))
+    if len({item.image_id for item in records.items}) < len(records.items):
+        records.items = [item._replace(image_id=None) for item in records.items]
     return records
+
+
+def _corners(boxes: ArrayLike) -> ArrayLike:
+    """Return boxes as xyxy, where they say that they are something else."""
+    if isinstance(boxes, tv_tensors.BoundingBoxes):
+        return convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
+    return boxes
+
+
+def _column(target: Mapping[str, ArrayLike], key: str, number: int, i: int) -> list[float | None]:
+    """Return a target's values of each object; None where it has none."""
+    if key not in target:
+        return [None] * number
+    values: list[float | None] = np.asarray(target[key], float).reshape(-1).tolist()
+    if len(values) != number:
+        raise ValueError(f"Item {i} must have a value of {key} for each of its {number} boxes, got {len(values)}.")
+    return values
 
 
 def _box(values: Sequence[float]) -> Box:

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing
@@ -23,6 +23,7 @@ _COLUMNS = {
     "x2": ("xmax", "x2", "right"),
     "y2": ("ymax", "y2", "bottom"),
 }
+_SIZES = {"width": ("width", "imagewidth"), "height": ("height", "imageheight")}
 _SEPARATORS = (",", ";", "\t")
 # RetinaNet's files have no header.
 _RETINANET = ("image", "x1", "y1", "x2", "y2", "name")
@@ -46,7 +47,8 @@ def find(tree: Tree) -> Layout | None:
     tables = [table for file in tree.files(".csv") if (table := _table(file))]
     if not tables:
         return None
-    spoken = {name: words for file in tree.files(".csv") for name, words in _descriptions(file.path)}
+    files = (file.path for file in tree.files(".csv")) if tree.file is None else tree.file.parent.glob("*.csv")
+    spoken = {name: words for file in files for name, words in _descriptions(file)}
     splits: dict[str, _Table] = {}
     for table in tables:
         name = _split(table.file, alone=len(tables) == 1)
@@ -84,7 +86,8 @@ def _table(file: File) -> _Table | None:
             if set(words) & set(header)
         }
         if len(columns) == len(_COLUMNS):
-            return _Table(file, columns, 1, separator)
+            sizes = {key: header.index(word) for key, words in _SIZES.items() for word in words if word in header}
+            return _Table(file, columns | sizes, 1, separator)
         if len(row) == 6 and (all(_is_number(cell) for cell in row[1:5]) or not any(row[1:])) and row[0]:
             return _Table(file, {key: i for i, key in enumerate(_RETINANET)}, 0, separator)
     return None
@@ -115,26 +118,51 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
             records.problems.append(f"{file}:{number}: the row has {len(row)} columns, too few")
         else:
             rows.setdefault(row[table.columns["image"]].strip(), []).append((number, row))
-    stems = {image.stem: str(image.path.relative_to(tree.root)) for image in tree.images}
+    stems: dict[str, list[str]] = {}
+    for one in tree.images:
+        stems.setdefault(one.stem, []).append(one.path.name)
+    taken: dict[Path, str] = {}
     for name, group in rows.items():
-        near = "/".join([*table.file.folder, name])
-        folder = table.file.folder
-        image = tree.image_named(near, folder) or tree.image_named(stems.get(name, ""), folder)
+        image = _image_of(table, tree, name, stems)
         if image is None:
             records.problems.append(f"{file}:{group[0][0]}: there is no image {name!r:.100} below {tree.root}, or two")
             continue
+        if image in taken:
+            records.problems.append(f"{file}:{group[0][0]}: {name!r:.100} and {taken[image]!r:.100} are one image")
+            continue
+        taken[image] = name
         things = []
         for number, row in group:
             try:
                 things += _things([row[table.columns[key]].strip() for key in _RETINANET[1:]], number, spoken)
             except ValueError as error:
                 records.problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
-        records.items.append(Item(image, file, things))
+        records.items.append(Item(image, file, things, _size(table, group[0][1])))
     if _are_fractions(records):
         records.items = [_scaled(item) for item in records.items]
     if alone:  # Other tables may have the other images.
         records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
     return records
+
+
+def _image_of(table: _Table, tree: Tree, name: str, stems: dict[str, list[str]]) -> Path | None:
+    """Return the image of a row, which may be named without its ending; of several, that of the table's split."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    near = (*table.file.folder, _split(table.file, alone=False))
+    files = [str(path), *dict.fromkeys(str(path.with_name(file)) for file in stems.get(path.name, ()))]
+    found = (tree.image_named("/".join([*table.file.folder, file]), near) for file in files if path.name)
+    return next(filter(None, found), None)
+
+
+def _size(table: _Table, row: Sequence[str]) -> tuple[int, int] | None:
+    """Return an image's (height, width) where the table tells it."""
+    if not {"width", "height"} <= table.columns.keys():
+        return None
+    try:
+        height, width = (parse_number(row[table.columns[key]], "the size") for key in ("height", "width"))
+    except ValueError:
+        return None
+    return round(height), round(width)
 
 
 def _things(cells: Sequence[str], number: int, spoken: dict[str, str]) -> list[Thing]:
@@ -160,4 +188,4 @@ def _scaled(item: Item) -> Item:
     def scale(box: Box) -> Box:
         return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
-    return item._replace(things=[thing._replace(box=scale(thing.box)) for thing in item.things], size=size)
+    return item._replace(things=[thing._replace(box=scale(thing.box)) for thing in item.things], size=size or item.size)

@@ -23,6 +23,7 @@ __all__ = [
     "in_any_case",
     "merge_counts",
     "pair",
+    "parent_of",
     "read_each",
     "unused_images",
 ]
@@ -80,7 +81,8 @@ class Tree:
         self.names = names  # Class names of the user, without background, for formats that have none.
         self.file = path if path.is_file() else None
         beside = path.parent if self.file else path
-        self.root = beside.parent if self.file and beside.name.lower() in LABEL_FOLDERS else beside
+        labels = beside.absolute().name.lower() in LABEL_FOLDERS
+        self.root = parent_of(beside) if self.file and labels else beside
 
     def files(self, suffix: str) -> list[File]:
         """Return the annotation files with an ending, such as `".xml"`."""
@@ -96,13 +98,14 @@ class Tree:
     def image_named(self, name: str, folder: tuple[str, ...] = ()) -> Path | None:
         """Return the only image whose path ends as a written path does, by the longest end; else None.
 
-        An image of another split than that of the annotation file's folder does not count.
+        Images of another split than that of the annotation file's folder do not count.
         """
         parts = Path(name.replace("\\", "/")).parts
         ends = ["/".join(parts[i:]) for i in range(len(parts))]
         found = (self._ends.get(end) or self._folded.get(_lower_ending(end)) for end in ends)
-        first = next(filter(None, found), [])
-        return first[0].path if len(first) == 1 and not _are_apart(first[0].folder, folder) else None
+        longest = next(filter(None, found), [])
+        near = [image for image in longest if not _are_apart(image.folder, folder)]
+        return near[0].path if len(near) == 1 else None
 
     @cached_property
     def _ends(self) -> dict[str, list[File]]:
@@ -185,6 +188,11 @@ def _lower_ending(name: str) -> str:
 
 def _file(path: Path, folder: tuple[str, ...]) -> File:
     return File(path, folder, path.stem, path.suffix.lower())
+
+
+def parent_of(folder: Path) -> Path:
+    """Return the folder above; that of `.` has no name, as `Path.parent` would need it."""
+    return folder.parent if folder.name not in ("", "..") else folder / ".."
 
 
 def canonical_split(name: str) -> str | None:
