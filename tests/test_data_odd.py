@@ -11,6 +11,7 @@ from layouts import SHAPES, VAL, make, voc_xml, write, yolo_text
 from PIL import Image
 from test_layouts import expected, records
 
+from ssd_zoo.cli._data import open_labelled, splits_of
 from ssd_zoo.cli._prepare import open_sets
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.formats.tree import find_split
@@ -274,3 +275,131 @@ def test_images_that_are_trained_and_measured_on_are_told(tmp_path):
     args = Namespace(data=[tmp_path], categories=None, layout=None, max_pixels=None)
     write(tmp_path / "data.yaml", "names: [cat, dog]\ntrain: train/images\nval: val/images\n")
     assert "3 of them trained on, too" in open_sets(args, {tmp_path: "train"}, {tmp_path: "val"})[2].reason
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_command_opens_every_shape(name, tmp_path):
+    """Also CVAT's, whose XML of images begins as that of videos does."""
+    files = make(name, tmp_path)
+    args = Namespace(layout=None, max_pixels=None)
+    for path in (tmp_path, files[0] if name == "cvat" else tmp_path):
+        assert splits_of(path) == splits(path)
+        split = find_split(splits(path), "train") or splits(path)[0]
+        assert len(open_labelled(args, path, split)) == len(open_dataset(path, split))
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        # Half sides of 50 and 10 about (100, 50), turned by 90 and by 30 degrees.
+        ('<box label="cat" xtl="50" ytl="40" xbr="150" ybr="60" rotation="90.00"/>', (90, 0, 110, 100)),
+        ('<box label="cat" xtl="50" ytl="40" xbr="150" ybr="60" rotation="30"/>', (51.70, 16.34, 148.30, 83.66)),
+        ('<ellipse label="cat" cx="50" cy="50" rx="20" ry="10" rotation="90"/>', (40, 30, 60, 70)),
+        ('<ellipse label="cat" cx="50" cy="50" rx="20" ry="10"/>', (30, 40, 70, 60)),
+    ],
+)
+def test_cvat_turned(tmp_path, shape, box):
+    draw(Picture("a", (100, 200), ()), tmp_path / "a.png")
+    write(tmp_path / "annotations.xml",
+          f'<annotations>\n<image name="a.png" width="200" height="100">{shape}</image>\n</annotations>')  # fmt: skip
+    [thing] = open_dataset(tmp_path).images[0].objects
+    assert thing.box == pytest.approx(box, abs=0.01)
+
+
+def test_cvat_without_a_size_is_one_problem(tmp_path):
+    shape = '<box label="cat" xtl="5" ytl="4" xbr="15" ybr="6"/>'
+    entries = ""
+    for name, side in (("a", 'width="200"'), ("b", 'width="200" height="100"')):
+        draw(Picture(name, (100, 200), ()), tmp_path / f"{name}.png")
+        entries += f'<image name="{name}.png" {side}>{shape}</image>\n'
+    write(tmp_path / "annotations.xml", f"<annotations>\n{entries}</annotations>")
+    dataset = open_dataset(tmp_path)
+    assert objects(dataset) == [1, 1]
+    assert any("annotations.xml:2: image's height" in problem for problem in inspect_dataset(dataset).problems)
+
+
+@pytest.mark.parametrize("ending", ["", ".png"])
+@pytest.mark.parametrize("table", ["train.csv", "labels/train_labels.csv", "train/labels.csv"])
+def test_a_table_takes_the_images_of_its_split(tmp_path, table, ending):
+    """Images of two splits have the same names; boxes belong to those of the table's split."""
+    for split in ("train", "valid"):
+        draw(ONE, tmp_path / f"images/{split}/0.png")
+    write(tmp_path / table, f"image_id,class,xmin,ymin,xmax,ymax\n0{ending},cat,1,2,30,40\n")
+    [image] = open_dataset(tmp_path).images
+    assert image.file == tmp_path / "images/train/0.png"
+
+
+def test_a_table_tells_the_size(tmp_path):
+    draw(Picture("a", (100, 200), ()), tmp_path / "a.png")
+    write(tmp_path / "train.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,400,200,cat,1,2,30,40\n")
+    [problem] = inspect_dataset(open_dataset(tmp_path)).problems
+    assert "400" in problem
+    write(tmp_path / "train.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,200,100,cat,1,2,30,40\n")
+    assert inspect_dataset(open_dataset(tmp_path)).problems == []
+
+
+def test_an_image_has_one_entry(tmp_path):
+    draw(Picture("a", (100, 200), ()), tmp_path / "images/a.png")
+    write(tmp_path / "train.csv", "image,class,xmin,ymin,xmax,ymax\na.png,cat,1,2,30,40\nimages/a.png,cat,5,5,9,9\n")
+    dataset = open_dataset(tmp_path)
+    assert objects(dataset) == [1]
+    [problem] = inspect_dataset(dataset).problems
+    assert "are one image" in problem
+    coco(tmp_path / "coco", ["a.png", "a.png"], [[1, 2, 30, 40], [5, 5, 9, 9]])
+    dataset = open_dataset(tmp_path / "coco")
+    assert objects(dataset) == [1]
+    [problem] = inspect_dataset(dataset).problems
+    assert "has two entries; the first is taken" in problem
+
+
+def coco(folder, names, boxes):
+    """A box of the class cat on each image of 100 × 200."""
+    images = [{"id": i, "file_name": name, "height": 100, "width": 200} for i, name in enumerate(names)]
+    rows = [{"id": i, "image_id": i % len(names), "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
+    content = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cat"}]}
+    for name in names:
+        file = folder / "images" / name.replace("\\", "/").split("../")[-1]
+        draw(Picture("a", (100, 200), ()), file)
+    return write(folder / "train.json", json.dumps(content))
+
+
+def test_a_missing_image_is_not_taken_from_another_folder(tmp_path):
+    coco(tmp_path, ["cam0/1.png", "cam1/1.png"], [[1, 2, 30, 40], [5, 5, 9, 9]])
+    draw(Picture("a", (100, 200), ()), tmp_path / "images/1.png")
+    (tmp_path / "images/cam0/1.png").unlink()
+    dataset = open_dataset(tmp_path)
+    assert [image.file.parent.name for image in dataset.images] == ["cam0", "cam1"]
+    assert any("cam0" in problem for problem in inspect_dataset(dataset).problems)
+
+
+def test_paths_of_two_machines_in_one_file(tmp_path):
+    coco(tmp_path, ["1/a.png", "1/b.png"], [[1, 2, 30, 40], [5, 5, 9, 9]])
+    file = tmp_path / "train.json"
+    content = json.loads(file.read_text())
+    content["images"][1]["file_name"] = "..\\..\\label-studio\\media\\1\\b.png"
+    write(file, json.dumps(content))
+    assert [image.file for image in open_dataset(tmp_path).images] == [tmp_path / f"images/1/{x}.png" for x in "ab"]
+
+
+def test_files_are_opened_from_within_their_folder(tmp_path, monkeypatch):
+    coco(tmp_path / "pets", ["a.png"], [[1, 2, 30, 40]])
+    (tmp_path / "pets/annotations").mkdir()
+    (tmp_path / "pets/train.json").rename(tmp_path / "pets/annotations/train.json")
+    monkeypatch.chdir(tmp_path / "pets/annotations")
+    assert objects(open_dataset("train.json")) == [1]
+    assert objects(open_dataset("../annotations/train.json")) == [1]
+
+
+@pytest.mark.parametrize(("number", "beyond"), [(5, 1), (20, 1), (100, 1)])
+def test_corners_are_seen_where_one_box_is_untidy(tmp_path, number, beyond):
+    """Boxes of 150 to 190 pixels' right edge from 60 pixels on; one ends three pixels beyond the image."""
+    boxes = [[60, 30, 150 + i % 40, 60] for i in range(number - beyond)] + [[100, 50, 203, 90]] * beyond
+    coco(tmp_path, ["a.png"], boxes)
+    with pytest.raises(ValueError, match="the boxes are corners, x1 y1 x2 y2"):
+        open_dataset(tmp_path)
+
+
+def test_boxes_of_coco_that_end_beyond_the_image_are_no_corners(tmp_path):
+    boxes = [[120, 30, 70, 60]] * 9 + [[120, 30, 95, 60]]
+    coco(tmp_path, ["a.png"], boxes)
+    assert objects(open_dataset(tmp_path)) == [10]

@@ -158,3 +158,51 @@ def test_hugging_face_rows_that_are_wrong(datasets):
 def test_other_objects():
     with pytest.raises(TypeError, match="Expected a folder, .* got int"):
         open_dataset(7)
+
+
+def test_a_target_keeps_all_that_evaluation_reads():
+    target = {
+        "boxes": torch.tensor([[1.0, 2, 30, 40], [5, 5, 9, 9]]),
+        "labels": torch.tensor([1, 2]),
+        "iscrowd": torch.tensor([1, 0]),
+        "area": torch.tensor([700.0, 16]),
+        "difficult": torch.tensor([False, True]),
+        "image_id": 77,
+    }
+    dataset = open_dataset([(picture(PICTURES[0]), target)], categories=CATEGORIES)
+    _, read = dataset[0]
+    for key in ("iscrowd", "area", "difficult"):
+        assert read[key].tolist() == target[key].tolist()
+    assert read["image_id"] == 77
+    again = open_dataset([dataset[0]], categories=CATEGORIES)
+    assert again.images[0].objects == dataset.images[0].objects
+    with pytest.raises(ValueError, match=r"Item 0 must have a value of area for each of its 2 boxes, got 1"):
+        open_dataset([(picture(PICTURES[0]), {**target, "area": [3.0]})], categories=CATEGORIES)
+    with pytest.raises(ValueError, match=r"Item 0: the target lacks boxes; it has labels"):
+        open_dataset([(picture(PICTURES[0]), {"labels": [1]})], categories=CATEGORIES)
+
+
+@pytest.mark.parametrize("kind", ["XYWH", "CXCYWH", "XYXY"])
+def test_boxes_are_in_the_format_that_they_name(kind):
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2.functional import convert_bounding_box_format
+
+    corners = tv_tensors.BoundingBoxes([[10.0, 10, 30, 40]], format="XYXY", canvas_size=(60, 80))
+    boxes = convert_bounding_box_format(corners, new_format=tv_tensors.BoundingBoxFormat[kind])
+    dataset = open_dataset([(picture(PICTURES[0]), {"boxes": boxes, "labels": [1]})], categories=CATEGORIES)
+    assert dataset.images[0].objects[0].box == (10, 10, 30, 40)
+
+
+def test_hugging_face_corners_with_an_untidy_box():
+    datasets = pytest.importorskip("datasets")
+    boxes = [[60.0, 30, 130 + i, 60] for i in range(10)] + [[100.0, 50, 203, 90]]
+    rows = {
+        "image": [Image.new("RGB", (200, 100))] * len(boxes),
+        "objects": [
+            {"bbox": [box], "category": ["cat"], "iscrowd": [i == 3], "area": [7.0]} for i, box in enumerate(boxes)
+        ],
+    }
+    dataset = open_dataset(datasets.Dataset.from_dict(rows))
+    assert [list(image.objects[0].box) for image in dataset.images] == boxes
+    assert [image.objects[0].iscrowd for image in dataset.images] == [i == 3 for i in range(11)]
+    assert {image.objects[0].area for image in dataset.images} == {7.0}

@@ -364,3 +364,45 @@ def test_video_appears_when_it_is_whole(tmp_path):
 def test_extension_that_is_no_video(tmp_path, name):
     with pytest.raises(ValueError, match=r"its extension must be \.mp4"):
         VideoWriter(tmp_path / name, fps=10)
+
+
+def test_without_a_frame_an_older_video_stays(tmp_path, detect):
+    """A folder whose pictures can't be read, and a writer that gets nothing."""
+    draw = Image.new("RGB", (64, 48))
+    for t in range(2):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        draw.save(tmp_path / f"a/{t}.png")
+    options = ("--frames", "--output", tmp_path / "out")
+    assert detect(tmp_path / "a", *options)[0] == 0
+    [video] = (tmp_path / "out").rglob("*.mp4")
+    before = video.read_bytes()
+    for t in range(2):
+        (tmp_path / f"a/{t}.png").write_bytes(b"no picture")
+    code, _, told = detect(tmp_path / "a", *options)
+    assert code == 1
+    assert "0.png" in told
+    assert video.read_bytes() == before
+    with VideoWriter(tmp_path / "none.mp4", fps=5):
+        pass
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "out"]
+
+
+@pytest.mark.parametrize("ending", [".avi", ".mov"])
+def test_pictures_with_facts_that_pyav_does_not_know(tmp_path, ending):
+    """EXIF of MJPEG, for which PyAV 18 has no name."""
+    import av
+
+    exif = Image.Exif()
+    exif[271] = "a camera"
+    container = av.open(tmp_path / f"a{ending}", "w")
+    stream = container.add_stream("mjpeg", rate=5)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+    for t in range(3):
+        Image.new("RGB", (64, 48), (40 * t, 0, 0)).save(tmp_path / "a.jpg", exif=exif)
+        packet = av.Packet((tmp_path / "a.jpg").read_bytes())
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, t, t, Fraction(1, 5)
+        container.mux(packet)
+    container.close()
+    assert [int(frame[0].float().mean()) for frame in open_video(tmp_path / f"a{ending}")] == pytest.approx(
+        [0, 40, 80], abs=3
+    )
