@@ -403,3 +403,22 @@ def test_boxes_of_coco_that_end_beyond_the_image_are_no_corners(tmp_path):
     boxes = [[120, 30, 70, 60]] * 9 + [[120, 30, 95, 60]]
     coco(tmp_path, ["a.png"], boxes)
     assert objects(open_dataset(tmp_path)) == [10]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        (["3", "1 2 20 30 0 0 0 0 0 0"], "3 faces are told, and 1 rows follow"),
+        (["0", "1 2 20 30 0 0 0 0 0 0"], "no face is told, but a box follows: 1 2 20 30"),
+        (["0", "0 0 0 0 0 0 0 0 0 0"], None),
+        (["1", "1 2 20 30 0 0 0 0 0 0"], None),
+    ],
+)
+def test_wider_face_tells_what_lacks(tmp_path, rows, problem):
+    for name in "ab":
+        draw(Picture(name, (100, 200), ()), tmp_path / f"WIDER_train/images/0/{name}.png")
+    lines = ["0/b.png", "1", "1 2 20 30 0 0 0 0 0 0", "0/a.png", *rows]
+    write(tmp_path / "wider_face_split/wider_face_train_bbx_gt.txt", "\n".join([*lines, ""]))
+    problems = inspect_dataset(open_dataset(tmp_path)).problems
+    assert len(problems) == (problem is not None)
+    assert all(problem in one for one in problems)

@@ -233,3 +233,23 @@ def test_layers_that_users_changed_stay(change):
     for name in ("backbone.stem.conv", "backbone.blocks.3.depthwise.conv", "head.cls_logits.0.1"):
         change(model.get_submodule(name))
     assert_same_detections(optimize(model, compile=False)(IMAGES), model(IMAGES))
+
+
+def test_a_deep_copy_has_layers_of_its_own():
+    import copy
+
+    model = build("ssd300_vgg16d")
+    fast = optimize(model, compile=False)
+    batch = model.prepare(IMAGES[:2])
+    expected = fast.forward_raw(batch)
+    other = copy.deepcopy(copy.deepcopy(fast))
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    assert not other.forward_raw(batch)["cls_logits"].any()
+    for key, value in fast.forward_raw(batch).items():
+        assert torch.equal(value, expected[key])
+    seen = []
+    other.backbone.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    other.forward_raw(batch)
+    assert seen == [1, 1]
+    assert copy.deepcopy(fast).to(torch.bfloat16).forward_raw(batch.bfloat16())["cls_logits"].isfinite().all()

@@ -121,12 +121,15 @@ def test_packages_that_do_not_work(tmp_path):
     write_package(
         tmp_path, "import nothing_of_that_name", ["broken_ssd = broken:build", "ssd300_vgg16d = broken:build"]
     )
-    write_package(tmp_path, "def bare_ssd(): pass", ["bare_ssd = bare:bare_ssd", "broken_ssd = bare:x"], name="bare")
+    points = ["bare_ssd = bare:bare_ssd", "broken_ssd = bare:x", "Bare_upper = bare:bare_ssd"]
+    write_package(tmp_path, "def bare_ssd(): pass", points, name="bare")
     code = """
 import logging, ssd_zoo
 from ssd_zoo.models.table import weights_table
 assert ssd_zoo.get_model_builder("ssd300_vgg16d") is ssd_zoo.ssd300_vgg16d
 assert "COCO_V1" in weights_table("ssd300_vgg16d") and ssd_zoo.get_weight("SSD300_VGG16D_Weights.COCO_V1")
+from ssd_zoo.cli.main import main
+assert main(["list", "*ssd*"]) == 0
 for name in ("broken_ssd", "bare_ssd"):
     try:
         ssd_zoo.get_model(name)

@@ -381,3 +381,19 @@ def test_a_part_of_a_malformed_file_is_not_kept(case, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"model.safetensors of owner/x is cut off or not a safetensors file"):
         fetch_tensors("owner/x", ("a",), progress=False)
     assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"callable": "torch.nn.modules.batchnorm.BatchNorm2d", "args": [], "keywords": {"device": "meta"}},
+        {"callable": "torch.nn.modules.batchnorm.BatchNorm2d", "args": [], "keywords": {"dtype": "x"}},
+        {"callable": "torchvision.ops.misc.MLP", "args": [], "keywords": {"hidden_channels": [16384] * 64}},
+        {"callable": "torch.nn.modules.container.Sequential", "args": [], "keywords": {}},
+    ],
+)
+def test_norms_of_a_config_are_single_layers_where_the_model_is(layer, folder):
+    config = json.loads((folder / "config.json").read_text())
+    change_config(folder, arguments={**config["arguments"], "norm_layer": layer})
+    with pytest.raises(ValueError, match="is not a class|has no keyword '(device|dtype)'|is not"):
+        ssd_zoo.from_pretrained(folder)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 import torch
@@ -404,6 +405,16 @@ def test_own_format_of_a_video_file(tmp_path):
         ({"labeled_frames": [77]}, "has 6 frames, but frame 77 is labeled"),
         ({"labeled_frames": "all"}, "labeled_frames must be a list of frames"),
         ({"frames": 50}, "should have 50 frames"),
+        ({"labelled_frames": [0]}, r"videos\[0\] has 'labelled_frames'; did you mean 'labeled_frames'"),
+        ({"width": 64}, "needs the height"),
+        (
+            {"objects": [{"frame": 0, "categroy": "cat", "box": [0, 0, 5, 5]}]},
+            r"objects\[0\] has 'categroy'; did you mean 'category'",
+        ),
+        (
+            {"objects": [{"frame": 0, "category": "cat", "track": 4, "box": [0, 0, 5, x]} for x in (5, 6)]},
+            "two boxes of track 4 on frame 0",
+        ),
     ],
 )
 def test_own_format_says_what_is_wrong(tmp_path, change, message):
@@ -442,8 +453,20 @@ def test_mot_counts_from_one(tmp_path):
     (gt / "labels.txt").unlink()
     (gt / "gt.txt").write_text("1,7,11,21,10,20,1,-1,-1,-1\n2,7,11,21,10,20\n")
     assert open_video_dataset(tmp_path, "val")[0][1]["labels"].tolist() == [1, 1]
-    (gt / "gt.txt").write_text("1,7,11,21\n")
-    with pytest.raises(ValueError, match=r"gt.txt:1 needs frame, id, left, top, width and height"):
+    for line, message in (
+        ("1,7,11,21", "needs frame, id, left, top, width and height"),
+        ("1,7,11,21,5,5,1,99", "has the class 99, and MOTChallenge has 1 to 13. Own classes are named in labels.txt"),
+        ("1,7,11,21,5,5,1,0", "has the class 0, and MOTChallenge has 1 to 13"),
+        ("1,7,11,21,5,5,1,1.5", "the class must be a whole number"),
+        ("1,1.7,11,21,5,5,1,1", "the id must be a whole number"),
+    ):
+        (gt / "gt.txt").write_text(f"{line}\n")
+        with pytest.raises(ValueError, match=re.escape("gt.txt:1") + f".*{re.escape(message)}"):
+            open_video_dataset(tmp_path, "val")
+    (gt / "gt.txt").write_text("1,7,11,21,10,20\n")
+    info = tmp_path / "val/MOT-01/seqinfo.ini"
+    info.write_text(info.read_text().replace("imWidth=64", "imWidth=-64"))
+    with pytest.raises(ValueError, match="64 × -64 pixels"):
         open_video_dataset(tmp_path, "val")
 
 

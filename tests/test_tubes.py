@@ -146,3 +146,13 @@ def test_bootstrap():
     assert 0.3 < low < difference < high <= 1
     # A tube's matches go the same way.
     assert match_tubes(link_tubes(detections((0, 1, 0.9, 0))), truth).right.tolist() == [True]
+
+
+def test_tubes_of_a_track_that_is_ignored_on_some_frames_or_changes_its_class():
+    crowds = torch.tensor([1, 0, 0, 1, 1])
+    rows = [(0, 1, 7, 10), (1, 1, 7, 12), (2, 1, 7, 14), (0, 1, 8, 50), (1, 1, 8, 52)]
+    first, second = tubes_of_target(target(*rows, iscrowd=crowds))
+    assert (first["frame_index"].tolist(), first["iscrowd"], lefts(first)) == ([1, 2], False, [12, 14])
+    assert (second["frame_index"].tolist(), second["iscrowd"]) == ([0, 1], True)
+    changing = tubes_of_target(target((0, 1, 7, 10), (1, 1, 7, 12), (2, 2, 7, 14)))
+    assert [(tube["label"], tube["frame_index"].tolist()) for tube in changing] == [(1, [0, 1]), (2, [2])]

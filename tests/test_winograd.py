@@ -211,3 +211,29 @@ def test_other_tensors_than_torchs_own_see_a_plain_convolution():
 
     conv(BATCH.as_subclass(Watched))
     assert torch.conv2d in seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_does_not_matter(dtype):
+    """In a thread of its own, whose buffers are made under that default."""
+    batch, conv = torch.randn(2, 128, 32, 32), layer()
+    expected = [conv(batch), *gradients(conv, batch)]
+
+    def compute():
+        torch.set_default_dtype(dtype)
+        try:
+            under = [conv(batch), *gradients(conv, batch)]
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return under, [conv(batch), *gradients(conv, batch)]
+
+    with ThreadPoolExecutor(1) as pool:
+        for found in pool.submit(compute).result():
+            for one, other in zip(found, expected, strict=True):
+                assert one.dtype == torch.float32
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-6 * other.abs().max().item())
+
+
+def gradients(conv, batch):
+    batch = batch.clone().requires_grad_()
+    return torch.autograd.grad(conv(batch).square().sum(), [batch, conv.weight])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ssd_zoo.detector.sizes import parse_size
-from ssd_zoo.models.registry import get_model, get_model_weights, list_models
+from ssd_zoo.models.registry import get_model, get_model_weights, list_models, usable_models
 from ssd_zoo.models.table import latencies, list_weights, weights_list
 from ssd_zoo.weights.entries import WeightsEnum
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code, 0.
     """
-    names = list_models(args.pattern or None)
+    names = usable_models(args.pattern or None)
     if not names:
         raise ValueError(f"No model matches {' '.join(args.pattern)}. Known are: {', '.join(list_models())}.")
     if args.weights:

@@ -117,12 +117,15 @@ class DataReport:
 
 def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
     """Yield notes about rare classes that are named nearly as common ones, as "knig" and "king"."""
+    near = SequenceMatcher()
     for rare, few in objects.items():
-        for name, many in objects.items():
-            numbered = re.sub(r"\d", "", rare) == re.sub(r"\d", "", name)
-            near = SequenceMatcher(None, rare.casefold(), name.casefold())
-            if 0 < few <= _RARE * many and not numbered and near.ratio() >= _NEAR:
-                yield f"{rare!r} ({few}) is nearly {name!r} ({many}): a misspelt name is a class of its own"
+        near.set_seq2(rare.casefold())
+        for name in [name for name, many in objects.items() if 0 < few <= _RARE * many]:
+            near.set_seq1(name.casefold())
+            # From the cheapest to the dearest: there may be thousands of classes.
+            alike = all(ratio() >= _NEAR for ratio in (near.real_quick_ratio, near.quick_ratio, near.ratio))
+            if alike and re.sub(r"\d", "", rare) != re.sub(r"\d", "", name):
+                yield f"{rare!r} ({few}) is nearly {name!r} ({objects[name]}): a misspelt name is a class of its own"
 
 
 def inspect_dataset(

@@ -2,6 +2,7 @@
 
 import configparser
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ CLIPS_FILE = "clips.json"
 # Classes of MOTChallenge that are ignored as persons: on vehicles, static, distractors, reflections, crowds.
 # (Milan et al., "MOT16", section 3.2. https://arxiv.org/abs/1603.00831)
 _NEUTRAL = {2, 7, 8, 12, 13}
+_MOT_CLASSES = 13
+# Keys of clips.json, of a video and of an object.
+_OF_VIDEO = ("file", "split", "frames", "height", "width", "labeled_frames", "objects")
+_OF_OBJECT = ("frame", "track", "category", "box", "ignored")
 
 
 class VideoObject(NamedTuple):
@@ -98,16 +103,18 @@ def read_clips_json(files: Sequence[Path], split: str) -> Labels:
     for i, entry in enumerate(_entries(content, "videos", str(file))):
         if _text(entry, "split", f"{file}: videos[{i}]", "") == split:
             videos.append(_of_json(entry, file, f"{file}: videos[{i}]"))
-            if any(videos[-1].frames == video.frames for video in videos[:-1]):
+            if any(videos[-1].frames.resolve() == video.frames.resolve() for video in videos[:-1]):
                 raise ValueError(f"{file}: videos[{i}] is the second entry of {videos[-1].name}; make them one.")
     return videos, ["background", *names]
 
 
 def _of_json(entry: Mapping[str, object], file: Path, place: str) -> LabelledVideo:
     name = _text(entry, "file", place)
+    _check_keys(entry, _OF_VIDEO, place)
     objects = []
     for k, thing in enumerate(_entries(entry, "objects", place)):
         where = f"{place}.objects[{k}]"
+        _check_keys(thing, _OF_OBJECT, where)
         box = thing.get("box")
         if not isinstance(box, list) or len(box) != 4:
             raise ValueError(f"{where} needs a box [x1, y1, x2, y2] in pixels, got {box!r:.200}.")
@@ -122,9 +129,17 @@ def _of_json(entry: Mapping[str, object], file: Path, place: str) -> LabelledVid
     if labeled is not None and not (isinstance(labeled, list) and all(map(_is_whole, labeled))):
         raise ValueError(f"{place}: labeled_frames must be a list of frames, from 0, got {labeled!r:.200}.")
     count = _whole(entry, "frames", place) if "frames" in entry else None
-    size = (_whole(entry, "height", place), _whole(entry, "width", place)) if "height" in entry else None
+    sides = "height" in entry or "width" in entry
+    size = (_whole(entry, "height", place), _whole(entry, "width", place)) if sides else None
     labeled = None if labeled is None else sorted(set(labeled))
     return LabelledVideo(name, file.parent / name, file, objects, count, labeled, size)
+
+
+def _check_keys(entry: Mapping[str, object], known: Sequence[str], place: str) -> None:
+    """Refuse keys that are nearly known ones; others may hold what is not read."""
+    for key in entry.keys() - set(known):
+        if close := get_close_matches(key, known, n=1, cutoff=0.8):
+            raise ValueError(f"{place} has {quote(key)}; did you mean {close[0]!r}?")
 
 
 def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
@@ -161,13 +176,19 @@ def _of_mot(line: str, names: Sequence[str] | None, place: str) -> VideoObject |
     frame = whole(first, f"{place}: the frame", low=1) - 1
     box = (x - 1, y - 1, x - 1 + width, y - 1 + height)
     ignored = counts == 0
+    number, kind = whole(track, f"{place}: the id", low=-1), whole(kind, f"{place}: the class", low=-1)
     if names is None:
+        if kind != -1 and not 1 <= kind <= _MOT_CLASSES:
+            raise ValueError(
+                f"{place} has the class {kind}, and MOTChallenge has 1 to {_MOT_CLASSES}. Own classes are named in "
+                "labels.txt, one a line."
+            )
         if kind in _NEUTRAL or kind in (-1, 1):
-            return VideoObject(frame, int(track), "pedestrian", box, ignored or kind in _NEUTRAL)
+            return VideoObject(frame, number, "pedestrian", box, ignored or kind in _NEUTRAL)
         return None
     if not 1 <= kind <= len(names):
-        raise ValueError(f"{place} has the class {kind:g}, but labels.txt has {len(names)} lines.")
-    return VideoObject(frame, int(track), names[int(kind) - 1], box, ignored)
+        raise ValueError(f"{place} has the class {kind}, but labels.txt has {len(names)} lines.")
+    return VideoObject(frame, number, names[kind - 1], box, ignored)
 
 
 def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
@@ -178,7 +199,10 @@ def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
     try:
         parser.read_string("\n".join(_lines(file)))
         section = parser["Sequence"]
-        return section.getint("seqLength"), (int(section["imHeight"]), int(section["imWidth"]))
+        size = int(section["imHeight"]), int(section["imWidth"])
+        if min(size) < 1:
+            raise ValueError(f"an image of {size[0]} × {size[1]} pixels")
+        return section.getint("seqLength"), size
     except (configparser.Error, KeyError, ValueError) as error:
         raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error!s:.200}.") from error
 

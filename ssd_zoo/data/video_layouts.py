@@ -166,7 +166,11 @@ def _video(labels: LabelledVideo, categories: Sequence[str]) -> AnnotatedVideo:
     labeled = set(range(number) if labels.labeled is None else labels.labeled)
     if labeled and max(labeled) >= number:
         raise ValueError(f"{labels.source}: {labels.name} has {number} frames, but frame {max(labeled)} is labeled.")
+    seen: set[tuple[int, int]] = set()
     for row in labels.objects:
+        if row.track >= 0 and (row.track, row.frame) in seen:
+            raise ValueError(f"{labels.source}: {labels.name} has two boxes of track {row.track} on frame {row.frame}.")
+        seen.add((row.track, row.frame))
         if not 0 <= row.frame < number:
             raise ValueError(f"{labels.source}: {labels.name} has {number} frames, but a box on frame {row.frame}.")
         if row.frame not in labeled:

@@ -20,6 +20,7 @@ __all__ = ["optimize"]
 # cache with one image; those of a batch would be read from main memory, which takes longer.
 _LARGE_MAP = 2**24
 
+_OWN_FUNCTIONS = ("forward_raw", "_forward_scores", "__deepcopy__")
 Network = Callable[..., dict[str, Tensor]]
 
 _log = logging.getLogger("ssd_zoo")
@@ -92,15 +93,14 @@ def optimize(
     change = compare_detections(model, fast, images)
     _log.info("optimize: %s", change)
     fast.__dict__["detection_change"] = change
-    _speed_up(fast, batch, compile=compile, freeze=freeze)
+    one_by_one = device.type == "cpu" and _largest_map(fast, batch) > _LARGE_MAP
+    if compile or one_by_one:
+        _speed_up(fast, compile=compile, freeze=freeze, one_by_one=one_by_one)
     return fast
 
 
-def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -> None:
+def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool) -> None:
     """Set accelerated functions as attributes of the instance; the class is unchanged."""
-    one_by_one = batch.device.type == "cpu" and _largest_map(model, batch) > _LARGE_MAP
-    if not compile and not one_by_one:
-        return
     # The functions call methods of an unchanged copy, so that the compiler traces plain code.
     plain = copy.copy(model)
     thresholds = model._thresholds()
@@ -114,8 +114,16 @@ def _speed_up(model: SSD, batch: Tensor, *, compile: bool | str, freeze: bool) -
         same = model._thresholds() == thresholds
         return found if same else {key: found[key] for key in ("class_scores", "best", "bbox_regression")}
 
-    model.__dict__["forward_raw"] = faster(plain.forward_raw)
-    model.__dict__["_forward_scores"] = _forward_scores
+    def copied(memo: dict[int, object]) -> SSD:
+        """Return a deep copy with functions of its own: a function is its own copy, and would call the old layers."""
+        clone = type(model).__new__(type(model))
+        memo[id(model)] = clone
+        clone.__dict__ |= copy.deepcopy({k: v for k, v in model.__dict__.items() if k not in _OWN_FUNCTIONS}, memo)
+        _speed_up(clone, compile=compile, freeze=freeze, one_by_one=one_by_one)
+        return clone
+
+    own = dict(zip(_OWN_FUNCTIONS, (faster(plain.forward_raw), _forward_scores, copied), strict=True))
+    model.__dict__ |= own
 
 
 def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one: bool) -> Network:

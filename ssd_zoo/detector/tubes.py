@@ -92,18 +92,25 @@ def _finish(tube: Tube) -> Tube:
 
 
 def tubes_of_target(target: Mapping[str, Tensor]) -> list[Tube]:
-    """Return a target's tubes: one per track, or per label without `track_ids`."""
-    tracks = target.get("track_ids", target["labels"])
+    """Return a target's tubes: one per track and label, or per label without `track_ids`.
+
+    Of a track that `iscrowd` marks on some frames only, the other frames are the tube.
+    """
+    labels, frames = target["labels"], target["frame_index"]
+    tracks = torch.stack([target.get("track_ids", labels), labels], 1)
+    crowds = target["iscrowd"] != 0 if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
     tubes = []
-    for track in tracks.unique():
-        rows = (tracks == track).nonzero().squeeze(1)
-        rows = rows[target["frame_index"][rows].argsort()]
+    for track in tracks.unique(dim=0):
+        rows = (tracks == track).all(1).nonzero().squeeze(1)
+        counted = rows[~crowds[rows]]
+        rows = counted if len(counted) else rows
+        rows = rows[frames[rows].argsort()]
         tubes.append(
             {
                 "boxes": target["boxes"][rows].as_subclass(Tensor),
-                "frame_index": target["frame_index"][rows],
-                "label": int(target["labels"][rows[0]]),
-                "iscrowd": "iscrowd" in target and bool(target["iscrowd"][rows[0]]),
+                "frame_index": frames[rows],
+                "label": int(track[1]),
+                "iscrowd": not len(counted),
             }
         )
     return tubes

@@ -67,7 +67,7 @@ def winograd_conv2d(
     """
     (n, channels, height, width), out = batch.shape, len(weight)
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
-    result = torch.empty(n, out, height, width, device=batch.device, memory_format=torch.channels_last)
+    result = batch.new_empty(n, out, height, width).contiguous(memory_format=torch.channels_last)
     to_values, to_outputs = _matrices()
     down, across = math.ceil(height / _TILE), _tiles_across(batch)
     images = batch.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
@@ -238,7 +238,7 @@ class _Room(threading.local):
         if name not in self._tensors or self._tensors[name].numel() < count:
             # Tensors made in inference mode can't be written to outside of it.
             with torch.inference_mode(False):
-                self._tensors[name] = torch.empty(count, device="cpu")
+                self._tensors[name] = torch.empty(count, dtype=torch.float32, device="cpu")
         return self._tensors[name][:count].view(shape)
 
 

@@ -73,6 +73,8 @@ def find_plugins(taken: Collection[str]) -> dict[str, LazyBuilder]:
         plugin = LazyBuilder(entry)
         if entry.name in found or entry.name in taken:
             _log.warning("%s lists a model %r, a name that is taken; it is left out.", plugin.source, entry.name)
+        elif entry.name != entry.name.lower():
+            _log.warning("%s lists a model %r, but names are in lower case; it is left out.", plugin.source, entry.name)
         else:
             found[entry.name] = plugin
     return found

@@ -177,7 +177,7 @@ def usable_models(include: Iterable[str] | str | None = None) -> list[str]:
         try:
             get_model_builder(name)
             names.append(name)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             _log.warning("%s", error)
     return names
 

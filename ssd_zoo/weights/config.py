@@ -151,7 +151,8 @@ def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
         raise ValueError(f"{what} {path!r:.100} is not {_ALLOWED}")
     args = [_decode(item, what) for item in listing(value["args"], f"args of {path}")]
     keywords = {key: _decode(item, what) for key, item in mapping(value["keywords"], f"keywords of {path}").items()}
-    unknown = keywords.keys() - inspect.signature(part).parameters.keys()
+    # A model is built where its caller wants it, and in the caller's precision.
+    unknown = keywords.keys() - (inspect.signature(part).parameters.keys() - {"device", "dtype"})
     if unknown:
         raise ValueError(f"{path} has no keyword {quote(min(unknown))}")
     return functools.partial(part, *args, **keywords)
@@ -164,7 +165,12 @@ def _find_module(path: str) -> type[nn.Module] | None:
     if home not in _HOMES:
         return None
     found = getattr(importlib.import_module(home), name, None)
-    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+    # A sequence of layers, such as torchvision's MLP, may be of any size.
+    return (
+        found
+        if isinstance(found, type) and issubclass(found, nn.Module) and not issubclass(found, nn.Sequential)
+        else None
+    )
 
 
 def open_config(content: str | bytes, file: Path, source: str, *, digest: str | None = None) -> SavedModel:

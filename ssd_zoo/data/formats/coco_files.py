@@ -44,7 +44,7 @@ def image_finder(file: Path, names: list[str]) -> "partial[Path]":
                     return partial(_image_path, folder, cut, len(parts) - cut)
     if names:
         raise FileNotFoundError(
-            f"{file}: its images, {names[0]} and so on, are not in {parents[0]} or {parents[1]}, nor in their "
+            f"{file}: its images, {names[0]:.200} and so on, are not in {parents[0]} or {parents[1]}, nor in their "
             f"folders {', '.join(below)}."
         )
     return partial(_image_path, file.parent, 0, 1)
