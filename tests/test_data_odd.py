@@ -422,3 +422,24 @@ def test_wider_face_tells_what_lacks(tmp_path, rows, problem):
     problems = inspect_dataset(open_dataset(tmp_path)).problems
     assert len(problems) == (problem is not None)
     assert all(problem in one for one in problems)
+
+
+def test_lists_of_splits_that_are_not_read_are_told(tmp_path):
+    SHAPES["yolo_beside"](tmp_path, ".", PICTURES)
+    write(tmp_path / "train.txt", "first.png\n")
+    write(tmp_path / "val.txt", "third.png\n")
+    assert splits(tmp_path) == ["all"]
+    notes = inspect_dataset(open_dataset(tmp_path)).notes
+    assert any("train.txt, val.txt may list the images of splits" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["ca\nt", "ca\x1b[31mt", "ca\0t", "ca\u2028t"])
+def test_names_of_classes_are_one_line(tmp_path, name):
+    file = coco(tmp_path, ["a.png"], [[1, 2, 30, 40]])
+    content = json.loads(file.read_text())
+    content["categories"][0]["name"] = name
+    write(file, json.dumps(content))
+    with pytest.raises(ValueError, match="line breaks or control codes|a text as its name"):
+        open_dataset(tmp_path)
+    with pytest.raises(ValueError, match="line breaks or control codes"):
+        open_dataset(tmp_path, categories=["background", name])

@@ -524,3 +524,29 @@ def test_clips_reach_spawned_workers(tmp_path):
     data.transforms = DetectionPresetTrain("ssd", size=(32, 32))
     loader = DataLoader(data, 2, num_workers=2, collate_fn=collate, multiprocessing_context="spawn")
     assert sum(len(clips) for clips, _ in loader) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("meta", "frames", "labeled"),
+    [
+        ("<size>3</size><start_frame>0</start_frame><frame_filter/>", (0, 1), [0, 1, 2]),
+        ("<size>6</size><start_frame>0</start_frame><frame_filter>step=2</frame_filter>", (0, 4), [0, 2, 4, 6, 8, 10]),
+        ("<size>4</size><start_frame>4</start_frame><stop_frame>7</stop_frame>", (4, 6), [4, 5, 6, 7]),
+    ],
+)
+def test_cvat_of_a_part_of_a_video(tmp_path, meta, frames, labeled):
+    """CVAT numbers frames as in the whole video; those that were not in the task are not annotated."""
+    pytest.importorskip("av")
+    with VideoWriter(tmp_path / "film.mp4", fps=25) as writer:
+        for t in range(12):
+            writer.write(torch.full((3, 48, 64), 20 * t, dtype=torch.uint8))
+    boxes = "".join(f'<box frame="{t}" outside="0" xtl="1" ytl="2" xbr="30" ybr="40"/>' for t in frames)
+    file = tmp_path / "film.xml"
+    text = f"<annotations><meta><task>{meta}</task></meta><track id='0' label='cat'>{boxes}</track></annotations>"
+    file.write_text(text)
+    [video] = open_video_dataset(tmp_path).videos
+    assert video.target["frame_index"].tolist() == list(frames)
+    assert video.labeled_frames == labeled
+    file.write_text(text.replace("label='cat'", ""))
+    with pytest.raises(ValueError, match=r"film.xml: the track 0 has no label"):
+        open_video_dataset(tmp_path)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ssd_zoo.data.images import MAX_PIXELS, image_size, read_image
-from ssd_zoo.weights.categories import find_twice, is_background, list_names
+from ssd_zoo.weights.categories import find_twice, is_background, is_one_line, list_names
 from ssd_zoo.weights.outside import quote, text
 
 __all__ = [
@@ -192,6 +192,8 @@ def check_class_names(names: Iterable[object], source: object) -> list[str]:
         ValueError: If a name is not a text, is empty, or occurs twice. The message names the source.
     """
     checked = [text(name, f"{source}: class {i}, counted from 0,").strip() for i, name in enumerate(names)]
+    if strange := [name for name in checked if not is_one_line(name)]:
+        raise ValueError(f"{source}: a class is named {quote(strange[0])}; a name has no line breaks or control codes.")
     if "" in checked:
         raise ValueError(f"{source}: class {checked.index('')}, counted from 0, has an empty name; name or remove it.")
     if twice := find_twice(checked):

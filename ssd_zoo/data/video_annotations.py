@@ -164,7 +164,7 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
         count, size = _sequence_info(folder / "seqinfo.ini")
         objects = [row for row in rows if row is not None]
         videos.append(LabelledVideo(folder.name, folder / "img1", file, objects, count, size=size))
-    return videos, ["background", *names]
+    return videos, ["background", *(name for name in names if not is_background(name))]
 
 
 def _of_mot(line: str, names: Sequence[str] | None, place: str) -> VideoObject | None:

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssd_zoo.data.annotations import check_class_names
 from ssd_zoo.data.video_annotations import LabelledVideo, Labels, VideoObject
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, whole
 
@@ -43,23 +44,39 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     videos, names = [], dict[str, None]()
     for file in files:
         root = parse_xml(read_bytes(file), file)
-        names |= dict.fromkeys(label.text or "" for label in root.iterfind("meta//labels/label/name"))
+        names |= dict.fromkeys((label.text or "").strip() for label in root.iterfind("meta//labels/label/name"))
         if root.find("image") is not None:
             raise ValueError(f'{file} is of "CVAT for images"; open_dataset opens it; videos are "CVAT for video".')
         objects = [
-            VideoObject(_whole(shape.get("frame"), file, "a frame"), track, element.get("label", ""), _box(shape, file))
+            VideoObject(_whole(shape.get("frame"), file, "a frame"), track, _label(element, file), _box(shape, file))
             for track, element in enumerate(root.iterfind("track"))
             for shape in element
             if shape.get("outside") != "1"
         ]
         names |= dict.fromkeys(thing.category for thing in objects)
-        count, height, width = (
+        count, height, width, start = (
             _whole(written, file, name) if (written := root.findtext(f"meta//{name}")) else None
-            for name in ("size", "original_size/height", "original_size/width")
+            for name in ("size", "original_size/height", "original_size/width", "start_frame")
         )
+        labeled, step = None, _step(root, file)
+        if count and (start or step > 1):
+            # A part of a video: frames are numbered as in the whole one, and the others are not annotated.
+            labeled, count = [(start or 0) + step * i for i in range(count)], None
         size = None if height is None or width is None else (height, width)
-        videos.append(LabelledVideo(file.stem, _frames_of(file, root), file, objects, count, size=size))
-    return videos, ["background", *names]
+        videos.append(LabelledVideo(file.stem, _frames_of(file, root), file, objects, count, labeled, size))
+    return videos, ["background", *check_class_names(names, files[0])]
+
+
+def _label(track: ET.Element, file: Path) -> str:
+    if not (label := (track.get("label") or "").strip()):
+        raise ValueError(f"{file}: the track {track.get('id')!s:.40} has no label.")
+    return label
+
+
+def _step(root: ET.Element, file: Path) -> int:
+    """Return the step between frames of a task, as its `frame_filter` tells it."""
+    written = (root.findtext("meta//frame_filter") or "").strip()
+    return whole(_whole(written.removeprefix("step="), file, "frame_filter"), f"{file}: step", low=1) if written else 1
 
 
 def _box(shape: ET.Element, file: Path) -> tuple[float, float, float, float]:

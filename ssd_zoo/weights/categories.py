@@ -19,6 +19,7 @@ __all__ = [
     "check_names",
     "find_twice",
     "is_background",
+    "is_one_line",
     "list_names",
     "match_classes",
     "plain_name",
@@ -95,6 +96,10 @@ def check_names(categories: object) -> list[str]:
             raise TypeError(f"categories must be names; number {i} is {reprlib.repr(name)}.")
         if not name.strip():
             raise ValueError(f"categories must be names; number {i} is empty.")
+        if not is_one_line(name):
+            raise ValueError(
+                f"categories must be names without line breaks or control codes; number {i} is {name!r:.200}."
+            )
     # COCO's unused ids share this name.
     twice = find_twice([name for name in names if name != "N/A"])
     if twice:
@@ -128,6 +133,11 @@ def plain_name(name: str) -> str:
     """Return a name without spaces around it, and with accents as parts of their letters."""
     # macOS writes an accent as a character of its own.
     return unicodedata.normalize("NFC", name.strip())
+
+
+def is_one_line(name: str) -> bool:
+    """Return whether a name is without line breaks and control codes, which pictures and terminals can't show."""
+    return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name)
 
 
 def is_background(name: str) -> bool:

@@ -55,6 +55,12 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
     [result] = found.values()
     if tree.file is None:
         result.notes += tree.left_out
+        lists = [file.path.name for file in tree.files(".txt") if not file.folder and canonical_split(file.stem)]
+        if lists and list(result.splits) == ["all"]:
+            result.notes.append(
+                f"{', '.join(lists)} may list the images of splits, and all images are one split: name the lists in a "
+                "data.yaml, as in train: train.txt, or move them to ImageSets/Main of Pascal VOC"
+            )
     return result
 
 
