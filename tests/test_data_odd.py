@@ -443,3 +443,32 @@ def test_names_of_classes_are_one_line(tmp_path, name):
         open_dataset(tmp_path)
     with pytest.raises(ValueError, match="line breaks or control codes"):
         open_dataset(tmp_path, categories=["background", name])
+
+
+def test_labels_that_no_list_names_are_told(tmp_path):
+    two = PICTURES[::2]
+    SHAPES["voc_lists"](tmp_path / "voc", "train", PICTURES)
+    write(tmp_path / "voc/ImageSets/Main/train.txt", f"{two[0].name}\n")
+    notes = open_dataset(tmp_path / "voc", "train").annotations.notes
+    assert any("2 XML files (" in note and "in no list of ImageSets" in note for note in notes)
+    draw(ONE, tmp_path / "faces/WIDER_train/images/0/a.png")
+    draw(ONE, tmp_path / "faces/WIDER_train/images/0/b.png")
+    write(tmp_path / "faces/wider_face_train_bbx_gt.txt", "0/a.png\n1\n1 2 20 30 0 0 0 0 0 0\n")
+    [note] = open_dataset(tmp_path / "faces").annotations.notes
+    assert "b.png" in note
+    assert "without a place in a list" in note
+
+
+def test_labelme_groups_are_objects(tmp_path):
+    draw(Picture("a", (100, 200), ()), tmp_path / "a.png")
+    rows = [("car", 1, (10, 10, 20, 30)), ("car", 1, (40, 20, 60, 25)), ("dog", 1, (5, 5, 9, 9)),
+            ("car", None, (70, 70, 80, 80)), ("car", None, (90, 70, 95, 80)), ("car", 2, (1, 2, 3, 4))]  # fmt: skip
+    shapes = [
+        {"label": name, "group_id": group, "shape_type": "rectangle", "points": [[x1, y1], [x2, y2]]}
+        for name, group, (x1, y1, x2, y2) in rows
+    ]
+    write(tmp_path / "a.json", json.dumps({"imagePath": "a.png", "shapes": shapes}))
+    dataset = open_dataset(tmp_path)
+    found = [(dataset.categories[thing.label], thing.box) for thing in dataset.images[0].objects]
+    assert found == [("car", (10, 10, 60, 30)), ("dog", (5, 5, 9, 9)), ("car", (70, 70, 80, 80)),
+                     ("car", (90, 70, 95, 80)), ("car", (1, 2, 3, 4))]  # fmt: skip

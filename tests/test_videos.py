@@ -406,3 +406,21 @@ def test_pictures_with_facts_that_pyav_does_not_know(tmp_path, ending):
     assert [int(frame[0].float().mean()) for frame in open_video(tmp_path / f"a{ending}")] == pytest.approx(
         [0, 40, 80], abs=3
     )
+
+
+def test_times_never_go_back(tmp_path):
+    """AVI keeps the order in which frames are decoded, and H.264 has frames that refer to later ones."""
+    x = np.arange(128)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 128
+        stream.pix_fmt = "yuv420p"
+        for t in range(50):
+            wave = 127 + 60 * np.sin((x + 3 * t) / 9) + 60 * np.sin((x[:, None] - t * t / 20) / 7)
+            pixels = np.repeat(wave.astype(np.uint8)[..., None], 3, 2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    found = times(tmp_path / "a.avi")
+    assert len(found) == 50
+    assert found == sorted(set(found))
+    assert found[-1] == pytest.approx(49 / 25, abs=0.1)

@@ -84,7 +84,7 @@ def _video_stream(container: "InputContainer", name: str) -> "VideoStream":
 def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | None) -> Iterator[Frame]:
     import av
 
-    number, time, broken = 0, 0.0, ""
+    number, time, last, broken = 0, 0.0, -1.0, ""
     with _opened(address, name, kind, timeout) as (container, stream), contextlib.ExitStack() as leaving:
         stream.thread_type = "AUTO"
         # Without the flush, closing early may deadlock: PyAV 16 waits for its threads while holding a lock they need.
@@ -114,8 +114,13 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
                         # A camera's first frame may have no time; the first that has one follows on it.
                         start = None if number == 0 else start
                     else:
-                        start = frame.pts - round(time / (frame.time_base or 1)) if start is None else start
-                        time = max(0.0, _seconds(frame.pts - start, frame.time_base))
+                        begins = frame.pts - round(time / (frame.time_base or 1))
+                        start = begins if start is None else start
+                        shown = max(0.0, _seconds(frame.pts - start, frame.time_base))
+                        # Times never go back. In joined files they begin anew, and the second follows on the first.
+                        start = begins if shown < last - 1 else start
+                        time = shown if shown > last else last + step / 10
+                    last = time
                     yield Frame(number, time, _seconds(frame.duration, frame.time_base) or None, _upright(frame))
                     number, time = number + 1, time + step
             except av.FFmpegError as error:

@@ -47,10 +47,18 @@ def _content(file: Path) -> dict[str, JSON]:
 
 def _item(file: Path, image: Path, problems: list[str]) -> Item:
     content = _content(file)
-    things = []
+    things: list[Thing] = []
+    groups: dict[tuple[str, str], int] = {}
     for i, shape in enumerate(listing(content.get("shapes"), f"{file}: shapes")):
         try:
-            things.append(_thing(mapping(shape, "the shape"), i))
+            thing = _thing(mapping(shape, "the shape"), i)
+            group = shape.get("group_id") if isinstance(shape, dict) else None
+            # Shapes of one class and group are parts of one object.
+            at = len(things) if group is None else groups.setdefault((thing.name, str(group)), len(things))
+            if at < len(things):
+                things[at] = _joined(things[at], thing)
+            else:
+                things.append(thing)
         except ValueError as error:
             problems.append(f"{file}: shapes[{i}]: {str(error).rstrip('.')}: {quote(shape)}")
     sides = [content.get(key) or 0 for key in ("imageHeight", "imageWidth")]
@@ -63,6 +71,11 @@ def _thing(shape: dict[str, JSON], i: int) -> Thing:
     if not name:
         raise ValueError("the label is empty")
     return Thing(name, _box(shape), i)
+
+
+def _joined(one: Thing, other: Thing) -> Thing:
+    (x1, y1, x2, y2), (left, top, right, bottom) = one.box, other.box
+    return one._replace(box=(min(x1, left), min(y1, top), max(x2, right), max(y2, bottom)))
 
 
 def _box(shape: dict[str, JSON]) -> Box:

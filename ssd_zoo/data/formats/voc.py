@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from ssd_zoo.data.annotations import Item, Records, Thing
+from ssd_zoo.data.annotations import Item, Records, Thing, some
 from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, pair, read_each, unused_images
 from ssd_zoo.weights.categories import VOC_CATEGORIES
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_text
@@ -46,6 +46,10 @@ def find(tree: Tree) -> Layout | None:
             name: partial(_read_list, file.path, _below(files, file), pairs, read) for name, file in lists.items()
         }
         why = "XML files, with splits in ImageSets"
+        lines = {line.strip() for file in lists.values() for line in read_text(file.path).splitlines()}
+        listed = {name for line in lines for name in _shortened(line)}
+        rest = [file.path for file in pairs if file.stem not in listed]
+        notes += [f"{some(rest, 'XML file')} in no list of ImageSets, left out"] if rest else []
     else:
         splits = {name: partial(read_each, files, pairs, read) for name, files in by_split(tree.root, files).items()}
         beside = any(image.folder == file.folder for file, image in pairs.items())
