@@ -472,3 +472,14 @@ def test_labelme_groups_are_objects(tmp_path):
     found = [(dataset.categories[thing.label], thing.box) for thing in dataset.images[0].objects]
     assert found == [("car", (10, 10, 60, 30)), ("dog", (5, 5, 9, 9)), ("car", (70, 70, 80, 80)),
                      ("car", (90, 70, 95, 80)), ("car", (1, 2, 3, 4))]  # fmt: skip
+
+
+def test_folders_that_lie_too_deep_are_told(tmp_path):
+    deep = tmp_path.joinpath(*"12345678")
+    draw(ONE, deep / "a.png")
+    write(deep / "a.xml", voc_xml(ONE))
+    draw(ONE, deep / "9/b.png")
+    write(deep / "9/b.xml", voc_xml(ONE))
+    dataset = open_dataset(tmp_path)
+    assert len(dataset) == 1
+    assert any("8 folders deep" in note for note in dataset.annotations.notes)

@@ -213,6 +213,8 @@ def _way_out(file: str | Path | IO[bytes]) -> str:
         stream.seek(0)
         start = stream.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        if find_spec("pillow_heif") is not None:
+            return "It is a HEIC or AVIF image that is broken or cut off."
         return 'It is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
     if start[4:8] == b"ftyp" or start.startswith(_VIDEOS) or (start.startswith(b"RIFF") and start[8:11] == b"AVI"):
         return "It is a video: ssd-zoo detect takes it, and in Python ssd_zoo.data.open_video."

@@ -176,7 +176,8 @@ def _walk(root: Path) -> _Walk:
             for name in sorted(name for name in names if not is_hidden(name)):
                 file = _file(Path(folder, name), parts)
                 result.files[file.suffix].append(file)
-            if len(parts) == _DEEPEST:
+            if len(parts) == _DEEPEST and folders:
+                result.left_out.append(f"{folder} is {_DEEPEST} folders deep, and what lies in its folders is left out")
                 folders.clear()
     return result
 
