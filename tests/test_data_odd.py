@@ -483,3 +483,23 @@ def test_folders_that_lie_too_deep_are_told(tmp_path):
     dataset = open_dataset(tmp_path)
     assert len(dataset) == 1
     assert any("8 folders deep" in note for note in dataset.annotations.notes)
+
+
+CREATE_ML = [{"image": "a.png", "annotations": [{"label": "x", "coordinates": {}}]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "way"),
+    [
+        ("a.csv", "image,xmin,ymin,xmax,ymax\na.png,1,2,30,40\n", "'image,xmin,ymin,xmax,ymax'; a table needs columns"),
+        ("a.csv", 'image_id,width,height,bbox\na,9,9,"[1, 2, 3, 4]"\n', "a table needs columns filename, class, xmin"),
+        ("a.json", json.dumps(CREATE_ML), "is of CreateML; export"),
+        ("data.zip", "PK", "Unpack data.zip and give the folder"),
+    ],
+)
+def test_what_is_not_read_names_a_way_out(tmp_path, name, content, way):
+    draw(ONE, tmp_path / "a.png")
+    write(tmp_path / name, content)
+    for path in (tmp_path, tmp_path if name == "a.json" else tmp_path / name):
+        with pytest.raises(ValueError, match=way):
+            open_dataset(path)

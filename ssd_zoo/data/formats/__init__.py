@@ -70,6 +70,8 @@ def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
     known = "Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE or a CSV table"
     files = [file.path for suffix in (".json", ".xml", ".csv", ".txt") for file in tree.files(suffix)[:20]]
     foreign = next((why for file in files if (why := _foreign(file))), "")
+    if zips := [path] if path.suffix.lower() == ".zip" else [file.path for file in tree.files(".zip")]:
+        return f"{path} has no known layout: {known}. Unpack {zips[0].name} and give the folder."
     labels = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv", ".txt", ".yaml", ".yml"))
     missing = ", and no file of labels" if tree.contents and not labels else ""
     holds = f" It holds {tree.contents or 'no file'}{missing}." if tree.file is None else ""
@@ -81,6 +83,9 @@ def _foreign(file: Path) -> str:
         content = stream.read(2**20)
     if not content:
         return f" {file} is empty."
+    if file.suffix.lower() == ".csv":
+        head = content.decode("utf-8-sig", "replace").splitlines()[0]
+        return f" {file} begins with {head!r:.200}; a table needs columns filename, class, xmin, ymin, xmax, ymax."
     if file.suffix.lower() != ".json":
         return ""
     for (tool, way), keys in _FOREIGN.items():
@@ -99,5 +104,6 @@ _FOREIGN = {
     ),
     ("Label Studio", "export it as COCO or Pascal VOC"): ("result", "from_name"),
     ("VGG Image Annotator", "export it as COCO"): ("regions", "shape_attributes"),
+    ("CreateML", "export it as COCO or Pascal VOC"): ("annotations", "coordinates"),
     ("Supervisely", "export it as COCO or Pascal VOC"): ("objects", "classTitle"),
 }
