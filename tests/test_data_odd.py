@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from argparse import Namespace
 
 import numpy as np
@@ -503,3 +504,25 @@ def test_what_is_not_read_names_a_way_out(tmp_path, name, content, way):
     for path in (tmp_path, tmp_path if name == "a.json" else tmp_path / name):
         with pytest.raises(ValueError, match=way):
             open_dataset(path)
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_accents_may_be_composed_or_not(tmp_path, on_disk):
+    """macOS has letters and accents apart, also in zips that are unpacked elsewhere."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[on_disk]
+    stem, folder, written = (unicodedata.normalize(form, name)
+                             for form, name in ((on_disk, "größe"), (on_disk, "Bücher"), (other, "größe")))  # fmt: skip
+    for name in ("voc", "coco", "table"):
+        draw(ONE, tmp_path / name / "images" / folder / f"{stem}.png")
+    write(tmp_path / "voc/annotations" / folder / f"{written}.xml", voc_xml(ONE))
+    box, inner = [1, 2, 30, 40], unicodedata.normalize(other, "Bücher")
+    images = [{"id": 1, "file_name": f"{inner}/{written}.png", "height": ONE.size[0], "width": ONE.size[1]}]
+    rows = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}]
+    content = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cat"}]}
+    write(tmp_path / "coco/train.json", json.dumps(content))
+    write(tmp_path / "table/train.csv", f"image,class,xmin,ymin,xmax,ymax\n{written}.png,cat,1,2,30,40\n")
+    for name in ("voc", "coco", "table"):
+        dataset = open_dataset(tmp_path / name)
+        report = inspect_dataset(dataset)
+        assert (len(dataset), report.problems, report.notes) == (1, [], []), name
+        assert dataset.images[0].objects

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,11 +185,16 @@ def _walk(root: Path) -> _Walk:
 
 def _lower_ending(name: str) -> str:
     stem, dot, ending = name.rpartition(".")
-    return f"{stem}{dot}{ending.lower()}"
+    return _composed(f"{stem}{dot}{ending.lower()}")
+
+
+def _composed(name: str) -> str:
+    """Return a name with composed accents; zips of macOS have letters and accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _file(path: Path, folder: tuple[str, ...]) -> File:
-    return File(path, folder, path.stem, path.suffix.lower())
+    return File(path, folder, _composed(path.stem), path.suffix.lower())
 
 
 def parent_of(folder: Path) -> Path:
@@ -284,7 +290,7 @@ def in_any_case(file: Path, root: Path) -> Path:
     found = root
     for part in file.relative_to(root).parts:
         names = _names(found, found.stat().st_mtime_ns) if found.is_dir() else {}
-        other = names.get(f"{part.lower()}/") or names.get(Path(part).stem + Path(part).suffix.lower(), part)
+        other = names.get(_composed(f"{part.lower()}/")) or names.get(_lower_ending(part), part)
         found /= part if (found / part).exists() else other
     return found
 
@@ -293,7 +299,7 @@ def in_any_case(file: Path, root: Path) -> Path:
 def _names(folder: Path, changed: int) -> dict[str, str]:
     del changed  # It is part of the cache's key.
     return {
-        f"{path.name.lower()}/" if path.is_dir() else path.stem + path.suffix.lower(): path.name
+        _composed(f"{path.name.lower()}/") if path.is_dir() else _lower_ending(path.name): path.name
         for path in folder.iterdir()
     }
 
