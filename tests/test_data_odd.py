@@ -286,7 +286,7 @@ def test_the_command_opens_every_shape(name, tmp_path):
     for path in (tmp_path, files[0] if name == "cvat" else tmp_path):
         assert splits_of(path) == splits(path)
         split = find_split(splits(path), "train") or splits(path)[0]
-        assert len(open_labelled(args, path, split)) == len(open_dataset(path, split))
+        assert len(open_labelled(args, path, split, None)) == len(open_dataset(path, split))
 
 
 @pytest.mark.parametrize(

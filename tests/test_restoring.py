@@ -395,5 +395,5 @@ def test_a_part_of_a_malformed_file_is_not_kept(case, tmp_path, monkeypatch):
 def test_norms_of_a_config_are_single_layers_where_the_model_is(layer, folder):
     config = json.loads((folder / "config.json").read_text())
     change_config(folder, arguments={**config["arguments"], "norm_layer": layer})
-    with pytest.raises(ValueError, match="is not a class|has no keyword '(device|dtype)'|is not"):
+    with pytest.raises(ValueError, match="is not a norm or an activation|has no keyword '(device|dtype)'"):
         ssd_zoo.from_pretrained(folder)

@@ -36,9 +36,7 @@ def splits_of(path: Path, layout: str | None = None) -> list[str]:
     return ([] if layout else video_splits(path)) or splits(path, layout=layout)
 
 
-def open_labelled(
-    args: argparse.Namespace, path: Path, split: str | None, categories: Sequence[str] | None = None
-) -> Data:
+def open_labelled(args: argparse.Namespace, path: Path, split: str | None, categories: Sequence[str] | None) -> Data:
     """Open a data set of images or videos as the options say; errors as for `open_dataset`."""
     if args.layout is None and video_splits(path):
         return open_video_dataset(path, split, categories=categories, max_pixels=args.max_pixels)

@@ -156,7 +156,8 @@ def _upright(frame: "av.VideoFrame") -> Tensor:
     pixels = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
     try:
         matrix = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
-    except ValueError:  # PyAV does not know some kinds of data, such as EXIF of MJPEG, and then reads none.
+    except ValueError:
+        # PyAV does not know some kinds of data, such as EXIF of MJPEG, and then reads none; the angle it still tells.
         return pixels.rot90(round(frame.rotation / 90), (1, 2))
     if matrix is None:
         return pixels

@@ -20,6 +20,7 @@ __all__ = ["optimize"]
 # cache with one image; those of a batch would be read from main memory, which takes longer.
 _LARGE_MAP = 2**24
 
+# Attributes of an accelerated model that belong to it alone.
 _OWN_FUNCTIONS = ("forward_raw", "_forward_scores", "__deepcopy__")
 Network = Callable[..., dict[str, Tensor]]
 
@@ -122,8 +123,8 @@ def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool
         _speed_up(clone, compile=compile, freeze=freeze, one_by_one=one_by_one)
         return clone
 
-    own = dict(zip(_OWN_FUNCTIONS, (faster(plain.forward_raw), _forward_scores, copied), strict=True))
-    model.__dict__ |= own
+    functions = faster(plain.forward_raw), _forward_scores, copied
+    model.__dict__.update(zip(_OWN_FUNCTIONS, functions, strict=True))
 
 
 def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one: bool) -> Network:

@@ -67,7 +67,8 @@ def winograd_conv2d(
     """
     (n, channels, height, width), out = batch.shape, len(weight)
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
-    result = batch.new_empty(n, out, height, width).contiguous(memory_format=torch.channels_last)
+    shape = n, out, height, width
+    result = torch.empty(shape, dtype=batch.dtype, device=batch.device, memory_format=torch.channels_last)
     to_values, to_outputs = _matrices()
     down, across = math.ceil(height / _TILE), _tiles_across(batch)
     images = batch.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)

@@ -166,11 +166,9 @@ def _find_module(path: str) -> type[nn.Module] | None:
         return None
     found = getattr(importlib.import_module(home), name, None)
     # A sequence of layers, such as torchvision's MLP, may be of any size.
-    return (
-        found
-        if isinstance(found, type) and issubclass(found, nn.Module) and not issubclass(found, nn.Sequential)
-        else None
-    )
+    if not isinstance(found, type) or not issubclass(found, nn.Module) or issubclass(found, nn.Sequential):
+        return None
+    return found
 
 
 def open_config(content: str | bytes, file: Path, source: str, *, digest: str | None = None) -> SavedModel:

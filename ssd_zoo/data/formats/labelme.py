@@ -51,8 +51,8 @@ def _item(file: Path, image: Path, problems: list[str]) -> Item:
     groups: dict[tuple[str, str], int] = {}
     for i, shape in enumerate(listing(content.get("shapes"), f"{file}: shapes")):
         try:
-            thing = _thing(mapping(shape, "the shape"), i)
-            group = shape.get("group_id") if isinstance(shape, dict) else None
+            part = mapping(shape, "the shape")
+            thing, group = _thing(part, i), part.get("group_id")
             # Shapes of one class and group are parts of one object.
             at = len(things) if group is None else groups.setdefault((thing.name, str(group)), len(things))
             if at < len(things):
