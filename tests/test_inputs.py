@@ -146,11 +146,8 @@ def test_usual_boxes_are_not_told(model, boxes):
 def test_thresholds_out_of_range(name, value, error, message):
     with pytest.raises(error, match=f"{name} is .*{re.escape(message)}"):
         make_model(**{name: value})
-    if name != "positive_fraction":
-        model = make_model().train(name == "iou_thresh")
-        setattr(model, name, value)
-        with pytest.raises(error, match=name):
-            model([IMAGE], [TARGET])
+    with pytest.raises(error, match=f"{name} is .*{re.escape(message)}"):
+        setattr(make_model(), name, value)
 
 
 @pytest.mark.parametrize("name", ["detections_per_img", "topk_candidates", "min_negatives"])
@@ -396,6 +393,37 @@ def test_validation_losses_with_detections(model):
 def test_bad_settings(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make_model(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("score_function", "tanh", ValueError, "'softmax', 'sigmoid', got 'tanh'"),
+        ("on_invalid_boxes", "ignore", ValueError, "'raise', 'drop'"),
+        ("classification_loss", "hinge", ValueError, "'cross_entropy', 'focal'"),
+        ("box_loss", None, ValueError, "'smooth_l1', 'giou', 'ciou'"),
+        ("antialias", 1, TypeError, "must be True or False, got 1"),
+        ("clip_before_nms", "no", TypeError, "must be True or False, got 'no'"),
+        ("min_negatives", -1, ValueError, "min_negatives must be at least 0, got -1"),
+        ("detections_per_img", 0, ValueError, "detections_per_img must be at least 1, got 0"),
+        ("topk_candidates", 2.5, TypeError, "topk_candidates must be an integer"),
+        ("tile", 8, ValueError, "at least 16 pixels, got 8 × 8"),
+        ("tile_overlap", 0.95, ValueError, "tile_overlap must be at most 0.9, got 0.95"),
+        ("categories", ["background", "cat"], ValueError, "The head has 3 classes, got 2 names"),
+        ("categories", ["background"], ValueError, "background and at least one more category"),
+        ("size", (128, 128), ValueError, r"built with size=(64, 64). Build another with size=(128, 128)"),
+        ("in_chans", 1, ValueError, "built with in_chans=3. Build another with in_chans=1"),
+    ],
+)
+def test_settings_are_checked_when_they_are_assigned(name, value, error, message):
+    model = make_model()
+    before = getattr(model, name)
+    with pytest.raises(error, match=re.escape(message)):
+        setattr(model, name, value)
+    assert getattr(model, name) == before
+    setattr(model, name, before)
+    model.tile = 32
+    assert model.tile == (32, 32)
 
 
 def test_categories_need_a_foreground():

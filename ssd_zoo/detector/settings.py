@@ -1,46 +1,91 @@
-"""Checks of a detector's settings."""
+"""What a detector's settings may be."""
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
+from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.detector.values import check_choice, check_count, check_fraction
 
 if TYPE_CHECKING:
     from ssd_zoo.detector.ssd import SSD
 
-__all__ = ["check_settings"]
+__all__ = ["check_normalization", "checked_setting"]
 
 
-def check_settings(model: "SSD", image_mean: Sequence[float], image_std: Sequence[float]) -> None:
-    """Check a detector's settings before its layers are built."""
-    choices = {
-        "score_function": ("softmax", "sigmoid"),
-        "on_invalid_boxes": ("raise", "drop"),
-        "classification_loss": get_args(ClassificationLossName),
-        "box_loss": get_args(BoxLossName),
-    }
-    for name, allowed in choices.items():
-        value = getattr(model, name)
-        if not (name.endswith("_loss") and callable(value)):
-            check_choice(name, value, allowed)
-    check_fraction("iou_thresh", model.iou_thresh, "an IoU")
-    check_fraction("positive_fraction", model.positive_fraction, "a share")
-    if model.positive_fraction == 0:
-        raise ValueError("positive_fraction must lie above 0 and not above 1, got 0.")
-    check_count("min_negatives", model.min_negatives, least=0)
-    for name in ("antialias", "clip_before_nms"):
-        if not isinstance(value := getattr(model, name), bool):
-            raise TypeError(f"{name} must be True or False, got {reprlib.repr(value)}.")
-    model._thresholds()
-    if len(model.categories) < 2:
-        raise ValueError(f"A detector needs the background and at least one more category, got {model.categories}.")
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {reprlib.repr(value)}.")
+
+
+def _check_loss(name: str, value: object, allowed: Sequence[str]) -> None:
+    if not callable(value):
+        check_choice(name, value, allowed)
+
+
+def _check_share(name: str, value: object) -> None:
+    check_fraction(name, value, "a share")
+    if value == 0:
+        raise ValueError(f"{name} must lie above 0 and not above 1, got 0.")
+
+
+def _check_threshold(name: str, value: object) -> None:
+    Thresholds(**{name: value})  # type: ignore[arg-type]
+
+
+_CHECKS: dict[str, Callable[[str, object], None]] = {
+    **dict.fromkeys(Thresholds.__annotations__, _check_threshold),
+    "score_function": partial(check_choice, allowed=("softmax", "sigmoid")),
+    "on_invalid_boxes": partial(check_choice, allowed=("raise", "drop")),
+    "classification_loss": partial(_check_loss, allowed=get_args(ClassificationLossName)),
+    "box_loss": partial(_check_loss, allowed=get_args(BoxLossName)),
+    "iou_thresh": partial(check_fraction, what="an IoU"),
+    "positive_fraction": _check_share,
+    "min_negatives": partial(check_count, least=0),
+    "antialias": _check_flag,
+    "clip_before_nms": _check_flag,
+}
+
+
+def checked_setting(model: "SSD", name: str, value: object) -> object:
+    """Return a setting as the detector keeps it.
+
+    Raises:
+        TypeError: If the value has the wrong type.
+        ValueError: If it is out of range, or the layers that are there already have another.
+    """
+    if name in _CHECKS:
+        _CHECKS[name](name, value)
+    elif name == "tile":
+        return check_tiles(value, 0)
+    elif name == "tile_overlap":
+        check_tiles(None, value)
+    elif name == "categories" and isinstance(value, Sequence):
+        if len(value) < 2:
+            raise ValueError(f"A detector needs the background and at least one more category, got {value}.")
+        if _is_built(model) and len(value) != len(model.categories):
+            names = f"{len(value)} names"
+            raise ValueError(f"The head has {len(model.categories)} classes, got {names}. Build a model with them.")
+        return list(value)
+    elif name in ("size", "in_chans") and _is_built(model) and value != (present := getattr(model, name)):
+        raise ValueError(f"The model was built with {name}={present}. Build another with {name}={value}.")
+    return value
+
+
+def _is_built(model: "SSD") -> bool:
+    return "head" in model._modules
+
+
+def check_normalization(image_mean: Sequence[float], image_std: Sequence[float], in_chans: int) -> None:
+    """Raise ValueError if the mean and deviation of pixels do not fit the images."""
     for name, values in (("image_mean", image_mean), ("image_std", image_std)):
-        if len(values) != model.in_chans:
-            raise ValueError(f"{name} has {len(values)} numbers, but images have {model.in_chans} channels.")
+        if len(values) != in_chans:
+            raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")
         if not all(map(math.isfinite, values)) or (name == "image_std" and min(values) <= 0):
             above = " above 0" if name == "image_std" else ""
             raise ValueError(f"{name} must have finite numbers{above}, got {list(values)}.")

@@ -20,7 +20,7 @@ from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, de
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
-from ssd_zoo.detector.settings import check_settings
+from ssd_zoo.detector.settings import check_normalization, checked_setting
 from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
 from ssd_zoo.detector.tiles import check_tiles, forward_tiles
@@ -82,9 +82,9 @@ class SSD(WithConstants):
         recipe: Name and arguments of the builder; None if no registered builder made the model.
 
     Raises:
-        TypeError: If a threshold is not a number.
+        TypeError: If a setting has the wrong type.
         ValueError: If arguments contradict each other or are out of range, or the size is too small for the backbone.
-            Thresholds that are assigned later are checked at the next call.
+            Settings that are assigned later are checked, too.
     """
 
     default_boxes: Tensor
@@ -141,7 +141,7 @@ class SSD(WithConstants):
         self.tile, self.tile_overlap = check_tiles(tile, tile_overlap), tile_overlap
         self._checks = DeferredChecks()
         self._told: set[str] = set()
-        check_settings(self, image_mean, image_std)
+        check_normalization(image_mean, image_std, in_chans)
         remember_folded_norms(self)
 
         shapes = feature_map_shapes(backbone, size, in_chans)
@@ -150,6 +150,9 @@ class SSD(WithConstants):
         self.register_constant("default_boxes", boxes)
         for name, values in (("image_mean", image_mean), ("image_std", image_std)):
             self.register_constant(name, torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, checked_setting(self, name, value))  # type: ignore[arg-type]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         # Other types may round what folded norms are recognised by.
