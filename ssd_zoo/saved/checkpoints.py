@@ -4,8 +4,10 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ssd_zoo.detector.sizes import parse_size
@@ -13,6 +15,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.models.load import note_loaded
 from ssd_zoo.models.registry import get_model
+from ssd_zoo.saved.file_boxes import boxes_of_file
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.formats.checkpoint import check_finite, check_state, read_checkpoint
 from ssd_zoo.weights.origin import Checkpoint, count_head
@@ -113,8 +116,13 @@ class OpenedCheckpoint:
                 f"{self.num_classes} names, the background's first; got {len(categories)}."
             )
         names = {"num_classes": self.num_classes} if categories is None else {"categories": list(categories)}
-        of_size = {} if size is None else {"size": size}
-        return get_model(recipe.builder, weights_backbone=None, **{**recipe.arguments, **of_size, **names})
+        build = partial(get_model, recipe.builder, weights_backbone=None, **names)
+        arguments = dict(recipe.arguments)
+        if recipe.default_boxes is not None:
+            with torch.device("meta"):
+                expected = build(**arguments)
+            arguments |= boxes_of_file(expected, recipe.default_boxes)
+        return build(**arguments if size is None else {**arguments, "size": size})
 
 
 def open_checkpoint(

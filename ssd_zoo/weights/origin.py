@@ -39,11 +39,13 @@ class Recipe:
         builder: The registered name.
         arguments: Keywords of the builder for which the origin differs from the builder's defaults.
         known: Per number of classes, the names in the origin's own models.
+        default_boxes: `(D, 4)`, xyxy as fractions of the input, where the file holds them.
     """
 
     builder: str
     arguments: Mapping[str, object] = field(default_factory=dict)
     known: Mapping[int, Sequence[str]] = field(default_factory=lambda: _KNOWN)
+    default_boxes: Tensor | None = None
 
 
 def _as_it_is(name: str, tensor: Tensor) -> Tensor:  # noqa: ARG001

@@ -1,12 +1,12 @@
 """Weights of the TensorFlow Object Detection API."""
 
 import re
-from collections.abc import Mapping
 
 from torch import Tensor
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.weights.categories import COCO_CATEGORIES
+from ssd_zoo.weights.converters._tensorflow_constants import Constants, box_shapes, check_box_coder, default_boxes
 from ssd_zoo.weights.converters._tensorflow_fpn import FPNLITE, FPNLITE_MARK, split_levels
 from ssd_zoo.weights.folded_norms import fill_folded_norms
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell
@@ -108,7 +108,8 @@ _BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
     """Return the builder of a graph's model, with settings from its constants."""
-    constants = _Constants(checkpoint.state)
+    constants = Constants(checkpoint.state)
+    check_box_coder(constants)
     arguments: dict[str, object] = {}
     for argument, pattern in _SETTINGS.items():
         value = constants.number(pattern)
@@ -122,13 +123,12 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
     if size is not None and len(size) == 2 and checkpoint.size is None:
         arguments["size"] = tuple(int(side) for side in size)
-    shapes = _box_shapes(constants)
-    if shapes:
+    if shapes := box_shapes(constants):
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
     builder = next(name for name, (_, table) in zip(_BUILDERS, _TABLES, strict=True) if table is checkpoint.table)
     if checkpoint.table is FPNLITE and arguments.get("size") == (640, 640):
         builder = "ssdlite640_mobilenet_v2_fpn"
-    return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES})
+    return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES}, default_boxes(constants))
 
 
 _SETTINGS = {
@@ -136,44 +136,6 @@ _SETTINGS = {
     "nms_thresh": r"(.*/)?Postprocessor/.*non_max_suppression(_1|_with_scores)?/iou_threshold",
     "detections_per_img": r"(.*/)?Postprocessor/.*PadOrClipBoxList/Select/t",
 }
-
-
-class _Constants:
-    """Constants of a graph, found by patterns of their names."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self._state = state
-
-    def all(self, pattern: str) -> list[Tensor]:
-        """Return the constants with matching names, in the order of their numbers."""
-        names = [name for name in self._state if re.fullmatch(pattern, name)]
-        return [self._state[name] for name in sorted(names, key=lambda name: (len(name), name))]
-
-    def number(self, pattern: str) -> float | None:
-        """Return the first matching constant that is a single number."""
-        return next((tensor.item() for tensor in self.all(pattern) if tensor.numel() == 1), None)
-
-    def vector(self, pattern: str) -> list[float] | None:
-        """Return the first matching constant that is a list."""
-        return next((tensor.tolist() for tensor in self.all(pattern) if tensor.ndim == 1), None)
-
-
-def _box_shapes(constants: _Constants) -> list[list[tuple[float, float]]]:
-    """Return the shapes of the default boxes for each feature map.
-
-    The list is empty if the graph holds no scales and aspect ratios.
-    """
-    generator = r"MultipleGridAnchorGenerator"
-    scales, ratios = (
-        [tensor.double() for tensor in constants.all(rf"{generator}/{operation}(_\d+)?/x") if tensor.ndim == 1]
-        for operation in ("truediv", "Sqrt")
-    )
-    if not scales or [len(of_map) for of_map in scales] != [len(of_map) for of_map in ratios]:
-        return []
-    return [
-        list(zip((scale * ratio.sqrt()).tolist(), (scale / ratio.sqrt()).tolist(), strict=True))
-        for scale, ratio in zip(scales, ratios, strict=True)
-    ]
 
 
 def _adapt(name: str, tensor: Tensor) -> Tensor:
