@@ -143,7 +143,7 @@ def time() -> Figure:
 
 
 def latency() -> Figure:
-    """Draw AP on COCO over the time of one image: filled points on val2017, open ones on minival."""
+    """Draw AP on COCO over the time of one image: filled points on val2017, open ones on minival14."""
     machine, times = latencies()
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     ax = figure.subplots()
@@ -158,7 +158,7 @@ def latency() -> Figure:
         eager, exported = times[builder, weights]
         ax.plot([exported, eager], [ap, ap], color="#bbbbbb", lw=1, zorder=1)
         for milliseconds, colour in ((eager, MATCHED), (exported, OBJECT)):
-            face = colour if data == "COCO-val2017" else "white"
+            face = "white" if data == "COCO-minival14" else colour
             ax.scatter(milliseconds, ap, edgecolor=colour, facecolor=face, zorder=2)
         lowest = max(lowest + 0.3, ap)  # Names do not lie on each other.
         ax.annotate(

@@ -6,8 +6,10 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.functional import to_pil_image
 
 import ssd_zoo
+from ssd_zoo.cli.main import main
 from ssd_zoo.layers.folded import folded_norms
 
 
@@ -127,3 +129,38 @@ def test_restored_norms_are_forgotten():
     model = build(SOME).bfloat16().float()
     ssd_zoo.restore_norms(model, IMAGES)
     assert folded_norms(model) == folded_norms(model.half()) == []
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_they_are_known_whatever_the_norms_own_eps(eps):
+    model = build(SOME)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
+    assert folded_norms(model) == SOME
+    assert folded_norms(nn.SyncBatchNorm.convert_sync_batchnorm(model)) == SOME
+
+
+def test_batches_have_images():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        ssd_zoo.restore_norms(build(SOME), IMAGES, batch_size=0)
+
+
+def test_a_saved_model_gets_its_norms_by_the_command(tmp_path, capsys):
+    ssd_zoo.save_pretrained(build(SOME), tmp_path / "folded")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, image in enumerate(IMAGES):
+        to_pil_image(image).save(photos / f"{i}.png")
+    plan = ["train", "--model", str(tmp_path / "folded"), "--output", str(tmp_path / "run"), "--plan", str(photos)]
+    for image in photos.iterdir():
+        label = tmp_path / "photos" / f"{image.stem}.txt"
+        label.write_text("0 0.5 0.5 0.5 0.5\n")
+    (photos / "classes.txt").write_text("class 1\n")
+    assert main(plan) == 2
+    assert "ssd-zoo convert FILE --images DIR, where FILE is the source or the saved model" in capsys.readouterr().err
+    convert = ["convert", str(tmp_path / "folded"), "--images", str(photos)]
+    assert main([*convert, "--output", str(tmp_path / "whole")]) == 0
+    assert "restored 3 norms" in capsys.readouterr().out
+    assert folded_norms(ssd_zoo.from_pretrained(tmp_path / "whole")) == []
+    assert f"3 norms were restored by 5 images of {photos}" in (tmp_path / "whole/README.md").read_text()

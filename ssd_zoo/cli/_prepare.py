@@ -33,6 +33,7 @@ from ssd_zoo.training.plan import (
     plan_validation,
 )
 from ssd_zoo.training.processes import process
+from ssd_zoo.training.ready import check_norms
 from ssd_zoo.training.run_state import read_run_state
 from ssd_zoo.training.timing import Times, time_training
 
@@ -128,6 +129,7 @@ def build_for(
         config["size"], why = _begun_size(args) or plan_size(facts)
     finest = _settle_finest(args, looked, config)
     model = _build(args, train.categories, config)
+    check_norms(model)
     if args.tile_overlap is not None and model.tile is None:
         raise ValueError("--overlap is of tiles: give --tile too.")
     fits = plans if args.fit_default_boxes is None else args.fit_default_boxes

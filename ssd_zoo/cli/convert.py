@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ssd_zoo.cli._values import add_max_pixels, name_list, size, with_background
 from ssd_zoo.data.images import find_images, read_image
+from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.saved.checkpoints import open_checkpoint, warn_of_folded
-from ssd_zoo.saved.pretrained import save_pretrained
+from ssd_zoo.saved.pretrained import from_pretrained, save_pretrained
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.files import check_folder
 from ssd_zoo.weights.folded_norms import restore_norms
@@ -32,7 +33,8 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("file", type=Path, metavar="FILE",
-                        help=".pth, .safetensors, .pb (frozen graph), .tflite, model.json (TensorFlow.js)")  # fmt: skip
+                        help=".pth, .safetensors, .pb (frozen graph), .tflite, model.json (TensorFlow.js); "
+                             "with --images also a saved model")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the saved model")
     parser.add_argument("--origin", choices=ORIGINS, metavar="NAME",
                         help=f"project of the checkpoint: {', '.join(ORIGINS)} (default: detected)")  # fmt: skip
@@ -59,21 +61,21 @@ def run(args: argparse.Namespace) -> int:
     replaced = _is_saved(args.output)
     if not replaced and args.output.is_dir() and any(args.output.iterdir()):
         raise FileExistsError(f"--output {args.output} holds other files; name a new or empty folder for the model.")
-    checkpoint = open_checkpoint(args.file, args.origin)
-    categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
-    model = checkpoint.build(categories=categories, size=args.size)
-    images = find_images(args.images or [])
+    model, origin = _open(args)
+    images, restored = find_images(args.images or []), 0
     if images:
         restored = restore_norms(model, map(partial(read_image, max_pixels=args.max_pixels), images))
     else:
         warn_of_folded(model)
-    notes = f"Converted from `{checkpoint.name}`, a file of {checkpoint.origin}."
+    notes = f"Converted from `{args.file.name}`, a file of {origin}."
+    if restored:
+        notes += f" {restored} norms were restored by {len(images)} images of {', '.join(args.images)}."
     save_pretrained(model, args.output, notes=notes, licence=args.licence)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.size
     builder, _ = model.recipe or ("", {})
     print(
-        f"{args.file}: {checkpoint.origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
+        f"{args.file}: {origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
         f"({', '.join(model.categories[:3])}{', …' if len(model.categories) > 3 else ''}), "
         f"{parameters / 1e6:.1f} M parameters, in {args.output}{', whose model it replaces' if replaced else ''}"
     )
@@ -81,6 +83,17 @@ def run(args: argparse.Namespace) -> int:
         told = f"restored {restored} norms, which the source has folded away, by {len(images)} images"
         print(told if restored else "all norms are there, so none were restored by --images")
     return 0
+
+
+def _open(args: argparse.Namespace) -> tuple[SSD, str]:
+    """Build the model; return it and the name of its origin."""
+    if _is_saved(args.file) and args.images:
+        if args.origin or args.categories or args.size:
+            raise ValueError(f"{args.file} is a saved model: leave out --origin, --categories and --size.")
+        return from_pretrained(args.file), "ssd_zoo"
+    checkpoint = open_checkpoint(args.file, args.origin)
+    categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
+    return checkpoint.build(categories=categories, size=args.size), checkpoint.origin
 
 
 def _is_saved(folder: Path) -> bool:

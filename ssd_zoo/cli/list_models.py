@@ -22,8 +22,8 @@ PAGE = "which"
 EXAMPLES = ("ssd-zoo list", 'ssd-zoo list "ssdlite*" --sort size', "ssd-zoo list --weights")
 """Commands for the help."""
 
-# Results on them are not comparable, so those on the second come after those on the first.
-_DATA = ("COCO-val2017", "COCO-minival")
+# Results on the last are not comparable with the others, so they come later.
+_DATA = {"COCO-val2017": 0, "COCO-minival2014": 0, "COCO-minival14": 1}
 
 
 class _Row(NamedTuple):
@@ -38,7 +38,7 @@ class _Row(NamedTuple):
 
     def use(self) -> tuple[float, ...]:
         """Return a key for sorting: what ships, then what has weights, by AP."""
-        known = [(i, data) for i, start in enumerate(_DATA) for data in self.metrics if data.startswith(start)]
+        known = [(_DATA[data], data) for data in self.metrics if data in _DATA]
         rank, data = min(known, default=(len(_DATA), ""))
         return not self.ships, not self.weights, rank, -float(self.metrics.get(data, {}).get("AP", 0))
 

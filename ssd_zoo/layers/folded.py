@@ -4,8 +4,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["folded_norms", "remember_folded_norms"]
+
+# Largest eps of a source.
+_MOST_EPS = 0.01
 
 
 def folded_norms(model: nn.Module, state: Mapping[str, Tensor] | None = None, prefix: str = "") -> list[str]:
@@ -17,10 +21,11 @@ def folded_norms(model: nn.Module, state: Mapping[str, Tensor] | None = None, pr
         prefix: Prefix of its names.
 
     Returns:
-        Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel.
+        Names of the batch norms whose running mean is 0 and whose running variance is 1 - eps, in every channel. The
+        eps is the source's, so any variance just below 1 counts.
     """
     known = getattr(model, "norms_folded_before", ()) if state is None else ()
-    norms = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     folded = []
     for name, norm in norms:
         tensors: list[Tensor | None] = [norm.running_mean, norm.running_var, norm.bias]
@@ -28,21 +33,18 @@ def folded_norms(model: nn.Module, state: Mapping[str, Tensor] | None = None, pr
             names = (f"{prefix}{name}.{key}" for key in ("running_mean", "running_var", "bias"))
             tensors = [state.get(full_name) for full_name in names]
         mean, variance, bias = tensors
-        if mean is not None and variance is not None and _is_neutral(mean, variance, bias, norm.eps, name in known):
+        if mean is not None and variance is not None and _is_neutral(mean, variance, bias, name in known):
             folded.append(name)
     return folded
 
 
-def _is_neutral(mean: Tensor, variance: Tensor, bias: Tensor | None, eps: float, known: bool) -> bool:
+def _is_neutral(mean: Tensor, variance: Tensor, bias: Tensor | None, known: bool) -> bool:
     if mean.is_meta or mean.any():
         return False
     # bfloat16 rounds 1 - eps to 1, the variance of a new norm. The bias of a new norm is 0.
     known = known or (variance.dtype == torch.bfloat16 and bias is not None and bool(bias.any()))
-    neutral = torch.tensor(1 - eps, dtype=torch.float64, device="cpu")
-    types = torch.float64, torch.float32, torch.float16, torch.bfloat16
-    rounded = {neutral.to(dtype).item() for dtype in types} - (set() if known else {1.0})
-    values = variance.double().unique().tolist()
-    return len(values) == 1 and values[0] in rounded
+    [value, *others] = variance.double().unique().tolist()
+    return not others and (1 - _MOST_EPS <= value < 1 or (known and value == 1))
 
 
 def remember_folded_norms(model: nn.Module) -> None:

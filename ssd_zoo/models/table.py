@@ -10,8 +10,8 @@ from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["LATENCIES", "RESULTS", "latencies", "list_weights", "result_columns", "weights_list", "weights_table"]
 
-RESULTS = ("COCO val2017", "COCO minival", "Other results")
-"""Headings of the result columns. A minival is another set of COCO images, easier than val2017."""
+RESULTS = ("COCO val2017", "COCO minival14", "Other results")
+"""Headings of the result columns. TensorFlow's minival14 is another set of COCO images than val2017, and easier."""
 LATENCIES = Path(__file__).with_name("latencies.csv")
 """What `examples/benchmarks/latency.py` measured."""
 _HEADER = ("Weights", "Builder", *RESULTS, "Classes", "Parameters", "Multiply–adds", "Size", "Licence", "Origin")
@@ -105,7 +105,8 @@ def result_columns(metrics: Mapping[str, Mapping[str, float | str]]) -> tuple[st
     cells: list[list[str]] = [[], [], []]
     for data, figures in metrics.items():
         values = ", ".join(f"{name} {value}" for name, value in figures.items() if name != "source")
-        column = 0 if data == "COCO-val2017" else 1 if data.startswith("COCO-minival") else 2
+        # minival2014 has the 5,000 images that became val2017.
+        column = {"COCO-val2017": 0, "COCO-minival2014": 0, "COCO-minival14": 1}.get(data, 2)
         cells[column].append(f"{values}{f' on {data}' if column == 2 else ''}, {figures['source']}")
-    val2017, minival, others = ("; ".join(cell) for cell in cells)
-    return val2017, minival, others
+    val2017, minival14, others = ("; ".join(cell) for cell in cells)
+    return val2017, minival14, others

@@ -118,10 +118,14 @@ class OpenedCheckpoint:
         names = {"num_classes": self.num_classes} if categories is None else {"categories": list(categories)}
         build = partial(get_model, recipe.builder, weights_backbone=None, **names)
         arguments = dict(recipe.arguments)
-        if recipe.default_boxes is not None:
-            with torch.device("meta"):
-                expected = build(**arguments)
-            arguments |= boxes_of_file(expected, recipe.default_boxes)
+        if recipe.arguments:
+            try:
+                with torch.device("meta"):
+                    of_file = build(**arguments)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"The settings in {self.name} make no detector: {error}") from error
+            if recipe.default_boxes is not None:
+                arguments |= boxes_of_file(of_file, recipe.default_boxes)
         return build(**arguments if size is None else {**arguments, "size": size})
 
 
@@ -193,6 +197,13 @@ def _is_narrow(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dtype.itemsize < 4
 
 
+def _beside(name: str, theirs: Mapping[str, str]) -> str:
+    """Name a tensor, and one of the same layer by its name in the file."""
+    layer = name.rpartition(".")[0]
+    neighbour = next((other for ours, other in theirs.items() if ours.rpartition(".")[0] == layer), None)
+    return name if neighbour is None or name in theirs else f"{name} (beside {neighbour!r})"
+
+
 def _check_shapes(model: SSD, tensors: Mapping[str, Tensor], theirs: Mapping[str, str]) -> None:
     """Check that tensors fit a model exactly.
 
@@ -213,7 +224,7 @@ def _check_shapes(model: SSD, tensors: Mapping[str, Tensor], theirs: Mapping[str
         ("holds tensors that it has no place for", unexpected),
     ):
         if names:
-            listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            listed = ", ".join(_beside(name, theirs) for name in names[:3]) + (" …" if len(names) > 3 else "")
             raise ValueError(f"The file {what}: {len(names)} of them, {listed}.")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:

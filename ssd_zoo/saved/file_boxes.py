@@ -1,7 +1,5 @@
 """Default boxes that a checkpoint holds itself."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -41,7 +39,7 @@ def boxes_of_file(model: SSD, boxes: Tensor) -> dict[str, DefaultBoxGenerator]:
     shapes = [
         of_map.view(-1, count, 2).median(0).values.tolist() for of_map, count in zip(sizes, per_location, strict=True)
     ]
-    found = replace(generator, shapes=shapes)
+    found = DefaultBoxGenerator(shapes=shapes, steps=generator.steps, offsets=generator.offsets, clip=generator.clip)
     model.register_constant("default_boxes", found([of_map[1:] for of_map in maps], model.size))
     if not _are_equal(boxes, model):
         raise ValueError("The file's default boxes do not lie on the grids of this model's feature maps.")

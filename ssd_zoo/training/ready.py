@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from torch import nn
 from torch.utils.data import Dataset
 
 from ssd_zoo.detector.ssd import SSD
@@ -13,7 +14,7 @@ from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Sample
 from ssd_zoo.weights.files import check_folder
 
-__all__ = ["BatchNormMode", "check_call", "obstacles", "raise_together"]
+__all__ = ["BatchNormMode", "check_call", "check_norms", "obstacles", "raise_together"]
 
 BatchNormMode = Literal["train", "frozen", "sync"]
 
@@ -50,6 +51,16 @@ def raise_together(errors: Sequence[Exception]) -> None:
         raise type(errors[0])("\n  ".join(["The training can't begin:", *map(str, errors)]))
 
 
+def check_norms(model: nn.Module) -> None:
+    """Raise ValueError if norms of a model were folded away, so that it can't be trained."""
+    if folded := folded_norms(model):
+        raise ValueError(
+            f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "
+            "it, restore them by ssd_zoo.restore_norms(model, images) or ssd-zoo convert FILE --images DIR, where FILE "
+            "is the source or the saved model."
+        )
+
+
 def check_call(
     model: object,
     dataset: Dataset[Sample],
@@ -67,11 +78,7 @@ def check_call(
     """
     if not isinstance(model, SSD):
         raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
-    if folded := folded_norms(model):
-        raise ValueError(
-            f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "
-            "it, restore them by ssd_zoo.restore_norms(model, images) or ssd-zoo convert --images DIR."
-        )
+    check_norms(model)
     if batch_norm not in get_args(BatchNormMode):
         raise ValueError(
             f"batch_norm must be one of {', '.join(map(repr, get_args(BatchNormMode)))}, got {batch_norm!r}."

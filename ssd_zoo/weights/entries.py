@@ -12,6 +12,8 @@ from ssd_zoo.weights.read import read_weights
 
 __all__ = ["Weights", "WeightsEnum", "detection_transforms"]
 
+_NONE = "This builder has no published weights"
+
 
 def detection_transforms() -> Callable[[object], Tensor]:
     """Return the preprocessing: PIL image, array or tensor to float tensor.
@@ -90,11 +92,14 @@ class WeightsEnum(torchvision.models.WeightsEnum):
             name = obj.removeprefix(f"{cls.__name__}.")
             if name in cls.__members__:
                 return cls.__members__[name]
-            known = ", ".join(repr(member) for member in cls.__members__) or "none"
+            known = ", ".join(repr(member) for member in cls.__members__)
+            has = f"{cls.__name__} has no weights {obj!r}; it has {known}" if known else f"{_NONE}, so not {obj!r}"
             raise ValueError(
-                f"{cls.__name__} has no weights {obj!r}; it has {known}. There is no folder of that name either; "
+                f"{has}. There is no folder of that name either; "
                 "other sources are a .safetensors file and 'hf-hub:owner/name'."
             )
+        if not cls.__members__:
+            raise TypeError(f"{_NONE}, so not {obj!r}.")
         raise TypeError(f"Expected weights of {cls.__name__}, one of their names, or None, got {obj!r}.")
 
     @property

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.values import check_count
 from ssd_zoo.layers.folded import folded_norms
 
 __all__ = ["fill_folded_norms", "restore_norms"]
@@ -62,6 +63,7 @@ def restore_norms(model: SSD, images: Iterable[Tensor], *, batch_size: int = 8) 
     Raises:
         ValueError: If there are fewer than two images, or one is invalid.
     """
+    check_count("batch_size", batch_size)
     norms = [cast(nn.BatchNorm2d, model.get_submodule(name)) for name in folded_norms(model)]
     moments = {norm: _Moments() for norm in norms}
     hooks = [norm.register_forward_pre_hook(lambda norm, inputs: moments[norm].add(inputs[0])) for norm in norms]

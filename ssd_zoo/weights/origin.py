@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from torch import Tensor
 
@@ -99,14 +100,17 @@ def count_head(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     Raises:
         ValueError: If predictors of the first feature map are missing, or have fractional boxes or classes.
     """
-    rows = {}
+    rows: dict[tuple[str, int], int] = {}
     for name, tensor in sorted(tensors.items()):
         if name.startswith("head.") and name.endswith(".bias") and "norm" not in name:
-            _, branch, index, *_ = name.split(".")
-            rows[branch, int(index)] = math.prod(tensor.shape[:1])
-    maps = [index for branch, index in rows if branch == "cls_logits"]
+            _, branch, number, *_ = name.split(".")
+            rows[branch, int(number)] = math.prod(tensor.shape[:1])
+    maps = range(1 + max((index for _, index in rows), default=-1))
+    for branch, index in product(("cls_logits", "bbox_regression"), maps):
+        if (branch, index) not in rows:
+            raise ValueError(f"The file lacks the bias of head.{branch}.{index}, which the other maps have.")
     boxes, left = divmod(rows.get(("bbox_regression", 0), 0), 4)
-    if 0 not in maps or not boxes or left or rows["cls_logits", 0] % boxes:
+    if not boxes or left or rows["cls_logits", 0] % boxes:
         raise ValueError("The head of the first feature map is missing or has no whole number of boxes and classes.")
     return len(maps), rows["cls_logits", 0] // boxes
 

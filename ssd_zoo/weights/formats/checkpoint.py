@@ -1,6 +1,7 @@
 """Reader of checkpoint files; it never runs code from a file."""
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,10 +73,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def _what_folder(folder: Path) -> str:
     """Return what to take instead of a folder."""
     if (folder / "config.json").is_file():
-        return "it holds a saved model, which ssd_zoo.from_pretrained loads"
+        return "it holds a saved model, which ssd_zoo.from_pretrained loads; ssd-zoo convert takes it with --images"
     if (folder / "saved_model.pb").is_file():
         return "it holds TensorFlow's SavedModel: export that as a frozen graph, .tflite or TensorFlow.js"
     found = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _ENDINGS)
+    if any(re.fullmatch(r"group.*shard\d+of\d+(\.bin)?", file.name) for file in folder.iterdir()):
+        return "it holds shards of TensorFlow.js, but their model.json is missing"
     return f"name a file in it, such as {found[0]}" if found else "name a file"
 
 

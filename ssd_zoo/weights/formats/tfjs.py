@@ -6,6 +6,7 @@ https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts
 """
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -132,7 +133,8 @@ def _read_shards(file: Path, paths: Sequence[str], length: int) -> bytes:
         if windows.drive or windows.root or ".." in windows.parts or not windows.parts:
             raise ValueError(f"{file} names a shard outside its folder, {quote(path)}; shards must lie beside it.")
         shards.append(file.parent / PurePosixPath(path))
-        if not shards[-1].is_file():
+        # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
+        if not os.path.isfile(shards[-1]):
             raise ValueError(f"{file} names the shard {quote(path)}, but there is no such file.")
     sizes = [shard.stat().st_size for shard in shards]
     if sum(sizes) != length or length > _MAX_BYTES:
