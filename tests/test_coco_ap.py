@@ -3,9 +3,12 @@
 The figures were measured with the original's float32 weights; see the README of the test data's weights.
 """
 
+import json
+
 import pytest
 
 import ssd_zoo
+from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
 
 pytest.importorskip("faster_coco_eval")
@@ -46,6 +49,28 @@ def test_persons_alone(coco128, test_data):
     ap, ap50 = measure(model, coco128)
     assert ap == pytest.approx(0.308, abs=0.003)
     assert ap50 == pytest.approx(0.557, abs=0.003)
+
+
+def test_the_commands(test_data, tmp_path, capsys):
+    data, found = str(test_data / "coco128"), str(tmp_path / "found.json")
+    assert main(["detect", f"{data}/images", "--score-thresh", "0.001", "--json", found, "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "--annotations",
+                f"{data}/instances.json",
+                "--results",
+                found,
+                "--json",
+                str(tmp_path / "ap.json"),
+            ]
+        )
+        == 0
+    )
+    figures = json.loads((tmp_path / "ap.json").read_text())
+    assert figures["AP"] == pytest.approx(0.336, abs=0.003)
+    assert figures["AP50"] == pytest.approx(0.497, abs=0.003)
 
 
 def test_other_data_by_names(test_data):
