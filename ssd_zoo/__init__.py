@@ -1,19 +1,9 @@
 """The SSD family for torchvision."""
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-try:
-    import torchvision as _torchvision  # noqa: F401
-except RuntimeError as error:
-    if "torchvision::" not in str(error):
-        raise
-    raise ImportError(
-        f"torchvision {version('torchvision')} does not fit torch {version('torch')}: {error}. Install a pair of the "
-        "same build: pip install --force-reinstall torch torchvision."
-    ) from error
-
+from ssd_zoo import _torchvision as _torchvision
 from ssd_zoo import data, models
 from ssd_zoo._version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
