@@ -70,6 +70,27 @@ def test_yolo_lines_of_pairs_are_not_numbers_with_commas(tmp_path):
     assert f"{ONE.name}.txt:1: each value must be a finite number, got '0.1.0.2'" in problem
 
 
+@pytest.mark.parametrize("line", ["0 .5 .5 .2 .2 .97 0", "0 .5 .5 .2 .2 1 1", "0 .5 .5 .2 .2 .97 12"])
+def test_yolo_lines_with_a_confidence_and_a_track_are_no_outlines(line, tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    label = tmp_path / f"labels/train/{ONE.name}.txt"
+    write(label, f"{line}\n")
+    [problem] = open_dataset(tmp_path).annotations.problems
+    assert "remove confidences and numbers of tracks" in problem
+    write(label, "0 0.1 0.1 0.3 0.1 0.2 0.4\n0 0.1 0.1 0.3 0.1 0.2 1.0\n")
+    assert open_dataset(tmp_path).annotations.problems == []
+
+
+def test_a_split_of_which_a_folder_is_missing(tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "data.yaml", "train: [images/train, images/more]\nval: images/gone\nnames: [cat, dog]\n")
+    assert splits(tmp_path) == ["train"]
+    with pytest.raises(
+        FileNotFoundError, match=r"names train: images/more, which does not exist .*other images of the"
+    ):
+        open_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["yolo_folders", "yolo_yaml", "voc_images_in_split"])
 def test_images_of_one_name_in_two_formats(name, tmp_path):
     SHAPES[name](tmp_path, "train", PICTURES)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ssd_zoo.data.annotations import check_class_names, some
+from ssd_zoo.data.annotations import Records, check_class_names, some
 from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, canonical_split, unused_images
 from ssd_zoo.data.formats.yolo_labels import is_yolo, labels_file, locate, read_split
 from ssd_zoo.weights.outside import JSON, listing, mapping, parse_yaml, quote, read_text
@@ -151,12 +151,21 @@ def _pairs(file: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, sign, value in lines if sign}
 
 
+def _refuse_part(told: str) -> Records:
+    """Raise an error: a part of a split alone would be trained on without a word."""
+    raise FileNotFoundError(f"{told}; other images of the split do. Put it there, or take it out of the list.")
+
+
 def _located(file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
     splits, notes = {}, []
     for split, sources in entries.items():
         places = [(source, locate(file.parent, root, source)) for source in sources]
         if missing := [source for source, place in places if place is None]:
-            notes.append(f"{file} names {split}: {missing[0]}, which does not exist below {file.parent}")
+            told = f"{file} names {split}: {missing[0]}, which does not exist below {file.parent}"
+            if len(missing) == len(places):
+                notes.append(told)
+            else:
+                splits[split] = partial(_refuse_part, told)
         else:
             found = [(file.parent, [place]) for _, place in places if place]
             splits[split] = partial(read_split, found, names, file)

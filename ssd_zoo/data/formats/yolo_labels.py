@@ -152,16 +152,24 @@ def _words(line: str) -> list[str]:
     return [part.replace(",", ".") for part in parts] if len(parts) > 1 else parts[0].split(",")
 
 
+_OUTLINE = "the numbers of an outline must be fractions of the image"
+_NO_OUTLINE = "remove confidences and numbers of tracks, if these are some"
+
+
 class _TooFarError(ValueError):
     """Raised for numbers that are no fractions of an image."""
 
 
 def _numbers(line: str, num_classes: int) -> tuple[int, list[float]]:
-    index, *values = (parse_number(word, "each value") for word in _words(line))
+    words = _words(line)
+    index, *values = (parse_number(word, "each value") for word in words)
     if not index.is_integer() or not 0 <= index < num_classes:
         raise ValueError(f"class {index:g} is not among the {num_classes} classes, counted from 0")
     if len(values) < 4 or len(values) == 5 or len(values) % 2:
         raise ValueError(f"expected class, x, y, width and height, or an outline, got {quote(line)}")
+    # A confidence and a number make three points of a box; points are written as fractions.
+    if len(values) == 6 and words[-1].isdigit() and "." in words[1]:
+        raise ValueError(f"{_OUTLINE}, got {quote(values)}; {_NO_OUTLINE}")
     return whole(index, "class"), values
 
 
@@ -174,9 +182,6 @@ def _box(values: list[float], size: tuple[int, int]) -> Box:
         x, y, w, h = values
         return ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
     if any(not -0.5 <= value <= 1.5 for value in values):
-        raise ValueError(
-            f"the numbers of an outline must be fractions of the image, got {quote(values)}; remove confidences and "
-            "numbers of tracks, if these are some"
-        )
+        raise ValueError(f"{_OUTLINE}, got {quote(values)}; {_NO_OUTLINE}")
     xs, ys = values[::2], values[1::2]
     return min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height
