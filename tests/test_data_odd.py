@@ -52,6 +52,16 @@ def test_every_shape_with_images_whose_endings_are_in_upper_case(name, tmp_path)
     assert records(tmp_path, find_split(splits(tmp_path), "train")) == expected(name, PICTURES)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_in_windows_encodings(name, encoding, tmp_path):
+    make(name, tmp_path)
+    for file in tmp_path.rglob("*"):
+        if file.suffix in (".json", ".csv", ".txt", ".xml", ".yaml", ".data", ".names"):
+            file.write_text(file.read_text().replace('encoding="utf-8"', f'encoding="{encoding[:6]}"'), encoding)
+    assert records(tmp_path, find_split(splits(tmp_path), "train")) == expected(name, PICTURES)
+
+
 @pytest.mark.parametrize(
     "line", ["0,.5,.5,.4,.2", "0, .5, .5, .4, .2,", "0;.5;.5;.4;.2", "0 0,5 0,5 0,4 0,2", "0.0 .5 .5 .4 .2"]
 )

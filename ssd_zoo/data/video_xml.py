@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import check_class_names
 from ssd_zoo.data.video_annotations import LabelledVideo, Labels, VideoObject
-from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, whole
+from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, read_start, whole
 
 __all__ = ["is_cvat", "is_cvat_of_images", "read_cvat", "read_imagenet_vid"]
 
@@ -17,15 +17,13 @@ _ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 def is_cvat(file: Path) -> bool:
     """Check whether an XML file is one of CVAT's."""
-    with file.open("rb") as stream:
-        start = stream.read(2000)
-    return b"<annotations>" in start and b"<meta>" in start
+    start = read_start(file, 2000)
+    return "<annotations>" in start and "<meta>" in start
 
 
 def is_cvat_of_images(file: Path) -> bool:
     """Check whether an XML file of CVAT's holds images, and not a video."""
-    with file.open("rb") as stream:
-        return re.search(rb"<image[\s>]", stream.read(2**20).replace(b"\0", b"")) is not None
+    return re.search(r"<image[\s>]", read_start(file, 2**20)) is not None
 
 
 def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ssd_zoo.data.formats import coco, cvat, kitti, labelme, tables, voc, widerface, yolo
 from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split
+from ssd_zoo.weights.outside import read_start
 
 __all__ = ["FORMATS", "Layout", "canonical_split", "recognise"]
 
@@ -79,19 +80,18 @@ def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
 
 
 def _foreign(file: Path) -> str:
-    with file.open("rb") as stream:
-        content = stream.read(2**20)
+    content = read_start(file, 2**20)
     if not content:
         return f" {file} is empty."
     if file.suffix.lower() == ".csv":
-        head = content.decode("utf-8-sig", "replace").splitlines()[0]
+        head = content.splitlines()[0]
         return f" {file} begins with {head!r:.200}; a table needs columns filename, class, xmin, ymin, xmax, ymax."
     if file.suffix.lower() != ".json":
         return ""
     for (tool, way), keys in _FOREIGN.items():
-        if all(f'"{key}"'.encode() in content for key in keys):
+        if all(f'"{key}"' in content for key in keys):
             return f" {file} is of {tool}; {way}."
-    if all(f'"{key}"'.encode() in content for key in ("images", "categories")):
+    if all(f'"{key}"' in content for key in ("images", "categories")):
         return f" {file} is like COCO's, but has no annotations."
     return ""
 

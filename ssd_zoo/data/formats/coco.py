@@ -76,7 +76,8 @@ def _looks_like_coco(file: Path) -> bool:
     if file.stat().st_size == 0:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return all(content.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
+        encodings = "utf-8", "utf-16-le", "utf-16-be"
+        return any(all(content.find(f'"{key}"'.encode(name)) >= 0 for key in _KEYS) for name in encodings)
 
 
 def read_coco_json(file: Path) -> dict[str, list[JSON]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
 from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
-from ssd_zoo.weights.outside import parse_number, parse_xml, read_text
+from ssd_zoo.weights.outside import parse_number, parse_xml, read_start, read_text
 
 __all__ = ["find"]
 
@@ -52,9 +52,8 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _is_cvat(file: Path) -> bool:
-    with file.open("rb") as stream:
-        content = stream.read(2**20).replace(b"\0", b"")
-    return re.search(rb"<annotations[\s>]", content) is not None and re.search(rb"<image[\s>]", content) is not None
+    content = read_start(file, 2**20)
+    return re.search(r"<annotations[\s>]", content) is not None and re.search(r"<image[\s>]", content) is not None
 
 
 def _read(images: Sequence[_Image]) -> Records:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Thing
 from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
-from ssd_zoo.weights.outside import parse_number, quote, read_text
+from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
 
@@ -29,9 +29,7 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _is_kitti(file: Path) -> bool:
-    with file.open("rb") as stream:
-        head = stream.read(1000).decode("utf-8", "replace").partition("\n")[0]
-    return _LINE.fullmatch(head.strip()) is not None
+    return _LINE.fullmatch(read_start(file, 1000).partition("\n")[0].strip()) is not None
 
 
 def _item(file: Path, image: Path, problems: list[str]) -> Item:

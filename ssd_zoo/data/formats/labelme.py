@@ -7,7 +7,18 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, Item, Thing
 from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
-from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, read_text, text, whole
+from ssd_zoo.weights.outside import (
+    JSON,
+    listing,
+    mapping,
+    number,
+    parse_json,
+    quote,
+    read_start,
+    read_text,
+    text,
+    whole,
+)
 
 __all__ = ["find", "is_labelme"]
 
@@ -30,9 +41,8 @@ def find(tree: Tree) -> Layout | None:
 
 def is_labelme(file: Path) -> bool:
     """Check for the keys of LabelMe's JSON."""
-    with file.open("rb") as stream:
-        content = stream.read(2**20)
-    return b'"shapes"' in content and (b'"imagePath"' in content or b'"shape_type"' in content)
+    content = read_start(file, 2**20)
+    return '"shapes"' in content and ('"imagePath"' in content or '"shape_type"' in content)
 
 
 def _image_name(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing
 from ssd_zoo.data.formats.tree import File, Layout, Tree, canonical_split, unused_images
 from ssd_zoo.data.images import size_if_readable
-from ssd_zoo.weights.outside import parse_number, read_text
+from ssd_zoo.weights.outside import parse_number, read_start, read_text
 
 __all__ = ["find"]
 
@@ -75,8 +75,7 @@ def _rows(file: Path, separator: str = ",") -> Iterator[list[str]]:
 
 
 def _table(file: File) -> _Table | None:
-    with file.path.open("rb") as stream:
-        head = stream.read(4096).decode("utf-8-sig", "replace").splitlines()[:1]
+    head = read_start(file.path, 4096).splitlines()[:1]
     for separator in _SEPARATORS:
         row = next(csv.reader(head, delimiter=separator), [])
         header = [cell.strip().lower().replace("_", "") for cell in row]

@@ -13,7 +13,7 @@ from pathlib import Path
 from ssd_zoo.data.annotations import Item, Records, Thing, some
 from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, pair, read_each, unused_images
 from ssd_zoo.weights.categories import VOC_CATEGORIES
-from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_text
+from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_start, read_text
 
 __all__ = ["find"]
 
@@ -58,8 +58,7 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _is_voc(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return re.search(rb"<annotation[\s>]", stream.read(4096).replace(b"\0", b"")) is not None
+    return re.search(r"<annotation[\s>]", read_start(file, 4096)) is not None
 
 
 def _lists(tree: Tree) -> dict[str, File]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Records, Thing
 from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
-from ssd_zoo.weights.outside import parse_number, quote, read_text
+from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
 
@@ -28,9 +28,7 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _is_wider_face(file: Path) -> bool:
-    with file.open("rb") as stream:
-        head = stream.read(2000).decode("utf-8-sig", "replace").replace("\r", "")
-    return _HEAD.match(head) is not None
+    return _HEAD.match(read_start(file, 2000).replace("\r", "")) is not None
 
 
 def _read(file: Path, tree: Tree) -> Records:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssd_zoo.detector.boxes import CENTRE_WEIGHT, SIZE_WEIGHT
 
-__all__ = ["Constants", "box_shapes", "check_box_coder", "default_boxes"]
+__all__ = ["Constants", "check_box_coder", "read_box_shapes", "read_default_boxes"]
 
 _DECODE = r"(.*/)?Postprocessor/Decode"
 
@@ -42,7 +42,7 @@ def _is_table(tensor: Tensor) -> bool:
     return tensor.ndim == 2 and tensor.shape[1] == 4 and tensor.is_floating_point()
 
 
-def box_shapes(constants: Constants) -> list[list[tuple[float, float]]]:
+def read_box_shapes(constants: Constants) -> list[list[tuple[float, float]]]:
     """Return the shapes of the default boxes for each feature map.
 
     The list is empty if the graph holds no scales and aspect ratios.
@@ -60,7 +60,7 @@ def box_shapes(constants: Constants) -> list[list[tuple[float, float]]]:
     ]
 
 
-def default_boxes(constants: Constants) -> Tensor | None:
+def read_default_boxes(constants: Constants) -> Tensor | None:
     """Return the default boxes of a graph in which they were computed beforehand.
 
     Returns:

@@ -6,7 +6,12 @@ from torch import Tensor
 
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.weights.categories import COCO_CATEGORIES
-from ssd_zoo.weights.converters._tensorflow_constants import Constants, box_shapes, check_box_coder, default_boxes
+from ssd_zoo.weights.converters._tensorflow_constants import (
+    Constants,
+    check_box_coder,
+    read_box_shapes,
+    read_default_boxes,
+)
 from ssd_zoo.weights.converters._tensorflow_fpn import FPNLITE, FPNLITE_MARK, split_levels
 from ssd_zoo.weights.folded_norms import fill_folded_norms
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell
@@ -123,12 +128,12 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
     if size is not None and len(size) == 2 and checkpoint.size is None:
         arguments["size"] = tuple(int(side) for side in size)
-    if shapes := box_shapes(constants):
+    if shapes := read_box_shapes(constants):
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
     builder = next(name for name, (_, table) in zip(_BUILDERS, _TABLES, strict=True) if table is checkpoint.table)
     if checkpoint.table is FPNLITE and arguments.get("size") == (640, 640):
         builder = "ssdlite640_mobilenet_v2_fpn"
-    return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES}, default_boxes(constants))
+    return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES}, read_default_boxes(constants))
 
 
 _SETTINGS = {

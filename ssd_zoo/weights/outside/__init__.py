@@ -3,7 +3,7 @@
 Every error is a ValueError that names the source and quotes a short part of it.
 """
 
-from ssd_zoo.weights.outside.files import decode, read_bytes, read_text
+from ssd_zoo.weights.outside.files import decode, read_bytes, read_start, read_text
 from ssd_zoo.weights.outside.json_text import parse_json
 from ssd_zoo.weights.outside.values import JSON, listing, mapping, number, parse_number, quote, text, whole
 from ssd_zoo.weights.outside.xml_text import parse_xml
@@ -21,6 +21,7 @@ __all__ = [
     "parse_yaml",
     "quote",
     "read_bytes",
+    "read_start",
     "read_text",
     "text",
     "whole",

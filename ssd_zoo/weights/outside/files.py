@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssd_zoo.weights.outside.values import line_at
 
-__all__ = ["decode", "read_bytes", "read_text"]
+__all__ = ["decode", "read_bytes", "read_start", "read_text"]
 
 LARGEST_TEXT = 2**26
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -51,6 +51,17 @@ def read_text(file: Path, *, limit: int = LARGEST_TEXT) -> str:
     return decode(read_bytes(file, limit=limit), file)
 
 
+def read_start(file: Path, length: int) -> str:
+    """Read the first bytes of a text, whatever its encoding; what is no text is replaced."""
+    with file.open("rb") as stream:
+        content = stream.read(length)
+    return content.decode(_mark(content) or "utf-8", "replace")
+
+
+def _mark(content: bytes) -> str | None:
+    return next((name for mark, name in _MARKS if content.startswith(mark)), None)
+
+
 def decode(content: bytes, source: object) -> str:
     """Decode text: UTF-8, UTF-16 with a byte order mark, or else Windows' Latin-1.
 
@@ -63,7 +74,7 @@ def decode(content: bytes, source: object) -> str:
     Raises:
         ValueError: If it is not text.
     """
-    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    marked = _mark(content)
     declared = _DECLARED.match(content)
     encodings = [marked] if marked else [*([declared[1].decode()] if declared else []), "utf-8", "cp1252", "latin-1"]
     for encoding in encodings:
