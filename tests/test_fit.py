@@ -395,6 +395,7 @@ def test_optimizer_spares_norms_and_biases():
         assert scale == (0.5 if name.startswith("backbone.") and "extra" not in name else 1.0), name
     assert not seen
     schedule = make_schedule(optimizer, "step", steps=90, warmup_steps=10)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}, "as they were"
     rates = []
     for step in (0, 5, 10, 58, 62, 78, 82):
         schedule.step_update(step)
