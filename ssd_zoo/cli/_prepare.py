@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict, cast
 
-from ssd_zoo.cli._data import Data, classes_of, open_labelled
+from ssd_zoo.cli._data import Data, classes_of, hold_back, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL, build_model
 from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, join_datasets, usable
 from ssd_zoo.data.cache import CachedDataset
-from ssd_zoo.data.divide import divide
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.plan import (
@@ -30,7 +29,6 @@ from ssd_zoo.training.plan import (
     plan_table,
     plan_tile,
     plan_training,
-    plan_validation,
 )
 from ssd_zoo.training.processes import process
 from ssd_zoo.training.run_state import read_run_state
@@ -78,18 +76,12 @@ def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tup
         why = f"{len(validation)} images or videos{where}"
         why += f", {both} of them trained on, too: AP says little" if both else ""
         return train, validation, Choice("validation", name, why)
-    videos, whole, part = isinstance(train, VideoDataset), len(train), args.val_fraction
-    if part is None:
-        part = 0 if videos else plan_validation(whole) / max(1, whole)
-    if not part:
+    whole = f"{len(train)} {'videos' if isinstance(train, VideoDataset) else 'images'}"
+    train, validation = hold_back(train, args.val_fraction, args.seed)
+    if validation is None:
         return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
-    train, validation = divide(train, part, args.seed)
-    why = "the data has no split for it" if args.val_fraction is None else "given"
-    return (
-        train,
-        validation,
-        Choice("validation", f"{len(validation)} of {whole} {'videos' if videos else 'images'}", why),
-    )
+    why = "no split for it; evaluate --split val measures them again" if args.val_fraction is None else "given"
+    return train, validation, Choice("validation", f"{len(validation)} of {whole}", why)
 
 
 def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str] | None) -> Data:
