@@ -77,11 +77,11 @@ def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tup
         why += f", {both} of them trained on, too: AP says little" if both else ""
         return train, validation, Choice("validation", name, why)
     whole = f"{len(train)} {'videos' if isinstance(train, VideoDataset) else 'images'}"
-    train, validation = hold_back(train, args.val_fraction, args.seed)
-    if validation is None:
+    train, held_back = hold_back(train, args.val_fraction, args.seed)
+    if held_back is None:
         return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
     why = "no split for it; evaluate --split val measures them again" if args.val_fraction is None else "given"
-    return train, validation, Choice("validation", f"{len(validation)} of {whole}", why)
+    return train, held_back, Choice("validation", f"{len(held_back)} of {whole}", why)
 
 
 def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str] | None) -> Data:
