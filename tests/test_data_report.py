@@ -151,7 +151,7 @@ def test_a_rare_class_that_is_nearly_a_common_one(tmp_path, names, counts, noted
     for category, name in zip(reversed(content["categories"]), names, strict=False):
         category["name"] = name
     file.write_text(json.dumps(content))
-    text = inspect_dataset(open_dataset(file)).text()
+    text = str(inspect_dataset(open_dataset(file)))
     assert noted is None or f"note: {noted}" in text
     assert ("is nearly" in text) == (noted is not None)
 

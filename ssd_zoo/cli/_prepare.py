@@ -123,7 +123,7 @@ def build_for(
     if args.tile_overlap is not None and model.tile is None:
         raise ValueError("--overlap is of tiles: give --tile too.")
     fits = plans if args.fit_default_boxes is None else args.fit_default_boxes
-    train = usable_part("training", train, model, args, talks, reach=not fits)
+    train = usable_part("training", train, args, talks, reached_by=None if fits else model)
     if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
         config["size"], why = smaller
         finest = _settle_finest(args, looked, config)
@@ -174,12 +174,12 @@ def print_plan(
 
 
 def usable_part(
-    what: str, dataset: Data, model: SSD, args: argparse.Namespace, talks: bool, *, reach: bool = True
+    what: str, dataset: Data, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
 ) -> Data:
     """Inspect a data set, print the report, and return what can be used of it."""
-    report = inspect_dataset(dataset, model)
+    report = inspect_dataset(dataset, reached_by)
     if talks:
-        print(f"{what} data: {report.text(reach=reach)}", file=sys.stderr)
+        print(f"{what} data: {report}", file=sys.stderr)
     return usable(dataset, report, args.on_invalid)
 
 
@@ -199,7 +199,7 @@ def _build(args: argparse.Namespace, categories: Sequence[str], config: _Built) 
 
 
 def _build_again(args: argparse.Namespace, categories: Sequence[str], config: _Built) -> SSD:
-    with _silent():  # What was loaded has been told.
+    with _silent():  # What was loaded is in the log already.
         return _build(args, categories, config)
 
 

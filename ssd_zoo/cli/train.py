@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     model, train, choices = build_for(args, train, options, talks)
     choices.append(of_validation)
     if validation is not None:
-        validation = usable_part("validation", validation, model, args, talks)
+        validation = usable_part("validation", validation, args, talks)
     if talks or args.plan:
         print(f"plan:\n{plan_table(choices)}", file=sys.stdout if args.plan else sys.stderr)
     images = prepared(train, args, training=True)

@@ -143,7 +143,7 @@ def fit(
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side; by default the model's.
         optimizer: `"adamw"`, or `"sgd"` as in the papers.
         learning_rate: Learning rate of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
-        backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
+        backbone_scale: Factor on the learning rate of the backbone's pretrained part.
         freeze_backbone: Whether to leave the backbone's pretrained part as it is.
         momentum: Momentum of SGD, or first beta of AdamW.
         weight_decay: Weight decay of all weights but norms' weights and biases.

@@ -52,7 +52,7 @@ def make_optimizer(
         learning_rate: Learning rate of the head and the extra layers.
         weight_decay: Weight decay of all weights but norms' weights and biases.
         momentum: Momentum of SGD, or first beta of AdamW.
-        backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
+        backbone_scale: Factor on the learning rate of the backbone's pretrained part.
 
     Raises:
         ValueError: If there is no such optimizer.

@@ -54,7 +54,7 @@ def read_text(file: Path, *, limit: int = LARGEST_TEXT) -> str:
 def decode(content: bytes, source: object) -> str:
     """Decode text: UTF-8, UTF-16 with a byte order mark, or else Windows' Latin-1.
 
-    An XML declaration may name another encoding. Text that is not Unicode is told in a log line.
+    An XML declaration may name another encoding. Text that is not Unicode is reported in the log.
 
     Args:
         content: The bytes.
