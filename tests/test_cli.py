@@ -416,9 +416,10 @@ def test_version(ssd_zoo_command):
 
 
 def test_no_command(ssd_zoo_command):
-    code, _, err = ssd_zoo_command()
-    assert code == 2
-    assert "COMMAND" in err
+    code, out, err = ssd_zoo_command()
+    assert (code, out) == (2, "")
+    assert "detect" in err
+    assert "Detect objects in images" in err
 
 
 def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:

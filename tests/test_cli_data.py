@@ -128,6 +128,35 @@ def test_no_layout_loses_labels_of_large_images(name, tmp_path):
     assert inspect_dataset(open_dataset(tmp_path, max_pixels=None)).problems == []
 
 
+def test_a_fraction_where_there_is_a_split_for_it(tmp_path, capsys):
+    make("voc_flat", tmp_path / "pets")
+    for command in ("data", "evaluate"):
+        assert main([command, str(tmp_path / "pets"), "--val-fraction", ".2"]) == 2
+        assert "pets has the split val for validation; leave out --val-fraction" in capsys.readouterr().err
+
+
+def test_what_training_holds_back_by_default_is_its_split_for_validation(tmp_path, monkeypatch, capsys):
+    SHAPES["voc_flat"](tmp_path / "pets", ".", colourful(60))
+    held_back = divide(open_dataset(tmp_path / "pets"), 20 / 60, seed=3)[1]
+    seen = []
+    monkeypatch.setattr("ssd_zoo.training.evaluate", lambda model, dataset, **_: seen.append(dataset) or Evaluated())
+    command = ["evaluate", str(tmp_path / "pets"), "--seed", "3"]
+    assert main([*command, "--split", "val"]) == 0
+    assert [image.file for image in seen[0].images] == [image.file for image in held_back.images]
+    assert "note: these are all images" not in capsys.readouterr().err
+    assert main(command) == 0
+    assert len(seen[1]) == 60
+    assert "note: these are all images; --split val takes those" in capsys.readouterr().err
+    assert main([*command, "--split", "test"]) == 2
+    assert "has no split 'test'; it has all" in capsys.readouterr().err
+
+
+def test_no_split_for_validation_of_few_images(tmp_path, capsys):
+    SHAPES["voc_flat"](tmp_path / "pets", ".", colourful(8))
+    assert main(["evaluate", str(tmp_path / "pets"), "--split", "val"]) == 2
+    assert "has no split 'val'; it has all" in capsys.readouterr().err
+
+
 def test_what_training_holds_back_is_what_is_evaluated(tmp_path, capsys):
     SHAPES["voc_flat"](tmp_path / "pets", "train", colourful(8))
     held_back = divide(open_dataset(tmp_path / "pets"), 0.25, seed=3)[1]

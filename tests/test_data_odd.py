@@ -440,8 +440,8 @@ def test_boxes_of_coco_that_end_beyond_the_image_are_no_corners(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        (["3", "1 2 20 30 0 0 0 0 0 0"], "3 faces are told, and 1 rows follow"),
-        (["0", "1 2 20 30 0 0 0 0 0 0"], "no face is told, but a box follows: 1 2 20 30"),
+        (["3", "1 2 20 30 0 0 0 0 0 0"], "3 faces are announced, and 1 rows follow"),
+        (["0", "1 2 20 30 0 0 0 0 0 0"], "no face is announced, but a box follows: 1 2 20 30"),
         (["0", "0 0 0 0 0 0 0 0 0 0"], None),
         (["1", "1 2 20 30 0 0 0 0 0 0"], None),
     ],

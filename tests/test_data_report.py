@@ -121,7 +121,10 @@ def test_small_loss_is_dropped_with_a_line(tmp_path, caplog):
     report = inspect_dataset(dataset)
     assert sum(report.objects.values()) == 100
     assert sum(len(entry.objects) for entry in usable(dataset, report).images) == 99
-    assert "Left out for 1 problem(s): 1 object(s), 0 image(s) or video(s); the first: " in caplog.text
+    assert "Left out: 1 object, 0 images. The first problem: " in caplog.text
+    caplog.clear()
+    assert inspect_dataset(usable(dataset, report, "drop")).problems == []
+    assert not caplog.records, "it was asked for"
     with pytest.raises(ValueError, match="1 of its objects can't be used"):
         usable(dataset, report, "raise")
     file.write_text(good * 97 + bad + "0 .5 .5\n")
@@ -148,7 +151,7 @@ def test_a_rare_class_that_is_nearly_a_common_one(tmp_path, names, counts, noted
     for category, name in zip(reversed(content["categories"]), names, strict=False):
         category["name"] = name
     file.write_text(json.dumps(content))
-    text = inspect_dataset(open_dataset(file)).text()
+    text = str(inspect_dataset(open_dataset(file)))
     assert noted is None or f"note: {noted}" in text
     assert ("is nearly" in text) == (noted is not None)
 

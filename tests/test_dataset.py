@@ -58,7 +58,7 @@ def test_targets_are_those_that_were_written(layout, folder):
 def test_splits(layout, folder):
     assert sorted(splits(folder)) == ["train", "val"]
     assert len(open_dataset(folder, "val")) == 1
-    with pytest.raises(ValueError, match="has the splits .*say which"):
+    with pytest.raises(ValueError, match="has the splits .*choose one by split=.* \\(--split "):
         open_dataset(folder)
     with pytest.raises(ValueError, match="has no split 'test'; it has"):
         open_dataset(folder, "test")

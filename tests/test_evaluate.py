@@ -312,6 +312,11 @@ def test_case_is_folded_only_where_no_name_is_the_same(of_model, of_data, expect
     assert label_map(["__background__", "a", "N/A"], ["background", "a", "N/A"]) is None
 
 
+def test_unused_ids_are_no_classes_of_an_error():
+    with pytest.raises(ValueError, match="it has cat, dog; the data set has cell"):
+        label_map(["background", "cat", "N/A", "dog"], ["background", "cell", "N/A"])
+
+
 def test_any_data_set_and_torchvisions_models():
     torch.manual_seed(0)
     model = torchvision.models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from labelled import colourful, make_coco
+from labelled import Picture, Thing, colourful, make_coco
 from launch import finish, free_port, start
 from torch.utils.data import Subset
 from torchvision.transforms.v2 import functional as F
@@ -294,6 +294,22 @@ def test_boxes_of_another_format_are_an_error_before_they_are_pinned(tmp_path):
         list(make_loader(SeededSamples([(image, wrong)], None, 0), Plan(1, 1, 1, 0), 0, 0))
 
 
+def test_fit_leaves_out_what_the_command_leaves_out(tmp_path, caplog):
+    """One object of 101 has no area; of eleven objects, one is too many."""
+    good, bad = Thing(1, (4, 4, 40, 40)), Thing(1, (5, 5, 5, 9))
+    make_coco(tmp_path / "many", "train", [Picture("one", (64, 64), (*[good] * 100, bad))])
+    make_coco(tmp_path / "few", "train", [Picture("one", (64, 64), (*[good] * 10, bad))])
+    many, few = (open_dataset(tmp_path / name) for name in ("many", "few"))
+    settings = {"epochs": 1, "batch_size": 1, "tensorboard": False, "progress": False, "device": "cpu"}
+    fit(build(), many, validation=many, output=tmp_path / "run", **settings)
+    assert "Left out: 1 object, 0 images. The first problem: " in caplog.text
+    with pytest.raises(ValueError, match=r"1 of its objects can't be used; .*\n.*instances_train.json.*has no area"):
+        fit(build(), few, output=tmp_path / "next", **settings)
+    model = build()
+    model.on_invalid_boxes = "drop"
+    fit(model, few, output=tmp_path / "next", **settings)
+
+
 def test_synchronised_norms_keep_their_activations():
     model = ssd_zoo.ssdlite_timm("mobilenetv3_small_050", weights_backbone=None, size=64, num_classes=3).eval()
     batch = torch.rand(1, 3, 64, 64)
@@ -395,6 +411,7 @@ def test_optimizer_spares_norms_and_biases():
         assert scale == (0.5 if name.startswith("backbone.") and "extra" not in name else 1.0), name
     assert not seen
     schedule = make_schedule(optimizer, "step", steps=90, warmup_steps=10)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}, "as they were"
     rates = []
     for step in (0, 5, 10, 58, 62, 78, 82):
         schedule.step_update(step)

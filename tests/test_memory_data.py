@@ -131,7 +131,7 @@ def test_hugging_face_splits(datasets):
     assert len(open_dataset(both, "val")) == 1
     check(open_dataset(datasets.DatasetDict({"train": source})))
     for split in (None, "test"):
-        with pytest.raises(ValueError, match="has the splits train, validation; say which"):
+        with pytest.raises(ValueError, match="has the splits train, validation; choose one"):
             open_dataset(both, split)
 
 

@@ -29,7 +29,7 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def blocks(text: str, language: str) -> list[str]:
     """Gives a page's blocks of code in a language, but for those that say they need a download, and whole files."""
-    skipped = re.compile(r'needs a (download|clone)|\.py"')
+    skipped = re.compile(r'needs a (download|clone|data set)|\.py"')
     return [code for kind, title, code in BLOCK.findall(text) if kind == language and not skipped.search(title)]
 
 

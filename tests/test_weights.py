@@ -101,6 +101,12 @@ def test_command_lists_them_all(capsys):
     assert lines[heads[1]].startswith("BCCD_V1 of ")
     assert len(heads) == len(list_weights())
     assert max(map(len, lines)) <= 100
+    assert "Classes: 80;" in " ".join(" ".join(lines[: heads[1]]).split()), "as `ssd-zoo list` counts them"
+    assert main(["list", "--weights", "ssdlite300_mobilenet_v2"]) == 0
+    names = " ".join(capsys.readouterr().out.split())
+    assert "person, bicycle, " in names
+    assert "Platelets, RBC, WBC" in names
+    assert "N/A" not in names
 
 
 def test_figures_are_of_the_model_that_was_measured(capsys):

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from ssd_zoo.cli._values import Parser, add_max_pixels, name_list, with_background
 from ssd_zoo.data import DetectionDataset, VideoDataset, open_dataset, open_video_dataset, splits, video_splits
+from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats import FORMATS
+from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.training.plan import plan_validation
 
-__all__ = ["Data", "add_data_options", "classes_of", "open_labelled", "splits_of"]
+__all__ = ["Data", "add_data_options", "classes_of", "hold_back", "open_labelled", "splits_of", "validation_split"]
 
 Data = DetectionDataset | VideoDataset
 
@@ -41,3 +44,26 @@ def open_labelled(args: argparse.Namespace, path: Path, split: str | None, categ
     if args.layout is None and video_splits(path):
         return open_video_dataset(path, split, categories=categories, max_pixels=args.max_pixels)
     return open_dataset(path, split, categories=categories, layout=args.layout, max_pixels=args.max_pixels)
+
+
+def validation_split(path: Path, names: Sequence[str], fraction: float | None, asked: str | None = None) -> str | None:
+    """Return the split for validation of a data set that has the splits `names`; None if it has none.
+
+    Raises:
+        ValueError: If there is one, and a fraction of the training images is asked for.
+    """
+    found = find_split(names, asked or "val")
+    if found and fraction:
+        raise ValueError(f"{path} has the split {found} for validation; leave out --val-fraction.")
+    return found
+
+
+def hold_back(train: Data, fraction: float | None, seed: int) -> tuple[Data, Data | None]:
+    """Divide data without a split for validation into those to train on and those to measure on.
+
+    Without a fraction, `plan_validation` decides on images, and no videos are held back.
+    """
+    if fraction is None:
+        images = 0 if isinstance(train, VideoDataset) else len(train)
+        fraction = plan_validation(images) / max(1, images)
+    return divide(train, fraction, seed) if fraction else (train, None)

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict, cast
 
-from ssd_zoo.cli._data import Data, classes_of, open_labelled
+from ssd_zoo.cli._data import Data, classes_of, hold_back, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL, build_model
 from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, join_datasets, usable
 from ssd_zoo.data.cache import CachedDataset
-from ssd_zoo.data.divide import divide
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.plan import (
@@ -30,7 +29,6 @@ from ssd_zoo.training.plan import (
     plan_table,
     plan_tile,
     plan_training,
-    plan_validation,
 )
 from ssd_zoo.training.processes import process
 from ssd_zoo.training.ready import check_norms
@@ -79,18 +77,12 @@ def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tup
         why = f"{len(validation)} images or videos{where}"
         why += f", {both} of them trained on, too: AP says little" if both else ""
         return train, validation, Choice("validation", name, why)
-    videos, whole, part = isinstance(train, VideoDataset), len(train), args.val_fraction
-    if part is None:
-        part = 0 if videos else plan_validation(whole) / max(1, whole)
-    if not part:
+    whole = f"{len(train)} {'videos' if isinstance(train, VideoDataset) else 'images'}"
+    train, held_back = hold_back(train, args.val_fraction, args.seed)
+    if held_back is None:
         return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
-    train, validation = divide(train, part, args.seed)
-    why = "the data has no split for it" if args.val_fraction is None else "given"
-    return (
-        train,
-        validation,
-        Choice("validation", f"{len(validation)} of {whole} {'videos' if videos else 'images'}", why),
-    )
+    why = "no split for it; evaluate --split val measures them again" if args.val_fraction is None else "given"
+    return train, held_back, Choice("validation", f"{len(held_back)} of {whole}", why)
 
 
 def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str] | None) -> Data:
@@ -133,7 +125,7 @@ def build_for(
     if args.tile_overlap is not None and model.tile is None:
         raise ValueError("--overlap is of tiles: give --tile too.")
     fits = plans if args.fit_default_boxes is None else args.fit_default_boxes
-    train = usable_part("training", train, model, args, talks, reach=not fits)
+    train = usable_part("training", train, args, talks, reached_by=None if fits else model)
     if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
         config["size"], why = smaller
         finest = _settle_finest(args, looked, config)
@@ -184,12 +176,12 @@ def print_plan(
 
 
 def usable_part(
-    what: str, dataset: Data, model: SSD, args: argparse.Namespace, talks: bool, *, reach: bool = True
+    what: str, dataset: Data, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
 ) -> Data:
     """Inspect a data set, print the report, and return what can be used of it."""
-    report = inspect_dataset(dataset, model)
+    report = inspect_dataset(dataset, reached_by)
     if talks:
-        print(f"{what} data: {report.text(reach=reach)}", file=sys.stderr)
+        print(f"{what} data: {report}", file=sys.stderr)
     return usable(dataset, report, args.on_invalid)
 
 
@@ -209,7 +201,7 @@ def _build(args: argparse.Namespace, categories: Sequence[str], config: _Built) 
 
 
 def _build_again(args: argparse.Namespace, categories: Sequence[str], config: _Built) -> SSD:
-    with _silent():  # What was loaded has been told.
+    with _silent():  # What was loaded is in the log already.
         return _build(args, categories, config)
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ssd_zoo.cli._data import add_data_options, classes_of
+from ssd_zoo.cli._data import add_data_options, classes_of, validation_split
 from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args.output, None)
     names = [args.split] if args.split else splits(args.data, layout=args.layout)
     divided = find_split(names, "train") or names[0]
+    validation_split(args.data, names, args.val_fraction)
     code, failed = 0, 0
     for name in names:
         try:

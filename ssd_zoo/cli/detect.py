@@ -23,7 +23,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
 from ssd_zoo.prediction import open_detector, pick_device
 from ssd_zoo.prediction.pipeline import pick_batch_size
-from ssd_zoo.weights.categories import match_classes
+from ssd_zoo.weights.categories import match_classes, object_classes
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
@@ -129,13 +129,12 @@ def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | Non
     """Return the labels of classes, which are matched by `match_classes`."""
     if names is None:
         return None
-    known = [category for category in categories[1:] if category != "N/A"]
     wanted = name_list(names) or [names]
     # One by one, so that two spellings of a class may both be given.
     matched = [match_classes(["background", name], categories) for name in wanted]
     for name, found in zip(wanted, matched, strict=True):
         if not found:
-            raise ValueError(f"The model has no class {name!r}. {propose(name, known)}")
+            raise ValueError(f"The model has no class {name!r}. {propose(name, object_classes(categories))}")
     return torch.tensor([found[1] for found in matched])
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
+from ssd_zoo.cli._data import Data, add_data_options, classes_of, hold_back, open_labelled, splits_of, validation_split
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
 from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
-from ssd_zoo.data.divide import divide
+from ssd_zoo.data.formats import canonical_split
+from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.prediction.opening import load_model, pick_device
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data", nargs="?", type=Path, metavar="DATA", help="folder or file of annotated images or videos"
     )
-    parser.add_argument("--split", metavar="NAME", help="split of the data (default: the only one)")
+    parser.add_argument("--split", metavar="NAME",
+                        help="split of the data; val, where there is none, is what train holds back "
+                        "(default: the only one)")  # fmt: skip
     add_data_options(parser)
-    parser.add_argument("--val-fraction", type=fraction, metavar="F",
-                        help="evaluate only the images that train holds back by --val-fraction F and its --seed"
-                        )  # fmt: skip
+    what = "evaluate only the images that train holds back by --val-fraction F and its --seed"
+    parser.add_argument("--val-fraction", type=fraction, metavar="F", help=what)
     parser.add_argument("--seed", type=count, default=0, help="seed of the choice (default: %(default)s)")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                         help="name of a model, or a saved or exported one (default: %(default)s)")  # fmt: skip
@@ -106,9 +108,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ssd_zoo.training import evaluate, keep_memory
 
     device = _device(args.device)
-    dataset = open_labelled(args, args.data, args.split, classes_of(args))
-    if args.val_fraction:
-        dataset = divide(dataset, args.val_fraction, args.seed)[1]
+    dataset = _open(args)
     # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if not args.quiet:
@@ -126,6 +126,22 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
             progress=not args.quiet,
             all_classes=args.all_classes,
         )
+
+
+def _open(args: argparse.Namespace) -> Data:
+    """Open the data; of data without a split for validation, that split is what `train` holds back."""
+    names, classes = splits_of(args.data, args.layout), classes_of(args)
+    asks = args.split is not None and canonical_split(args.split) == "val"
+    found = validation_split(args.data, names, args.val_fraction, args.split if asks else None)
+    if args.val_fraction or (asks and found is None):
+        split = find_split(names, "train") if asks or args.split is None else args.split
+        held_back = hold_back(open_labelled(args, args.data, split, classes), args.val_fraction, args.seed)[1]
+        if held_back is not None:
+            return held_back
+    dataset = open_labelled(args, args.data, args.split, classes)
+    if names == ["all"] and not args.quiet and hold_back(dataset, None, args.seed)[1] is not None:
+        print("note: these are all images; --split val takes those that train holds back", file=sys.stderr)
+    return dataset
 
 
 def _device(name: str | None) -> torch.device:

@@ -14,6 +14,7 @@ from ssd_zoo.deploy import compare_detections, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction import open_detector
+from ssd_zoo.weights.categories import object_classes
 from ssd_zoo.weights.files import check_folder
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         height, width = model.size
         nms = args.nms or FORMATS[args.format].nms[0]
-        classes = sum(name != "N/A" for name in model.categories[1:])
+        classes = len(object_classes(model.categories))
         print(
             f"{path}: {args.format}, {height} × {width}, {classes} class{'' if classes == 1 else 'es'}, NMS {nms}, "
             f"scores above {model.score_thresh:g}"

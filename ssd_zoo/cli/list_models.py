@@ -13,13 +13,19 @@ import torch
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, usable_models
 from ssd_zoo.models.table import latencies, list_weights, weights_list
+from ssd_zoo.weights.categories import object_classes
 from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
 PAGE = "which"
 """Page of the documentation."""
-EXAMPLES = ("ssd-zoo list", 'ssd-zoo list "ssdlite*" --sort size', "ssd-zoo list --weights")
+EXAMPLES = (
+    "ssd-zoo list",
+    'ssd-zoo list "ssdlite*" --sort size',
+    "ssd-zoo list --weights",
+    "ssd-zoo list --weights ssdlite300_mobilenet_v2",
+)
 """Commands for the help."""
 
 # Results on the last are not comparable with the others, so they come later.
@@ -66,7 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", choices=_SORTS, default="use",
                         help="use: what ships, then by AP on COCO; size: parameters; speed: ms of one image, see the "
                              "page (default: use)")  # fmt: skip
-    parser.add_argument("--weights", action="store_true", help="list only the weights, with licences and origins")
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="list only the weights, with licences and origins; for a pattern, with names of classes",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,7 +107,7 @@ def _rows(
         _Row(
             name,
             entry.name,
-            sum(category != "N/A" for category in entry.meta["categories"]) - 1,
+            len(object_classes(entry.meta["categories"])),
             parse_size(entry.settings.get("size", model.size)),
             entry.meta["num_params"] / 1e6,
             times.get((name, entry.name), (None,))[0],

@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     asked = next((argument for argument in argv if not argument.startswith("-")), None)
     parser, subparsers = declare([] if asked is None else [asked])
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
     if asked is not None and asked not in COMMANDS:
         parser.error(f"There is no command {asked!r}. {propose(asked, [*COMMANDS])}")
     args, unknown = parser.parse_known_args(argv)
@@ -123,5 +126,5 @@ def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, 
             command.add_arguments(parsers[name])
             parsers[name].set_defaults(run=command.run)
             examples = "\n".join(f"  {example}" for example in command.EXAMPLES)
-            parsers[name].epilog = f"examples:\n{examples}\n\nmore: docs/{command.PAGE}.md in the documentation"
+            parsers[name].epilog = f"examples:\n{examples}\n\nmore: page {command.PAGE!r} of the documentation"
     return parser, parsers

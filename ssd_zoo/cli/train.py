@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import torch
 
-from ssd_zoo.cli._data import add_data_options, splits_of
+from ssd_zoo.cli._data import add_data_options, splits_of, validation_split
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
 from ssd_zoo.cli._prepare import Splits, build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import amount, count, fraction, positive, size, zero_is_none
@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     model, train, choices = build_for(args, train, options, talks)
     choices.append(of_validation)
     if validation is not None:
-        validation = usable_part("validation", validation, model, args, talks)
+        validation = usable_part("validation", validation, args, talks)
     if talks or args.plan:
         print(f"plan:\n{plan_table(choices)}", file=sys.stdout if args.plan else sys.stderr)
     images = prepared(train, args, training=True)
@@ -218,13 +218,10 @@ def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
     names = {path: splits_of(path, args.layout) for path in args.data}
     validation: Splits = {}
     for path, of_path in names.items():
-        if (found := args.val_split or find_split(of_path, "val")) and find_split(of_path, found):
+        if found := validation_split(path, of_path, args.val_fraction, args.val_split):
             validation[path] = found
     if args.val_split is not None and not validation:
         raise ValueError(f"--val-split: {_has_no(args.val_split, names)}")
-    if args.val_fraction and validation:
-        path, found = next(iter(validation.items()))
-        raise ValueError(f"{path} has the split {found} for validation; leave out --val-fraction.")
     return {path: _train_split(path, of_path, args.train_split) for path, of_path in names.items()}, validation
 
 

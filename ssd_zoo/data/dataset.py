@@ -162,7 +162,7 @@ def open_dataset(
     names = list(found.splits)
     if split is None and len(names) > 1:
         raise ValueError(
-            f"{path} has the splits {', '.join(names)}; say which, by split={names[0]!r} (--split or --train-split)."
+            f"{path} has the splits {', '.join(names)}; choose one by split={names[0]!r} (--split {names[0]})."
         )
     chosen = names[0] if split is None else find_split(names, split)
     if chosen is None:

@@ -45,9 +45,9 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
     if not any(_numbers_of_objects(kept)):
         left = "" if not report.problems else f" left, of {total}; the first of its problems: {report.problems[0]}"
         raise ValueError(f"The data set has no object{left}. Its labels were looked for in {_label_files(dataset)}.")
-    if report.problems:
-        _log.warning("Left out for %d problem(s): %d object(s), %d image(s) or video(s); the first: %s",
-                     len(report.problems), lost, len(report.bad_images), report.problems[0])  # fmt: skip
+    if report.problems and on_invalid is None:
+        items = number_of(len(report.bad_images), "image" if report.videos is None else "video")
+        _log.warning("Left out: %s, %s. The first problem: %s", number_of(lost, "object"), items, report.problems[0])
     return kept
 
 
@@ -84,7 +84,7 @@ def _kept(dataset: D, report: DataReport) -> D:
         for i, entry in enumerate(dataset.images)
         if i not in report.bad_images
     ]
-    return cast(D, dataset.with_images(images))
+    return cast(D, DetectionDataset(replace(dataset.annotations, images=images, problems=[]), dataset.transforms))
 
 
 def _rows(target: Target, bad: Iterable[int]) -> Target:

@@ -83,14 +83,6 @@ class DataReport:
 
     def __str__(self) -> str:
         """Return a readable report of several lines."""
-        return self.text()
-
-    def text(self, *, reach: bool = True) -> str:
-        """Return a readable report of several lines.
-
-        Args:
-            reach: Whether to tell how many objects no default box reaches, if that was counted.
-        """
         total = sum(self.objects.values())
         empty = f", {self.empty_images} without objects" if self.empty_images else ""
         present = ", ".join(f"{name} {number}" for name, number in self.objects.items() if number)
@@ -101,7 +93,7 @@ class DataReport:
         lines.append("sizes: " + ", ".join(f"{name} {number}" for name, number in self.sizes.items()))
         if self.missing:
             lines.append(f"no object of: {', '.join(self.missing)}")
-        if self.unreached is not None and reach:
+        if self.unreached is not None:
             share = self.unreached / total if total else 0
             lines.append(f"no default box reaches {number_of(self.unreached, 'object')} ({share:.1%})")
             if share > 0.1:

@@ -96,7 +96,7 @@ def open_video_dataset(
         raise ValueError(f"{path} names no video.")
     if split is None and len(sources) > 1:
         raise ValueError(
-            f"{path} has the splits {', '.join(sources)}; say which: --split, or open_video_dataset(path, split)."
+            f"{path} has the splits {', '.join(sources)}; choose one by split={next(iter(sources))!r} (--split)."
         )
     if split is not None and split not in sources:
         raise ValueError(f"{path} has no split {split!r}; it has {', '.join(sources)}.")

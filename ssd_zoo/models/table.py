@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssd_zoo.models.registry import get_model_weights, usable_models
+from ssd_zoo.weights.categories import object_classes
 from ssd_zoo.weights.entries import WeightsEnum
 
 __all__ = ["LATENCIES", "RESULTS", "latencies", "list_weights", "result_columns", "weights_list", "weights_table"]
@@ -66,14 +67,16 @@ def weights_list(include: Iterable[str] | str | None = None, *, width: int = 100
     """Return the same as a list of short lines, for terminals.
 
     Args:
-        include: Shell-style patterns of builders' names.
+        include: Shell-style patterns of builders' names; with them the names of the classes are listed too.
         width: Largest number of characters in a line.
     """
     lines = []
-    for weights, builder, *cells in (_row(name, entry) for name, entry in list_weights(include)):
+    for name, entry in list_weights(include):
+        weights, builder, *cells = _row(name, entry)
         lines.append(f"{weights} of {builder}")
-        text = "; ".join(f"{title}: {cell}" for title, cell in zip(_HEADER[2:], cells, strict=True) if cell)
-        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        facts = "; ".join(f"{title}: {cell}" for title, cell in zip(_HEADER[2:], cells, strict=True) if cell)
+        for text in (facts, ", ".join(object_classes(entry.meta["categories"])))[: 2 if include else 1]:
+            lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -87,7 +90,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
         entry.name,
         name,
         *result_columns(meta["metrics"]),
-        str(len(meta["categories"])),
+        str(len(object_classes(meta["categories"]))),
         f"{meta['num_params'] / 1e6:.2f} M",
         f"{meta['macs'] / 1e9:.2f} G",
         f"{meta['file_size'] / 1e6:.1f} MB" + (", ships" if entry.url.startswith("package:") else ""),

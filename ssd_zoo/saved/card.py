@@ -7,6 +7,7 @@ from typing import TypeAlias, TypedDict
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.load import find_report
+from ssd_zoo.weights.categories import object_classes
 
 __all__ = ["Card", "Metrics", "make_card"]
 
@@ -91,7 +92,7 @@ def make_card(
     # A run's folder names its models "best" and "last".
     parts = [part for part in PurePath(address).parts if part not in ("best", "last")]
     name, builder = parts[-1] if parts else address, (model.recipe or ("a model", {}))[0]
-    objects = [category for category in model.categories[1:] if category != "N/A"]
+    objects = object_classes(model.categories)
     text = _TEXT.format(
         name=name,
         builder=builder,

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import Compose
 
+from ssd_zoo.data.dataset import DetectionDataset
+from ssd_zoo.data.drop import usable
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile
+from ssd_zoo.data.report import inspect_dataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["FitResult", "MixedPrecision", "augmentation_for", "fit"]
 
 MixedPrecision = Literal["no", "fp16", "bf16"]
+D = TypeVar("D", bound=Dataset[Sample] | None)
 
 # Arguments that change neither the steps of a training nor their result, so that a run may go on with others.
 _OF_THE_CALL = {
@@ -124,7 +128,7 @@ def fit(
     Args:
         model: The model, made by a registered builder; it is trained in place.
         dataset: From `open_dataset` or `open_video_dataset`, or any that gives images or clips and targets as for
-            `SSD.forward`.
+            `SSD.forward`. Of `open_dataset`'s, objects that can't be used are left out as by `usable`.
         output: The run's folder. One training at a time can use it.
         validation: Data set on which AP is measured; its classes must be the model's.
         epochs: Number of passes over the data; by default chosen by the number of images (`plan_training`).
@@ -139,7 +143,7 @@ def fit(
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side; by default the model's.
         optimizer: `"adamw"`, or `"sgd"` as in the papers.
         learning_rate: Learning rate of the head and the extra layers; by default .01 for SGD and .001 for AdamW.
-        backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
+        backbone_scale: Factor on the learning rate of the backbone's pretrained part.
         freeze_backbone: Whether to leave the backbone's pretrained part as it is.
         momentum: Momentum of SGD, or first beta of AdamW.
         weight_decay: Weight decay of all weights but norms' weights and biases.
@@ -174,7 +178,8 @@ def fit(
         FloatingPointError: If the loss is not finite; the message names the batch's images.
         ImportError: If accelerate, faster-coco-eval, matplotlib or tensorboard is missing.
         OSError: If the folder or a checkpoint can't be written, as on a full disk; the last good checkpoint stays.
-        ValueError: If arguments contradict each other, `output` holds a run and `resume` is False, another training
+        ValueError: If more than 1 % of the objects can't be used and the model's `on_invalid_boxes` is `"raise"`,
+            arguments contradict each other, `output` holds a run and `resume` is False, another training
             writes there, the run began with other settings, or machines that resume it do not share its folder.
         KeyboardInterrupt: After SIGINT; a checkpoint is written first.
         SystemExit: After SIGTERM; a checkpoint is written first.
@@ -190,6 +195,7 @@ def fit(
     options = dict(locals())
     output = Path(output)
     check_call(model, dataset, validation, batch_norm, evaluate_every, epochs, minutes)
+    dataset, validation = _usable(model, dataset), _usable(model, validation)
     model.tile_overlap = model.tile_overlap if tile_overlap is None else tile_overlap
     model.tile = check_tiles(model.tile if tile is None else tile or None, model.tile_overlap)
     needs = {"evaluates": validation is not None, "tensorboard": tensorboard}
@@ -312,6 +318,14 @@ def fit(
         finally:
             accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     return FitResult(trainer.final, start.history, start.best if start.best >= 0 else math.nan, output)
+
+
+def _usable(model: SSD, data: D) -> D:
+    """Leave out what can't be used, as `usable` does, of a data set of images that lists its labels."""
+    if not isinstance(data, DetectionDataset):
+        return data
+    drops = model.on_invalid_boxes == "drop"
+    return cast(D, usable(data, inspect_dataset(data, read_images=False), "drop" if drops else None))
 
 
 def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backbone: bool) -> SSD:

@@ -52,7 +52,7 @@ def make_optimizer(
         learning_rate: Learning rate of the head and the extra layers.
         weight_decay: Weight decay of all weights but norms' weights and biases.
         momentum: Momentum of SGD, or first beta of AdamW.
-        backbone_scale: Learning rate of the backbone's pretrained part, divided by `learning_rate`.
+        backbone_scale: Factor on the learning rate of the backbone's pretrained part.
 
     Raises:
         ValueError: If there is no such optimizer.
@@ -90,7 +90,7 @@ def make_schedule(
     """Make one of timm's schedules, whose rate depends on the step alone.
 
     Args:
-        optimizer: The optimizer, whose rates `step_update(step)` sets.
+        optimizer: The optimizer. Its rates stay as they are until `step_update(step)` sets them.
         name: `"cosine"` down to zero, `"step"` to a tenth at the milestones, or `"constant"`.
         steps: Number of steps of the training.
         warmup_steps: Number of steps in which the rate rises from 1e-6.
@@ -110,10 +110,17 @@ def make_schedule(
         "warmup_prefix": False,
         "t_in_epochs": False,
     }
+    rates = [group["lr"] for group in optimizer.param_groups]
+    schedule: Scheduler
     if name == "cosine":
-        return CosineLRScheduler(optimizer, t_initial=max(2, steps), **warmup)
-    drops = [max(1, round(share * steps)) for share in milestones] if name == "step" else []
-    return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
+        schedule = CosineLRScheduler(optimizer, t_initial=max(2, steps), **warmup)
+    else:
+        drops = [max(1, round(share * steps)) for share in milestones] if name == "step" else []
+        schedule = MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
+    # timm sets the rate of the warm-up's start, but a schedule may be made anew within a training.
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    return schedule
 
 
 def make_ema(model: nn.Module, decay: float) -> "ModelEmaV3":

@@ -197,8 +197,8 @@ def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minute
     plan = replace(plan, batch_size=batch_size)
     if epochs is not None:
         return replace(plan, epochs=cast(int, epochs))
-    # Steps are timed first; no training has as many epochs.
-    passes = math.ceil(planned / plan.steps_per_epoch) or 10**6
+    # Until steps are timed, the length is what it would be without a limit; the warm-up begins by it.
+    passes = math.ceil(planned / plan.steps_per_epoch) or plan.epochs
     return replace(plan, epochs=passes, max_steps=planned or None)
 
 

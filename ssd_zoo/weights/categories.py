@@ -22,6 +22,7 @@ __all__ = [
     "is_one_line",
     "list_names",
     "match_classes",
+    "object_classes",
     "plain_name",
 ]
 
@@ -144,6 +145,11 @@ def is_background(name: str) -> bool:
     """Return whether a name means the background: "background", "__background__", "bg" or "???"."""
     # Label maps of TensorFlow Lite begin with "???".
     return name.strip(" _").casefold() in ("background", "bg", "???")
+
+
+def object_classes(categories: Sequence[str]) -> list[str]:
+    """Return the names of classes that objects have: without the background and COCO's unused ids."""
+    return [name for name in categories[1:] if name != "N/A"]
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:

@@ -94,7 +94,7 @@ def _split_of(sources: Mapping[object, object], split: str | None) -> object:
     names = list(map(str, sources))
     chosen = names[0] if split is None and len(names) == 1 else find_split(names, split or "")
     if chosen is None:
-        raise ValueError(f"The data set has the splits {', '.join(names)}; say which, by split=…, got {split!r}.")
+        raise ValueError(f"The data set has the splits {', '.join(names)}; choose one by split=…, got {split!r}.")
     return sources[chosen]
 
 

@@ -52,10 +52,10 @@ def _read(file: Path, tree: Tree) -> Records:
         rows = range(at + 1, min(at + 1 + max(int(written), 1), len(lines)))
         at = rows.stop
         if len(rows) < int(written):
-            records.problems.append(f"{file}:{start + 2}: {written} faces are told, and {len(rows)} rows follow")
+            records.problems.append(f"{file}:{start + 2}: {written} faces are announced, and {len(rows)} rows follow")
         elif int(written) == 0 and rows and set(lines[rows.start].split()) != {"0"}:
             records.problems.append(
-                f"{file}:{rows.start + 1}: no face is told, but a box follows: {lines[rows.start]:.100}"
+                f"{file}:{rows.start + 1}: no face is announced, but a box follows: {lines[rows.start]:.100}"
             )
         image = tree.image_named(name)
         if image is None:

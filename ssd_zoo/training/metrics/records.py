@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.detector.overlap import area_of
-from ssd_zoo.weights.categories import list_names, match_classes
+from ssd_zoo.weights.categories import list_names, match_classes, object_classes
 
 __all__ = ["Record", "label_map", "make_record"]
 
@@ -103,7 +103,7 @@ def label_map(of_model: Sequence[str], of_data: Sequence[str]) -> Tensor | None:
     matched = match_classes(of_model, of_data)
     if not matched:
         raise ValueError(
-            f"The model knows none of the data set's classes: it has {list_names(of_model[1:], 20)}; the data set has "
-            f"{list_names(of_data[1:], 20)}."
+            f"The model knows none of the data set's classes: it has {list_names(object_classes(of_model), 20)}; the "
+            f"data set has {list_names(object_classes(of_data), 20)}."
         )
     return torch.tensor([matched.get(label, 0) for label in range(len(of_model))])

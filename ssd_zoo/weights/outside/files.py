@@ -65,7 +65,7 @@ def _mark(content: bytes) -> str | None:
 def decode(content: bytes, source: object) -> str:
     """Decode text: UTF-8, UTF-16 with a byte order mark, or else Windows' Latin-1.
 
-    An XML declaration may name another encoding. Text that is not Unicode is told in a log line.
+    An XML declaration may name another encoding. Text that is not Unicode is reported in the log.
 
     Args:
         content: The bytes.
