@@ -18,6 +18,7 @@ from test_cli_video import small_model
 from ssd_zoo.cli import _images
 from ssd_zoo.cli._journal import Journal
 from ssd_zoo.cli.main import COMMANDS, main
+from ssd_zoo.prediction.opening import pick_thresh
 from ssd_zoo.training.plots import save_figure
 from ssd_zoo.weights.files import replacing, write_file
 
@@ -50,7 +51,7 @@ def detect(capsys, monkeypatch):
             next(model.parameters()).add_(seed)
 
         def build(args):
-            model.score_thresh = args.score_thresh
+            model.score_thresh = pick_thresh(model, args.score_thresh)
             return model
 
         monkeypatch.setattr("ssd_zoo.cli.detect._build", build)

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from test_readme import PAGES, ROOT, blocks
 
+import ssd_zoo
 from ssd_zoo.cli.main import main
+from ssd_zoo.deploy import export
 from ssd_zoo.prediction import detect_on_cluster
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, find_image_files, resolve_address
 
@@ -165,6 +167,16 @@ def cluster_rows(folder):
             )
         ]
     return rows, errors
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("cluster", "one_thread")
+def test_exported_models_have_the_threshold_that_is_asked_for(tmp_path):
+    export(ssd_zoo.get_model(MODEL, weights="COCO_TF_V1").eval(), tmp_path / "m.pt2", format="pt2")
+    detect_on_cluster(tmp_path / "m.pt2", str(ROOT / "examples/coffee.jpg"), str(tmp_path / "found"))
+    [found] = pq.read_table(tmp_path / "found").to_pylist()
+    assert found["names"] == ["cup", "dining table"]
 
 
 # What Ray warns of is not ours.

@@ -276,8 +276,27 @@ def test_exported_detectors(pixels, tmp_path):
     for one in (exported, str(exported), load(exported)):
         found = ssd_zoo.predict(one, pixels, 0.3)
         torch.testing.assert_close(dict(found), dict(expected), atol=1e-4, rtol=1e-4)
-        with pytest.raises(ValueError, match="score_thresh can't be 0.2"):
+        with pytest.raises(ValueError, match=r"score_thresh can't be 0.2\. .*\(--nms outside\)"):
             ssd_zoo.predict(one, pixels, 0.2)
+
+
+def test_default_threshold_is_the_models_own_where_it_is_higher(pixels, file, expected, capsys):
+    from ssd_zoo.deploy import export
+    from ssd_zoo.deploy.export import OLDEST_TORCH
+
+    high = small_model()
+    high.score_thresh = expected["scores"][1].item()
+    assert len(ssd_zoo.predict(high, pixels)["boxes"]) == 1
+    assert len(ssd_zoo.predict(high, pixels, 0.5)["boxes"]) == 3
+    if torch.__version__ < OLDEST_TORCH:
+        pytest.skip(f"exporting needs torch {OLDEST_TORCH}")
+    export(high, "high.pt2", format="pt2")
+    assert len(ssd_zoo.predict("high.pt2", pixels)["boxes"]) == 1
+    command = ["detect", str(file), "--model", "high.pt2"]
+    assert main(command) == 0
+    assert "1 object\n" in capsys.readouterr().out
+    assert main([*command, "--score-thresh", "0.5"]) == 2
+    assert "score_thresh can't be 0.5" in capsys.readouterr().err
 
 
 class Theirs(nn.Module):

@@ -22,6 +22,7 @@ from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
 from ssd_zoo.prediction import open_detector, pick_device
+from ssd_zoo.prediction.opening import pick_thresh
 from ssd_zoo.prediction.pipeline import pick_batch_size
 from ssd_zoo.weights.categories import match_classes, object_classes
 
@@ -55,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                         help="saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
-    parser.add_argument("--score-thresh", type=fraction, default=0.5, help="least score (default: %(default)s)")
+    parser.add_argument("--score-thresh", type=fraction, metavar="S",
+                        help="least score (default: 0.5, or the model's own if that is higher)")  # fmt: skip
     parser.add_argument("--classes", metavar="NAME,NAME", help="show only these classes")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     what = "images or frames per batch (default: 1; for images on a GPU 16)"
@@ -117,9 +119,8 @@ def _copies(args: argparse.Namespace, images: int) -> list[SSD]:
 
 def _build(args: argparse.Namespace) -> SSD:
     device = pick_device(args.device)
-    model = open_detector(
-        args.model, args.weights, score_thresh=args.score_thresh, threads=args.threads, progress=not args.quiet
-    )
+    model = open_detector(args.model, args.weights, threads=args.threads, progress=not args.quiet)
+    model.score_thresh = pick_thresh(model, args.score_thresh)
     set_tiles(model, args)
     # An exported detector has all that detecting needs.
     return cast(SSD, model.to(device))

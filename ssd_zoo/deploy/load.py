@@ -51,15 +51,10 @@ def load(
         raise ValueError(f"threads must be at least 1, got {threads}.")
     threads = threads or torch.get_num_threads()
     opened = known.open(path, threads)
-    described = Description.from_json(opened.description, str(path))
+    detector = ExportedDetector(Description.from_json(opened.description, str(path)), opened, str(path), threads)
     if score_thresh is not None:
-        if described.nms == "inside" and score_thresh < described.thresholds.score_thresh:
-            raise ValueError(
-                f"{path} drops scores up to {described.thresholds.score_thresh} by itself, so score_thresh can't be "
-                f"{score_thresh}. Export the model with a lower score_thresh, or with nms='outside'."
-            )
-        described = replace(described, thresholds=replace(described.thresholds, score_thresh=score_thresh))
-    return ExportedDetector(described, opened, str(path), threads)
+        detector.score_thresh = score_thresh
+    return detector
 
 
 class ExportedDetector(nn.Module):
@@ -72,7 +67,7 @@ class ExportedDetector(nn.Module):
         categories: Names of the classes, background first.
         size: (height, width) of the input.
         in_chans: Channels of an image.
-        score_thresh: Least score of a detection.
+        score_thresh: Least score of a detection; it may be changed, see `load`.
         tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         default_boxes: `(D, 4)`, xyxy in input pixels; empty if the file contains post-processing.
@@ -82,14 +77,28 @@ class ExportedDetector(nn.Module):
 
     def __init__(self, description: Description, opened: Opened, source: str, threads: int = 1) -> None:
         super().__init__()
-        self.description, self._run, self._threads = description, opened.run, threads
-        self._busy = opened.busy
+        self.description, self._source, self._thresholds = description, source, description.thresholds
+        self._run, self._busy, self._threads = opened.run, opened.busy, threads
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
-        self.score_thresh = description.thresholds.score_thresh
         self.tile, self.tile_overlap = description.tile, description.tile_overlap
         boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
         self.register_buffer("default_boxes", boxes, persistent=False)
         self.eval()
+
+    @property
+    def score_thresh(self) -> float:
+        """Least score of a detection."""
+        return self._thresholds.score_thresh
+
+    @score_thresh.setter
+    def score_thresh(self, value: float) -> None:
+        own = self.description.thresholds.score_thresh
+        if self.description.nms == "inside" and value < own:
+            raise ValueError(
+                f"{self._source} drops scores up to {own} by itself, so score_thresh can't be {value}. Export the "
+                "model with a lower score_thresh, or with nms='outside' (--nms outside)."
+            )
+        self._thresholds = replace(self._thresholds, score_thresh=value)
 
     def _first_run(self, source: str) -> dict[str, Tensor]:
         """Run the file on a blank image, which shows whether it fits its description."""
@@ -170,7 +179,7 @@ class ExportedDetector(nn.Module):
                 "An image has more candidates than the file compares, so the detections may lack some. "
                 "ssd_zoo.deploy.export takes a larger number of candidates."
             )
-        counts = (found["scores"] > self.description.thresholds.score_thresh).sum(1).minimum(found["count"]).tolist()
+        counts = (found["scores"] > self.score_thresh).sum(1).minimum(found["count"]).tolist()
         boxes = found["boxes"] * scales.unsqueeze(1)
         return [
             {"boxes": boxes[i, :count], "scores": found["scores"][i, :count], "labels": found["labels"][i, :count]}
@@ -180,7 +189,7 @@ class ExportedDetector(nn.Module):
     def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Choose detections from raw output, as the model does."""
         scored = score_boxes(found, self.description.score_function)
-        return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self.description.thresholds, scales)
+        return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self._thresholds, scales)
 
     @torch.no_grad()
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:

@@ -22,7 +22,7 @@ from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, ParquetRow, find_image_files, resolve_address
 from ssd_zoo.prediction.facts import exported_files, model_facts
-from ssd_zoo.prediction.opening import open_detector
+from ssd_zoo.prediction.opening import open_detector, pick_thresh
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -49,7 +49,7 @@ def detect_on_cluster(
     images: str | Sequence[str],
     output: str,
     *,
-    score_thresh: float = 0.5,
+    score_thresh: float | None = None,
     batch_size: int = 8,
     workers: int | tuple[int, int | None] = (1, None),
     cpus: int = 1,
@@ -70,7 +70,7 @@ def detect_on_cluster(
         images: Files and folders of one file system: local paths, which all machines need to see, or addresses such as
             `s3://bucket/photos`. Folders are searched recursively.
         output: Folder for the Parquet files, as `images`.
-        score_thresh: Least score of a detection.
+        score_thresh: Least score of a detection; by default 0.5, or the model's own if that is higher.
         batch_size: Images per batch.
         workers: Number of models that run at once, or the least and most; None is as many as the cluster can run.
         cpus: Cores of a worker, for reading and detecting.
@@ -87,7 +87,8 @@ def detect_on_cluster(
         ImportError: If ray is missing.
         ValueError: If there is no such model, or the output holds results of other options.
     """
-    check_fraction("score_thresh", score_thresh, "a score")
+    if score_thresh is not None:
+        check_fraction("score_thresh", score_thresh, "a score")
     for option, value in (("batch_size", batch_size), ("cpus", cpus), ("images_per_file", images_per_file)):
         check_count(option, value)
     try:
@@ -96,7 +97,8 @@ def detect_on_cluster(
     except ImportError as error:
         raise missing("Detecting on a cluster", error, "ray") from error
     name = os.fspath(model)
-    opened = open_detector(name, score_thresh=score_thresh)
+    opened = open_detector(name)
+    opened.score_thresh = pick_thresh(opened, score_thresh)
     place, files = find_image_files([images] if isinstance(images, str) else images, filesystem)
     folder = ParquetFolder(*resolve_address(output, filesystem))
     packed = _packed(opened, name)
@@ -112,6 +114,7 @@ def detect_on_cluster(
         _Worker,
         fn_constructor_kwargs={
             "model": ray.put(packed),
+            "score_thresh": opened.score_thresh,
             "place": place,
             "folder": folder,
             "batch_size": batch_size,
@@ -152,6 +155,7 @@ class _Worker:
         place: "FileSystem",
         folder: ParquetFolder,
         *,
+        score_thresh: float,
         batch_size: int,
         threads: int,
         device: str,
@@ -162,6 +166,7 @@ class _Worker:
         torch.set_num_threads(threads)
         packed: Packed = ray.get(model)
         self.model = (packed if isinstance(packed, SSD) else self._load(packed)).to(device)
+        self.model.score_thresh = score_thresh
         self.place, self.folder, self.batch_size, self.max_pixels = place, folder, batch_size, max_pixels
         self.pool = ThreadPoolExecutor(threads)
 

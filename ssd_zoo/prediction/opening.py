@@ -17,7 +17,7 @@ from ssd_zoo.models.table import list_weights
 from ssd_zoo.saved.pretrained import from_pretrained
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
-__all__ = ["check_model", "is_saved", "load_model", "open_detector", "pick_device"]
+__all__ = ["check_model", "is_saved", "load_model", "open_detector", "pick_device", "pick_thresh"]
 
 # Files of other projects, which `ssd-zoo convert` reads.
 _FOREIGN = (".pb", ".pt", ".pth", ".safetensors", ".tflite")
@@ -160,22 +160,19 @@ def open_detector(
     return get_model(name, weights=weights or published["DEFAULT"], progress=progress, **asked).eval()
 
 
-def load_model(
-    name: str, weights: str | None = None, *, score_thresh: float | None = None, progress: bool = True
-) -> tuple[nn.Module, list[str]]:
+def load_model(name: str, weights: str | None = None, *, progress: bool = True) -> tuple[nn.Module, list[str]]:
     """Open a model as `open_detector` does, or one of torchvision's detectors, with its class names.
 
     Args:
         name: See `open_detector`; or the name of a detector of torchvision.
         weights: Name of the weights; None selects `DEFAULT`.
-        score_thresh: Least score of a detection; by default the model's. torchvision's detectors keep theirs.
         progress: Whether to show the progress of downloads.
 
     Raises:
         ValueError: If there is no such model, or it has no such weights.
     """
     if Path(name).exists() or is_exported(name) or name in list_models() or name not in _theirs():
-        model = open_detector(name, weights, score_thresh=score_thresh, progress=progress)
+        model = open_detector(name, weights, progress=progress)
         return model, model.categories
     published = torchvision.models.get_model_weights(name).__members__
     if weights is not None and weights not in published:
@@ -183,6 +180,11 @@ def load_model(
     entry = published[weights or "DEFAULT"]
     model = torchvision.models.get_model(name, weights=entry, progress=progress)
     return model.eval(), entry.meta["categories"]
+
+
+def pick_thresh(model: nn.Module, asked: float | None) -> float:
+    """Return the least score of a detection: by default 0.5, or the model's own if that is higher."""
+    return max(0.5, getattr(model, "score_thresh", 0.0)) if asked is None else asked
 
 
 def pick_device(name: str | None) -> torch.device:

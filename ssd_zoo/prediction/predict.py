@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from ssd_zoo.data.images import read_image
 from ssd_zoo.data.web import fetch, is_web
-from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.inputs import check_images
 from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.detections import Detections
-from ssd_zoo.prediction.opening import load_model, pick_device
+from ssd_zoo.prediction.opening import load_model, pick_device, pick_thresh
 from ssd_zoo.prediction.pipeline import detect_ahead
 from ssd_zoo.prediction.sources import Source, one_by_one, read_pixels
 from ssd_zoo.weights.entries import WeightsEnum
@@ -31,7 +30,7 @@ Model: TypeAlias = "nn.Module | WeightsEnum | str | os.PathLike[str]"
 def predict(
     model: Model,
     images: Source | Iterable[Source],
-    score_thresh: float = 0.5,
+    score_thresh: float | None = None,
     *,
     batch_size: int = 8,
     device: str | torch.device | None = None,
@@ -50,7 +49,7 @@ def predict(
             `(N, H, W, 3)`, a tensor `(N, C, H, W)`, or a list or iterator of all these. Files and Pillow images are
             taken upright. Grey images are repeated to RGB; of files, Pillow images and arrays, transparent pixels are
             blended with white.
-        score_thresh: Least score of a detection.
+        score_thresh: Least score of a detection; by default 0.5, or the model's own if that is higher.
         batch_size: Images per batch.
         device: Where to compute. By default where the model is; a model that is given by name is moved to a GPU, if
             there is one.
@@ -70,10 +69,12 @@ def predict(
         >>> found["boxes"].shape, found.names
         (torch.Size([0, 4]), [])
     """
-    check_fraction("score_thresh", score_thresh, "a score")
+    if score_thresh is not None:
+        check_fraction("score_thresh", score_thresh, "a score")
     check_count("batch_size", batch_size)
     sources, many, held = one_by_one(images)
-    detector, categories = _open(model, score_thresh, device)
+    detector, categories = _open(model, device)
+    score_thresh = pick_thresh(detector, score_thresh)
     asked = (_Image(source, f"images[{i}]" if many else "image") for i, source in enumerate(sources))
     read = partial(_read, in_chans=getattr(detector, "in_chans", 3), held=held)
     workers = torch.get_num_threads() if many else 1
@@ -97,7 +98,7 @@ class _Image:
     kept: Source | bytes | None = None
 
 
-def _open(model: Model, score_thresh: float, device: str | torch.device | None) -> tuple[nn.Module, Sequence[str]]:
+def _open(model: Model, device: str | torch.device | None) -> tuple[nn.Module, Sequence[str]]:
     place = None if device is None else str(device)
     if isinstance(model, nn.Module):
         # torchvision's detectors have no names of classes.
@@ -106,7 +107,7 @@ def _open(model: Model, score_thresh: float, device: str | torch.device | None) 
         model = str(model)
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"Expected a detector, or the name or path of one, got {model!r}. A builder has to be called.")
-    opened, categories = load_model(os.fspath(model), score_thresh=score_thresh)
+    opened, categories = load_model(os.fspath(model))
     return opened.to(pick_device(place)), categories
 
 
@@ -115,11 +116,6 @@ def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
     """Put a model into evaluation mode and lower its threshold if needed; restore both afterwards."""
     own = getattr(model, "score_thresh", 0.0)
     lower = own > score_thresh
-    if lower and isinstance(model, ExportedDetector):
-        raise ValueError(
-            f"The exported model drops scores up to {own}, so score_thresh can't be {score_thresh}. Open it by "
-            "ssd_zoo.deploy.load(path, score_thresh=…), or give a higher score_thresh."
-        )
     in_training = [module for module in model.modules() if module.training]
     if in_training:
         model.eval()
