@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 import ssd_zoo
+from ssd_zoo.cli._output import picture_files
 from ssd_zoo.cli.detect import _class_indices, _only
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
@@ -123,8 +124,56 @@ def test_images_are_not_overwritten(detect, folder, output):
     code, out, err = detect("images", "--output", output)
     assert (code, out) == (2, "")
     assert "would overwrite" in err
-    assert "choose another folder" in err
+    assert "choose another name or folder" in err
     assert (folder / "a.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--json", "victim.onnx", "--model", "victim.onnx"], "victim.onnx would overwrite victim.onnx, an input"),
+        (["--json", "link.json", "--model", "victim.onnx"], "--json link.json would overwrite victim.onnx, an input"),
+        (["--json", "saved/config.json", "--model", "saved"], "would overwrite saved/config.json, an input"),
+        (["--json", "no_name"], "--json no_name would overwrite no_name, an input"),
+        (["--parquet", "keep.jsonl"], "--parquet keep.jsonl must be a file whose name ends with .parquet"),
+        (["--parquet", "-"], "--parquet - must be a file"),
+        (["--json", "r.parquet", "--parquet", "./r.parquet"], "--json and --parquet both name r.parquet"),
+    ],
+)
+def test_results_replace_nothing_else(detect, folder, photo, args, message):
+    Path("saved").mkdir()
+    for name in ("victim.onnx", "saved/config.json", "keep.jsonl"):
+        Path(name).write_text("precious")
+    Path("link.json").symlink_to("victim.onnx")
+    shutil.copy(photo, "no_name")
+    code, out, err = detect("no_name", *args)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert {Path(name).read_text() for name in ("victim.onnx", "saved/config.json", "keep.jsonl")} == {"precious"}
+    assert Path("no_name").read_bytes() == photo.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["evaluate --annotations a.json --results r.json --json r.json", "benchmark m.onnx --json m.onnx",
+     "export saved --format openvino --output saved/m.xml --int8 saved/m.bin"],
+)  # fmt: skip
+def test_no_command_overwrites_its_inputs(ssd_zoo_command, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Path("saved").mkdir()
+    for name in ("a.json", "r.json", "m.onnx", "saved/m.bin"):
+        Path(name).write_text("precious")
+    code, out, err = ssd_zoo_command(*command.split())
+    assert (code, out) == (2, "")
+    assert "would overwrite" in err
+
+
+def test_each_image_has_a_picture_of_its_own(tmp_path):
+    files = [tmp_path / name for name in ("a.bmp", "a.bmp.png", "a.jpg", "a.jpg.png", "a.jpg.gif")]
+    pictures = picture_files([*files, "https://example.org/a.png"], tmp_path / "out")
+    names = [pictures[file].name for file in files]
+    assert names == ["a.bmp_1.png", "a.bmp.png", "a.jpg", "a.jpg.png", "a.jpg.gif.png"]
+    assert len({*pictures.values()}) == len(files) + 1
 
 
 def test_results_for_coco(detect, folder, photo):

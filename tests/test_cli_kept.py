@@ -414,6 +414,96 @@ def test_finished_lines_are_added_to(detect, images):
     assert names == sorted(map(str, images.iterdir()))
 
 
+@pytest.mark.parametrize("args", ["--json r.json", "--json r.jsonl", "--parquet r.parquet", "--output out"])
+def test_a_second_command_is_refused_while_one_writes(images, monkeypatch, capsys, args):
+    pytest.importorskip("pyarrow", reason='NO PARQUET: pip install "ssd_zoo[parquet]"')
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    command, read, codes = ["detect", "images", "--quiet", *args.split()], _images.read_image, []
+
+    def at_once(file, **options):
+        if not codes:
+            codes.append(0)
+            codes[0] = main(command)
+        return read(file, **options)
+
+    monkeypatch.setattr(_images, "read_image", at_once)
+    assert main([*command, "--workers", "1"]) == 0
+    assert codes == [2]
+    where = args.split()[1]
+    assert f"Another command writes to {where} now. Wait until it ends" in capsys.readouterr().err
+    assert sorted(os.listdir()) == ["images", where], "no lock is left"
+    assert where != "out" or len(os.listdir("out")) == COUNT
+    assert main(command) == 0
+
+
+def test_an_image_that_is_replaced_after_it_was_read_is_done_again(detect, images, monkeypatch):
+    read = _images.read_image
+
+    def replaced(file, **options):
+        image = read(file, **options)
+        if Path(file).name == "03.png":
+            Image.new("RGB", (50, 50)).save(file)
+        return image
+
+    monkeypatch.setattr(_images, "read_image", replaced)
+    assert detect("--json", "r.jsonl")[:2] == (0, COUNT)
+    monkeypatch.setattr(_images, "read_image", read)
+    assert detect("--json", "r.jsonl")[:2] == (0, 1)
+    assert detect("--json", "r.jsonl")[:2] == (0, 0)
+
+
+def test_parquet_beside_json_on_the_standard_output(images, monkeypatch, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet", reason='NO PARQUET: pip install "ssd_zoo[parquet]"')
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    assert main(["detect", "images", "--json", "-", "--parquet", "r.parquet"]) == 0
+    names = [found["file_name"] for found in json.loads(capsys.readouterr().out)]
+    rows = parquet.read_table("r.parquet").to_pylist()
+    assert [row["file_name"] for row in rows] == sorted(map(str, images.iterdir()))
+    assert names == [row["file_name"] for row in rows for _ in row["detections"]]
+    assert sorted(os.listdir()) == ["images", "r.parquet"]
+
+
+def test_parquet_of_a_name_that_is_not_utf8(images, monkeypatch, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet", reason='NO PARQUET: pip install "ssd_zoo[parquet]"')
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    try:
+        os.rename(b"images/00.png", b"images/\xe9.png")
+        Path(os.fsdecode(b"images/\xe8.png")).write_text("Dear diary")
+    except OSError:
+        pytest.skip("this system has no such names")
+    sys.stderr.reconfigure(errors="backslashreplace")  # Not so in pytest alone.
+    rows = parquet.read_table(results("--parquet", "r.parquet")).to_pylist()
+    assert [row["file_name"] for row in rows[-2:]] == [r"images/\udce8.png", r"images/\udce9.png"]
+    assert r"images/\udce8.png is not an image" in rows[-2]["error"]
+    assert rows[-1]["detections"]
+
+
+def test_failures_are_named_before_results_that_cannot_be_written(detect, images, monkeypatch):
+    (images / "04.png").write_text("Dear diary")
+    monkeypatch.setattr(_images, "_finish", lambda *args, **options: (_ for _ in ()).throw(OSError("the disk is full")))
+    code, _, (_, err) = detect("--quiet")
+    assert code == 2
+    assert "04.png is not an image" in err
+    assert "the disk is full" in err
+
+
+def test_a_link_to_an_image_that_is_gone_is_a_row_with_its_reason(detect, images):
+    (images / "gone.png").symlink_to("nowhere.png")
+    code, _, (_, err) = detect("--quiet")
+    assert code == 1
+    assert "1 of 13 images failed" in err
+    assert "gone.png" in err
+
+
+def test_results_of_images_are_not_replaced_by_those_of_a_video(detect, images):
+    assert detect("--json", "r.jsonl")[0] == 0
+    lines = Path("r.jsonl").read_text()
+    code, _, (_, err) = detect("--json", "r.jsonl", "--frames")
+    assert code == 2
+    assert "r.jsonl is in the way: it holds the results of images. Move it elsewhere." in err
+    assert Path("r.jsonl").read_text() == lines
+
+
 def test_a_model_with_other_settings_starts_anew(images, monkeypatch, capsys):
     """Its tensors are the same."""
     model = small_model()

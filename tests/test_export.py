@@ -28,6 +28,7 @@ from ssd_zoo.deploy import export, load
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.deploy.openvino import write_openvino
 from ssd_zoo.detector.clips import split_frames
 from ssd_zoo.detector.postprocess.suppress import suppress_batch
 from ssd_zoo.layers.basic import ConvNormAct
@@ -222,6 +223,31 @@ def test_settings(settings, tmp_path):
     model = build(**settings)
     detector = load(export(model, tmp_path / "m.onnx", format="onnx"))
     assert_same_detections(detector(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize("nms_thresh", [0.0, 0.5, 1.0])
+def test_nms_of_openvino_keeps_boxes_whose_iou_is_the_threshold(nms_thresh, model, tmp_path):
+    """By hand: the second box overlaps the first by 0, 1/2 or all of the union."""
+    import openvino
+
+    other = {0.0: [10.0, 0, 20, 10], 0.5: [0.0, 0, 10, 5], 1.0: [0.0, 0, 10, 10]}[nms_thresh]
+
+    class Suppress(nn.Module):
+        inputs, outputs, calibration = ("images",), ("kept",), ()
+        described = Description.of(model, nms="inside", pixels="float32")
+
+        def example(self):
+            return torch.tensor([[[0.0, 0, 10, 10], other]] * 2), {}
+
+        def forward(self, images, state):
+            ones = torch.ones_like(images[..., 0])
+            return {"kept": suppress_batch(images, ones.long(), ones > 0, 2, nms_thresh)}
+
+    graph = Suppress()
+    assert graph(*graph.example())["kept"].all()
+    write_openvino(graph, tmp_path / "m.xml")
+    run = openvino.Core().compile_model(tmp_path / "m.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert run(graph.example()[0].numpy())["kept"].all()
 
 
 @pytest.mark.slow

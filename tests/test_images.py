@@ -330,7 +330,7 @@ def test_linked_folders_are_followed_and_loops_end(tree):
     (tree / "empty/sub").symlink_to(tree / "sub")
     (tree / "sub/loop").symlink_to(tree / "sub")
     (tree / "gone.jpg").symlink_to("nowhere")
-    found = ["a.PNG", "also/e.jpg", "b.jpg", "sub/c d.webp", "sub/é.tif", "x[1].jpg"]
+    found = ["a.PNG", "also/e.jpg", "b.jpg", "gone.jpg", "sub/c d.webp", "sub/é.tif", "x[1].jpg"]
     assert names(find_images(["."])) == found
     assert names(find_images(["empty"])) == ["empty/sub/c d.webp", "empty/sub/é.tif"]
 

@@ -20,7 +20,7 @@ from web_server import serving
 import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
-from ssd_zoo.prediction.facts import model_facts
+from ssd_zoo.prediction.facts import model_facts, model_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -464,3 +464,11 @@ def test_what_results_depend_on(model, change, told):
     change(model)
     after = model_facts(model, "x")
     assert [key for key in before if before[key] != after[key]] == [told]
+
+
+def test_files_of_a_model(tmp_path):
+    """A `.bin` beside a file that is not OpenVINO's belongs to someone else."""
+    for name in ("m.onnx", "m.xml", "m.bin", "config.json"):
+        (tmp_path / name).touch()
+    listed = {name: [file.name for file in model_files(str(tmp_path / name))] for name in ("m.onnx", "m.xml", "", "x")}
+    assert listed == {"m.onnx": ["m.onnx"], "m.xml": ["m.xml", "m.bin"], "": ["config.json"], "x": []}

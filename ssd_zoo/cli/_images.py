@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed
-from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
+from ssd_zoo.cli._output import image_ids, is_kept, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
 from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
@@ -20,7 +20,6 @@ from ssd_zoo.prediction.facts import model_facts
 from ssd_zoo.prediction.pipeline import Seen, detect_ahead, map_ahead
 from ssd_zoo.prediction.results import ResultRow, result_rows, table
 from ssd_zoo.prediction.sources import find_sources
-from ssd_zoo.weights.files import is_stream
 
 __all__ = ["find_files", "run_images"]
 
@@ -80,24 +79,24 @@ def run_images(
                 results = _results(row, 0)
                 progress.write(table(row["file_name"], results), file=tables, end="")
             progress.update()
-    if journal is not None:
-        _finish(journal, files, args, failed=bool(failures))
-    elif args.json is not None:
-        write_json(_numbered(files, rows), args.json)
     for failure in failures:
         print(f"ssd-zoo: {failure}", file=sys.stderr)
     if failures:
         print(f"ssd-zoo: {len(failures)} of {len(files)} images failed", file=sys.stderr)
+    if journal is not None:
+        _finish(journal, files, args, failed=bool(failures))
+    elif args.json is not None:
+        write_json(_numbered(files, rows), args.json)
     return 1 if failures else 0
 
 
 def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
     """Open the JSON Lines: the file of results itself, or a file beside it until the results are whole."""
-    target: Path | None = args.parquet if args.json is None else args.json
-    if target is None or is_standard_output(target) or is_stream(target):
+    target = next((file for file in (args.json, args.parquet) if file is not None and is_kept(file)), None)
+    if target is None:
         return None
     journal = Journal(
-        target if _is_lines(target) else target.with_name(f"{target.name}.jsonl"),
+        target if target.suffix.lower() == ".jsonl" else target.with_name(f"{target.name}.jsonl"),
         {
             **model_facts(model, args.model),
             "classes": args.classes,
@@ -109,20 +108,16 @@ def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
     return journal
 
 
-def _is_lines(file: Path | None) -> bool:
-    return file is not None and file.suffix.lower() == ".jsonl"
-
-
 def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *, failed: bool) -> None:
     """Write the results of all images from the journal, in the order of the images."""
     names = [str(file) for file in files]
-    if _is_lines(args.json):
+    if journal.file == args.json:
         journal.arrange(names)
     elif args.json is not None:
         write_json(_numbered(files, journal.rows(names)), args.json)
     if args.parquet is not None:
         write_parquet(journal.rows(names), args.parquet)
-    if not _is_lines(args.json) and not failed:
+    if journal.file != args.json and not failed:
         journal.remove()
 
 
@@ -139,13 +134,16 @@ def _detect_all(
 ) -> Generator[JournalRow, None, None]:
     """Detect in images and write annotated pictures; give each image's result, also where it failed."""
     categories = models[0].categories
+    stamps: dict[File, list[int]] = {}
 
     def read(file: File) -> Tensor:
+        # Before the file is read: what replaces it later is done again.
+        stamps[file] = changed(file)
         return read_image(_standard_input() if file == "-" else file, max_pixels=args.max_pixels)
 
     def finish(seen: Seen[File]) -> JournalRow:
         file = seen.source
-        row: JournalRow = {"file_name": str(file), "changed": changed(file)}
+        row: JournalRow = {"file_name": str(file), "changed": stamps.pop(file)}
         try:
             if isinstance(seen.image, Exception):
                 raise seen.image

@@ -11,9 +11,10 @@ from typing_extensions import NotRequired
 from ssd_zoo.weights.files import replacing
 from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
 
-__all__ = ["Found", "Journal", "JournalRow", "changed"]
+__all__ = ["Found", "Journal", "JournalRow", "changed", "refuse_journal"]
 
 Header = Mapping[str, object]
+_BEGINNING = b'{"ssd_zoo"'
 
 
 class Found(TypedDict):
@@ -76,7 +77,7 @@ class Journal:
         self.arrange(self._places)
 
     def _differences(self, line: bytes, header: Header) -> list[str]:
-        if not line.endswith(b"\n") and line.startswith(b'{"ssd_zoo"'):
+        if not line.endswith(b"\n") and line.startswith(_BEGINNING):
             return ["it was cut off"]
         try:
             old = parse_json(line.decode(errors="replace"), self.file)
@@ -148,6 +149,14 @@ class Journal:
     def remove(self) -> None:
         """Delete the journal."""
         self.file.unlink(missing_ok=True)
+
+
+def refuse_journal(file: Path) -> None:
+    """Raise ValueError if a file holds the results of images, which others would replace."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            if stream.read(len(_BEGINNING)) == _BEGINNING:
+                raise ValueError(f"{file} is in the way: it holds the results of images. Move it elsewhere.")
 
 
 def changed(file: Path | str) -> list[int]:

@@ -14,51 +14,108 @@ from PIL import Image
 from ssd_zoo.data import image_endings
 from ssd_zoo.data.web import file_name
 from ssd_zoo.prediction.results import ResultRow
-from ssd_zoo.weights.files import check_folder, is_stream, replacing
+from ssd_zoo.weights.files import check_folder, is_stream, locked, replacing
 
 __all__ = [
     "check_outputs",
+    "holding",
     "image_ids",
+    "is_kept",
     "is_standard_output",
     "opened",
     "picture_files",
+    "refuse_inputs",
     "save_picture",
     "unused",
     "write_json",
 ]
 
 
-def check_outputs(output: Path | None, *results: Path | None) -> None:
+def check_outputs(
+    output: Path | None, *, json: Path | None = None, parquet: Path | None = None, inputs: Iterable[Path] = ()
+) -> None:
     """Create output folders and check that they are writable.
 
     Called before detection, so that errors come early.
 
     Args:
         output: Folder of pictures.
-        *results: Files of results.
+        json: File of results.
+        parquet: File of results, which must end with `.parquet`.
+        inputs: Files that the results may not overwrite.
 
     Raises:
         OSError: If a folder or file can't be written.
-        ValueError: If a file of results has the extension of an image, or the output is `-`.
+        ValueError: If a file of results is an input or has a wrong extension, or the output is `-`.
     """
     if output == Path("-"):
         raise ValueError("--output takes a folder; --json - writes to the standard output.")
     if output is not None:
         _make_folder(output)
-    for file in results:
-        if file is None or is_standard_output(file) or is_stream(file):
+    if parquet is not None and (parquet.suffix.lower() != ".parquet" or is_stream(parquet)):
+        raise ValueError(f"--parquet {parquet} must be a file whose name ends with .parquet.")
+    if json is not None and parquet is not None and os.path.abspath(json) == os.path.abspath(parquet):
+        raise ValueError(f"--json and --parquet both name {json}; give each a file.")
+    for option, file in (("--json", json), ("--parquet", parquet)):
+        if file is None or not is_kept(file):
             continue
-        option = f"--{file.suffix[1:] if file.suffix == '.parquet' else 'json'}"
         if file.is_dir():
             raise IsADirectoryError(f"{option} {file} is a folder; name a file in it.")
         if file.suffix.lower() in image_endings():
             raise ValueError(f"{option} {file} is named like a picture; it takes one file, for the results.")
+        refuse_inputs(f"{option} {file}", [file], inputs)
         _make_folder(file.parent)
+
+
+def refuse_inputs(option: str, written: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise ValueError if a file that is to be written is an input, by whatever name.
+
+    Args:
+        option: The option with its value, for the message.
+        written: Files to be written.
+        inputs: Files that are read.
+    """
+    there = {_identity(file) for file in written if file.exists()}
+    overwritten = [file for file in inputs if there and file.exists() and _identity(file) in there]
+    if overwritten:
+        raise ValueError(f"{option} would overwrite {min(overwritten)}, an input; choose another name or folder.")
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def holding(output: Path | None, *results: Path | None) -> Iterator[None]:
+    """Keep other commands from writing the same outputs within a with-statement.
+
+    Args:
+        output: Folder of pictures.
+        *results: Files of results.
+
+    Raises:
+        ValueError: If another command writes one of them.
+    """
+    locks = {} if output is None else {output / ".lock": output}
+    for file in results:
+        if file is not None and is_kept(file):
+            # Results and their journal have one lock.
+            locks[file.with_name(f".{file.name.removesuffix('.jsonl')}.lock")] = file
+    with contextlib.ExitStack() as stack:
+        for lock, place in locks.items():
+            stack.enter_context(locked(lock, f"Another command writes to {place} now"))
+        yield
 
 
 def _make_folder(folder: Path) -> None:
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def is_kept(file: Path) -> bool:
+    """Check whether results go to a file, not to a stream."""
+    return not is_standard_output(file) and not is_stream(file)
 
 
 def is_standard_output(file: Path | None) -> bool:
@@ -81,25 +138,24 @@ def picture_files(files: Sequence[Path | str], output: Path) -> dict[Path | str,
     """Choose the path of each annotated picture.
 
     Pictures keep the folder structure of the images. Formats other than JPEG and PNG are replaced by PNG. The picture
-    of an address is a JPEG of the same name; that of the standard input is `stdin.jpg`.
+    of an address is a JPEG of the same name; that of the standard input is `stdin.jpg`. A number is added to a name
+    that is used.
 
     Raises:
         ValueError: If a picture would overwrite an image.
     """
     paths = {file: Path(os.path.abspath(file)) for file in files if isinstance(file, Path)}
     root = Path(os.path.commonpath([path.parent for path in paths.values()])) if paths else Path()
-    targets: dict[Path | str, Path] = {}
-    for file, path in paths.items():
-        target = output / path.relative_to(root)
-        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            target = target.with_name(target.name + ".png")
-        targets[file] = target
-    for address in (file for file in files if isinstance(file, str)):
-        name = "stdin" if address == "-" else file_name(address)
-        targets[address] = unused(output / f"{name}.jpg", targets.values())
-    overwritten = {file.resolve() for file in paths} & {target.resolve() for target in targets.values()}
-    if overwritten:
-        raise ValueError(f"--output {output} would overwrite {min(overwritten)}, an input; choose another folder.")
+    wanted: dict[Path | str, Path] = {file: output / path.relative_to(root) for file, path in paths.items()}
+    targets = {file: path for file, path in wanted.items() if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
+    used = set(targets.values())
+    for file in files:
+        if file not in targets:
+            name = "stdin" if file == "-" else file_name(str(file))
+            target = wanted[file].with_name(f"{wanted[file].name}.png") if file in wanted else output / f"{name}.jpg"
+            targets[file] = unused(target, used)
+            used.add(targets[file])
+    refuse_inputs(f"--output {output}", targets.values(), paths)
     return targets
 
 

@@ -38,4 +38,12 @@ def write_parquet(rows: Iterable[JournalRow], file: Path) -> None:
     given = iter(rows)
     with replacing(file) as stream, pyarrow.parquet.ParquetWriter(stream, schema) as writer:
         while group := list(itertools.islice(given, _GROUP)):
-            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+            writer.write_table(pyarrow.Table.from_pylist([_in_unicode(row) for row in group], schema))
+
+
+def _in_unicode(row: JournalRow) -> dict[str, object]:
+    """Escape the bytes of file names that are not UTF-8."""
+    return {
+        key: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+        for key, value in row.items()
+    }

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ssd_zoo.cli._frame_file import Detections, FrameFile
 from ssd_zoo.cli._live import detect_live
-from ssd_zoo.cli._output import is_standard_output, unused
+from ssd_zoo.cli._output import is_standard_output, refuse_inputs, unused
 from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.data import Frame, Video, image_endings, open_camera, open_video
 from ssd_zoo.data.video import is_address
@@ -187,10 +187,8 @@ def _video_files(sources: Sequence[Source], output: Path) -> dict[Source, Path]:
     """Choose distinct paths of the annotated videos in one folder."""
     files: dict[Source, Path] = {}
     for source in sources:
-        file = unused(output / f"{_name(source)}.mp4", files.values())
-        if isinstance(source, Path) and file.resolve() == source.resolve():
-            raise ValueError(f"--output {output} would overwrite {source}, an input; choose another folder.")
-        files[source] = file
+        files[source] = unused(output / f"{_name(source)}.mp4", files.values())
+    refuse_inputs(f"--output {output}", files.values(), [source for source in sources if isinstance(source, Path)])
     return files
 
 

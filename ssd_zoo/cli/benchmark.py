@@ -25,6 +25,7 @@ from ssd_zoo.deploy import ExportedDetector, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction import open_detector
+from ssd_zoo.prediction.facts import model_files
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = [name for name in formats if name not in _RUNNING]
     if unknown:
         raise ValueError(f"The format {unknown[0]!r} does not run here; these may: {', '.join(_RUNNING)}.")
-    check_outputs(None, args.json)
+    check_outputs(None, json=args.json, inputs=[file for name in args.models for file in model_files(name)])
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:

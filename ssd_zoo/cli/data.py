@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit code: 0; 1 if a split has problems or can't be read, 2 if none can.
     """
-    check_outputs(args.output, None)
+    check_outputs(args.output)
     names = [args.split] if args.split else splits(args.data, layout=args.layout)
     divided = find_split(names, "train") or names[0]
     validation_split(args.data, names, args.val_fraction)

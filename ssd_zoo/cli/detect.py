@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.cli._images import find_files, run_images
+from ssd_zoo.cli._journal import refuse_journal
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
-from ssd_zoo.cli._output import check_outputs, picture_files
+from ssd_zoo.cli._output import check_outputs, holding, picture_files
 from ssd_zoo.cli._parquet import check_parquet
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
-from ssd_zoo.cli._video import find_videos, run_videos
+from ssd_zoo.cli._video import Source, find_videos, run_videos
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
 from ssd_zoo.prediction import open_detector, pick_device
+from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.prediction.opening import pick_thresh
 from ssd_zoo.prediction.pipeline import pick_batch_size
 from ssd_zoo.weights.categories import match_classes, object_classes
@@ -91,10 +93,21 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--track follows objects through videos; for a folder of frames add --frames.")
     files = [] if videos else find_files(args.images)
     pictures = picture_files(files, args.output) if files and args.output is not None else {}
-    check_outputs(args.output, args.json, args.parquet)
+    inputs = [source for source in (*files, *videos) if isinstance(source, Path)]
+    inputs += [file for name in (args.model, args.weights) if name for file in model_files(name)]
+    check_outputs(args.output, json=args.json, parquet=args.parquet, inputs=inputs)
     if args.parquet is not None and videos:
         raise ValueError("--parquet is for images; --json writes the detections of videos.")
     check_parquet(args.parquet)
+    if videos and args.json is not None:
+        refuse_journal(args.json)
+    with holding(args.output, args.json, args.parquet):
+        return _detect(args, files, videos, pictures)
+
+
+def _detect(
+    args: argparse.Namespace, files: Sequence[Path | str], videos: Sequence[Source], pictures: dict[Path | str, Path]
+) -> int:
     args.workers = args.workers or torch.get_num_threads()
     models = _copies(args, len(files))
     classes = _class_indices(args.classes, models[0].categories)

@@ -23,6 +23,7 @@ from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.prediction.opening import load_model, pick_device
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("Give either DATA, or --annotations and --results.")
     if of_files and (args.annotations is None or args.results is None):
         raise ValueError("A file of results needs both --annotations and --results.")
-    check_outputs(args.output, args.json)
+    inputs = [Path(file) for file in (args.data, args.annotations, args.results) if file is not None]
+    check_outputs(args.output, json=args.json, inputs=[*inputs, *model_files(args.model)])
     try:
         evaluation = evaluate_results(args.annotations, args.results) if of_files else _evaluate(args)
         if os.environ.get("RANK", "0") != "0":

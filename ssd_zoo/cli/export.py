@@ -8,12 +8,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssd_zoo.cli._output import refuse_inputs
 from ssd_zoo.cli._values import fraction, positive
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, export, load
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction import open_detector
+from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.weights.categories import object_classes
 from ssd_zoo.weights.files import check_folder
 
@@ -58,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
     if args.output.is_dir():
         raise IsADirectoryError(f"--output {args.output} is a folder; name a file in it.")
     check_folder(args.output.parent)
+    files = _some(find_images([args.int8])) if args.int8 else []
+    written = [args.output, args.output.with_suffix(".bin")] if args.format == "openvino" else [args.output]
+    refuse_inputs(f"--output {args.output}", written, [*files, *model_files(args.model)])
     model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
     if not isinstance(model, SSD):
         raise ValueError(f"{args.model} is an exported file; give the model that it was exported from.")
     options = {name: getattr(args, name) for name in ("nms", "pixels", "candidates", "licence", "origin")}
-    files = _some(find_images([args.int8])) if args.int8 else []
     int8 = map(read_image, files) if args.int8 else None
     path = export(model, args.output, format=args.format, int8=int8, **options)
     if not args.quiet:

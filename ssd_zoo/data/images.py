@@ -82,7 +82,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
         elif path.exists():
             found = [path]
         else:
-            found = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if file.is_file())
+            found = sorted(filter(_is_listed, map(Path, glob.glob(str(source), recursive=True))))
         if not found:
             what = "holds no image" if path.is_dir() else "is not a file or folder, nor a pattern that matches a file"
             raise FileNotFoundError(f"{source} {what}.")
@@ -109,7 +109,12 @@ def _images_of(folder: Path) -> list[Path]:
             folders[:] = [name for name in folders if not is_hidden(name)]
             todo += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
             files += [Path(root, name) for name in names if not is_hidden(name)]
-    return sorted(file for file in files if file.suffix.lower() in endings and file.is_file())
+    return sorted(file for file in files if file.suffix.lower() in endings and _is_listed(file))
+
+
+def _is_listed(file: Path) -> bool:
+    """Check for a file, or a link to one that is gone, which reading reports."""
+    return file.is_file() or (file.is_symlink() and not file.exists())
 
 
 def read_image(file: str | Path | IO[bytes], *, max_pixels: int | None = MAX_PIXELS) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,7 @@ def write_openvino(graph: Graph, path: Path) -> None:
     except ImportError as error:
         raise missing("Exporting to OpenVINO", error, "deploy") from error
     model = openvino.Core().read_model(to_onnx(graph))
+    _raise_nms_thresholds(model)
     if graph.calibration:
         model = quantize_openvino(model, graph.calibration)
     with tempfile.TemporaryDirectory() as folder:
@@ -47,6 +49,22 @@ def write_openvino(graph: Graph, path: Path) -> None:
         openvino.save_model(model, draft, compress_to_fp16=False)
         write_file(path.with_suffix(".bin"), content)
         write_file(path, draft.read_bytes())
+
+
+def _raise_nms_thresholds(model: "openvino.Model") -> None:
+    """Set the threshold of NMS to the next larger number.
+
+    OpenVINO 2026.4 suppresses boxes whose IoU is the threshold; all others suppress those above it.
+    """
+    from openvino import opset9
+
+    # Smaller numbers count as 0.
+    least = np.finfo(np.float32).tiny
+    for node in model.get_ops():
+        if node.get_type_name() == "NonMaxSuppression":
+            [given] = node.input_value(3).get_node().get_vector()
+            raised = max(np.nextafter(np.float32(given), np.float32(2)), least)
+            node.input(3).replace_source_output(opset9.constant(raised, np.float32).output(0))
 
 
 def open_openvino(path: Path, threads: int) -> Opened:

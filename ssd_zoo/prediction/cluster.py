@@ -21,7 +21,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, ParquetRow, find_image_files, resolve_address
-from ssd_zoo.prediction.facts import exported_files, model_facts
+from ssd_zoo.prediction.facts import model_facts, model_files
 from ssd_zoo.prediction.opening import open_detector, pick_thresh
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ Packed = SSD | dict[str, bytes]
 def _packed(model: SSD | ExportedDetector, name: str) -> Packed:
     if isinstance(model, SSD):
         return model
-    return {file.name: file.read_bytes() for file in exported_files(name)}
+    return {file.name: file.read_bytes() for file in model_files(name)}
 
 
 def _batched(files: Sequence[ImageFile], size: int) -> Iterator[list[ImageFile]]:

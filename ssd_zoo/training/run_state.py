@@ -14,7 +14,7 @@ import torch
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.processes import all_gather
-from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.files import locked, write_file
 from ssd_zoo.weights.formats.zip_archive import check_sums
 
 if TYPE_CHECKING:
@@ -39,25 +39,12 @@ State = dict[str, Any]
 def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder within a with-statement.
 
-    It is a lock of the operating system on the file `.lock`, so it ends with its process, however that ends.
-
     Raises:
         ValueError: If another training holds it.
         OSError: If the folder can't be written to.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"Another training writes to {folder} now. Wait until it ends, stop it, or use another folder."
-        ) from error
-    try:
+    with locked(folder / ".lock", f"Another training writes to {folder} now"):
         yield
-    finally:
-        lock.release()
 
 
 def write_checkpoint(state: State, file: Path) -> None:

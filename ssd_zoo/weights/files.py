@@ -23,6 +23,7 @@ __all__ = [
     "digest_file",
     "home",
     "is_stream",
+    "locked",
     "read_header",
     "read_safetensors",
     "replacing",
@@ -77,6 +78,39 @@ def digest_file(path: Path) -> str:
 def is_stream(path: Path) -> bool:
     """Check whether a path is that of a pipe or device, such as /dev/stdout."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextlib.contextmanager
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Hold a lock within a with-statement.
+
+    It is a lock of the operating system, so it ends with its process, however that ends.
+
+    Args:
+        file: File that is locked. It is made, and removed at the end.
+        what: Beginning of the error, such as "Another training writes to runs now".
+
+    Raises:
+        ValueError: If another process holds the lock.
+        OSError: If the file can't be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+        if not file.exists():  # The one before removed it after it was opened here.
+            lock.release()
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{what}. Wait until it ends, stop it, or name another place.") from error
+    try:
+        yield
+    finally:
+        # Windows removes no open file.
+        with contextlib.suppress(OSError):
+            file.unlink()
+        lock.release()
 
 
 @contextlib.contextmanager
