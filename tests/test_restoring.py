@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from configs import change_config
 from safetensors.torch import load_file, save_file
 
 import ssd_zoo
+from ssd_zoo.prediction.opening import open_detector
 from ssd_zoo.weights.files import read_safetensors, write_safetensors
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.hub import fetch_tensors
@@ -164,6 +166,25 @@ def test_a_folder_makes_no_request_and_builds_only_what_is_allowed(arguments, fo
     change_config(folder, builder=builder, arguments={**config["arguments"], **arguments})
     with pytest.raises(ValueError, match=r"can't be used|does not fit"):
         ssd_zoo.from_pretrained(folder)
+
+
+def test_a_path_is_never_a_repository(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a path must not make requests")
+
+    monkeypatch.setattr("ssd_zoo.weights.saved_models.fetch_model", refuse)
+    monkeypatch.chdir(tmp_path)
+    missing = Path("runs/best")
+    for opens in (
+        ssd_zoo.from_pretrained,
+        open_detector,
+        lambda path: ssd_zoo.ssdlite300_mobilenet_v2(weights=path),
+        lambda path: ssd_zoo.predict(path, torch.zeros(3, 8, 8)),
+    ):
+        with pytest.raises(FileNotFoundError, match="There is no folder runs/best"):
+            opens(missing)
+    with pytest.raises(ValueError, match="runs/best is a folder; only the Hub has revisions"):
+        ssd_zoo.from_pretrained(missing, revision="v2")
 
 
 SHAPE = [0.1, 0.1]

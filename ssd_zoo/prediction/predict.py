@@ -106,7 +106,7 @@ def _open(model: Model, score_thresh: float, device: str | torch.device | None) 
         model = str(model)
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"Expected a detector, or the name or path of one, got {model!r}. A builder has to be called.")
-    opened, categories = load_model(os.fspath(model), score_thresh=score_thresh)
+    opened, categories = load_model(model, score_thresh=score_thresh)
     return opened.to(pick_device(place)), categories
 
 

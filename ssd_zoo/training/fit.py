@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import Compose
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
-from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform
+from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, describe_data
 from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.inference import parts_per_item
 from ssd_zoo.training.logs import Row, TensorBoard
@@ -231,8 +231,11 @@ def fit(
     settings: dict[str, object] = {
         "num_images": plan.num_images,
         **{name: value for name, value in options.items() if name not in _OF_THE_CALL},
+        "training data": describe_data(dataset),
+        "validation data": describe_data(validation),
         **{key: described[key] for key in ("builder", "categories", "default_boxes")},
-        "size": list(model.size),
+        **{f"{name} of the builder": value for name, value in described["arguments"].items()},
+        "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
         "tile": model.tile,
         **described["settings"],
         "augmentation": augmentation if isinstance(augmentation, str) else None,
