@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import ssd_zoo
 from ssd_zoo.prediction.opening import open_detector
 from ssd_zoo.weights.files import read_safetensors, write_safetensors
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.hub import fetch_tensors
 from ssd_zoo.weights.saved_models import open_saved
@@ -290,6 +291,20 @@ def test_a_model_that_is_replaced_while_it_is_opened_is_refused(folder):
         opened.weights.get_state_dict()
 
 
+def test_what_is_loaded_is_what_was_checked(folder, tmp_path, monkeypatch):
+    expected = next(ssd_zoo.from_pretrained(folder).parameters())
+    other = ssd_zoo.save_pretrained(tiny(), tmp_path / "other")
+    from_file = torch.UntypedStorage.from_file
+
+    def replaced(*args):
+        """Replaces the file when safetensors' reader opens it, after the check of the digest."""
+        (other / "model.safetensors").replace(folder / "model.safetensors")
+        return from_file(*args)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", replaced)
+    assert torch.equal(next(ssd_zoo.from_pretrained(folder).parameters()), expected)
+
+
 def test_writers_and_readers_of_one_folder_see_whole_models(folder):
     models = [tiny(), tiny()]
     for value, model in enumerate(models):
@@ -339,9 +354,11 @@ def test_packaged_weights_have_their_hash(monkeypatch):
 
 def test_a_written_file_is_read_by_safetensors(tmp_path):
     state = {"b": torch.rand(2, 3), "a": torch.tensor(7), "c": torch.rand(3).half(), "e": torch.zeros(0, 4)}
+    state |= {"d": torch.rand(3).bfloat16(), "f": torch.tensor([True, False, True]), "g": torch.rand(1).double()}
     write_safetensors(tmp_path / "x.safetensors", pack(state), {"told": "é"})
-    found = load_file(tmp_path / "x.safetensors")
-    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    for found in (load_file(tmp_path / "x.safetensors"), read_checkpoint(tmp_path / "x.safetensors")):
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+        assert {name: tensor.dtype for name, tensor in found.items()} == {k: v.dtype for k, v in state.items()}
     assert read_safetensors(tmp_path / "x.safetensors")["c"].dtype == torch.float32
 
 
