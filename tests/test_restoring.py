@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import ssd_zoo
 from ssd_zoo.prediction.opening import open_detector
+from ssd_zoo.training import fit
+from ssd_zoo.training.optimizers import synchronise_norms
 from ssd_zoo.weights.files import read_safetensors, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 from ssd_zoo.weights.formats.safetensors_file import pack
@@ -282,6 +284,55 @@ def test_what_could_not_be_opened_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="nms_thresh"):
         ssd_zoo.save_pretrained(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def swap(kind):
+    def change(model):
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, torch.nn.ReLU):
+                    setattr(module, name, kind())
+
+    return change
+
+
+def set_all(kind, **values):
+    def change(model):
+        for module in model.modules():
+            if isinstance(module, kind):
+                vars(module).update(values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (swap(torch.nn.SiLU), r"module backbone\.\S+ is SiLU in the model and ReLU there; .* and \d+ more"),
+        (set_all(torch.nn.BatchNorm2d, eps=0.5), r"\.eps is 0.5 in the model and 1e-05 there"),
+        (set_all(torch.nn.Conv2d, dilation=(2, 2)), r"\.dilation is \(2, 2\) in the model and \(1, 1\) there"),
+        (
+            lambda model: model.head.add_module("extra", torch.nn.Dropout()),
+            "head.extra is Dropout .* and missing there",
+        ),
+    ],
+)
+def test_changed_modules_are_not_saved(change, told, tmp_path):
+    model = tiny()
+    change(model)
+    with pytest.raises(ValueError, match=f"would not build it again.* it builds another model: .*{told}"):
+        ssd_zoo.save_pretrained(model, tmp_path)
+    with pytest.raises(ValueError, match=told):
+        fit(model, [], output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_changes_no_detection_may_differ(tmp_path):
+    model = synchronise_norms(tiny())
+    set_all(torch.nn.modules.batchnorm._BatchNorm, momentum=0.5)(model)
+    set_all(torch.nn.ReLU, inplace=False)(model)
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(model, tmp_path))
 
 
 def test_a_model_that_is_replaced_while_it_is_opened_is_refused(folder):

@@ -1,5 +1,6 @@
 """Fine-tune by one call."""
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torchvision.transforms.v2 import Compose
 from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
+from ssd_zoo.saved.proof import check_rebuild
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, describe_data
 from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.inference import parts_per_item
@@ -196,6 +198,7 @@ def fit(
     raise_together(obstacles(output, resume=resume, **needs))
     # A model that can't be saved is an error now, not after the training.
     described = describe(model)
+    check_rebuild(model, json.dumps(described))
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
