@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 import ssd_zoo
-from ssd_zoo.models import registry
+from ssd_zoo.models import plugins, registry
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -164,7 +165,8 @@ def register():
 def make(options, weights=None, channels=4, **settings):
     asked = ssd_zoo.settle(ssd_zoo.WeightsEnum, weights, ssd_zoo.WeightsEnum, None, options, size=32)
     backbone = nn.ModuleList([nn.Conv2d(asked.in_chans, channels, 3, 8, 1)])
-    backbone.forward = lambda images: [backbone[0](images)]
+    backbone.gain = 2.0
+    backbone.forward = lambda images: [backbone.gain * backbone[0](images)]
     return ssd_zoo.finish(asked, backbone, asked.default_boxes(aspect_ratios=[[2]], scales=[0.2, 0.5]), **settings)
 
 
@@ -201,6 +203,10 @@ def test_a_model_that_would_not_come_back_is_refused(register, tmp_path):
     with pytest.raises(ValueError, match=r"tensor head.extra.weight is \(2, 2\) in the model and missing there"):
         ssd_zoo.save_pretrained(model, tmp_path / "a")
     model.head.extra = None
+    model.backbone.gain = 5.0
+    with pytest.raises(ValueError, match="backbone.gain is 5.0 in the model and 2.0 there"):
+        ssd_zoo.save_pretrained(model, tmp_path / "a")
+    model.backbone.gain = 2.0
     del model.categories[2:]
     with pytest.raises(ValueError, match=r"cls_logits.0.weight is \(12, .* and \(8, "):
         ssd_zoo.save_pretrained(model, tmp_path / "a")
@@ -209,6 +215,62 @@ def test_a_model_that_would_not_come_back_is_refused(register, tmp_path):
     del registry._BUILDERS["plain"]
     with pytest.raises(ValueError, match="the builder is of the module acme.models.*import acme.models before"):
         ssd_zoo.from_pretrained(tmp_path / "plain")
+
+
+def test_arguments_of_plugins(register, tmp_path, caplog):
+    """Texts that are not plain names are told when they are saved; arguments may lack a description."""
+
+    def worded(
+        *, weights: str | None = None, acts: tuple[str, ...] = ("a b",), **options: Unpack[ssd_zoo.Options]
+    ) -> ssd_zoo.SSD:
+        """Build a model.
+
+        Args:
+            weights: Weights.
+        """
+        return make(options, weights)
+
+    worded = register(worded)
+    assert "acts:" not in worded.__doc__
+    assert "num_classes: Number of classes" in worded.__doc__
+    ssd_zoo.save_pretrained(worded(num_classes=3), tmp_path)
+    assert "acts=['a b'] is not a plain name; from_pretrained will need it as an argument again" in caplog.text
+    with pytest.raises(ValueError, match="is not a plain name"):
+        ssd_zoo.from_pretrained(tmp_path)
+    ssd_zoo.from_pretrained(tmp_path, acts=("a b",))
+
+
+HALF = """
+import ssd_zoo
+
+@ssd_zoo.register_model
+def half_ssd(*, weights: str | None = None) -> ssd_zoo.SSD: ...
+
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "told"),
+    [
+        ("half_ssd", "raise SystemExit(3)", "half:half_ssd can't be imported: SystemExit: 3"),
+        ("half_ssd", "import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("wrong_ssd", "", "lists a model 'wrong_ssd' and registers none of that name"),
+    ],
+)
+def test_a_plugin_that_fails(register, tmp_path, monkeypatch, name, end, told):
+    (tmp_path / "half.py").write_text(HALF.format(end=end))
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint(name, "half:half_ssd", plugins.GROUP)]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    found = plugins.find_plugins(registry._BUILDERS)
+    monkeypatch.setattr(registry, "_PLUGINS", found)
+    # torchvision calls what was found.
+    for opens in (ssd_zoo.get_model, ssd_zoo.get_model, lambda name: found[name]()):
+        with pytest.raises(ImportError, match=told):
+            opens(name)
+    assert name not in registry._BUILDERS
+    sys.modules.pop("half", None)
 
 
 def test_names_and_annotations(register):

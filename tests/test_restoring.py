@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,11 @@ from configs import change_config
 from safetensors.torch import load_file, save_file
 
 import ssd_zoo
+from ssd_zoo.prediction.opening import open_detector
+from ssd_zoo.training import fit
+from ssd_zoo.training.optimizers import synchronise_norms
 from ssd_zoo.weights.files import read_safetensors, write_safetensors
+from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.hub import fetch_tensors
 from ssd_zoo.weights.saved_models import open_saved
@@ -166,6 +171,25 @@ def test_a_folder_makes_no_request_and_builds_only_what_is_allowed(arguments, fo
         ssd_zoo.from_pretrained(folder)
 
 
+def test_a_path_is_never_a_repository(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a path must not make requests")
+
+    monkeypatch.setattr("ssd_zoo.weights.saved_models.fetch_model", refuse)
+    monkeypatch.chdir(tmp_path)
+    missing = Path("runs/best")
+    for opens in (
+        ssd_zoo.from_pretrained,
+        open_detector,
+        lambda path: ssd_zoo.ssdlite300_mobilenet_v2(weights=path),
+        lambda path: ssd_zoo.predict(path, torch.zeros(3, 8, 8)),
+    ):
+        with pytest.raises(FileNotFoundError, match="There is no folder runs/best"):
+            opens(missing)
+    with pytest.raises(ValueError, match="runs/best is a folder; only the Hub has revisions"):
+        ssd_zoo.from_pretrained(missing, revision="v2")
+
+
 SHAPE = [0.1, 0.1]
 
 
@@ -262,11 +286,74 @@ def test_what_could_not_be_opened_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def swap(kind):
+    def change(model):
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, torch.nn.ReLU):
+                    setattr(module, name, kind())
+
+    return change
+
+
+def set_all(kind, **values):
+    def change(model):
+        for module in model.modules():
+            if isinstance(module, kind):
+                vars(module).update(values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (swap(torch.nn.SiLU), r"module backbone\.\S+ is SiLU in the model and ReLU there; .* and \d+ more"),
+        (set_all(torch.nn.BatchNorm2d, eps=0.5), r"\.eps is 0.5 in the model and 1e-05 there"),
+        (set_all(torch.nn.Conv2d, dilation=(2, 2)), r"\.dilation is \(2, 2\) in the model and \(1, 1\) there"),
+        (
+            lambda model: model.head.add_module("extra", torch.nn.Dropout()),
+            "head.extra is Dropout .* and missing there",
+        ),
+    ],
+)
+def test_changed_modules_are_not_saved(change, told, tmp_path):
+    model = tiny()
+    change(model)
+    with pytest.raises(ValueError, match=f"would not build it again.* it builds another model: .*{told}"):
+        ssd_zoo.save_pretrained(model, tmp_path)
+    with pytest.raises(ValueError, match=told):
+        fit(model, [], output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_changes_no_detection_may_differ(tmp_path):
+    model = synchronise_norms(tiny())
+    set_all(torch.nn.modules.batchnorm._BatchNorm, momentum=0.5)(model)
+    set_all(torch.nn.ReLU, inplace=False)(model)
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(model, tmp_path))
+
+
 def test_a_model_that_is_replaced_while_it_is_opened_is_refused(folder):
     opened = open_saved(folder)
     ssd_zoo.save_pretrained(tiny(), folder)
     with pytest.raises(ValueError, match="replaced while it was opened"):
         opened.weights.get_state_dict()
+
+
+def test_what_is_loaded_is_what_was_checked(folder, tmp_path, monkeypatch):
+    expected = next(ssd_zoo.from_pretrained(folder).parameters())
+    other = ssd_zoo.save_pretrained(tiny(), tmp_path / "other")
+    from_file = torch.UntypedStorage.from_file
+
+    def replaced(*args):
+        """Replaces the file when safetensors' reader opens it, after the check of the digest."""
+        (other / "model.safetensors").replace(folder / "model.safetensors")
+        return from_file(*args)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", replaced)
+    assert torch.equal(next(ssd_zoo.from_pretrained(folder).parameters()), expected)
 
 
 def test_writers_and_readers_of_one_folder_see_whole_models(folder):
@@ -318,9 +405,11 @@ def test_packaged_weights_have_their_hash(monkeypatch):
 
 def test_a_written_file_is_read_by_safetensors(tmp_path):
     state = {"b": torch.rand(2, 3), "a": torch.tensor(7), "c": torch.rand(3).half(), "e": torch.zeros(0, 4)}
+    state |= {"d": torch.rand(3).bfloat16(), "f": torch.tensor([True, False, True]), "g": torch.rand(1).double()}
     write_safetensors(tmp_path / "x.safetensors", pack(state), {"told": "é"})
-    found = load_file(tmp_path / "x.safetensors")
-    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    for found in (load_file(tmp_path / "x.safetensors"), read_checkpoint(tmp_path / "x.safetensors")):
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+        assert {name: tensor.dtype for name, tensor in found.items()} == {k: v.dtype for k, v in state.items()}
     assert read_safetensors(tmp_path / "x.safetensors")["c"].dtype == torch.float32
 
 

@@ -2,9 +2,11 @@
 
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +41,62 @@ def test_resume_lengthens_a_run(tmp_path, capsys):
         fit(build(), train_data, epochs=1, resume=True, **run)
     with pytest.raises(ValueError, match=r"ssd-zoo train DATA --model .*last --output OTHER, or fit\(from_pretrained"):
         fit(build(), train_data, epochs=2, learning_rate=0.5, resume=True, **run)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of one step, whose AP was measured."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(folder / "run", folder / "data", epochs=1, batch_size=11)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda run: (run / "checkpoint.pt").unlink(), "holds a run without its checkpoint.pt, so it can't be"),
+        (lambda run: (run / "checkpoint.pt").write_bytes(b""), "checkpoint.pt is no checkpoint of a training"),
+        (lambda run: (run / "best").rename(run / "kept"), "can't be continued: There is no folder .*run/best"),
+    ],
+    ids=["no checkpoint", "an empty checkpoint", "no best model"],
+)
+def test_a_run_that_lacks_something_is_left_alone(finished, tmp_path, monkeypatch, capsys, damage, told):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    run = Path("run")
+    damage(run)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=f"{told}.* begin another run from its weights: --model run/last --output"):
+        train(run, tmp_path / "data", epochs=1, batch_size=11, resume=True)
+    monkeypatch.setattr("ssd_zoo.cli._prepare.open_labelled", lambda *_: pytest.fail("data was read"))
+    assert main(["train", "data", "--output", "run", "--resume"]) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_a_run_goes_on_with_the_same_data_and_model(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    train_data, val_data = data(tmp_path / "data")
+    others = train_data.with_images([*reversed(train_data.images)])
+    frozen, other_norm = build(), build(norm_layer=torch.nn.BatchNorm2d)
+    frozen.head.requires_grad_(False)
+    for model, images, validation, told in (
+        (build(), others, val_data, "began with training data='sha256:"),
+        (build(), train_data, val_data.with_images(val_data.images[:4]), "began with validation data='sha256:"),
+        (build(), train_data, None, r"began with validation data=.*, so it can't go on with None"),
+        (frozen, train_data, val_data, r"began with frozen=\[\], so it can't go on with \['head"),
+        (other_norm, train_data, val_data, "began with norm_layer of the builder=None, so it can't"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            fit(
+                model,
+                images,
+                validation=validation,
+                output=tmp_path / "run",
+                **{**SETTINGS, "batch_size": 11, "augmentation": "ssd", "optimizer": "sgd"},
+                epochs=1,
+                resume=True,
+            )
 
 
 def test_two_trainings_of_one_folder(tmp_path):

@@ -21,9 +21,9 @@ from ssd_zoo.training.processes import process
 warnings.simplefilter("error")
 
 
-def build(size=64):
+def build(size=64, **options):
     torch.manual_seed(0)
-    return ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=size, categories=CATEGORIES)
+    return ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", size=size, categories=CATEGORIES, **options)
 
 
 def data(folder):

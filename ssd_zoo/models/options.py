@@ -105,7 +105,11 @@ def describe_options(docstring: str, signature: inspect.Signature) -> str:
     own, shared, of_ssd = (_sections(text) for text in (docstring, Options.__doc__ or "", SSD.__doc__ or ""))
     entries = {**_entries(of_ssd["Args"]), **_entries(shared["Args"]), **_entries(own.pop("Args", ""))}
     summary = own.pop("")
-    sections = {"Args": "".join(entries[name] for name in signature.parameters), "Raises": shared["Raises"], **own}
+    sections = {
+        "Args": "".join(entries.get(name, "") for name in signature.parameters),
+        "Raises": shared["Raises"],
+        **own,
+    }
     return "\n\n".join([summary.rstrip(), *(f"{title}:\n{text.rstrip()}" for title, text in sections.items())]) + "\n"
 
 

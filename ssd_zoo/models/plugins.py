@@ -10,7 +10,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, MutableMapping
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 
 from ssd_zoo.detector.ssd import SSD
@@ -27,10 +27,11 @@ class LazyBuilder:
 
     Args:
         entry: The entry point, whose name is the builder's.
+        registered: The registered builders by name, to which the import adds.
     """
 
-    def __init__(self, entry: EntryPoint) -> None:
-        self._entry = entry
+    def __init__(self, entry: EntryPoint, registered: MutableMapping[str, Callable[..., SSD]]) -> None:
+        self._entry, self._registered = entry, registered
         self.__name__ = self.__qualname__ = entry.name
         self.__module__ = entry.module
 
@@ -48,30 +49,41 @@ class LazyBuilder:
         return f"{self._entry.dist.name} {self._entry.dist.version}" if self._entry.dist else self._entry.value
 
     def load(self) -> Callable[..., SSD]:
-        """Import the builder.
+        """Import the builder, which registers it.
 
         Raises:
-            ImportError: If the package can't be imported; the message names it.
+            ImportError: If the package can't be imported, or does not register the builder; the message names it.
         """
+        name, before = self._entry.name, set(self._registered)
         try:
-            return self._entry.load()
-        except Exception as error:
+            self._entry.load()
+        except (Exception, SystemExit) as error:
+            # A module that failed runs again at the next import, and registers its builders again.
+            for added in self._registered.keys() - before:
+                if self._registered[added].__module__ not in sys.modules:
+                    del self._registered[added]
             raise ImportError(
-                f"The model {self._entry.name!r} is of the package {self.source}, whose {self._entry.value} can't be "
-                f"imported: {type(error).__name__}: {error}"
+                f"The model {name!r} is of the package {self.source}, whose {self._entry.value} can't be imported: "
+                f"{type(error).__name__}: {error}"
             ) from error
+        if name not in self._registered:
+            raise ImportError(
+                f"The package {self.source} lists a model {name!r} and registers none of that name: its builder needs "
+                "the decorator ssd_zoo.register_model."
+            )
+        return self._registered[name]
 
 
-def find_plugins(taken: Collection[str]) -> dict[str, LazyBuilder]:
+def find_plugins(registered: MutableMapping[str, Callable[..., SSD]]) -> dict[str, LazyBuilder]:
     """Find the builders that installed packages list, without importing them.
 
     Args:
-        taken: Names of builders that are registered already. They win, and a warning is logged.
+        registered: The registered builders by name. They win over others of their names, and a warning is logged.
     """
     found: dict[str, LazyBuilder] = {}
     for entry in entry_points(group=GROUP):
-        plugin = LazyBuilder(entry)
-        if entry.name in found or entry.name in taken:
+        plugin = LazyBuilder(entry, registered)
+        if entry.name in found or entry.name in registered:
             _log.warning("%s lists a model %r, a name that is taken; it is left out.", plugin.source, entry.name)
         elif entry.name != entry.name.lower():
             _log.warning("%s lists a model %r, but names are in lower case; it is left out.", plugin.source, entry.name)

@@ -88,7 +88,7 @@ def register_model(builder: Builder) -> Builder:
 
 def register_plugins() -> None:
     """Register the builders that other packages list, without importing them."""
-    _PLUGINS.update(find_plugins(taken=_BUILDERS))
+    _PLUGINS.update(find_plugins(_BUILDERS))
     for name, plugin in _PLUGINS.items():
         _mirror(name, plugin)
 
@@ -195,12 +195,7 @@ def get_model_builder(name: str) -> Callable[..., SSD]:
     """
     key = name.lower()
     if key not in _BUILDERS and key in _PLUGINS:
-        _PLUGINS[key].load()
-        if key not in _BUILDERS:
-            raise ImportError(
-                f"The package {_PLUGINS[key].source} lists a model {key!r} and registers none of that name: its "
-                "builder needs the decorator ssd_zoo.register_model."
-            )
+        return _PLUGINS[key].load()
     try:
         return _BUILDERS[key]
     except KeyError:

@@ -17,7 +17,7 @@ from ssd_zoo.models.load import find_report, without_tensors
 from ssd_zoo.models.options import Settings
 from ssd_zoo.weights.config import SavedModel, check_arguments, is_plain_word
 from ssd_zoo.weights.files import read_header
-from ssd_zoo.weights.formats.safetensors_file import INTEGERS, Entry
+from ssd_zoo.weights.formats.safetensors_file import TYPES, Entry
 from ssd_zoo.weights.settings import BoxSettings
 
 __all__ = ["OF_THE_CALL", "check_restored", "check_whole", "rebuild"]
@@ -95,7 +95,7 @@ def _is_counter(name: str) -> bool:
 
 
 def _fits(entry: Entry, tensor: Tensor) -> bool:
-    return entry.shape == tuple(tensor.shape) and (entry.dtype not in INTEGERS) == tensor.is_floating_point()
+    return entry.shape == tuple(tensor.shape) and TYPES[entry.dtype].is_floating_point == tensor.is_floating_point()
 
 
 def _few(names: Collection[str]) -> str:

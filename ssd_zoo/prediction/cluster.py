@@ -97,7 +97,7 @@ def detect_on_cluster(
     except ImportError as error:
         raise missing("Detecting on a cluster", error, "ray") from error
     name = os.fspath(model)
-    opened = open_detector(name)
+    opened = open_detector(model)
     opened.score_thresh = pick_thresh(opened, score_thresh)
     place, files = find_image_files([images] if isinstance(images, str) else images, filesystem)
     folder = ParquetFolder(*resolve_address(output, filesystem))

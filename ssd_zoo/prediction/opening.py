@@ -4,6 +4,7 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -131,7 +132,7 @@ def open_detector(
 
     Args:
         name: Name of a registered model, or of weights (`"BCCD_V1"`, `"SSD300_VGG16D_Weights.COCO_V1"`); path of a
-            saved model or an exported file; or a repository of the Hub, `"owner/name"`.
+            saved model or an exported file; or a repository of the Hub, `"owner/name"`. A `Path` is never one.
         weights: Name of a registered model's weights, or the path of a saved model; None selects `DEFAULT`.
         score_thresh: Least score of a detection; by default the model's.
         threads: Threads of an exported file; by default torch's. Other models always take torch's.
@@ -142,7 +143,7 @@ def open_detector(
         ImportError: If an exported file's runtime is not installed.
         ValueError: If there is no such model, or it has no such weights. The message proposes similar names.
     """
-    name = os.fspath(name)
+    given, name = name, os.fspath(name)
     if is_exported(name):
         if weights is not None:
             raise ValueError(f"{name} is an exported file and has its weights; leave out the weights {weights}.")
@@ -150,17 +151,18 @@ def open_detector(
     if weights is None and not is_saved(name) and name.lower() not in list_models():
         name, weights = _by_weights(name) or (name, None)
     check_model(name, weights)
-    asked = {} if score_thresh is None else {"score_thresh": score_thresh}
+    asked: dict[str, Any] = {} if score_thresh is None else {"score_thresh": score_thresh}
     if is_saved(name):
-        saved = from_pretrained(name) if score_thresh is None else from_pretrained(name, score_thresh=score_thresh)
-        return saved.eval()
+        return from_pretrained(given, **asked).eval()
     published = get_model_weights(name).__members__
     if not published and weights is None:
         raise ValueError(f"There are no weights for {name}; ssd-zoo list shows the models that have some.")
     return get_model(name, weights=weights or published["DEFAULT"], progress=progress, **asked).eval()
 
 
-def load_model(name: str, weights: str | None = None, *, progress: bool = True) -> tuple[nn.Module, list[str]]:
+def load_model(
+    name: str | os.PathLike[str], weights: str | None = None, *, progress: bool = True
+) -> tuple[nn.Module, list[str]]:
     """Open a model as `open_detector` does, or one of torchvision's detectors, with its class names.
 
     Args:
@@ -171,7 +173,8 @@ def load_model(name: str, weights: str | None = None, *, progress: bool = True) 
     Raises:
         ValueError: If there is no such model, or it has no such weights.
     """
-    if Path(name).exists() or is_exported(name) or name in list_models() or name not in _theirs():
+    ours = not isinstance(name, str) or Path(name).exists() or is_exported(name) or name in list_models()
+    if ours or name not in _theirs():
         model = open_detector(name, weights, progress=progress)
         return model, model.categories
     published = torchvision.models.get_model_weights(name).__members__

@@ -107,7 +107,7 @@ def _open(model: Model, device: str | torch.device | None) -> tuple[nn.Module, S
         model = str(model)
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"Expected a detector, or the name or path of one, got {model!r}. A builder has to be called.")
-    opened, categories = load_model(os.fspath(model))
+    opened, categories = load_model(model)
     return opened.to(pick_device(place)), categories
 
 

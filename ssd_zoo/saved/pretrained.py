@@ -96,7 +96,8 @@ def from_pretrained(
     """Load a saved model; without overrides its outputs are bit-identical.
 
     Args:
-        folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`.
+        folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`. A `Path` is never a
+            repository.
         revision: Branch, tag or commit of the repository; by default its main branch.
         num_classes: Another number of classes, with the background; none has a known name.
         categories: Other categories, background first; the class head keeps rows of names that it knows.
@@ -109,12 +110,12 @@ def from_pretrained(
         TypeError: If a keyword is unknown.
         ValueError: If the files were not saved by ssd_zoo, or can't be used.
     """
-    address = os.fspath(folder_or_repo)
-    local = os.path.exists(address) or address.lower().endswith(".safetensors") or not _REPO.fullmatch(address)
-    if not local and not address.startswith(HUB):
-        address = HUB + address
+    address = folder_or_repo
+    if isinstance(address, str):
+        local = os.path.exists(address) or address.lower().endswith(".safetensors") or not _REPO.fullmatch(address)
+        address = address if local or address.startswith(HUB) else HUB + address
     if revision is not None:
-        if not address.startswith(HUB):
+        if not isinstance(address, str) or not address.startswith(HUB):
             raise ValueError(f"revision={revision!r}, but {address} is a folder; only the Hub has revisions.")
         address = f"{address}@{revision}"
     saved = open_saved(address)

@@ -1,17 +1,22 @@
 """Proof that a model can be loaded, before it is saved."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.plugins import package_of
 from ssd_zoo.models.registry import get_model_builder
 from ssd_zoo.models.restore import rebuild
-from ssd_zoo.weights.config import describe, open_config
+from ssd_zoo.weights.config import describe, is_plain_word, open_config
 
 __all__ = ["check_rebuild", "package_of_model"]
+
+_log = logging.getLogger("ssd_zoo")
 
 
 def package_of_model(model: SSD) -> dict[str, dict[str, str]]:
@@ -21,7 +26,7 @@ def package_of_model(model: SSD) -> dict[str, dict[str, str]]:
 
 
 def check_rebuild(model: SSD, text: str) -> None:
-    """Check that a config rebuilds its model: the same tensors, settings and default boxes.
+    """Check that a config rebuilds its model: the same modules, tensors, settings and default boxes.
 
     Args:
         model: The model.
@@ -35,7 +40,14 @@ def check_rebuild(model: SSD, text: str) -> None:
         rebuilt = rebuild(saved, get_model_builder(saved.builder), saved.arguments)
     except Exception as error:
         raise ValueError(f"{_REFUSED.format(saved.builder)}it fails: {type(error).__name__}: {error}") from error
-    differences = [*_shape_differences(model, rebuilt), *_config_differences(text, rebuilt)]
+    for name, value in saved.arguments.items():
+        if not is_plain_word(value):
+            _log.warning("%s=%r is not a plain name; from_pretrained will need it as an argument again.", name, value)
+    differences = [
+        *_shape_differences(model, rebuilt),
+        *_config_differences(text, rebuilt),
+        *_module_differences(model, rebuilt),
+    ]
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(
@@ -43,6 +55,8 @@ def check_rebuild(model: SSD, text: str) -> None:
         )
 
 
+# Attributes of modules that change no detection.
+_OF_TRAINING = ("training", "momentum", "inplace")
 _REFUSED = "The model can't be saved, because {} would not build it again from its arguments, settings and categories: "
 
 
@@ -53,6 +67,36 @@ def _shape_differences(model: SSD, rebuilt: SSD) -> list[str]:
     if not torch.equal(model.default_boxes.cpu(), rebuilt.default_boxes.cpu()):
         differences.append(f"default boxes differ, {len(model.default_boxes)} and {len(rebuilt.default_boxes)}")
     return differences
+
+
+def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
+    """Yield differences between modules: their types, and their attributes that are numbers, texts or functions."""
+    ours, theirs = (dict(of.named_modules(remove_duplicate=False)) for of in (model, rebuilt))
+    for name in filter(None, {**ours, **theirs}):
+        mine, other = ours.get(name), theirs.get(name)
+        # A norm whose statistics processes share detects as the norm that it was made of.
+        is_shared = isinstance(mine, nn.SyncBatchNorm) and isinstance(other, nn.modules.batchnorm._BatchNorm)
+        if type(mine) is not type(other) and not is_shared:
+            kinds = ("missing" if one is None else type(one).__name__ for one in (mine, other))
+            yield "module {} is {} in the model and {} there".format(name, *kinds)
+            continue
+        for key, value in vars(other).items():
+            if key.startswith("_") or key in _OF_TRAINING or not _is_plain(value):
+                continue
+            found = getattr(mine, key, None)
+            if _by_name(found) != _by_name(value):
+                yield f"{name}.{key} is {found!r} in the model and {value!r} there"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str)) or hasattr(value, "__qualname__")
+
+
+def _by_name(value: object) -> object:
+    """Return the name of a function, since each build makes some anew; other values unchanged."""
+    return getattr(value, "__qualname__", value)
 
 
 def _config_differences(text: str, rebuilt: SSD) -> list[str]:

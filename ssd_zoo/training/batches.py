@@ -4,6 +4,7 @@ Batches and seeds depend only on the run's seed, the epoch and the step, not on 
 resumed run gets the batches of a run that was never stopped, and several processes get those of one.
 """
 
+import hashlib
 import math
 import random
 import signal
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ssd_zoo.data.annotations import LabelledImage
 from ssd_zoo.data.presets import collate
+from ssd_zoo.data.video_datasets import VideoDataset
 from ssd_zoo.detector.targets import check_format
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "Target",
     "Transform",
     "derive_seed",
+    "describe_data",
     "make_loader",
     "to_device",
     "without_objects",
@@ -163,6 +167,25 @@ class SeededSamples(Dataset[Sample]):
             if isinstance(listed, Sequence) and hasattr(listed[item], name):
                 return str(getattr(listed[item], name))
         return f"image {item}"
+
+
+def describe_data(dataset: Dataset[Sample] | None) -> str | None:
+    """Return a digest of names and annotations; None for data sets that do not list them.
+
+    Folders and positions in files are left out, so that a run may continue on another machine. Pixels are not read.
+    """
+    items: Iterator[object]
+    if isinstance(dataset, VideoDataset):
+        items = ((video.name, {k: v.tolist() for k, v in video.target.items()}) for video in dataset.videos)
+    elif isinstance(images := getattr(dataset, "images", None), list):
+        named = (entry for entry in images if isinstance(entry, LabelledImage))
+        items = ((entry.file.name, [thing[:-1] for thing in entry.objects]) for entry in named)
+    else:
+        return None
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(item).encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def make_loader(

@@ -1,5 +1,6 @@
 """Fine-tune by one call."""
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile
 from ssd_zoo.data.report import inspect_dataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
-from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform
+from ssd_zoo.saved.proof import check_rebuild
+from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, describe_data
 from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.inference import parts_per_item
 from ssd_zoo.training.logs import Row, TensorBoard
@@ -202,6 +204,7 @@ def fit(
     raise_together(obstacles(output, resume=resume, **needs))
     # A model that can't be saved is an error now, not after the training.
     described = describe(model)
+    check_rebuild(model, json.dumps(described))
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=device == "cpu")
@@ -237,8 +240,12 @@ def fit(
     settings: dict[str, object] = {
         "num_images": plan.num_images,
         **{name: value for name, value in options.items() if name not in _OF_THE_CALL},
+        "training data": describe_data(dataset),
+        "validation data": describe_data(validation),
         **{key: described[key] for key in ("builder", "categories", "default_boxes")},
         "size": list(model.size),
+        **{f"{name} of the builder": value for name, value in described["arguments"].items() if name != "size"},
+        "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
         "tile": model.tile,
         **described["settings"],
         "augmentation": augmentation if isinstance(augmentation, str) else None,

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Sample
+from ssd_zoo.training.run_state import check_run
 from ssd_zoo.weights.files import check_folder
 
 __all__ = ["BatchNormMode", "check_call", "check_norms", "obstacles", "raise_together"]
@@ -20,7 +21,7 @@ BatchNormMode = Literal["train", "frozen", "sync"]
 
 
 def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool) -> list[Exception]:
-    """Return errors for all that a run lacks: packages, rights, a free folder.
+    """Return errors for all that a run lacks: packages, rights, a free folder, a whole checkpoint.
 
     Args:
         output: The run's folder.
@@ -38,8 +39,13 @@ def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool)
         check_folder(output, "The run's folder")
     except OSError as error:
         found.append(error)
-    if not resume and any((output / name).exists() for name in ("checkpoint.pt", "best", "last", "metrics.csv")):
-        found.append(ValueError(f"{output} holds a run; continue it by resume=True (--resume), or use another folder."))
+    if any((output / name).exists() for name in ("checkpoint.pt", "best", "last", "metrics.csv")):
+        try:
+            if not resume:
+                raise ValueError(f"{output} holds a run; continue it by resume=True (--resume), or use another folder.")
+            check_run(output)
+        except ValueError as error:
+            found.append(error)
     return found
 
 

@@ -16,6 +16,7 @@ from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.processes import all_gather
 from ssd_zoo.weights.files import locked, write_file
 from ssd_zoo.weights.formats.zip_archive import check_sums
+from ssd_zoo.weights.saved_models import open_saved
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "State",
+    "check_run",
     "check_same",
     "check_shared",
     "lock_folder",
@@ -77,6 +79,29 @@ def read_run_state(file: Path) -> State:
         raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo.")
     check_sums(file)
     return state
+
+
+def check_run(output: Path) -> None:
+    """Check that the run in a folder has all that it needs to continue.
+
+    Args:
+        output: The run's folder.
+
+    Raises:
+        ValueError: If its checkpoint or its best model is missing or damaged.
+    """
+    other = "Use another folder."
+    if (output / "last").is_dir():
+        other = f"To train on, begin another run from its weights: --model {output / 'last'} --output OTHER."
+    file = output / "checkpoint.pt"
+    if not file.exists():
+        raise ValueError(f"{output} holds a run without its {file.name}, so it can't be continued. {other}")
+    try:
+        state = read_run_state(file)
+        if any("AP" in row for row in state["progress"]["history"]):
+            open_saved(output / "best")
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"The run in {output} can't be continued: {error} {other}") from error
 
 
 def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[str], show: bool) -> State | None:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssd_zoo.weights.formats.checkpoint import check_finite
-from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, digest_of, encode_header, parse_header
+from ssd_zoo.weights.formats.safetensors_file import DIGEST, Header, Packed, encode_header, parse_header, read_contents
 
 __all__ = [
     "check_folder",
@@ -180,33 +179,15 @@ def read_safetensors(path: Path, *, digest: str | None = None) -> dict[str, Tens
             finite.
     """
     with path.open("rb") as file:
-        header = parse_header(file, os.fstat(file.fileno()).st_size, path)
-        expected = digest or header.metadata.get(DIGEST)
-        if expected is not None:
-            _check_digest(file, header, expected, path)
-    try:
-        with safe_open(path, framework="pt") as opened:
-            if (opened.metadata() or {}) != header.metadata:
-                raise ValueError(f"{path} was replaced while it was read. Read it again.")
-            state = {name: _single(opened.get_tensor(name)) for name in header.entries}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut off or not a safetensors file: {error}. Download or save it again.") from error
-    check_finite(state)
-    return state
-
-
-def _check_digest(file: IO[bytes], header: Header, expected: str, path: Path) -> None:
-    file.seek(header.start)
-    found = digest_of(header.entries, iter(lambda: file.read(_CHUNK), b""))
-    if found != header.metadata.get(DIGEST, found):
-        raise ValueError(
-            f"{path} is damaged: its tensors do not have the digest in its header. Download or save it again."
-        )
-    if found != expected:
+        contents = read_contents(file, path)
+    if digest not in (None, contents.digest):
         raise ValueError(
             f"{path} does not hold the tensors of its config: it is damaged, or was replaced while it was opened. "
             "Open it again. If you changed the tensors yourself, remove weights_id from config.json."
         )
+    state = {name: _single(tensor) for name, tensor in contents.tensors.items()}
+    check_finite(state)
+    return state
 
 
 def _single(tensor: Tensor) -> Tensor:

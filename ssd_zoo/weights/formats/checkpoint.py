@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ssd_zoo.weights.formats.frozen_graph import read_constants
 from ssd_zoo.weights.formats.kinds import explain_refusal, name_other_kind
 from ssd_zoo.weights.formats.pickles import PickleError, check_pickle
-from ssd_zoo.weights.formats.safetensors_file import parse_header
+from ssd_zoo.weights.formats.safetensors_file import read_contents
 from ssd_zoo.weights.formats.tfjs import read_tfjs
 from ssd_zoo.weights.formats.tflite import read_tflite
 from ssd_zoo.weights.formats.zip_archive import check_sums
@@ -63,7 +61,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if kind == ".tflite":
         return read_tflite(file)
     if kind == ".safetensors":
-        return check_state(_read_safetensors(file), source=str(file))
+        with file.open("rb") as stream:
+            return check_state(read_contents(stream, file).tensors, source=str(file))
     state = check_state(_read_pickle(file), source=str(file))
     _check_sizes(state, file)
     check_sums(file)
@@ -113,19 +112,16 @@ def check_state(checkpoint: object, *, source: str = "The checkpoint") -> dict[s
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Check that all numbers are finite.
+    """Check that all numbers are finite in float32, the precision of models.
 
     Raises:
-        ValueError: If a tensor holds NaN or infinity; the message names the first.
+        ValueError: If a tensor holds NaN, infinity or a number beyond float32; the message names the first.
     """
     for name, tensor in state.items():
-        # PyTorch does not look for infinity in 8 bits.
-        values = tensor if tensor.dtype.itemsize > 1 else tensor.float()
-        if tensor.is_floating_point() and not values.isfinite().all():
-            bad = (~values.isfinite()).sum().item()
+        if tensor.is_floating_point() and not (finite := tensor.float().isfinite()).all():
             raise ValueError(
-                f"Tensor {name!r} holds {bad} numbers of {tensor.numel()} that are NaN or infinite: "
-                "the training has diverged, or the file is damaged."
+                f"Tensor {name!r} holds {(~finite).sum().item()} numbers of {tensor.numel()} that are NaN, infinite or "
+                "beyond float32: the training has diverged, or the file is damaged."
             )
 
 
@@ -144,15 +140,6 @@ def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
         or sum(tensor.nbytes for tensor in state.values()) > _MOST_SHARED * size
     ):
         raise ValueError(f"{file} has {size} bytes, but its tensors announce more; it is damaged.")
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    with file.open("rb") as stream:
-        parse_header(stream, os.fstat(stream.fileno()).st_size, file)
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is not a whole safetensors file: {error}.") from error
 
 
 def _read_pickle(file: Path) -> object:

@@ -7,15 +7,29 @@ https://github.com/huggingface/safetensors#format
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from ssd_zoo.weights.outside import listing, mapping, parse_json, quote, text, whole
 
-__all__ = ["DIGEST", "INTEGERS", "Entry", "Header", "Packed", "digest_of", "encode_header", "pack", "parse_header"]
+__all__ = [
+    "DIGEST",
+    "TYPES",
+    "Contents",
+    "Entry",
+    "Header",
+    "Packed",
+    "digest_of",
+    "encode_header",
+    "pack",
+    "parse_header",
+    "read_contents",
+]
 
 DIGEST = "digest"
 """Key of the digest in a header's metadata."""
@@ -23,10 +37,21 @@ DIGEST = "digest"
 # Detectors have a few hundred tensors; safetensors itself accepts headers of 100 MB.
 _LARGEST = 10 * 2**20
 _MOST_SIDES = 8
-INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-"""Bytes of a number, by type."""
-
-_BYTES = INTEGERS | {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+TYPES = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""PyTorch's types by their names in a header."""
 
 
 class Entry(NamedTuple):
@@ -51,6 +76,14 @@ class Packed(NamedTuple):
 
     entries: dict[str, Entry]
     data: memoryview
+    digest: str
+
+
+class Contents(NamedTuple):
+    """A whole file: its header, its tensors, and their digest."""
+
+    header: Header
+    tensors: dict[str, Tensor]
     digest: str
 
 
@@ -97,13 +130,13 @@ def parse_header(stream: Stream, size: int, source: object) -> Header:
 def _entry(value: object, what: str) -> Entry:
     entry = mapping(value, what)
     dtype = entry.get("dtype")
-    if not isinstance(dtype, str) or dtype not in _BYTES:
-        raise ValueError(f"{what} has the type {quote(dtype)}; known are {', '.join(_BYTES)}")
+    if not isinstance(dtype, str) or dtype not in TYPES:
+        raise ValueError(f"{what} has the type {quote(dtype)}; known are {', '.join(TYPES)}")
     sides = listing(entry.get("shape"), f"the shape of {what}", longest=_MOST_SIDES)
     shape = tuple(whole(side, f"a side of {what}", low=0) for side in sides)
     offsets = listing(entry.get("data_offsets"), f"data_offsets of {what}", shortest=2, longest=2)
     start, stop = (whole(offset, f"an offset of {what}", low=0) for offset in offsets)
-    if math.prod(shape) * _BYTES[dtype] != stop - start:
+    if math.prod(shape) * TYPES[dtype].itemsize != stop - start:
         raise ValueError(f"{what} of shape {list(shape)} and type {dtype} has {stop - start} bytes")
     return Entry(dtype, shape, start, stop)
 
@@ -118,6 +151,38 @@ def _check_places(entries: Mapping[str, Entry], size: int) -> None:
         raise ValueError(f"its tensors have {end} bytes, but {size} are there")
 
 
+def read_contents(file: BinaryIO, source: object) -> Contents:
+    """Read and check a whole file.
+
+    Each byte is read once. So what is checked is what is returned, also if another process changes the file meanwhile.
+
+    Args:
+        file: The open file, at its beginning.
+        source: Name of the file in messages.
+
+    Raises:
+        ValueError: See `parse_header`; or if the tensors do not have the digest in the header.
+    """
+    header = parse_header(file, os.fstat(file.fileno()).st_size, source)
+    in_order = sorted(header.entries.items(), key=lambda item: item[1][2:])
+    values = {name: bytearray(entry.stop - entry.start) for name, entry in in_order}
+    for name, piece in values.items():
+        if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+            raise ValueError(f"{source} was cut off at {quote(name)} while it was read. Read it again.")
+    digest = digest_of(header.entries, values.values())
+    if digest != header.metadata.get(DIGEST, digest):
+        raise ValueError(
+            f"{source} is damaged: its tensors do not have the digest in its header. Download or save it again."
+        )
+    return Contents(header, {name: _tensor(entry, values[name]) for name, entry in header.entries.items()}, digest)
+
+
+def _tensor(entry: Entry, values: bytearray) -> Tensor:
+    dtype = TYPES[entry.dtype]
+    flat = torch.frombuffer(values, dtype=torch.uint8) if values else torch.empty(0, dtype=torch.uint8)
+    return flat.view(dtype).reshape(entry.shape)
+
+
 def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     """Return the bytes before the tensors' values."""
     content = {"__metadata__": dict(metadata)} | {name: _plain(entry) for name, entry in entries.items()}
@@ -130,7 +195,7 @@ def _plain(entry: Entry) -> dict[str, object]:
     return {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.start, entry.stop]}
 
 
-def digest_of(entries: Mapping[str, Entry], data: Iterable[bytes | memoryview]) -> str:
+def digest_of(entries: Mapping[str, Entry], data: Iterable[bytes | bytearray | memoryview]) -> str:
     """Return a digest of names, types, shapes and values.
 
     Args:
