@@ -263,7 +263,7 @@ def test_the_plan_is_printed_and_nothing_is_trained(tmp_path, small, capsys):
     make_coco(tmp_path / "data", pictures=colourful(60))
     assert run(tmp_path, "--plan") == 0
     told = capsys.readouterr().out.splitlines()
-    assert len(told) <= 13
+    assert len(told) <= 14
     assert max(map(len, told)) <= 120
     for line in ("input 64 × 96 small for a test", "validation 20 of 60 images", "length 60 epochs, 300 steps"):
         assert any(" ".join(row.split()).startswith(line) for row in told), line
@@ -297,6 +297,17 @@ def test_reach_is_told_once(tmp_path, small, capsys):
     told = capsys.readouterr()
     assert "no default box reaches" in told.err.split("validation data")[0]
     assert "out of reach" not in told.out
+
+
+def test_classes_that_the_weights_know_are_told(tmp_path, small, capsys):
+    told = "classes all known before ssd-zoo evaluate DATA measures the detector without training"
+    make_coco(tmp_path / "data", pictures=colourful(60))
+    assert run(tmp_path, "--plan") == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+    file = tmp_path / "data/instances_train.json"
+    file.write_text(file.read_text().replace('"cat"', '"platelet"'))
+    assert run(tmp_path, "--plan") == 0
+    assert "all known before" not in capsys.readouterr().out
 
 
 def test_options_override_the_plan(tmp_path, small, capsys):

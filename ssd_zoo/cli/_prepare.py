@@ -17,6 +17,7 @@ from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, join_
 from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.load import load_report
 from ssd_zoo.training.plan import (
     OWN_SIZE,
     RECIPES,
@@ -135,6 +136,7 @@ def build_for(
         Choice("model", args.model, f"box loss {config.get('box_loss', 'of the model')}{kept}{finest}"),
         Choice("input", " × ".join(map(str, model.size)), why),
         *([] if model.tile is None else [Choice("tiles", " × ".join(map(str, model.tile)), of_tiles)]),
+        *(_known_classes(model) if plans else []),
     ]
     if fits:
         fitted = fit_default_boxes(train, model)
@@ -146,6 +148,17 @@ def build_for(
         else:
             choices.append(Choice("default boxes", "the model's", f"{fitted.unreached_before} objects out of reach"))
     return model, train, choices
+
+
+def _known_classes(model: SSD) -> list[Choice]:
+    """Return a line if the weights know every class, for they may be as good without a training."""
+    try:
+        report = load_report(model)
+    except ValueError:  # No weights were loaded.
+        return []
+    if set(report.classes) != set(model.categories):
+        return []
+    return [Choice("classes", "all known before", "ssd-zoo evaluate DATA measures the detector without training")]
 
 
 def print_plan(

@@ -69,7 +69,7 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
 
 
 def _moves(file: Path) -> bool:
-    """Check for a GIF of several frames."""
+    """Return whether a file is a GIF of several frames."""
     if file.suffix.lower() != ".gif" or not file.is_file():
         return False
     try:

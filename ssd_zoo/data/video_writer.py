@@ -125,7 +125,7 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """Discard the file on an error, and name it."""
+        """Delete the video that is being written if an error occurs, and name it in the error."""
         import av
 
         try:

@@ -92,7 +92,7 @@ class RunFiles:
         return from_pretrained(self.folder / "best").to(device).eval()
 
     def report(self, history: Sequence[Row], evaluation: "Evaluation | None", device: torch.device) -> None:
-        """Write the report of the whole run.
+        """Write `report.html`, the report of a finished training.
 
         Args:
             history: One row per epoch.

@@ -1,4 +1,4 @@
-"""Layouts of labelled images, one file a format, and the way from a folder to its layout."""
+"""Layouts of labelled images: a module for each format, and the choice of the one that a folder has."""
 
 from collections.abc import Callable
 from pathlib import Path

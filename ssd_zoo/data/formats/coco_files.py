@@ -1,4 +1,4 @@
-"""Images of a file in COCO's format, and the lines of its entries."""
+"""Images in a file of COCO's format, and the line numbers of its entries for error messages."""
 
 import json
 import os

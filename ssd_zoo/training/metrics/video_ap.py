@@ -166,7 +166,7 @@ def mean_ap(matches: Iterable[Matches]) -> float:
 
 
 def _average_precision(right: Tensor, objects: int) -> float:
-    """Compute average precision; `right (n,)` is in falling order of score."""
+    """Compute average precision of n detections, best score first; `right (n,)` is True for correct ones."""
     found = right.cumsum(0)
     return area_under(found / torch.arange(1, len(right) + 1), found / objects)
 

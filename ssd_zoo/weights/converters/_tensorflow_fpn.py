@@ -12,7 +12,7 @@ _PREDICTOR = "StatefulPartitionedCall/WeightSharedConvolutionalBoxPredictor"
 _PYRAMID = f"{_EXTRACTOR}/FeatureMaps/top_down"
 _LEVELS = 5
 
-# A shared layer is called once for each level, and each call has a copy of its tensors.
+# A shared layer is called once for each level. For each call the file has a copy of the layer's weights.
 _CALLS = [(level, f"_{level}" if level else "") for level in range(_LEVELS)]
 _LATER_CALL = r"(_\d)"
 

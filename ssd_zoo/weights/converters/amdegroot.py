@@ -18,7 +18,7 @@ _SSD_VGG16 = [
 ]
 
 
-# The project's configuration for COCO has num_classes 201.
+# The project's configuration for COCO says 201 classes by mistake, and its checkpoints have as many outputs.
 _COCO_CLASSES = (81, 201)
 
 _TABLES: Tables = [(None, _SSD_VGG16)]
