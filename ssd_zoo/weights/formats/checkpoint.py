@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -155,8 +156,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> object:
     try:
         check_pickle(file)
-        # PyTorch warns of some contents; `check_state` refuses those that do not load.
-        with warnings.catch_warnings():
+        # PyTorch warns of some contents; `check_state` refuses those that do not load. torchvision's training loop
+        # stores its options, a Namespace, which runs no code either.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except PickleError:
