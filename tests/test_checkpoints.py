@@ -8,6 +8,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -44,6 +45,9 @@ def test_every_way_to_give_it(state, tmp_path):
     torch.save({"module." + name: tensor for name, tensor in state.items()}, tmp_path / "b.pt")
     torch.save({"epoch": 1, "model": {"state_dict": state}}, tmp_path / "c.tar")
     torch.save({"model_ema": {"n_averaged": torch.tensor(3), **state}}, tmp_path / "d.bin")
+    # As torchvision's references/detection saves it.
+    options = Namespace(epochs=26, data_path="coco", device=None)
+    torch.save({"model": state, "optimizer": {"state": {}}, "args": options, "epoch": 3}, tmp_path / "g.pth")
     torch.save(state, tmp_path / "e.pth", _use_new_zipfile_serialization=False)
     save_file(state, tmp_path / "f.safetensors")
     image = torch.rand(3, 50, 60, generator=torch.Generator().manual_seed(0))
@@ -81,8 +85,9 @@ class Harmful:
 def test_nothing_is_unpickled(tmp_path):
     torch.save({"model": Harmful()}, tmp_path / "zip.pth")
     torch.save({"model": Harmful()}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save({"model": {}, "args": Namespace(a=Harmful())}, tmp_path / "options.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
-    for name in ("zip", "legacy", "module"):
+    for name in ("zip", "legacy", "options", "module"):
         with pytest.raises(ValueError, match=r"could run any code, so the file is not read.*torch\.save\(") as error:
             ssd_zoo.load_checkpoint(tmp_path / f"{name}.pth")
         assert ("Linear" if name == "module" else "exec") in str(error.value)

@@ -175,3 +175,9 @@ def test_accents_of_two_encodings_are_not_two_classes(tmp_path):
 
 def test_upper_and_lower_case_are_two_classes():
     assert check_names(["background", "A", "a"]) == ["background", "A", "a"]
+
+
+def test_the_background_of_label_maps_gets_its_name():
+    assert check_names(["???", "Bicycle"]) == ["background", "Bicycle"]
+    model = ssd_zoo.ssdlite320_ultraface_slim(categories=["???", "Bicycle"], size=64, weights=None)
+    assert model.categories == ["background", "Bicycle"]

@@ -1,10 +1,12 @@
 """`ssd-zoo convert`, as its users call it."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from test_readme import blocks
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
@@ -37,7 +39,7 @@ def test_the_folder_holds_the_model(convert, faces, tmp_path):
     assert (code, err) == (0, "")
     assert out == (
         f"{faces}: ultraface, ssdlite320_ultraface_slim, 240 × 320, 2 classes (background, face), "
-        f"0.3 M parameters, in {tmp_path / 'slim'}\n"
+        f"0.3 M parameters, all 159 tensors loaded, in {tmp_path / 'slim'}\n"
     )
     image = torch.rand(3, 100, 90, generator=torch.Generator().manual_seed(0))
     saved, original = ssd_zoo.from_pretrained(tmp_path / "slim").eval(), ssd_zoo.load_checkpoint(faces)
@@ -119,6 +121,13 @@ def test_page_knows_every_option(convert):
     options = set(re.findall(r"--[a-z][a-z-]+", out)) - {"--help"}
     page = (Path(__file__).parents[1] / "docs/checkpoints.md").read_text()
     assert set(re.findall(r"`(--[a-z][a-z-]+)", page)) == options
+
+
+def test_page_shows_what_is_printed(convert, faces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(faces.with_name("version-RFB-320.pth"), tmp_path)
+    _, out, _ = convert("version-RFB-320.pth", "--output", "ultraface")
+    assert [out] == blocks((Path(__file__).parents[1] / "docs/checkpoints.md").read_text(), "text")
 
 
 def test_page_lists_every_origin():

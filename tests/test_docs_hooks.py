@@ -65,3 +65,11 @@ def test_figures_show_what_the_page_says():
     drawn = {f"figures/{name}.webp" for name, draw in figures["FIGURES"].items() if draw()}
     assert drawn == set(re.findall(r"\((figures/\w+\.webp)\)", page))
     assert figures["latency"]().axes[0].collections
+
+
+def test_the_docs_are_built_from_any_folder(tmp_path, monkeypatch):
+    config = pytest.importorskip("mkdocs.config")
+    monkeypatch.chdir(tmp_path)
+    loaded = config.load_config(str(DOCS.parent / "mkdocs.yml"))
+    # The page of changes includes a file of this folder.
+    assert Path(loaded.mdx_configs["pymdownx.snippets"]["base_path"]) == DOCS.parent

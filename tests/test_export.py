@@ -16,6 +16,7 @@ import torch
 from compare import assert_same_detections
 from conftest import ROOT
 from labelled import make_coco
+from PIL import Image
 from test_readme import blocks
 from torch import nn
 from torchvision.ops import batched_nms
@@ -542,7 +543,7 @@ def test_int8_keeps_ap(format, test_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_command(tmp_path, photo, monkeypatch, capsys):
+def test_int8_command(tmp_path, photo, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     command = ["export", "ssdlite300_mobilenet_v2", "--format", "onnx", "--output", "m.onnx", "--int8", "photos"]
@@ -551,6 +552,7 @@ def test_int8_command(tmp_path, photo, monkeypatch, capsys):
     shutil.copy(photo, "photos")
     assert main(command) == 0
     assert "int8 against float on 1 images, scores above 0.3: 1 detections matched, 0 lost" in capsys.readouterr().out
+    assert "The ranges of int8 are of 1 images, which is few: take 50 to 300." in caplog.messages
 
 
 @pytest.mark.slow
@@ -619,6 +621,39 @@ def test_photos(format, nms, test_data, tmp_path):
     expected = model(images)
     for start, count in ((0, 1), (1, 3), (4, 8)):
         assert_same_detections(detector(images[start : start + count]), expected[start : start + count])
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topk_candidates": 5, "score_function": "softmax", "clip_before_nms": True},
+        {"topk_candidates": None, "score_function": "sigmoid", "clip_before_nms": False, "detections_per_img": 30},
+    ],
+)
+@torch.no_grad()
+def test_page_decodes_as_the_model(antialias, settings, tmp_path):
+    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    [code] = [code for code in blocks(page, "py") if "def choose" in code]
+    steps: dict = {"np": np, "Image": Image}
+    exec(code[code.index("def resize") : code.index("told =")], steps)
+    model = build(score_thresh=0.01, antialias=antialias, **settings)
+    detector = load(export(model, tmp_path / "m.onnx", format="onnx", nms="outside"))
+    told = json.loads(detector.description.to_json())
+    for name in ("astronaut.jpg", "coffee.jpg"):
+        photo = Image.open(ROOT / "examples" / name)
+        image = read_image(ROOT / "examples" / name)
+        batch = model.prepare([image])
+        # Pillow rounds pixels.
+        pixels = np.array(steps["resize"](photo, told["size"], antialias)).transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(pixels, (batch[0] * model.image_std + model.image_mean).numpy(), atol=1.01 / 255)
+        raw = {**model.forward_raw(batch), "default_boxes": model.default_boxes}
+        found = steps["choose"]({key: value.numpy() for key, value in raw.items()}, told, photo, 0.01)
+        [expected] = detector([image])
+        names, scores, boxes = zip(*found, strict=True)
+        assert list(names) == [CATEGORIES[label] for label in expected["labels"]]
+        np.testing.assert_allclose(scores, expected["scores"], atol=1e-5)
+        np.testing.assert_allclose(np.stack(boxes), expected["boxes"], atol=0.01)
 
 
 @pytest.mark.slow

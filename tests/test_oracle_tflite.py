@@ -88,5 +88,8 @@ def test_raw_output(model, images, interpreter):
 def test_convert(file, tmp_path, capsys):
     labels = file.with_name("labelmap.txt")
     main(["convert", str(file), "--output", str(tmp_path / "oid"), "--categories", str(labels)])
-    assert "tensorflow, ssd300_mobilenet_v2, 300 × 300, 24 classes (???, Bicycle, Boot, …)" in capsys.readouterr().out
+    assert (
+        "tensorflow, ssd300_mobilenet_v2, 300 × 300, 24 classes (background, Bicycle, Boot, …)"
+        in capsys.readouterr().out
+    )
     assert ssd_zoo.from_pretrained(tmp_path / "oid").categories[4] == "Person"

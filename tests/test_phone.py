@@ -2,16 +2,18 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from test_readme import blocks
 
 import ssd_zoo
 from ssd_zoo.data import read_image
+from ssd_zoo.deploy.description import Description
 
-SOURCE = Path(__file__).parents[1] / "docs/phone/Detections.kt"
+SOURCE = ROOT / "docs/phone/Detections.kt"
 MAIN = """
 import java.io.File
 import java.nio.ByteBuffer
@@ -25,7 +27,8 @@ fun main(args: Array<String>) {
     val (photoHeight, photoWidth, height, width) = args.slice(0..3).map { it.toInt() }
     val (score, nms) = args.slice(4..5).map { it.toFloat() }
     val (softmax, antialias, first) = args.slice(6..8).map { it == "True" }
-    val settings = Settings(height, width, softmax, antialias, score, nms, 100, first)
+    val (topk, most) = args.slice(9..10).map { it.toIntOrNull() }
+    val settings = Settings(height, width, softmax, antialias, score, nms, topk, most!!, first)
     val input = inputOf(ints("argb"), photoHeight, photoWidth, settings)
     val buffer = ByteBuffer.allocate(4 * input.size).order(ByteOrder.LITTLE_ENDIAN)
     buffer.asFloatBuffer().put(input)
@@ -44,6 +47,9 @@ MODELS = {
     "softmax": lambda: ssd_zoo.ssdlite300_mobilenet_v2(
         weights="COCO_TF_V1", score_thresh=0.05, score_function="softmax", nms_thresh=0.4, clip_before_nms=True
     ),
+    "few of each class": lambda: ssd_zoo.ssdlite300_mobilenet_v2(
+        weights="COCO_TF_V1", score_thresh=0.001, topk_candidates=3, detections_per_img=300
+    ),
 }
 
 
@@ -58,6 +64,18 @@ def program(tmp_path_factory):
     return folder / "program.jar"
 
 
+def test_page_prints_the_settings_that_it_shows(monkeypatch, capsys):
+    page = (ROOT / "docs/phone.md").read_text()
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5)
+    model.description = Description.of(model, nms="outside", pixels="float32")
+    monkeypatch.setattr(ssd_zoo.deploy, "load", lambda file, score_thresh: model)
+    [code] = blocks(page, "py")
+    exec(code, {})
+    settings, boxes = capsys.readouterr().out.splitlines()
+    assert boxes.startswith("1917 ['__background__', 'person', 'bicycle'")
+    assert "".join(blocks(page, "kotlin")[0].split()).startswith("".join(settings.split()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("photo", ["astronaut.jpg", "coffee.jpg"])
@@ -65,7 +83,7 @@ def program(tmp_path_factory):
 def test_detections_in_kotlin(program, photo, name, tmp_path):
     torch.manual_seed(0)
     model = MODELS[name]().eval()
-    image = read_image(SOURCE.parents[2] / "examples" / photo)
+    image = read_image(ROOT / "examples" / photo)
     red, green, blue = image.to(torch.int32)
     (tmp_path / "argb").write_bytes((-(2**24) + red * 2**16 + green * 2**8 + blue).to(torch.int32).numpy().tobytes())
     batch = model.prepare([image])
@@ -73,9 +91,9 @@ def test_detections_in_kotlin(program, photo, name, tmp_path):
     for key, value in raw.items():
         (tmp_path / key).write_bytes(value.float().numpy().tobytes())
     settings = (*image.shape[1:], *model.size, model.score_thresh, model.nms_thresh, model.score_function == "softmax")
-    settings = map(str, (*settings, model.antialias, model.clip_before_nms))
+    settings = (*settings, model.antialias, model.clip_before_nms, model.topk_candidates, model.detections_per_img)
     done = subprocess.run(
-        ["java", "-jar", program, *settings], cwd=tmp_path, check=True, capture_output=True, text=True
+        ["java", "-jar", program, *map(str, settings)], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     pixels = torch.from_numpy(np.frombuffer((tmp_path / "input").read_bytes(), np.float32).copy())
     expected_pixels = (batch * model.image_std + model.image_mean).flatten()

@@ -28,8 +28,8 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Gives a page's blocks of code in a language, but for those that say they need a download, and whole files."""
-    skipped = re.compile(r'needs a (download|clone|data set)|\.py"')
+    """Gives a page's blocks of code in a language, but for those that say they need something, and whole files."""
+    skipped = re.compile(r'needs a (camera|clone|data set|download)|\.py"')
     return [code for kind, title, code in BLOCK.findall(text) if kind == language and not skipped.search(title)]
 
 
@@ -125,6 +125,7 @@ def test_detect_page_shows_what_detect_writes(folder, capsys):
     main(["detect", "photos/astronaut.jpg", "--json", "found.json"])
     assert capsys.readouterr().out in blocks(PAGES["docs/detect.md"], "text")
     [expected], [row] = json.loads(shown), json.loads((folder / "found.json").read_text())
+    assert set(re.findall(r'"score": ([\d.]+)', PAGES["docs/detect.md"])) == {str(row["score"])}
     for key in ("bbox", "score"):
         assert row.pop(key) == pytest.approx(expected.pop(key), abs=0.02)
     assert row == expected

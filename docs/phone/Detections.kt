@@ -8,7 +8,7 @@ import kotlin.math.ln
 import kotlin.math.max
 import kotlin.math.min
 
-/** What the file's description says: `size`, `score_function`, `antialias`, and its `thresholds`. */
+/** What the file's description says: `size`, `score_function`, `antialias`, and its `thresholds`; null is no limit. */
 class Settings(
     val height: Int,
     val width: Int,
@@ -16,7 +16,8 @@ class Settings(
     val antialias: Boolean,
     val scoreThresh: Float,
     val nmsThresh: Float,
-    val mostDetections: Int,
+    val topkCandidates: Int?,
+    val detectionsPerImg: Int,
     val clipBeforeNms: Boolean
 )
 
@@ -90,16 +91,18 @@ fun detectionsOf(
         }
     }
     found.sortByDescending { it.score }
+    val ofClass = IntArray(classes)
     val kept = ArrayList<Detection>()
     for (one in found) {
-        if (kept.size == by.mostDetections) break
+        if (kept.size == by.detectionsPerImg) break
+        if (by.topkCandidates != null && ofClass[one.label]++ >= by.topkCandidates) continue
         if (kept.none { it.label == one.label && iou(it.box, one.box) > by.nmsThresh }) kept.add(one)
     }
     val scale = floatArrayOf(photoWidth.toFloat() / by.width, photoHeight.toFloat() / by.height)
-    return kept.map { one ->
-        val box = clip(one.box, by)
-        Detection(one.label, one.score, FloatArray(4) { box[it] * scale[it % 2] })
-    }
+    return kept.map { Detection(it.label, it.score, clip(it.box, by)) }
+        // Boxes that lie outside the photo.
+        .filter { by.clipBeforeNms || it.box[0] < it.box[2] && it.box[1] < it.box[3] }
+        .map { one -> Detection(one.label, one.score, FloatArray(4) { one.box[it] * scale[it % 2] }) }
 }
 
 /** A box in pixels of the input, from its offsets to a default box. */

@@ -11,6 +11,7 @@ from pathlib import Path
 from ssd_zoo.cli._values import add_max_pixels, name_list, size, with_background
 from ssd_zoo.data.images import find_images, read_image
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.load import load_report
 from ssd_zoo.saved.checkpoints import open_checkpoint, warn_of_folded
 from ssd_zoo.saved.pretrained import from_pretrained, save_pretrained
 from ssd_zoo.weights.converters import ORIGINS
@@ -71,13 +72,14 @@ def run(args: argparse.Namespace) -> int:
     if restored:
         notes += f" {restored} norms were restored by {len(images)} images of {', '.join(args.images)}."
     save_pretrained(model, args.output, notes=notes, licence=args.licence)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters, tensors = sum(parameter.numel() for parameter in model.parameters()), load_report(model).tensors
     height, width = model.size
     builder, _ = model.recipe or ("", {})
     print(
         f"{args.file}: {origin}, {builder}, {height} × {width}, {len(model.categories)} classes "
         f"({', '.join(model.categories[:3])}{', …' if len(model.categories) > 3 else ''}), "
-        f"{parameters / 1e6:.1f} M parameters, in {args.output}{', whose model it replaces' if replaced else ''}"
+        f"{parameters / 1e6:.1f} M parameters, all {len(tensors)} tensors loaded, "
+        f"in {args.output}{', whose model it replaces' if replaced else ''}"
     )
     if images:
         told = f"restored {restored} norms, which the source has folded away, by {len(images)} images"

@@ -4,6 +4,7 @@ Convolutions and what lies between them compute in integers, whose ranges are me
 after the last convolutions, from scores and decoding to NMS, stays in float.
 """
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ __all__ = ["calibration_batches", "quantize_onnx", "quantize_openvino"]
 
 Node = TypeVar("Node")
 
+# Fewest images that are not warned of.
+_FEW = 50
+_log = logging.getLogger("ssd_zoo")
 _CONVOLUTIONS = ("Conv", "Convolution", "GroupConvolution")
 
 
@@ -42,6 +46,8 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
         check_images([image], described.in_chans, torch.device("cpu"))
         batch, _ = resize_images([image], described.size, antialias=described.antialias)
         batches.append(described.as_pixels(batch).contiguous().numpy())
+    if 0 < len(batches) < _FEW:
+        _log.warning("The ranges of int8 are of %d images, which is few: take 50 to 300.", len(batches))
     if not batches:
         raise ValueError("int8 needs images to measure ranges on, but there are none. 50 to 300 typical ones suffice.")
     return batches

@@ -35,6 +35,8 @@ COCO80_CATEGORIES: list[str] = [name for name in COCO_CATEGORIES if name != "N/A
 VOC_CATEGORIES: list[str] = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
 """The background and the 20 names of Pascal VOC, in VOC's own order."""
 
+# Label maps of TensorFlow Lite begin with it.
+_UNNAMED = "???"
 # Names of Pascal VOC that differ from COCO's, and two common spellings.
 _SYNONYMS = {
     "aeroplane": "airplane",
@@ -76,7 +78,7 @@ def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, 
 
 
 def check_names(categories: object) -> list[str]:
-    """Return the names of classes as a list, after checks.
+    """Return the names of classes as a list, after checks; "???" becomes "background".
 
     The background is class 0, so its name comes first. That is required rather than assumed: without it the first
     class would be taken for the background.
@@ -118,7 +120,7 @@ def check_names(categories: object) -> list[str]:
         )
     if len(names) < 2:
         raise ValueError(f"categories must name the background and at least one class, got {names}.")
-    return names
+    return ["background" if names[0] == _UNNAMED else names[0], *names[1:]]
 
 
 def find_twice(names: Sequence[str]) -> list[str]:
@@ -143,8 +145,7 @@ def is_one_line(name: str) -> bool:
 
 def is_background(name: str) -> bool:
     """Return whether a name means the background: "background", "__background__", "bg" or "???"."""
-    # Label maps of TensorFlow Lite begin with "???".
-    return name.strip(" _").casefold() in ("background", "bg", "???")
+    return name.strip(" _").casefold() in ("background", "bg", _UNNAMED)
 
 
 def object_classes(categories: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -145,8 +146,9 @@ def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
 def _read_pickle(file: Path) -> object:
     try:
         check_pickle(file)
-        # PyTorch warns of some contents; `check_state` refuses those that do not load.
-        with warnings.catch_warnings():
+        # PyTorch warns of some contents; `check_state` refuses those that do not load. torchvision's training loop
+        # stores its options, a Namespace, which runs no code either.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except PickleError:
