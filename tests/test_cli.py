@@ -464,6 +464,14 @@ def test_version(ssd_zoo_command):
     assert ssd_zoo_command("--version") == (0, f"ssd_zoo {ssd_zoo.__version__}\n", "")
 
 
+def test_interrupt_while_a_command_is_imported(ssd_zoo_command, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssd_zoo.cli.main.import_module", interrupted)
+    assert ssd_zoo_command("list") == (130, "", "ssd-zoo: interrupted\n")
+
+
 def test_no_command(ssd_zoo_command):
     code, out, err = ssd_zoo_command()
     assert (code, out) == (2, "")

@@ -1,8 +1,10 @@
 """Exported detectors detect as the models do, and say what they are."""
 
+import copy
 import functools
 import io
 import json
+import pickle
 import re
 import shlex
 import shutil
@@ -342,11 +344,11 @@ def test_wrong_arguments(change, error, message, model, tmp_path):
 
 
 def described(content, **changes):
-    """An ONNX file with another description; None removes the description."""
+    """An ONNX file with another description, without a digest unless given; no changes remove the description."""
     model = onnx.load_from_string(content)
     [entry] = model.metadata_props
     if changes:
-        entry.value = json.dumps({**json.loads(entry.value), **changes})
+        entry.value = json.dumps({**json.loads(entry.value), "digest": None, **changes})
     else:
         model.ClearField("metadata_props")
     return model.SerializeToString()
@@ -356,7 +358,10 @@ def test_wrong_onnx_files(exported, tmp_path):
     whole = exported().read_bytes()
     cases = [
         (whole[:-1000], "can't be opened as an ONNX file"),
-        (b"", "can't be opened as an ONNX file"),
+        (whole[1000:], "is damaged, or was changed"),
+        (b"no model", "can't be opened as an ONNX file"),
+        (b"", r"n\.onnx can't be opened as an exported file: it is empty"),
+        (described(whole, digest=5), "digest must be one of a file or None, got 5"),
         (described(whole), "was not exported by ssd_zoo: it carries no description"),
         (described(whole, format=2), r"it has format 2, written by ssd_zoo .* pip install --upgrade ssd_zoo"),
         (described(whole, format="1"), "can't be used"),
@@ -377,25 +382,113 @@ def test_wrong_onnx_files(exported, tmp_path):
         (tmp_path / "n.onnx").write_bytes(content)
         with pytest.raises(ValueError, match=message):
             load(tmp_path / "n.onnx")
-    with pytest.raises(ValueError, match=r"drops scores up to 0.01 by itself, so score_thresh can't be 0.001"):
-        load(exported(), score_thresh=0.001)
-    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-        load(exported(), threads=0)
+    for wrong, error, message in (
+        ({"score_thresh": 0.001}, ValueError, r"drops scores up to 0.01 by itself, so score_thresh can't be 0.001"),
+        ({"score_thresh": -1}, ValueError, "score_thresh is a score and must lie between 0 and 1, got -1"),
+        ({"score_thresh": "0.5"}, TypeError, "score_thresh is a score and must be a number between 0 and 1, got '0.5'"),
+        ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),
+        ({"threads": "2"}, TypeError, "threads must be an integer of at least 1, got '2'"),
+        ({"threads": 1.5}, TypeError, "threads must be an integer of at least 1, got 1.5"),
+    ):
+        with pytest.raises(error, match=message):
+            load(exported(), **wrong)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load(tmp_path / "o.onnx")
     with pytest.raises(ValueError, match=r"must end with .onnx \(onnx\), .xml \(openvino\), .tflite \(litert\)"):
         load(tmp_path / "m.pt")
 
 
+@pytest.mark.parametrize(
+    "format",
+    ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "litert", "executorch", "pt2"))],
+)
+def test_damage_anywhere_is_seen(format, exported, tmp_path):
+    file = exported(format, "outside")
+    whole, wrong = file.read_bytes(), tmp_path / file.name
+    if format == "openvino":
+        shutil.copy(file.with_suffix(".bin"), wrong.with_suffix(".bin"))
+    assert (load(file).description.digest is None) == (format == "pt2")
+    for part in range(20):
+        at = len(whole) * part // 20
+        wrong.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match=re.escape(str(wrong))):
+            load(wrong)
+    wrong.write_bytes(whole)
+    load(wrong)
+
+
+@torch.no_grad()
+def test_a_file_without_a_digest_is_told(model, exported, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(described(exported().read_bytes(), licence="MIT"))
+    with pytest.warns(UserWarning, match=r"m\.onnx holds no digest, so damage to it can't be noticed"):
+        detector = load(tmp_path / "m.onnx")
+    assert_same_detections(detector(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize("names", [CATEGORIES[:3], [*CATEGORIES, "more"]])
+def test_names_that_do_not_fit_the_classes(names, exported, tmp_path):
+    file = tmp_path / "m.onnx"
+    file.write_bytes(described(exported("onnx", "outside").read_bytes(), categories=names))
+    with pytest.raises(ValueError, match=f"has 4 classes with the background, but its description names {len(names)}"):
+        load(file)
+
+
+@torch.no_grad()
+def test_a_class_that_no_name_is_for(exported, tmp_path):
+    file = tmp_path / "m.onnx"
+    file.write_bytes(described(exported().read_bytes(), categories=CATEGORIES[:3]))
+    with pytest.warns(UserWarning, match="holds no digest"):
+        detector = load(file)
+    with pytest.raises(ValueError, match="found the class 3, which its description does not name"):
+        detector(IMAGES)
+
+
+@pytest.mark.parametrize("nms", ["inside", "outside"])
+@torch.no_grad()
+def test_thresholds_that_are_set_have_effect_or_are_an_error(nms, exported, tmp_path):
+    detector, model = load(exported("onnx", nms)), build()
+    detector.score_thresh = model.score_thresh = 0.95
+    assert_same_detections(detector(IMAGES), model(IMAGES))
+    assert len(detector(IMAGES[:1])[0]["scores"]) < 20
+    with pytest.raises(TypeError, match="score_thresh is a score"):
+        detector.score_thresh = "high"
+    for name, value in (("score_thresh", 0.001), ("nms_thresh", 0.1), ("detections_per_img", 3)):
+        if nms == "inside":
+            with pytest.raises(ValueError, match=f"{name}.*nms='outside'"):
+                setattr(detector, name, value)
+        else:
+            setattr(detector, name, value)
+            setattr(model, name, value)
+            assert_same_detections(detector(IMAGES), model(IMAGES))
+
+
+@torch.no_grad()
+def test_copies_and_pickles_open_the_file_again(exported, tmp_path):
+    file = tmp_path / "m.onnx"
+    shutil.copy(exported(), file)
+    detector = load(file, score_thresh=0.3, threads=1)
+    expected, pickled = detector(IMAGES), pickle.dumps(detector)
+    for other in (pickle.loads(pickled), copy.deepcopy(detector)):
+        assert_same_detections(other(IMAGES), expected)
+        assert (other.score_thresh, other.training) == (0.3, False)
+    shutil.copy(exported("onnx", "outside"), file)
+    with pytest.raises(
+        ValueError, match=r"m\.onnx was replaced since the detector was copied or pickled. Load it again"
+    ):
+        pickle.loads(pickled)
+
+
 @pytest.mark.parametrize("format", ["pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)])
 def test_wrong_files_of_other_formats(format, exported, tmp_path):
     file = exported(format, "outside")
     whole = file.read_bytes()
-    for content in (b"", b"no model", whole[: len(whole) // 2]):
+    for content in (b"", b"no model", whole[: len(whole) // 2], whole[:-100]):
         wrong = tmp_path / f"wrong{SUFFIXES[format]}"
         wrong.write_bytes(content)
-        with pytest.raises(ValueError, match="can't be opened as"):
+        with pytest.raises(ValueError, match="can't be opened as|is damaged") as caught:
             load(wrong)
+        assert ".." not in str(caught.value)
+        assert format != "pt2" or len(content) < len(whole) - 100 or "it is cut off" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -67,7 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         or results that can't be written; 130 for an interrupt, 141 for a closed pipe. The last two are the shells'
         convention, 128 plus the signal.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes stdout again at exit, which would raise the same error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ssd-zoo: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
     asked = next((argument for argument in argv if not argument.startswith("-")), None)
     parser, subparsers = declare([] if asked is None else [asked])
     if not argv:
@@ -84,20 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the terminal can't encode.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        code: int = args.run(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Python flushes stdout again at exit, which would raise the same error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ssd-zoo: interrupted", file=sys.stderr)
-        return 130
+    code: int = args.run(args)
+    return code
 
 
 def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo._version import __version__
+from ssd_zoo.deploy.digest import is_digest
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
@@ -60,6 +61,8 @@ class Description:
         tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         int8: Whether convolutions compute in eight-bit integers.
+        digest: Digest of the file, computed with zeros in its place. None in archives, which have checksums, and in
+            files of older versions.
         version: Version of ssd_zoo that wrote the file.
         format: Version of this description.
     """
@@ -82,6 +85,7 @@ class Description:
     tile: tuple[int, int] | None = None
     tile_overlap: float = 0.25
     int8: bool = False
+    digest: str | None = None
     version: str = field(default=__version__)
     format: int = _FORMAT
 
@@ -183,6 +187,8 @@ def _checked(described: Description) -> Description:
     mapping(described.state, "state")
     if whole(described.in_chans, "in_chans") < 1:
         raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans}.")
+    if described.digest is not None and not is_digest(described.digest):
+        raise ValueError(f"digest must be one of a file or None, got {quote(described.digest)}.")
     return described
 
 

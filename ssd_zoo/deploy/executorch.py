@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY, Description
+from ssd_zoo.deploy.digest import seal
 from ssd_zoo.deploy.graph import Graph, outputs_of
 from ssd_zoo.deploy.runtime import Opened, missing, quiet, run_one_by_one, to_program
 from ssd_zoo.weights.files import write_file
@@ -32,7 +33,7 @@ def write_executorch(graph: Graph, path: Path) -> None:
             partitioner=[XnnpackPartitioner()],
             constant_methods={KEY: graph.described.to_json()},
         )
-        write_file(path, lowered.to_executorch().buffer)
+        write_file(path, seal(bytes(lowered.to_executorch().buffer)))
 
 
 def open_executorch(path: Path, threads: int) -> Opened:  # noqa: ARG001

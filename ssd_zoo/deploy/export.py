@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ssd_zoo.deploy.description import Description, Nms, Pixels
+from ssd_zoo.deploy.digest import BLANK
 from ssd_zoo.deploy.formats import FORMATS, find_format
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.quantize import calibration_batches
@@ -83,6 +85,7 @@ def export(
     described = Description.of(
         model, nms=nms or known.nms[0], pixels=pixels, int8=int8 is not None, licence=licence, origin=origin
     )
+    described = replace(described, digest=BLANK if known.digest else None)
     if int8 is not None and (described.state or not known.int8):
         able = ", ".join(name for name, other in FORMATS.items() if other.int8)
         raise ValueError(f"int8 is for models of images, and for the formats {able}; this one stays in float.")

@@ -27,6 +27,7 @@ class Format(NamedTuple):
         nms: Places of NMS that the format has, the default first.
         int8: Whether files can be quantised.
         runs: Whether `load` runs the files.
+        digest: Whether files hold a digest of their content. Archives have checksums of their own.
     """
 
     suffix: str
@@ -35,13 +36,14 @@ class Format(NamedTuple):
     nms: tuple[Nms, ...] = ("inside", "outside")
     int8: bool = False
     runs: bool = True
+    digest: bool = False
 
 
 FORMATS = {
-    "onnx": Format(".onnx", write_onnx, open_onnx, int8=True),
-    "openvino": Format(".xml", write_openvino, open_openvino, int8=True),
-    "litert": Format(".tflite", write_litert, open_litert, ("outside",)),
-    "executorch": Format(".pte", write_executorch, open_executorch, ("outside",)),
+    "onnx": Format(".onnx", write_onnx, open_onnx, int8=True, digest=True),
+    "openvino": Format(".xml", write_openvino, open_openvino, int8=True, digest=True),
+    "litert": Format(".tflite", write_litert, open_litert, ("outside",), digest=True),
+    "executorch": Format(".pte", write_executorch, open_executorch, ("outside",), digest=True),
     "coreml": Format(".mlpackage", write_coreml, open_coreml, ("outside",), runs=False),
     "pt2": Format(".pt2", write_pt2, open_pt2),
     "aoti": Format(".aoti.pt2", write_aoti, open_aoti),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.digest import seal
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.runtime import Opened, missing, quiet, run_one_by_one
 from ssd_zoo.weights.files import write_file
@@ -46,7 +47,7 @@ def write_litert(graph: Graph, path: Path) -> None:
         draft = Path(folder) / "model.tflite"
         litert_torch.convert(_Named(graph).eval(), sample_kwargs=inputs).export(str(draft))
         content = draft.read_bytes()
-    write_file(path, _with_description(content, graph.described.to_json()))
+    write_file(path, seal(_with_description(content, graph.described.to_json())))
 
 
 def _with_description(content: bytes, description: str) -> bytes:
@@ -95,7 +96,9 @@ def open_litert(path: Path, threads: int) -> Opened:
         runner = Interpreter(model_content=content, num_threads=threads).get_signature_runner()
         description = _description(content)
     except Exception as error:
-        raise ValueError(f"{path} can't be opened as a LiteRT file: {error}. {_FOREIGN.format(path)}") from error
+        raise ValueError(
+            f"{path} can't be opened as a LiteRT file: {str(error).rstrip('.')}. {_FOREIGN.format(path)}"
+        ) from error
     if description is None:
         raise ValueError(f"{path} was not exported by ssd_zoo. {_FOREIGN.format(path)}")
     types = {name: detail["dtype"] for name, detail in runner.get_input_details().items()}

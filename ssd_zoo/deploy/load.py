@@ -3,14 +3,16 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.deploy.description import Description
+from ssd_zoo.deploy.digest import check_digest
 from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.runtime import Opened, on_threads
@@ -18,8 +20,10 @@ from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
 from ssd_zoo.detector.inputs import check_images, check_pixel_range, resize_images
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
+from ssd_zoo.detector.values import check_count
 
 __all__ = ["ExportedDetector", "load"]
 
@@ -41,64 +45,79 @@ def load(
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If the format's runtime is missing.
-        ValueError: If the file was not written by `export`, or can't be used.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the file was not written by `export`, is damaged, or can't be used.
+
+    Warns:
+        UserWarning: If the file should hold a digest and holds none, because it is old or was edited.
     """
     path = Path(path)
+    if threads is not None:
+        check_count("threads", threads)
+    threads = threads or torch.get_num_threads()
+    opened, described = _open(path, threads)
+    detector = ExportedDetector(described, opened, str(path), threads)
+    if score_thresh is not None:
+        detector.score_thresh = score_thresh
+    if described.digest is None and find_format(path).digest:
+        warn_caller(f"{path} holds no digest, so damage to it can't be noticed. Export the model again.")
+    return detector
+
+
+def _open(path: Path, threads: int) -> tuple[Opened, Description]:
     known = find_format(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}.")
-    threads = threads or torch.get_num_threads()
+    if path.is_file():
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path} can't be opened as an exported file: it is empty.")
+        check_digest(path)
     opened = known.open(path, threads)
-    detector = ExportedDetector(Description.from_json(opened.description, str(path)), opened, str(path), threads)
-    if score_thresh is not None:
-        detector.score_thresh = score_thresh
-    return detector
+    return opened, Description.from_json(opened.description, str(path))
 
 
 class ExportedDetector(nn.Module):
     """An exported detector, called as the model that it was exported from.
 
-    It runs on the CPU. Images and detections may be on another device: move it there by `.to(device)`.
+    It runs on the CPU. Images and detections may be on another device: move it there by `.to(device)`. A copy, or a
+    pickled detector, opens the file again.
+
+    Thresholds may be set if NMS is outside the file. Otherwise only a `score_thresh` above the file's own has effect;
+    other values are a ValueError.
 
     Attributes:
         description: What the file says about its detector.
         categories: Names of the classes, background first.
         size: (height, width) of the input.
         in_chans: Channels of an image.
-        score_thresh: Least score of a detection; it may be changed, see `load`.
+        score_thresh: Least score of a detection.
+        nms_thresh: Largest IoU of two detections of a class.
+        detections_per_img: Most detections per image.
+        topk_candidates: Most candidates per class; None for all.
+        clip_before_nms: See `Thresholds`.
         tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         default_boxes: `(D, 4)`, xyxy in input pixels; empty if the file contains post-processing.
     """
 
     default_boxes: Tensor
+    score_thresh: float
+    nms_thresh: float
+    detections_per_img: int
+    topk_candidates: int | None
+    clip_before_nms: bool
 
     def __init__(self, description: Description, opened: Opened, source: str, threads: int = 1) -> None:
         super().__init__()
-        self.description, self._source, self._thresholds = description, source, description.thresholds
-        self._run, self._busy, self._threads = opened.run, opened.busy, threads
+        self.description, self._run, self._threads = description, opened.run, threads
+        self._busy, self._file = opened.busy, Path(source).absolute()
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
+        for name, value in asdict(description.thresholds).items():
+            setattr(self, name, value)
         self.tile, self.tile_overlap = description.tile, description.tile_overlap
         boxes = self._first_run(source).get("default_boxes", torch.empty(0, 4))
         self.register_buffer("default_boxes", boxes, persistent=False)
         self.eval()
-
-    @property
-    def score_thresh(self) -> float:
-        """Least score of a detection."""
-        return self._thresholds.score_thresh
-
-    @score_thresh.setter
-    def score_thresh(self, value: float) -> None:
-        own = self.description.thresholds.score_thresh
-        if self.description.nms == "inside" and value < own:
-            raise ValueError(
-                f"{self._source} drops scores up to {own} by itself, so score_thresh can't be {value}. Export the "
-                "model with a lower score_thresh, or with nms='outside' (--nms outside)."
-            )
-        self._thresholds = replace(self._thresholds, score_thresh=value)
 
     def _first_run(self, source: str) -> dict[str, Tensor]:
         """Run the file on a blank image, which shows whether it fits its description."""
@@ -110,7 +129,44 @@ class ExportedDetector(nn.Module):
             raise ValueError(f"{source} can't be run on the input that it describes: {error}") from error
         if set(found) != set(expected):
             raise ValueError(f"{source} has the outputs {', '.join(found)}; expected {', '.join(expected)}.")
+        named, classes = len(self.categories), found["cls_logits"].shape[-1] if "cls_logits" in found else None
+        if classes is not None and classes != named:
+            raise ValueError(f"{source} has {classes} classes with the background, but its description names {named}.")
         return found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in Thresholds.__annotations__:
+            self._check_threshold(name, value)
+        super().__setattr__(name, value)  # type: ignore[arg-type]
+
+    def _check_threshold(self, name: str, value: object) -> None:
+        own = getattr(self.description.thresholds, name)
+        replace(self.description.thresholds, **{name: value})  # type: ignore[arg-type]
+        if self.description.nms == "outside" or value == own:
+            return
+        if name != "score_thresh":
+            raise ValueError(
+                f"NMS is inside {self._file}, so its {name} stays {own}. Export the model with {name}={value}, or with "
+                "nms='outside'."
+            )
+        if cast(float, value) < own:
+            raise ValueError(
+                f"{self._file} drops scores up to {own} by itself, so score_thresh can't be {value}. Export the model "
+                "with a lower score_thresh, or with nms='outside' (--nms outside)."
+            )
+
+    def _thresholds(self) -> Thresholds:
+        return Thresholds(**{name: getattr(self, name) for name in Thresholds.__annotations__})
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_run": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        opened, described = _open(self._file, self._threads)
+        if described != self.description:
+            raise ValueError(f"{self._file} was replaced since the detector was copied or pickled. Load it again.")
+        self._run = opened.run
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor] | Tensor) -> Detections:
@@ -135,9 +191,8 @@ class ExportedDetector(nn.Module):
             return self.step(images)[0]
         if self.tile is not None:
             check_images(images, self.in_chans, self.default_boxes.device)
-            nms_thresh = self.description.thresholds.nms_thresh
             return detect_in_tiles(
-                self._whole, images, tile=self.tile, overlap=self.tile_overlap, nms_thresh=nms_thresh
+                self._whole, images, tile=self.tile, overlap=self.tile_overlap, nms_thresh=self.nms_thresh
             )
         return self._whole(images)
 
@@ -179,6 +234,8 @@ class ExportedDetector(nn.Module):
                 "An image has more candidates than the file compares, so the detections may lack some. "
                 "ssd_zoo.deploy.export takes a larger number of candidates."
             )
+        if (largest := int(found["labels"].amax())) >= len(self.categories):
+            raise ValueError(f"{self._file} found the class {largest}, which its description does not name.")
         counts = (found["scores"] > self.score_thresh).sum(1).minimum(found["count"]).tolist()
         boxes = found["boxes"] * scales.unsqueeze(1)
         return [
@@ -189,7 +246,7 @@ class ExportedDetector(nn.Module):
     def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Choose detections from raw output, as the model does."""
         scored = score_boxes(found, self.description.score_function)
-        return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self._thresholds, scales)
+        return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self._thresholds(), scales)
 
     @torch.no_grad()
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:

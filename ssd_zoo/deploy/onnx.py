@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.digest import seal
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.quantize import quantize_onnx
 from ssd_zoo.deploy.runtime import Opened, Run, missing, quiet, run_on_threads, to_program
@@ -27,7 +28,7 @@ _BATCH = "batch"
 def write_onnx(graph: Graph, path: Path) -> None:
     """Write a graph to a file."""
     content = to_onnx(graph)
-    write_file(path, quantize_onnx(content, graph.calibration) if graph.calibration else content)
+    write_file(path, seal(quantize_onnx(content, graph.calibration) if graph.calibration else content))
 
 
 def to_onnx(graph: Graph) -> bytes:

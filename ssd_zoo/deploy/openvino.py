@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.digest import seal
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.onnx import to_onnx
 from ssd_zoo.deploy.quantize import quantize_openvino
@@ -48,7 +49,7 @@ def write_openvino(graph: Graph, path: Path) -> None:
         model.set_rt_info(digest, [_DIGEST])
         openvino.save_model(model, draft, compress_to_fp16=False)
         write_file(path.with_suffix(".bin"), content)
-        write_file(path, draft.read_bytes())
+        write_file(path, seal(draft.read_bytes()))
 
 
 def _raise_nms_thresholds(model: "openvino.Model") -> None:

@@ -59,6 +59,9 @@ def open_pt2(path: Path, threads: int) -> Opened:
 def _check_members(path: Path) -> None:
     """Raise ValueError if a program could run anything but its operators while torch reads it."""
     with zipfile.ZipFile(path) as archive:
+        # Of a file that lacks its end, zipfile finds an archive within it.
+        if all(member.header_offset > 0 for member in archive.infolist()):
+            raise ValueError("it is cut off.")
         names = [name.partition("/")[2] for name in archive.namelist()]
         strange = sorted({name for name in names if not _MEMBER.fullmatch(name) or names.count(name) > 1})
         if strange:
