@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from configs import change_config
+from configs import change_config, write_config
 from safetensors.torch import load_file, save_file
 
 import ssd_zoo
@@ -246,11 +246,12 @@ def test_values_of_a_config_are_checked(change, folder):
 @pytest.mark.parametrize("part", ["settings", "default_boxes", "arguments", None])
 def test_each_part_of_a_config_must_be_there(part, folder):
     config = json.loads((folder / "config.json").read_text())
-    may_lack = {"classification_loss", "box_loss", "offsets", "in_chans", "norm_layer", "meta", "weights_id"}
+    may_lack = {"classification_loss", "box_loss", "offsets", "in_chans", "norm_layer", "meta"}
+    may_lack |= {"weights_id", "config_id"}
     for name in ({} if part is None else config[part]).keys() - may_lack or config.keys() - may_lack:
         changed = json.loads(json.dumps(config))
         del (changed if part is None else changed[part])[name]
-        (folder / "config.json").write_text(json.dumps(changed))
+        write_config(folder, json.dumps(changed))
         with pytest.raises(ValueError, match=rf"lacks? '?{name}|it lacks 'format' or 'builder'"):
             ssd_zoo.from_pretrained(folder)
 
@@ -269,6 +270,7 @@ def test_each_part_of_a_config_must_be_there(part, folder):
         ({"meta": {"licence": "MIT", "trained_on": None, "metrics": {}}}, r"meta licence, 'MIT' and None"),
         ({"version": "0.0.1"}, r"version, '0.0.1' and"),
         ({"notes": "mine"}, r"notes, 'mine' and None"),
+        ({"config_id": "sha256:00"}, r"config_id, 'sha256:00' and 'sha256:"),
     ],
 )
 def test_the_two_configs_of_a_folder_agree(changes, told, folder):
@@ -276,6 +278,47 @@ def test_the_two_configs_of_a_folder_agree(changes, told, folder):
     with pytest.raises(ValueError, match=rf"config.json and the header of model.safetensors disagree on {told}"):
         ssd_zoo.from_pretrained(folder)
     assert ssd_zoo.from_pretrained(folder / "model.safetensors").categories == CATEGORIES
+
+
+def test_a_config_of_another_save_gives_way_to_the_header(folder, caplog):
+    text = (folder / "config.json").read_text()
+    model = ssd_zoo.from_pretrained(folder)
+    model.score_thresh = 0.25  # and the same tensors
+    ssd_zoo.save_pretrained(model, folder)
+    (folder / "config.json").write_text(text)
+    assert ssd_zoo.from_pretrained(folder).score_thresh == 0.25
+    assert "config.json is of another save than model.safetensors" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"setings": {}}, "unknown key 'setings'; known are format, library, .*, settings, .*"),
+        ({"default_boxes": {"ofsets": None}}, "unknown key of default_boxes 'ofsets'; known are shapes, steps, "),
+        (
+            {"arguments": {"size": [64, 64], "norm_layer": {"callable": "torch.nn.BatchNorm2d", "kwargs": {}}}},
+            "unknown key of norm_layer 'kwargs'; known are callable, args, keywords",
+        ),
+    ],
+)
+def test_unknown_keys_are_refused(changes, told, folder):
+    change_config(folder, **changes)
+    with pytest.raises(ValueError, match=told):
+        ssd_zoo.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "length"), [("config.json", 40), ("model.safetensors", 40), ("model.safetensors", -9)]
+)
+def test_a_damaged_download_is_named(name, length, folder, tmp_path):
+    """The Hub's cache has links to files of other names."""
+    (tmp_path / "blobs").mkdir()
+    blob = tmp_path / "blobs/0a1b"
+    blob.write_bytes((folder / name).read_bytes()[:length])
+    (folder / name).unlink()
+    (folder / name).symlink_to(blob)
+    with pytest.raises(ValueError, match=rf"{name}.* If the download is damaged, delete {blob}: it is made again"):
+        ssd_zoo.from_pretrained(folder)
 
 
 def test_what_could_not_be_opened_is_not_saved(tmp_path):

@@ -237,7 +237,7 @@ def folder(saved, tmp_path):
         ({"format": 2, "version": "9.0"}, r"has format 2, saved by ssd_zoo 9.0; .* pip install --upgrade"),
         ({"format": None}, r"is not of ssd_zoo: it lacks 'format'"),
         ({"categories": "abc"}, r"categories must be a list, got 'abc'"),
-        ({"settings": {"score_tresh": 1}}, r"unknown settings score_tresh; known are .*score_thresh"),
+        ({"settings": {"score_tresh": 1}}, r"unknown settings 'score_tresh'; known are .*score_thresh"),
         ({"settings": None}, r"can't be used"),
         (
             {"arguments": {"size": [64, 64], "norm_layer": {"callable": "os.system", "args": [], "keywords": {}}}},

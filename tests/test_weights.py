@@ -1,5 +1,7 @@
 """Reading weights: files that torch.hub has kept, and downloads that fail."""
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,23 @@ def test_a_failed_download_says_where_to_put_the_file(downloads):
         read_weights(entry("http://127.0.0.1:9/ssd-12345678.pth"))
     assert str(downloads / "ssd-12345678.pth") in str(error.value)
     assert not list(downloads.iterdir())
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200])
+def test_an_answer_that_is_not_http(downloads, answer):
+    def answer_once():
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(2**16)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/ssd.pth"
+        with pytest.raises(ConnectionError, match=rf"{address} can't be downloaded: \w+\(.*put the file at"):
+            read_weights(entry(address), progress=False)
+        thread.join()
 
 
 def test_reads_files_and_gives_float32(downloads):

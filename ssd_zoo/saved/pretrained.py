@@ -18,7 +18,7 @@ from ssd_zoo.models.load import find_report
 from ssd_zoo.models.registry import builder_of
 from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model
-from ssd_zoo.weights.config import describe
+from ssd_zoo.weights.config import describe, sign
 from ssd_zoo.weights.files import write_file, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import check_finite
 from ssd_zoo.weights.formats.safetensors_file import pack
@@ -74,7 +74,12 @@ def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
     facts = {"licence": card["licence"], "trained_on": card["trained_on"], "metrics": metrics}
     if (report := find_report(model)) is not None and report.origin:
         facts["origin"] = report.origin
-    config = {**describe(model), "meta": facts | package_of_model(model), "weights_id": tensors.digest}
+    config: dict[str, object] = {
+        **describe(model),
+        "meta": facts | package_of_model(model),
+        "weights_id": tensors.digest,
+    }
+    config["config_id"] = sign(config)
     # One line a key keeps the many numbers of default boxes on one line.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
     check_rebuild(model, text)

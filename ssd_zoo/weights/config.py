@@ -4,25 +4,37 @@ All that a config may hold is listed here: what it names is built, and anyone ma
 """
 
 import functools
+import hashlib
 import importlib
 import inspect
+import json
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from torch import nn
 
 from ssd_zoo._version import __version__
+from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.weights.categories import check_names
 from ssd_zoo.weights.entries import Weights, detection_transforms
 from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, text, whole
 
-__all__ = ["SavedModel", "check_arguments", "describe", "digest_in", "is_plain_word", "open_config"]
+__all__ = [
+    "SavedModel",
+    "are_of_two_saves",
+    "check_arguments",
+    "describe",
+    "digest_in",
+    "is_plain_word",
+    "open_config",
+    "sign",
+]
 
 FORMAT = 1
 # Former modules of classes, as named by configs of older versions.
@@ -145,6 +157,7 @@ def _decode(value: JSON, what: str) -> object:
 
 
 def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
+    _only(value, ("callable", "args", "keywords"), f"key of {what}")
     path = text(value["callable"], f"a callable of {what}")
     part = _find_module(path)
     if part is None:
@@ -207,7 +220,26 @@ def digest_in(config: JSON) -> str | None:
     return found if isinstance(found, str) and found.startswith("sha256:") else None
 
 
+def sign(config: Mapping[str, object]) -> str:
+    """Return a digest of a config, without its own `config_id`."""
+    signed = json.dumps({name: value for name, value in config.items() if name != "config_id"}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(signed.encode()).hexdigest()}"
+
+
+def are_of_two_saves(ours: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bool:
+    """Return whether a config.json is not that of its tensors, but as another save has left it, not edited."""
+    if ours.get("weights_id") != theirs.get("weights_id"):
+        return True
+    return ours.get("config_id") != theirs.get("config_id") and ours.get("config_id") == sign(ours)
+
+
+def _only(names: Collection[str], known: Collection[str], what: str) -> None:
+    if unknown := set(names) - set(known):
+        raise ValueError(f"unknown {what} {quote(min(unknown))}; known are {', '.join(known)}.")
+
+
 def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
+    _only(config, [*Config.__annotations__, "meta", "weights_id", "config_id"], "key")
     if config["library"] != "ssd_zoo":
         raise ValueError(f"library must be 'ssd_zoo', got {quote(config['library'])}.")
     whole(config["format"], "format", low=1)
@@ -283,10 +315,8 @@ _MAY_BE_LEFT_OUT = {"classification_loss", "box_loss", "tile", "tile_overlap"}
 
 
 def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
-    unknown, missing = settings.keys() - _READERS.keys(), _READERS.keys() - settings.keys() - _MAY_BE_LEFT_OUT
-    if unknown:
-        raise ValueError(f"unknown settings {min(unknown):.100}; known are {', '.join(_READERS)}.")
-    if missing:
+    _only(settings, _READERS, "settings")
+    if missing := _READERS.keys() - settings.keys() - _MAY_BE_LEFT_OUT:
         raise ValueError(f"its settings lack {', '.join(sorted(missing))}.")
     return {
         name: None if (name, value) == ("topk_candidates", "none") else _READERS[name](value, name)
@@ -295,6 +325,7 @@ def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
 
 
 def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
+    _only(boxes, [field.name for field in fields(DefaultBoxGenerator)], "key of default_boxes")
     shapes = [
         [
             _pair(shape, "a shape of default_boxes", low=1e-6)

@@ -23,6 +23,7 @@ __all__ = [
     "home",
     "is_stream",
     "locked",
+    "naming_download",
     "read_header",
     "read_safetensors",
     "replacing",
@@ -149,6 +150,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextlib.contextmanager
+def naming_download(path: Path) -> Iterator[None]:
+    """Name the file that has to be deleted if a file of the Hub's cache, which holds links, can't be read."""
+    try:
+        yield
+    except ValueError as error:
+        download = path.resolve()
+        if download.parent.name != "blobs":
+            raise
+        raise ValueError(f"{error} If the download is damaged, delete {download}: it is made again then.") from error
+
+
 def write_safetensors(path: Path, tensors: Packed, metadata: Mapping[str, str]) -> None:
     """Write packed tensors and their digest to a safetensors file atomically."""
     header = encode_header(tensors.entries, {"format": "pt", DIGEST: tensors.digest, **metadata})
@@ -162,7 +175,7 @@ def read_header(path: Path) -> Header:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a safetensors file, is cut off, or has a header that is too long.
     """
-    with path.open("rb") as file:
+    with naming_download(path), path.open("rb") as file:
         return parse_header(file, os.fstat(file.fileno()).st_size, path)
 
 
@@ -178,7 +191,7 @@ def read_safetensors(path: Path, *, digest: str | None = None) -> dict[str, Tens
         ValueError: If it is not a safetensors file, is damaged or of another digest, or holds a number that is not
             finite.
     """
-    with path.open("rb") as file:
+    with naming_download(path), path.open("rb") as file:
         contents = read_contents(file, path)
     if digest not in (None, contents.digest):
         raise ValueError(

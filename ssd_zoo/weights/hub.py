@@ -2,7 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -76,16 +77,27 @@ def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True
     key = hashlib.sha256(f"{repo} {prefixes}".encode()).hexdigest()[:8]
     kept = home() / f"{name.replace('/', '--')}-{key}.safetensors"
     if not kept.exists():
-        from huggingface_hub import HfFileSystem
+        from huggingface_hub import HfApi, HfFileSystem
 
-        with (
-            _explained(name, revision),
-            HfFileSystem(skip_instance_cache=True).open(
-                f"{name}/model.safetensors", revision=revision or None, block_size=_AHEAD
-            ) as source,
-        ):
-            _copy_tensors(source, kept, prefixes, what=name, progress=progress)
+        with _explained(name, revision):
+            # The branch may move during the download; take all ranges from one commit.
+            commit = HfApi().model_info(name, revision=revision or None).sha
+            files = HfFileSystem(skip_instance_cache=True)
+            with files.open(f"{name}/model.safetensors", revision=commit, block_size=_AHEAD) as source:
+                source.cache.fetcher = partial(_fetch_exactly, source.cache.fetcher)
+                _copy_tensors(source, kept, prefixes, what=name, progress=progress)
     return kept
+
+
+def _fetch_exactly(fetch: Callable[[int, int], bytes], start: int, stop: int) -> bytes:
+    """Fetch a range; the client would take a whole file, as some proxies send it, for the range."""
+    found = fetch(start, stop)
+    if len(found) != stop - start:
+        raise ConnectionError(
+            f"The Hub was asked for {stop - start} bytes and sent {len(found)}: a proxy on the way does not know "
+            "ranges. Try again, or through another network."
+        )
+    return found
 
 
 def _copy_tensors(source: "_Remote", kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:

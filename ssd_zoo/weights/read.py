@@ -9,6 +9,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,9 +117,10 @@ def _download(url: str, folder: Path, progress: bool) -> Path:
     path = folder / url.rpartition("/")[2]
     try:
         torch.hub.download_url_to_file(url, str(path), progress=progress)
-    except (URLError, ConnectionError) as error:
+    except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or repr(error)
         raise ConnectionError(
-            f"{url} can't be downloaded: {getattr(error, 'reason', error)}. Without a network put the file at "
+            f"{url} can't be downloaded: {reason}. Without a network put the file at "
             f"{_checkpoints() / path.name}, or build the model with weights=None, weights_backbone=None."
         ) from error
     return path

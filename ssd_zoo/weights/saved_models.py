@@ -4,8 +4,8 @@ import logging
 import os
 from pathlib import Path
 
-from ssd_zoo.weights.config import SavedModel, open_config
-from ssd_zoo.weights.files import read_header
+from ssd_zoo.weights.config import SavedModel, are_of_two_saves, open_config
+from ssd_zoo.weights.files import naming_download, read_header
 from ssd_zoo.weights.formats.safetensors_file import DIGEST
 from ssd_zoo.weights.hub import fetch_model
 from ssd_zoo.weights.outside import JSON, mapping, parse_json, quote, read_text
@@ -60,13 +60,12 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
             raise FileNotFoundError(
                 f"{source} has no {name}; a folder of ssd_zoo.save_pretrained holds {CONFIG} and {MODEL}."
             )
-    text = _read_config(folder / CONFIG)
+    with naming_download(folder / CONFIG):
+        text = _read_config(folder / CONFIG)
+        ours = mapping(parse_json(text, folder / CONFIG), str(folder / CONFIG))
     of_file, digest = _header(folder / MODEL, source)
-    opened = open_config(text, folder / MODEL, source, digest=digest)
-    if of_file is None:
-        return opened
-    ours, theirs = (mapping(parse_json(config, source), source) for config in (text, of_file))
-    if ours.get("weights_id") != theirs.get("weights_id"):
+    theirs = ours if of_file is None else mapping(parse_json(of_file, folder / MODEL), str(folder / MODEL))
+    if of_file is not None and are_of_two_saves(ours, theirs):
         _log.warning("%s: %s is of another save than %s, whose own config is used.", source, CONFIG, MODEL)
         return open_config(of_file, folder / MODEL, source, digest=digest)
     for what, (here, there) in _differences(ours, theirs).items():
@@ -75,7 +74,7 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
             f"{quote(here)} and {quote(there)}. One is damaged or was edited. To change a model, give the other values "
             f"to from_pretrained, and save it again; {folder / MODEL} opens by its header alone."
         )
-    return opened
+    return open_config(text, folder / MODEL, source, digest=digest)
 
 
 def _differences(left: dict[str, JSON], right: dict[str, JSON]) -> dict[str, tuple[JSON, JSON]]:
