@@ -177,6 +177,9 @@ def test_errors_come_later():
     model.eval()
     with pytest.raises(ValueError, match="holds NaN"):
         model([torch.full((3, 40, 60), torch.nan).cuda()])
+    next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"output for images\[0\] is NaN"):
+        model(images)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,5 +1,6 @@
 """What a detector refuses, and what it takes, on a small detector of the test's own."""
 
+import copy
 import inspect
 import re
 import warnings
@@ -68,6 +69,17 @@ TARGET = {"boxes": torch.tensor([[5.0, 5, 30, 35]]), "labels": torch.tensor([1])
 def test_bad_images(model, images, error, message, training):
     with pytest.raises(error, match=re.escape(message)):
         model.train(training)(images, [TARGET] * 2)
+
+
+@pytest.mark.parametrize("score_function", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("part", ["first", "cls_logits", "bbox_regression"])
+def test_an_output_that_is_nan_is_not_nothing_found(model, part, score_function):
+    broken = copy.deepcopy(model).eval()
+    broken.score_function = score_function
+    next(tensor for name, tensor in broken.state_dict().items() if part in name).fill_(torch.nan)
+    for call in (lambda: broken([IMAGE]), lambda: broken([IMAGE], [TARGET], return_losses=True)):
+        with pytest.raises(ValueError, match=r"The network's output for images\[0\] is NaN: its weights hold NaN"):
+            call()
 
 
 def test_pixels_up_to_255_are_warned_of(model):

@@ -1,6 +1,7 @@
 """Detectors made fast detect the same, and say by how much they do not."""
 
 import logging
+import pickle
 from functools import partial
 
 import pytest
@@ -253,3 +254,14 @@ def test_a_deep_copy_has_layers_of_its_own():
     other.forward_raw(batch)
     assert seen == [1, 1]
     assert copy.deepcopy(fast).to(torch.bfloat16).forward_raw(batch.bfloat16())["cls_logits"].isfinite().all()
+
+
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_optimized_model_is_pickled_and_follows_its_settings(compile):
+    model = build("ssd300_vgg16d")
+    again = pickle.loads(pickle.dumps(optimize(model, compile=compile)))
+    assert "forward_raw" in vars(again)
+    for score_function in ("softmax", "sigmoid"):
+        model.score_function = again.score_function = score_function
+        [expected], [found] = model(IMAGES[:1]), again(IMAGES[:1])
+        torch.testing.assert_close(found["scores"], expected["scores"], rtol=0, atol=1e-3)

@@ -1,5 +1,6 @@
 """Reading weights: files that torch.hub has kept, and downloads that fail."""
 
+import pickle
 import socket
 import threading
 from pathlib import Path
@@ -109,6 +110,11 @@ def test_entries_tell_all_that_is_known_of_them():
 def test_shipped_files_have_the_sizes_that_their_entries_say(entry):
     file = Path(ssd_zoo.weights.__file__).parent / "packaged" / entry.url.removeprefix("package:")
     assert entry.meta["file_size"] == pytest.approx(file.stat().st_size, rel=1e-2)
+
+
+def test_entries_are_pickled_by_name():
+    for model, entry in list_weights():
+        assert pickle.loads(pickle.dumps(entry)) is entry, model
 
 
 def test_command_lists_them_all(capsys):

@@ -21,7 +21,7 @@ __all__ = ["optimize"]
 _LARGE_MAP = 2**24
 
 # Attributes of an accelerated model that belong to it alone.
-_OWN_FUNCTIONS = ("forward_raw", "_forward_scores", "__deepcopy__")
+_OWN_FUNCTIONS = ("forward_raw", "_forward_scores", "__deepcopy__", "__reduce_ex__")
 Network = Callable[..., dict[str, Tensor]]
 
 _log = logging.getLogger("ssd_zoo")
@@ -107,9 +107,12 @@ def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool
     thresholds = model._thresholds()
     plain.__dict__["_thresholds"] = lambda: thresholds
     faster = partial(_faster, compile=compile, freeze=freeze, one_by_one=one_by_one)
+    again = partial(_speed_up, compile=compile, freeze=freeze, one_by_one=one_by_one)
     forward_scores = faster(plain._forward_scores)
 
     def _forward_scores(batch: Tensor) -> dict[str, Tensor]:
+        if model.score_function != plain.score_function:
+            return model._scored(model.forward_raw(batch))
         found = forward_scores(batch)
         # The graph's detections belong to the thresholds of compilation; with others, return only the scores.
         same = model._thresholds() == thresholds
@@ -117,14 +120,29 @@ def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool
 
     def copied(memo: dict[int, object]) -> SSD:
         """Return a deep copy with functions of its own: a function is its own copy, and would call the old layers."""
-        clone = type(model).__new__(type(model))
-        memo[id(model)] = clone
-        clone.__dict__ |= copy.deepcopy({k: v for k, v in model.__dict__.items() if k not in _OWN_FUNCTIONS}, memo)
-        _speed_up(clone, compile=compile, freeze=freeze, one_by_one=one_by_one)
+        clone = memo[id(model)] = type(model).__new__(type(model))
+        clone.__dict__ |= copy.deepcopy(_without_functions(model), memo)
+        again(clone)
         return clone
 
-    functions = faster(plain.forward_raw), _forward_scores, copied
+    def reduced(protocol: object) -> tuple[object, ...]:
+        """Return what pickle stores: the functions are made again."""
+        del protocol
+        return _revive, (type(model), _without_functions(model), again)
+
+    functions = faster(plain.forward_raw), _forward_scores, copied, reduced
     model.__dict__.update(zip(_OWN_FUNCTIONS, functions, strict=True))
+
+
+def _without_functions(model: SSD) -> dict[str, object]:
+    return {key: value for key, value in model.__dict__.items() if key not in _OWN_FUNCTIONS}
+
+
+def _revive(kind: type[SSD], state: dict[str, object], speed_up: Callable[[SSD], None]) -> SSD:
+    model = kind.__new__(kind)
+    model.__dict__ |= state
+    speed_up(model)
+    return model
 
 
 def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one: bool) -> Network:

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from ssd_zoo.detector.caller import warn_caller
 
-__all__ = ["batch_images", "check_dense", "check_device", "check_images", "check_pixel_range", "resize_images"]
+__all__ = [
+    "batch_images",
+    "check_dense",
+    "check_device",
+    "check_images",
+    "check_output",
+    "check_pixel_range",
+    "resize_images",
+]
 
 Size = tuple[int, int]
 # Most numbers in images that are stacked before they are resized: half a gigabyte in float32.
@@ -193,6 +201,22 @@ def check_pixel_range(low_high: Tensor) -> None:
         _warn_of_pixel(max(highest), highest, "up", "Divide them by 255, or pass the image as uint8")
     if min(lowest) < _LEAST_PIXEL:
         _warn_of_pixel(min(lowest), lowest, "down", "The model normalises images: pass them as they were before")
+
+
+def check_output(sums: Tensor) -> None:
+    """Check that the network's output is made of numbers.
+
+    Args:
+        sums: `(N,)`, a sum over each image's output, on the CPU.
+
+    Raises:
+        ValueError: If one is NaN.
+    """
+    if bad := sums.isnan().nonzero().flatten().tolist():
+        raise ValueError(
+            f"The network's output for images[{bad[0]}] is NaN: its weights hold NaN, its norms a negative "
+            "variance, or its numbers are too large for its precision. Load or train it again, or use float32."
+        )
 
 
 def _warn_of_pixel(value: float, of_images: list[float], where: str, way_out: str) -> None:

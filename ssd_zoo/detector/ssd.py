@@ -15,7 +15,7 @@ from ssd_zoo.detector.compiled import not_compiled, only_callees_compiled
 from ssd_zoo.detector.constants import WithConstants
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.heads import SSDHead
-from ssd_zoo.detector.inputs import batch_images, check_images, check_pixel_range
+from ssd_zoo.detector.inputs import batch_images, check_images, check_output, check_pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, detector_losses
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
@@ -195,7 +195,8 @@ class SSD(WithConstants):
             TypeError: If an argument has the wrong type, or targets are missing in training mode.
             ValueError: If images or targets are invalid. The message names which. Values on a GPU are checked later.
                 In evaluation mode, invalid pixels raise the error after detection. In training mode, invalid pixels,
-                labels or boxes raise it in one of the next calls, and the loss leaves out invalid objects.
+                labels or boxes raise it in one of the next calls, and the loss leaves out invalid objects. In
+                evaluation mode also if the network's output is NaN.
         """
         self._checks.run()
         if self.tile is not None and not self.training:
@@ -343,6 +344,9 @@ class SSD(WithConstants):
 
     @not_compiled
     def _detections(self, scored: dict[str, Tensor], image_sizes: Sequence[Size]) -> Detections:
+        # NaN anywhere makes a sum NaN; post-processing alone would take it for the lowest score.
+        sums = scored["best"].detach().sum(1) + scored["bbox_regression"].detach().sum((1, 2))
+        self._checks.add(sums, check_output)
         scales = box_scales([self.size] * len(image_sizes), image_sizes, self.default_boxes.device)
         detections = postprocess_detections(scored, self.default_boxes, self.size, self._thresholds(), scales)
         self._checks.run(wait=True)

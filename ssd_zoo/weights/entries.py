@@ -115,5 +115,10 @@ class WeightsEnum(torchvision.models.WeightsEnum):
         """
         return self.value.get_state_dict(progress)
 
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        # By name: Python before 3.12 looks for an equal value, and a copy of `Weights` equals none.
+        del protocol
+        return getattr, (type(self), self.name)
+
     def __str__(self) -> str:
         return f"{type(self).__name__}.{self.name}"
