@@ -133,8 +133,7 @@ class SSD(WithConstants):
         self.topk_candidates = topk_candidates
         self.clip_before_nms = clip_before_nms
         self.iou_thresh = iou_thresh
-        self.classification_loss = classification_loss
-        self.box_loss = box_loss
+        self.classification_loss, self.box_loss = classification_loss, box_loss
         self.positive_fraction = positive_fraction
         self.min_negatives = min_negatives
         self.on_invalid_boxes = on_invalid_boxes
@@ -160,10 +159,7 @@ class SSD(WithConstants):
         return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "SSD":
-        """Set training or evaluation mode.
-
-        Training mode warns of norms that were folded into convolutions, because they would change the model's output.
-        """
+        """Set training or evaluation mode. Training mode warns of folded norms, which would change the output."""
         if mode and (folded := folded_norms(self)):
             warn_caller(
                 f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
@@ -259,9 +255,7 @@ class SSD(WithConstants):
         return self.head(self.backbone(batch, lengths) if in_time else self.backbone(batch))
 
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
-        """Detect objects in the next frames of streams.
-
-        Results equal those of the whole clip in one call.
+        """Detect objects in the next frames of streams, as in the whole clip in one call.
 
         Args:
             images: One frame `(in_chans, H, W)` per stream, or several `(T, in_chans, H, W)`.

@@ -18,7 +18,8 @@ from ssd_zoo.models.load import find_report
 from ssd_zoo.models.registry import builder_of
 from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model
-from ssd_zoo.weights.config import describe, sign
+from ssd_zoo.weights.config import describe
+from ssd_zoo.weights.config_id import sign
 from ssd_zoo.weights.files import write_file, write_safetensors
 from ssd_zoo.weights.formats.checkpoint import check_finite
 from ssd_zoo.weights.formats.safetensors_file import pack

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import Compose
 
 from ssd_zoo.data.annotations import LabelledImage
-from ssd_zoo.data.presets import collate
+from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile, collate
 from ssd_zoo.data.video_datasets import VideoDataset
+from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import check_format
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "SeededSamples",
     "Target",
     "Transform",
+    "augmentation_for",
     "derive_seed",
     "describe_data",
     "make_loader",
@@ -242,3 +245,18 @@ def without_objects(part: Part) -> Part:
     images, targets = part
     keys = ("boxes", "labels", "frame_index")
     return images, [{key: target[key][:0] for key in keys} for target in targets]
+
+
+def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
+    """Return the augmentation of `fit`, which resizes to the model's input; with tiles it begins by drawing one."""
+    if not isinstance(kind, str):
+        return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])
+    mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
+    return DetectionPresetTrain(
+        kind,
+        mean=mean,
+        size=model.size,
+        antialias=model.antialias,
+        flip_vertically=flip_vertically,
+        tile=model.tile,
+    )

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Compose
 
-from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.drop import usable
-from ssd_zoo.data.presets import Augmentation, DetectionPresetTrain, RandomTile
-from ssd_zoo.data.report import inspect_dataset
+from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.saved.proof import check_rebuild
-from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, describe_data
+from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, augmentation_for, describe_data
 from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.inference import parts_per_item
 from ssd_zoo.training.logs import Row, TensorBoard
@@ -36,7 +32,7 @@ from ssd_zoo.training.optimizers import (
 )
 from ssd_zoo.training.plan import Choice, evaluation_interval, plan_table, plan_training
 from ssd_zoo.training.processes import own_settings
-from ssd_zoo.training.ready import BatchNormMode, check_call, obstacles, raise_together
+from ssd_zoo.training.ready import BatchNormMode, check_call, obstacles, raise_together, usable_data
 from ssd_zoo.training.run_files import RunFiles
 from ssd_zoo.training.run_state import check_shared, load_states, lock_folder, read_run, settle_plan
 from ssd_zoo.weights.config import describe
@@ -44,10 +40,9 @@ from ssd_zoo.weights.config import describe
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["FitResult", "MixedPrecision", "augmentation_for", "fit"]
+__all__ = ["FitResult", "MixedPrecision", "fit"]
 
 MixedPrecision = Literal["no", "fp16", "bf16"]
-D = TypeVar("D", bound=Dataset[Sample] | None)
 
 # Arguments that change neither the steps of a training nor their result, so that a run may go on with others.
 _OF_THE_CALL = {
@@ -197,7 +192,7 @@ def fit(
     options = dict(locals())
     output = Path(output)
     check_call(model, dataset, validation, batch_norm, evaluate_every, epochs, minutes)
-    dataset, validation = _usable(model, dataset), _usable(model, validation)
+    dataset, validation = usable_data(model, dataset), usable_data(model, validation)
     model.tile_overlap = model.tile_overlap if tile_overlap is None else tile_overlap
     model.tile = check_tiles(model.tile if tile is None else tile or None, model.tile_overlap)
     needs = {"evaluates": validation is not None, "tensorboard": tensorboard}
@@ -327,14 +322,6 @@ def fit(
     return FitResult(trainer.final, start.history, start.best if start.best >= 0 else math.nan, output)
 
 
-def _usable(model: SSD, data: D) -> D:
-    """Leave out what can't be used, as `usable` does, of a data set of images that lists its labels."""
-    if not isinstance(data, DetectionDataset):
-        return data
-    drops = model.on_invalid_boxes == "drop"
-    return cast(D, usable(data, inspect_dataset(data, read_images=False), "drop" if drops else None))
-
-
 def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backbone: bool) -> SSD:
     """Move a model to its device; freeze the backbone or convert norms."""
     if freeze_backbone:
@@ -348,21 +335,6 @@ def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backb
             model = synchronise_norms(model)
     # In the layout of the images; on a CPU that is a third faster.
     return model.to(accelerator.device).to(memory_format=torch.channels_last)
-
-
-def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
-    """Return the augmentation of `fit`, which resizes to the model's input; with tiles it begins by drawing one."""
-    if not isinstance(kind, str):
-        return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])
-    mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]
-    return DetectionPresetTrain(
-        kind,
-        mean=mean,
-        size=model.size,
-        antialias=model.antialias,
-        flip_vertically=flip_vertically,
-        tile=model.tile,
-    )
 
 
 def _warmup(steps: int, given: object = None) -> int:

@@ -4,19 +4,23 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 from torch import nn
 from torch.utils.data import Dataset
 
+from ssd_zoo.data.dataset import DetectionDataset
+from ssd_zoo.data.drop import usable
+from ssd_zoo.data.report import inspect_dataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Sample
 from ssd_zoo.training.run_state import check_run
 from ssd_zoo.weights.files import check_folder
 
-__all__ = ["BatchNormMode", "check_call", "check_norms", "obstacles", "raise_together"]
+__all__ = ["BatchNormMode", "check_call", "check_norms", "obstacles", "raise_together", "usable_data"]
 
+D = TypeVar("D", bound=Dataset[Sample] | None)
 BatchNormMode = Literal["train", "frozen", "sync"]
 
 
@@ -105,3 +109,11 @@ def check_call(
                 f"The model's categories are {model.categories}, the data set's {list(categories)}. Build the model "
                 "with categories=dataset.categories, or open the data set with categories=model.categories."
             )
+
+
+def usable_data(model: SSD, data: D) -> D:
+    """Leave out what can't be used, as `usable` does, of a data set of images that lists its labels."""
+    if not isinstance(data, DetectionDataset):
+        return data
+    drops = model.on_invalid_boxes == "drop"
+    return cast(D, usable(data, inspect_dataset(data, read_images=False), "drop" if drops else None))

@@ -10,8 +10,7 @@ from torch.utils.data import Dataset
 
 from ssd_zoo.data.presets import Augmentation, DetectionPresetEval
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.training.batches import Plan, Sample, SeededSamples, make_loader, to_device
-from ssd_zoo.training.fit import augmentation_for
+from ssd_zoo.training.batches import Plan, Sample, SeededSamples, augmentation_for, make_loader, to_device
 from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.optimizers import make_optimizer
 

@@ -4,10 +4,8 @@ All that a config may hold is listed here: what it names is built, and anyone ma
 """
 
 import functools
-import hashlib
 import importlib
 import inspect
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -22,19 +20,11 @@ from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.weights.categories import check_names
+from ssd_zoo.weights.config_id import digest_in
 from ssd_zoo.weights.entries import Weights, detection_transforms
 from ssd_zoo.weights.outside import JSON, listing, mapping, number, parse_json, quote, text, whole
 
-__all__ = [
-    "SavedModel",
-    "are_of_two_saves",
-    "check_arguments",
-    "describe",
-    "digest_in",
-    "is_plain_word",
-    "open_config",
-    "sign",
-]
+__all__ = ["SavedModel", "check_arguments", "describe", "is_plain_word", "open_config"]
 
 FORMAT = 1
 # Former modules of classes, as named by configs of older versions.
@@ -212,25 +202,6 @@ def open_config(content: str | bytes, file: Path, source: str, *, digest: str | 
     except (ImportError, KeyError, ValueError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"The config of {source} can't be used: {what}") from error
-
-
-def digest_in(config: JSON) -> str | None:
-    """Return the digest of the tensors that a config names; older ones have none that can be checked."""
-    found = config.get("weights_id") if isinstance(config, dict) else None
-    return found if isinstance(found, str) and found.startswith("sha256:") else None
-
-
-def sign(config: Mapping[str, object]) -> str:
-    """Return a digest of a config, without its own `config_id`."""
-    signed = json.dumps({name: value for name, value in config.items() if name != "config_id"}, sort_keys=True)
-    return f"sha256:{hashlib.sha256(signed.encode()).hexdigest()}"
-
-
-def are_of_two_saves(ours: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bool:
-    """Return whether a config.json is not that of its tensors, but as another save has left it, not edited."""
-    if ours.get("weights_id") != theirs.get("weights_id"):
-        return True
-    return ours.get("config_id") != theirs.get("config_id") and ours.get("config_id") == sign(ours)
 
 
 def _only(names: Collection[str], known: Collection[str], what: str) -> None:

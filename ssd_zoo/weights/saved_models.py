@@ -4,7 +4,8 @@ import logging
 import os
 from pathlib import Path
 
-from ssd_zoo.weights.config import SavedModel, are_of_two_saves, open_config
+from ssd_zoo.weights.config import SavedModel, open_config
+from ssd_zoo.weights.config_id import are_of_two_saves
 from ssd_zoo.weights.files import naming_download, read_header
 from ssd_zoo.weights.formats.safetensors_file import DIGEST
 from ssd_zoo.weights.hub import fetch_model

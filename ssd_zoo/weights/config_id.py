@@ -1,0 +1,28 @@
+"""What shows that a config and the tensors beside it were saved together."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from ssd_zoo.weights.outside import JSON
+
+__all__ = ["are_of_two_saves", "digest_in", "sign"]
+
+
+def digest_in(config: JSON) -> str | None:
+    """Return the digest of the tensors that a config names; older ones have none that can be checked."""
+    found = config.get("weights_id") if isinstance(config, dict) else None
+    return found if isinstance(found, str) and found.startswith("sha256:") else None
+
+
+def sign(config: Mapping[str, object]) -> str:
+    """Return a digest of a config, without its own `config_id`."""
+    signed = json.dumps({name: value for name, value in config.items() if name != "config_id"}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(signed.encode()).hexdigest()}"
+
+
+def are_of_two_saves(ours: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bool:
+    """Return whether a config.json is not that of its tensors, but as another save has left it, not edited."""
+    if ours.get("weights_id") != theirs.get("weights_id"):
+        return True
+    return ours.get("config_id") != theirs.get("config_id") and ours.get("config_id") == sign(ours)
