@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ssd_zoo.data.images import read_image
 from ssd_zoo.data.web import fetch, is_web
-from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.inputs import check_images
 from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.detections import Detections
@@ -115,16 +114,11 @@ def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
     """Put a model into evaluation mode and lower its threshold if needed; restore both afterwards."""
     own = getattr(model, "score_thresh", 0.0)
     lower = own > score_thresh
-    if lower and isinstance(model, ExportedDetector):
-        raise ValueError(
-            f"The exported model drops scores up to {own}, so score_thresh can't be {score_thresh}. Open it by "
-            "ssd_zoo.deploy.load(path, score_thresh=…), or give a higher score_thresh."
-        )
+    if lower:
+        model.score_thresh = score_thresh  # type: ignore[assignment]
     in_training = [module for module in model.modules() if module.training]
     if in_training:
         model.eval()
-    if lower:
-        model.score_thresh = score_thresh  # type: ignore[assignment]
     try:
         yield
     finally:
