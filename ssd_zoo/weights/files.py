@@ -104,6 +104,8 @@ def locked(file: Path, what: str) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"{what}. Wait until it ends, stop it, or name another place.") from error
+    except NotImplementedError:
+        pass  # The file system has no locks.
     try:
         yield
     finally:
