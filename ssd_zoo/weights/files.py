@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -94,8 +95,6 @@ def locked(file: Path, what: str) -> Iterator[None]:
         ValueError: If another process holds the lock.
         OSError: If the file can't be made.
     """
-    from filelock import FileLock, Timeout
-
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
