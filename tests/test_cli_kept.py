@@ -436,6 +436,14 @@ def test_a_second_command_is_refused_while_one_writes(images, monkeypatch, capsy
     assert main(command) == 0
 
 
+def test_a_file_system_without_locks(detect, images, monkeypatch):
+    def acquire(self, **options):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    assert detect("--output", "out")[:2] == (0, COUNT)
+
+
 def test_an_image_that_is_replaced_after_it_was_read_is_done_again(detect, images, monkeypatch):
     read = _images.read_image
 

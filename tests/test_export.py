@@ -460,6 +460,11 @@ def test_thresholds_that_are_set_have_effect_or_are_an_error(nms, exported, tmp_
             setattr(detector, name, value)
             setattr(model, name, value)
             assert_same_detections(detector(IMAGES), model(IMAGES))
+    for name, value in (("size", (64, 64)), ("score_function", "relu"), ("antialias", True)):
+        with pytest.raises(ValueError, match=f"has {name}="):
+            setattr(detector, name, value)
+    with pytest.raises(ValueError, match="has 4 classes with the background, got 2 names"):
+        detector.categories = ["background", "cat"]
 
 
 @torch.no_grad()

@@ -273,11 +273,14 @@ def test_exported_detectors(pixels, tmp_path):
     model.score_thresh = 0.3
     expected = ssd_zoo.predict(model, pixels, 0.3)
     exported = export(model, tmp_path / "model.onnx", format="onnx")
-    for one in (exported, str(exported), load(exported)):
+    # A threshold above the file's own is lowered for the call, as a model's is.
+    raised = load(exported, score_thresh=0.9)
+    for one in (exported, str(exported), load(exported), raised):
         found = ssd_zoo.predict(one, pixels, 0.3)
         torch.testing.assert_close(dict(found), dict(expected), atol=1e-4, rtol=1e-4)
         with pytest.raises(ValueError, match=r"score_thresh can't be 0.2\. .*\(--nms outside\)"):
             ssd_zoo.predict(one, pixels, 0.2)
+    assert raised.score_thresh == 0.9
 
 
 def test_default_threshold_is_the_models_own_where_it_is_higher(pixels, file, expected, capsys):

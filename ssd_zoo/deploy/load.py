@@ -3,16 +3,16 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.digest import check_digest
+from ssd_zoo.deploy.file_settings import check_file_setting
 from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.runtime import Opened, on_threads
@@ -83,7 +83,7 @@ class ExportedDetector(nn.Module):
     pickled detector, opens the file again.
 
     Thresholds may be set if NMS is outside the file. Otherwise only a `score_thresh` above the file's own has effect;
-    other values are a ValueError.
+    other values are a ValueError. So are settings that the file can't have, such as another `size`.
 
     Attributes:
         description: What the file says about its detector.
@@ -109,8 +109,8 @@ class ExportedDetector(nn.Module):
 
     def __init__(self, description: Description, opened: Opened, source: str, threads: int = 1) -> None:
         super().__init__()
-        self.description, self._run, self._threads = description, opened.run, threads
-        self._busy, self._file = opened.busy, Path(source).absolute()
+        self._run, self._busy, self._threads = opened.run, opened.busy, threads
+        self._file, self.description = Path(source).absolute(), description
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         for name, value in asdict(description.thresholds).items():
             setattr(self, name, value)
@@ -135,25 +135,9 @@ class ExportedDetector(nn.Module):
         return found
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in Thresholds.__annotations__:
-            self._check_threshold(name, value)
+        if "description" in self.__dict__:
+            check_file_setting(self.description, self._file, name, value)
         super().__setattr__(name, value)  # type: ignore[arg-type]
-
-    def _check_threshold(self, name: str, value: object) -> None:
-        own = getattr(self.description.thresholds, name)
-        replace(self.description.thresholds, **{name: value})  # type: ignore[arg-type]
-        if self.description.nms == "outside" or value == own:
-            return
-        if name != "score_thresh":
-            raise ValueError(
-                f"NMS is inside {self._file}, so its {name} stays {own}. Export the model with {name}={value}, or with "
-                "nms='outside'."
-            )
-        if cast(float, value) < own:
-            raise ValueError(
-                f"{self._file} drops scores up to {own} by itself, so score_thresh can't be {value}. Export the model "
-                "with a lower score_thresh, or with nms='outside' (--nms outside)."
-            )
 
     def _thresholds(self) -> Thresholds:
         return Thresholds(**{name: getattr(self, name) for name in Thresholds.__annotations__})

@@ -116,11 +116,11 @@ def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
     """Put a model into evaluation mode and lower its threshold if needed; restore both afterwards."""
     own = getattr(model, "score_thresh", 0.0)
     lower = own > score_thresh
+    if lower:
+        model.score_thresh = score_thresh  # type: ignore[assignment]
     in_training = [module for module in model.modules() if module.training]
     if in_training:
         model.eval()
-    if lower:
-        model.score_thresh = score_thresh  # type: ignore[assignment]
     try:
         yield
     finally:

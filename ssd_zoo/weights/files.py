@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ssd_zoo.weights.formats.checkpoint import check_finite
@@ -94,8 +95,6 @@ def locked(file: Path, what: str) -> Iterator[None]:
         ValueError: If another process holds the lock.
         OSError: If the file can't be made.
     """
-    from filelock import FileLock, Timeout
-
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
@@ -104,6 +103,8 @@ def locked(file: Path, what: str) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"{what}. Wait until it ends, stop it, or name another place.") from error
+    except NotImplementedError:
+        pass  # The file system has no locks.
     try:
         yield
     finally:
