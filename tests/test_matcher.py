@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou as torchvision_box_iou
 
+from ssd_zoo.detector import matcher
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.overlap import box_iou, match_detections
 
@@ -63,6 +64,19 @@ def test_images_without_objects_and_padding():
 def test_padding_does_not_take_the_first_default_box():
     # The padded box overlaps nothing, so its best default box would be the first.
     assert match([[50.0, 50, 60, 60]], [[0.0, 0, 10, 10], [10, 0, 20, 10]])[0] == [-1, -1, -1, 0]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 50])
+def test_blocks_of_objects_match_as_all_at_once(at_once, monkeypatch):
+    boxes = torch.rand(2, 50, 4, generator=torch.Generator().manual_seed(0)) * 20
+    boxes[..., 2:] += boxes[..., :2] + 0.1
+    valid = torch.arange(50) < torch.tensor([[50], [7]])
+    expected = match_default_boxes(boxes, valid, DEFAULT_BOXES, 0.3)
+    seen = []
+    monkeypatch.setattr(matcher, "_MOST_PAIRS", at_once * len(DEFAULT_BOXES))
+    monkeypatch.setattr(matcher, "box_iou", lambda *some: seen.append(some[0].shape[1]) or box_iou(*some))
+    assert torch.equal(match_default_boxes(boxes, valid, DEFAULT_BOXES, 0.3), expected)
+    assert max(seen) == at_once
 
 
 def test_iou_of_half_precision_does_not_overflow():

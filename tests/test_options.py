@@ -47,7 +47,7 @@ WRONG = [
     ({"norm_layer": "batch"}, TypeError, "norm_layer must be a class or function.*'batch'"),
     ({"norm_layer": nn.BatchNorm2d(3)}, TypeError, "norm_layer must be a class or function"),
     ({"default_boxes": [[0.1, 0.2]]}, TypeError, "default_boxes must be a DefaultBoxGenerator"),
-    ({"weights": 3}, TypeError, "Expected weights of"),
+    ({"weights": 3}, TypeError, "Expected weights of|no published weights"),
 ]  # fmt: skip
 
 

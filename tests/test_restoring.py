@@ -390,10 +390,10 @@ def test_what_is_loaded_is_what_was_checked(folder, tmp_path, monkeypatch):
     other = ssd_zoo.save_pretrained(tiny(), tmp_path / "other")
     from_file = torch.UntypedStorage.from_file
 
-    def replaced(*args):
+    def replaced(*args, **kwargs):
         """Replaces the file when safetensors' reader opens it, after the check of the digest."""
         (other / "model.safetensors").replace(folder / "model.safetensors")
-        return from_file(*args)
+        return from_file(*args, **kwargs)
 
     monkeypatch.setattr(torch.UntypedStorage, "from_file", replaced)
     assert torch.equal(next(ssd_zoo.from_pretrained(folder).parameters()), expected)
