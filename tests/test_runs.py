@@ -174,6 +174,10 @@ def test_a_folder_that_is_not_a_model(tmp_path, capsys):
     told = capsys.readouterr().err
     assert f"{tmp_path / 'run'} has no config.json, so it is not a saved model. Did you mean " in told
     assert str(tmp_path / "run" / "best") in told
+    assert main(["train", str(tmp_path / "data"), "--weights", str(tmp_path / "run"), *again]) == 2
+    assert "so it is not a saved model. Did you mean " in capsys.readouterr().err
+    assert main(["evaluate", "--annotations", str(tmp_path), "--results", str(tmp_path / "found.json")]) == 2
+    assert f"{tmp_path} is a folder, but a file is needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["old.pth", "old.safetensors", "old.tflite", "model.json"])

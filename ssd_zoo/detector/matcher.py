@@ -8,7 +8,7 @@ from ssd_zoo.detector.overlap import box_iou
 __all__ = ["match_default_boxes"]
 
 # Pairs of an object and a default box that are compared at once per image, in about 600 MB: 1921 objects with SSD300's
-# default boxes. Half as many fragment the heap: 200,000 objects took 9 GB then: malloc keeps pieces below 32 MB.
+# default boxes. Smaller blocks do not give their memory back: with half as many pairs 200,000 objects took 9 GB.
 _MOST_PAIRS = 2**24
 
 

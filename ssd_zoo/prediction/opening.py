@@ -35,6 +35,22 @@ def is_saved(name: str) -> bool:
     return _OF_HUB.fullmatch(name) is not None and not Path(name).parent.exists() and not _near_saved(name)
 
 
+def _check_folder(path: Path) -> None:
+    if not path.is_dir() or any((path / file).is_file() for file in (CONFIG, MODEL)):
+        return
+    inner = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
+    # What `ssd-zoo train` has found best comes first.
+    inner.sort(key=lambda path: path.name != "best")
+    foreign = sorted(file for file in path.iterdir() if file.suffix in _FOREIGN or file.name == "model.json")
+    if inner:
+        way = f"Did you mean {inner[0]}?"
+    elif foreign:
+        way = f"Convert a checkpoint of another project first: ssd-zoo convert {foreign[0]} --output DIR."
+    else:
+        way = "ssd-zoo train writes one into its folder's best."
+    raise ValueError(f"{path} has no {CONFIG}, so it is not a saved model. {way}")
+
+
 def check_model(name: str, weights: str | None) -> None:
     """Check the names of a model and its weights, without reading them.
 
@@ -50,18 +66,8 @@ def check_model(name: str, weights: str | None) -> None:
         )
     if is_saved(name) and weights is not None:
         raise ValueError(f"{name} is a saved model and has its weights; leave out the weights {weights}.")
-    if path.is_dir() and not any((path / file).is_file() for file in (CONFIG, MODEL)):
-        inner = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
-        # What `ssd-zoo train` has found best comes first.
-        inner.sort(key=lambda path: path.name != "best")
-        foreign = sorted(file for file in path.iterdir() if file.suffix in _FOREIGN or file.name == "model.json")
-        if inner:
-            way = f"Did you mean {inner[0]}?"
-        elif foreign:
-            way = f"Convert a checkpoint of another project first: ssd-zoo convert {foreign[0]} --output DIR."
-        else:
-            way = "ssd-zoo train writes one into its folder's best."
-        raise ValueError(f"{name} has no {CONFIG}, so it is not a saved model. {way}")
+    for folder in (name, weights or name):
+        _check_folder(Path(folder))
     if is_saved(name):
         return
     if name.lower() not in list_models():

@@ -27,6 +27,8 @@ def read_bytes(file: Path, *, limit: int = LARGEST_TEXT) -> bytes:
         OSError: If it can't be read.
         ValueError: If it has more bytes than the limit.
     """
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder, but a file is needed.")
     with file.open("rb") as stream:
         # Python takes the memory of the asked size at once.
         content = stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
