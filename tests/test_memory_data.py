@@ -1,5 +1,6 @@
 """Data sets in memory give what their images and targets hold."""
 
+import io
 import pickle
 
 import numpy as np
@@ -112,6 +113,17 @@ def test_hugging_face(box, declared, datasets):
     check(open_dataset(source))
     check(open_dataset(source.rename_column("image", "img")))
     check(open_dataset(source.with_format("torch")))
+
+
+def test_a_hugging_face_row_that_is_cut_off_is_named(datasets):
+    source = hugging_face(datasets, as_lists(), features(datasets)["lists"])
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(stream, "PNG")
+    rows = source.cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[1]["image"] = {"bytes": stream.getvalue()[:200], "path": None}
+    broken = datasets.Dataset.from_list(rows, features=source.features)
+    with pytest.raises(ValueError, match="Row 1 can't be read: "):
+        open_dataset(broken)
 
 
 def test_hugging_face_names_of_classes(datasets):

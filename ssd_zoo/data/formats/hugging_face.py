@@ -48,7 +48,7 @@ def read_hugging_face(source: HuggingFace, names: list[str] | None) -> Records:
     names = names if listed is None else check_class_names(listed, "features")
     records = Records(names=names)
     for i in range(len(source)):
-        row, place = source[i], Path(f"row {i}")
+        row, place = _row(source, i), Path(f"row {i}")
         pairs = zip(_objects(row, box, label, i), _areas_and_crowds(row["objects"]), strict=False)
         things = [Thing(_name(of, names, i), _box(at, i), k, *more) for k, ((at, of), more) in enumerate(pairs)]
         image = row[picture]
@@ -167,4 +167,11 @@ def _from_xywh(box: Box) -> Box:
 
 
 def _load(source: HuggingFace, column: str, index: int) -> Tensor:
-    return tensor_of(source[index][column], f"Row {index}")
+    return tensor_of(_row(source, index)[column], f"Row {index}")
+
+
+def _row(source: HuggingFace, index: int) -> Mapping[str, object]:
+    try:
+        return source[index]
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them
+        raise ValueError(f"Row {index} can't be read: {str(error) or type(error).__name__}") from error
