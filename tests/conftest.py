@@ -11,13 +11,18 @@ import torch
 # What tests expect is what a CPU computes; GPUs are for those that are named.
 if "PYTEST_XDIST_WORKER" not in os.environ and not any("test_gpu" in argument for argument in sys.argv):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-# Each of pytest's processes has a core of its own, and so do the commands that it runs.
+# Each of pytest's processes computes on one core, and so do the commands that it runs.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "SSD_ZOO_TEST_DATA"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores, for some tests wait for others' work."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")

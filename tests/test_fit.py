@@ -216,7 +216,7 @@ def test_resuming_something_else(tmp_path):
     other_loss.box_loss = "giou"
     for model, message in (
         (other_loss, "began with box_loss='smooth_l1', so it can't go on with 'giou'"),
-        (build(size=96), r"began with size of the builder=\[64, 64\], so it can't go on with \[96, 96\]"),
+        (build(size=96), r"began with size=\[64, 64\], so it can't go on with \[96, 96\]"),
         (other_model, "began with builder='ssdlite300_mobilenet_v2', so it can't go on with 'ssdlite320_mobilenet_v3"),
     ):
         with pytest.raises(ValueError, match=message):
