@@ -87,7 +87,7 @@ def test_yolo_lines_with_a_confidence_and_a_track_are_no_outlines(line, tmp_path
     write(label, f"{line}\n")
     [problem] = open_dataset(tmp_path).annotations.problems
     assert "remove confidences and numbers of tracks" in problem
-    write(label, "0 0.1 0.1 0.3 0.1 0.2 0.4\n0 0.1 0.1 0.3 0.1 0.2 1.0\n")
+    write(label, "0 0.1 0.1 0.3 0.1 0.2 0.4\n0 0.1 0.1 0.3 0.1 0.2 1.0\n0 0.1 0.2 0.5 0.9 0.3 1\n")
     assert open_dataset(tmp_path).annotations.problems == []
 
 

@@ -296,6 +296,15 @@ def test_forward_fixed_exports_with_any_threshold(model, tmp_path):
         np.testing.assert_allclose(array, value.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_an_output_that_is_nan_is_an_error(tmp_path):
+    model = ssd_zoo.ssdlite320_ultraface_slim(weights=None, weights_backbone=None).eval()
+    next(model.parameters())[0] = torch.nan
+    detector = load(export(model, tmp_path / "m.onnx", format="onnx", nms="outside"))
+    with pytest.raises(ValueError, match=r"output for images\[0\] is NaN"):
+        detector([torch.rand(3, 90, 120)])
+
+
 @pytest.mark.slow
 def test_too_few_candidates_are_told(model, tmp_path):
     detector = load(export(model, tmp_path / "m.onnx", format="onnx", candidates=1))

@@ -423,6 +423,7 @@ def test_bad_settings(arguments, message):
         ("tile_overlap", 0.95, ValueError, "tile_overlap must be at most 0.9, got 0.95"),
         ("categories", ["background", "cat"], ValueError, "The head has 3 classes, got 2 names"),
         ("categories", ["background"], ValueError, "background and at least one more category"),
+        ("categories", None, TypeError, "categories must be a list of names, got None"),
         ("size", (128, 128), ValueError, r"built with size=(64, 64). Build another with size=(128, 128)"),
         ("in_chans", 1, ValueError, "built with in_chans=3. Build another with in_chans=1"),
     ],
@@ -434,6 +435,8 @@ def test_settings_are_checked_when_they_are_assigned(name, value, error, message
         setattr(model, name, value)
     assert getattr(model, name) == before
     setattr(model, name, before)
+    model.size = [64, 64]
+    assert model.size == (64, 64)
     model.tile = 32
     assert model.tile == (32, 32)
 

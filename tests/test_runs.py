@@ -99,6 +99,36 @@ def test_a_run_goes_on_with_the_same_data_and_model(finished, tmp_path):
             )
 
 
+def test_a_run_of_an_older_version_goes_on(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "run/checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    new = ("training data", "validation data", "frozen")
+    kept = {k: v for k, v in state["settings"].items() if k not in new and not k.endswith(" of the builder")}
+    torch.save({**state, "settings": kept}, file)
+    assert len(train(tmp_path / "run", tmp_path / "data", epochs=2, batch_size=11, resume=True).history) == 2
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "_save", lambda *_: pytest.exit("killed"))
+        with pytest.raises(pytest.exit.Exception):
+            train(tmp_path / "run", tmp_path / "data", epochs=1, batch_size=11)
+    (tmp_path / "run/metrics.csv").write_text("epoch\n1\n")
+    assert len(train(tmp_path / "run", tmp_path / "data", epochs=1, batch_size=11, resume=True).history) == 1
+
+
+def test_what_fit_leaves_out_is_logged(tmp_path, caplog):
+    train_data, val_data = data(tmp_path / "data")
+    first = train_data.images[0]
+    bad = first._replace(objects=(first.objects[0]._replace(box=(5.0, 5, 5, 5)), *first.objects))
+    broken = train_data.with_images([bad, *train_data.images[1:]])
+    empty = val_data.with_images([entry._replace(objects=()) for entry in val_data.images])
+    model = build(on_invalid_boxes="drop")
+    fit(model, broken, validation=empty, output=tmp_path / "run", **{**SETTINGS, "batch_size": 11}, epochs=1)
+    assert "Left out: what has one of 1 problems. The first: " in caplog.text
+
+
 def test_two_trainings_of_one_folder(tmp_path):
     train_data, _ = data(tmp_path / "data")
     run = tmp_path / "run"

@@ -44,6 +44,13 @@ def assert_same(model, loaded):
     assert all(torch.equal(expected[key], found[key]) for key in DETECTIONS)
 
 
+def test_what_changes_training_alone_can_be_saved(tmp_path):
+    pytest.importorskip("timm")
+    model = ssd_zoo.ssd_timm("resnet18", weights_backbone=None, num_classes=3, size=64)
+    model.backbone.net.set_grad_checkpointing(True)
+    ssd_zoo.save_pretrained(model, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ssd_zoo.list_models())
 def test_every_model_comes_back_bit_for_bit(name, tmp_path):

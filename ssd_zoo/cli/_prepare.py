@@ -82,7 +82,9 @@ def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tup
     train, held_back = hold_back(train, args.val_fraction, args.seed)
     if held_back is None:
         return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
-    why = "no split for it; evaluate --split val measures them again" if args.val_fraction is None else "given"
+    why = "no split for it" if args.val_fraction is None else "given"
+    if args.val_fraction is None and len(args.data) == 1 and args.train_split is None:
+        why += f"; evaluate --split val{f' --seed {args.seed}' if args.seed else ''} measures them again"
     return train, held_back, Choice("validation", f"{len(held_back)} of {whole}", why)
 
 

@@ -135,7 +135,8 @@ def _open(args: argparse.Namespace) -> Data:
     names, classes = splits_of(args.data, args.layout), classes_of(args)
     asks = args.split is not None and canonical_split(args.split) == "val"
     found = validation_split(args.data, names, args.val_fraction, args.split if asks else None)
-    if args.val_fraction or (asks and found is None):
+    divides = find_split(names, "train") is not None or names == ["all"]
+    if args.val_fraction or (asks and found is None and divides):
         split = find_split(names, "train") if asks or args.split is None else args.split
         held_back = hold_back(open_labelled(args, args.data, split, classes), args.val_fraction, args.seed)[1]
         if held_back is not None:

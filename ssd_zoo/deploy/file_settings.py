@@ -6,6 +6,7 @@ from typing import cast
 
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
+from ssd_zoo.detector.tiles import check_tiles
 
 __all__ = ["check_file_setting"]
 
@@ -30,6 +31,8 @@ def check_file_setting(described: Description, file: Path, name: str, value: obj
         _check_threshold(described, file, name, value)
     elif name in _FIXED and value != (own := getattr(described, name)):
         raise ValueError(f"{file} has {name}={own}. Export a model with {name}={value}.")
+    elif name == "tile":
+        check_tiles(value, 0)
     elif name == "categories" and len(cast(list[str], value)) != (classes := len(described.categories)):
         raise ValueError(f"{file} has {classes} classes with the background, got {len(cast(list[str], value))} names.")
 

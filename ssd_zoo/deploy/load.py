@@ -18,7 +18,7 @@ from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.runtime import Opened, on_threads
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
-from ssd_zoo.detector.inputs import check_images, check_pixel_range, resize_images
+from ssd_zoo.detector.inputs import check_images, check_output, check_pixel_range, resize_images
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.targets import box_scales
@@ -229,6 +229,7 @@ class ExportedDetector(nn.Module):
 
     def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
         """Choose detections from raw output, as the model does."""
+        check_output(found["cls_logits"].sum((1, 2)) + found["bbox_regression"].sum((1, 2)))
         scored = score_boxes(found, self.description.score_function)
         return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self._thresholds(), scales)
 

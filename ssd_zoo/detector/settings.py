@@ -65,13 +65,17 @@ def checked_setting(model: "SSD", name: str, value: object) -> object:
         return check_tiles(value, 0)
     elif name == "tile_overlap":
         check_tiles(None, value)
-    elif name == "categories" and isinstance(value, Sequence):
+    elif name == "categories":
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise TypeError(f"categories must be a list of names, got {reprlib.repr(value)}.")
         if len(value) < 2:
             raise ValueError(f"A detector needs the background and at least one more category, got {value}.")
         if _is_built(model) and len(value) != len(model.categories):
             names = f"{len(value)} names"
             raise ValueError(f"The head has {len(model.categories)} classes, got {names}. Build a model with them.")
         return list(value)
+    elif name == "size" and _is_built(model) and isinstance(value, list):
+        return checked_setting(model, name, tuple(value))
     elif name in ("size", "in_chans") and _is_built(model) and value != (present := getattr(model, name)):
         raise ValueError(f"The model was built with {name}={present}. Build another with {name}={value}.")
     return value

@@ -39,7 +39,7 @@ def folded_norms(model: nn.Module, state: Mapping[str, Tensor] | None = None, pr
 
 
 def _is_neutral(mean: Tensor, variance: Tensor, bias: Tensor | None, known: bool) -> bool:
-    if mean.is_meta or mean.any():
+    if mean.is_meta or mean.any() or not variance.numel():
         return False
     # bfloat16 rounds 1 - eps to 1, the variance of a new norm. The bias of a new norm is 0.
     known = known or (variance.dtype == torch.bfloat16 and bias is not None and bool(bias.any()))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.plugins import package_of
@@ -56,7 +57,8 @@ def check_rebuild(model: SSD, text: str) -> None:
 
 
 # Attributes of modules that change no detection.
-_OF_TRAINING = ("training", "momentum", "inplace")
+_OF_TRAINING = ("training", "momentum", "inplace", "grad_checkpointing", "drop_prob")
+_DROPPING = (nn.modules.dropout._DropoutNd, StochasticDepth)
 _REFUSED = "The model can't be saved, because {} would not build it again from its arguments, settings and categories: "
 
 
@@ -81,7 +83,8 @@ def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
             yield "module {} is {} in the model and {} there".format(name, *kinds)
             continue
         for key, value in vars(other).items():
-            if key.startswith("_") or key in _OF_TRAINING or not _is_plain(value):
+            of_training = key in _OF_TRAINING or (key == "p" and isinstance(mine, _DROPPING))
+            if key.startswith("_") or of_training or not _is_plain(value):
                 continue
             found = getattr(mine, key, None)
             if _by_name(found) != _by_name(value):

@@ -10,7 +10,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -172,6 +172,10 @@ class SeededSamples(Dataset[Sample]):
         return f"image {item}"
 
 
+def _all_labelled(images: list[object]) -> TypeGuard[list[LabelledImage]]:
+    return all(isinstance(entry, LabelledImage) for entry in images)
+
+
 def describe_data(dataset: Dataset[Sample] | None) -> str | None:
     """Return a digest of names and annotations; None for data sets that do not list them.
 
@@ -180,9 +184,8 @@ def describe_data(dataset: Dataset[Sample] | None) -> str | None:
     items: Iterator[object]
     if isinstance(dataset, VideoDataset):
         items = ((video.name, {k: v.tolist() for k, v in video.target.items()}) for video in dataset.videos)
-    elif isinstance(images := getattr(dataset, "images", None), list):
-        named = (entry for entry in images if isinstance(entry, LabelledImage))
-        items = ((entry.file.name, [thing[:-1] for thing in entry.objects]) for entry in named)
+    elif isinstance(images := getattr(dataset, "images", None), list) and _all_labelled(images):
+        items = ((entry.file.name, [thing[:-1] for thing in entry.objects]) for entry in images)
     else:
         return None
     digest = hashlib.sha256()

@@ -192,7 +192,7 @@ def fit(
     options = dict(locals())
     output = Path(output)
     check_call(model, dataset, validation, batch_norm, evaluate_every, epochs, minutes)
-    dataset, validation = usable_data(model, dataset), usable_data(model, validation)
+    dataset, validation = usable_data(model, dataset), usable_data(model, validation, may_be_empty=True)
     model.tile_overlap = model.tile_overlap if tile_overlap is None else tile_overlap
     model.tile = check_tiles(model.tile if tile is None else tile or None, model.tile_overlap)
     needs = {"evaluates": validation is not None, "tensorboard": tensorboard}

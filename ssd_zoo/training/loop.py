@@ -112,6 +112,9 @@ class Trainer:
         parts = iter(loader)
         if self.progress.step == 0 and self.accelerator.is_main_process:
             self.files.begin(self.model)
+        if self.progress.step == 0:
+            # A run that is killed while it first saves its models can begin again.
+            self._checkpoint()
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
             while self._finish_epoch() and not self._ended():

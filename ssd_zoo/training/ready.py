@@ -1,6 +1,7 @@
 """Find everything that a training lacks before it reads data."""
 
 import importlib.util
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ssd_zoo.weights.files import check_folder
 
 __all__ = ["BatchNormMode", "check_call", "check_norms", "obstacles", "raise_together", "usable_data"]
 
+_log = logging.getLogger("ssd_zoo")
 D = TypeVar("D", bound=Dataset[Sample] | None)
 BatchNormMode = Literal["train", "frozen", "sync"]
 
@@ -111,9 +113,21 @@ def check_call(
             )
 
 
-def usable_data(model: SSD, data: D) -> D:
-    """Leave out what can't be used, as `usable` does, of a data set of images that lists its labels."""
-    if not isinstance(data, DetectionDataset):
+def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
+    """Leave out what can't be used, as `usable` does, of a data set of images that lists its labels.
+
+    Args:
+        model: The model, which may ask to drop all that is invalid.
+        data: The data set.
+        may_be_empty: Whether it may have no object at all.
+    """
+    # A subclass may do more than its labels say.
+    if not isinstance(data, DetectionDataset) or type(data) is not DetectionDataset:
         return data
-    drops = model.on_invalid_boxes == "drop"
-    return cast(D, usable(data, inspect_dataset(data, read_images=False), "drop" if drops else None))
+    if may_be_empty and not any(entry.objects for entry in data.images):
+        return data
+    report, drops = inspect_dataset(data, read_images=False), model.on_invalid_boxes == "drop"
+    kept = usable(data, report, "drop" if drops else None)
+    if drops and report.problems:
+        _log.warning("Left out: what has one of %d problems. The first: %s", len(report.problems), report.problems[0])
+    return cast(D, kept)

@@ -157,8 +157,12 @@ def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Pat
     Raises:
         ValueError: If a setting differs. The message names it and the way on.
     """
+    # Runs of older versions say less.
+    known = now if "training data" in before else now.keys() & before.keys()
     for name, value in now.items():
         first = before.get(name)
+        if name not in known:
+            continue
         if name == "epochs" and isinstance(first, int) and isinstance(value, int) and value >= first:
             continue
         if name == "epochs" and (first is None) != (value is None):

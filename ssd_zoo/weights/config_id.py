@@ -25,4 +25,5 @@ def are_of_two_saves(ours: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bo
     """Return whether a config.json is not that of its tensors, but as another save has left it, not edited."""
     if ours.get("weights_id") != theirs.get("weights_id"):
         return True
-    return ours.get("config_id") != theirs.get("config_id") and ours.get("config_id") == sign(ours)
+    # Older versions did not sign.
+    return ours.get("config_id") != theirs.get("config_id") and ours.get("config_id") in (None, sign(ours))

@@ -98,9 +98,6 @@ def locked(file: Path, what: str) -> Iterator[None]:
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
-        if not file.exists():  # The one before removed it after it was opened here.
-            lock.release()
-            lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(f"{what}. Wait until it ends, stop it, or name another place.") from error
     except NotImplementedError:

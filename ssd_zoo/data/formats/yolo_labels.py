@@ -152,6 +152,11 @@ def _words(line: str) -> list[str]:
     return [part.replace(",", ".") for part in parts] if len(parts) > 1 else parts[0].split(",")
 
 
+def _is_inside(x: float, y: float, w: float, h: float) -> bool:
+    """Return whether numbers are those of a box within the image, with some room for rounding."""
+    return min(x - w / 2, y - h / 2) > -0.01 and max(x + w / 2, y + h / 2) < 1.01
+
+
 _OUTLINE = "the numbers of an outline must be fractions of the image"
 _NO_OUTLINE = "remove confidences and numbers of tracks, if these are some"
 
@@ -167,8 +172,8 @@ def _numbers(line: str, num_classes: int) -> tuple[int, list[float]]:
         raise ValueError(f"class {index:g} is not among the {num_classes} classes, counted from 0")
     if len(values) < 4 or len(values) == 5 or len(values) % 2:
         raise ValueError(f"expected class, x, y, width and height, or an outline, got {quote(line)}")
-    # A confidence and a number make three points of a box; points are written as fractions.
-    if len(values) == 6 and words[-1].isdigit() and "." in words[1]:
+    # A confidence and a number after a box make three points; points are written as fractions.
+    if len(values) == 6 and words[-1].isdigit() and "." in words[1] and _is_inside(*values[:4]):
         raise ValueError(f"{_OUTLINE}, got {quote(values)}; {_NO_OUTLINE}")
     return whole(index, "class"), values
 
