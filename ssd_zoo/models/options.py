@@ -49,7 +49,8 @@ class Options(Settings, total=False):
         size: Side, or (height, width), of the input; by default the weights', else the one in the builder's name.
         in_chans: Channels of an image. Pretrained weights of the first convolution are adapted to them.
         trainable_backbone_layers: Number of backbone stages that train, counted from the last; by default all.
-        norm_layer: Makes a norm from a number of channels; by default the norm of the original.
+        norm_layer: Makes a norm from a number of channels; by default the norm of the original. With another `eps`
+            than the original's, pretrained weights detect otherwise.
         default_boxes: Default boxes in place of the weights' or the original's; for the same number of feature maps.
         progress: Whether to show a progress bar during downloads.
 
