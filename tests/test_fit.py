@@ -69,10 +69,12 @@ def unbroken(tmp_path_factory):
 
 
 def interrupt(process, run, number):
-    """Waits for a new checkpoint and sends the signal a moment later."""
-    before = (run / "checkpoint.pt").stat().st_mtime_ns if (run / "checkpoint.pt").exists() else 0
+    """Waits for a new checkpoint, after that of the beginning, and sends the signal a moment later."""
+    while not (run / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    before = (run / "checkpoint.pt").stat().st_mtime_ns
     while process.poll() is None:
-        if (run / "checkpoint.pt").exists() and (run / "checkpoint.pt").stat().st_mtime_ns != before:
+        if (run / "checkpoint.pt").stat().st_mtime_ns != before:
             time.sleep(0.05)
             process.send_signal(number)
             return
