@@ -112,11 +112,11 @@ class Trainer:
         parts = iter(loader)
         if self.progress.step == 0 and self.accelerator.is_main_process:
             self.files.begin(self.model)
-        if self.progress.step == 0:
-            # A run that is killed while it first saves its models can begin again.
-            self._checkpoint()
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
+            if self.progress.step == 0:
+                # A run that is killed while it first saves its models can begin again.
+                self._checkpoint()
             while self._finish_epoch() and not self._ended():
                 started = time.monotonic()
                 batch: list[Part] = list(islice(parts, self.plan.accumulate))
