@@ -300,14 +300,14 @@ def test_reach_is_told_once(tmp_path, small, capsys):
 
 
 def test_classes_that_the_weights_know_are_told(tmp_path, small, capsys):
-    told = "classes all known before ssd-zoo evaluate DATA measures the detector without training"
+    told = "classes all known to the weights ssd-zoo evaluate DATA measures the detector without training"
     make_coco(tmp_path / "data", pictures=colourful(60))
     assert run(tmp_path, "--plan") == 0
     assert told in " ".join(capsys.readouterr().out.split())
     file = tmp_path / "data/instances_train.json"
     file.write_text(file.read_text().replace('"cat"', '"platelet"'))
     assert run(tmp_path, "--plan") == 0
-    assert "all known before" not in capsys.readouterr().out
+    assert "all known to the weights" not in capsys.readouterr().out
 
 
 def test_options_override_the_plan(tmp_path, small, capsys):

@@ -160,7 +160,9 @@ def _known_classes(model: SSD) -> list[Choice]:
         return []
     if set(report.classes) != set(model.categories):
         return []
-    return [Choice("classes", "all known before", "ssd-zoo evaluate DATA measures the detector without training")]
+    return [
+        Choice("classes", "all known to the weights", "ssd-zoo evaluate DATA measures the detector without training")
+    ]
 
 
 def print_plan(
