@@ -19,7 +19,9 @@ HERE = Path(__file__).parent
 
 def build(name):
     """Return the demo of a model: a picture and the least score go in, a picture and a table come out."""
-    model = open_detector(name, score_thresh=0.05)
+    model = open_detector(name)
+    least = model.score_thresh
+    usual = max(0.5, least)
 
     def detect(photo, score_thresh):
         found = ssd_zoo.predict(model, photo, score_thresh)
@@ -29,9 +31,9 @@ def build(name):
 
     return gradio.Interface(
         detect,
-        [gradio.Image(type="pil", label="photo"), gradio.Slider(0.05, 0.95, 0.5, step=0.05, label="least score")],
+        [gradio.Image(type="pil", label="photo"), gradio.Slider(least, 1, usual, label="least score")],
         [gradio.Image(label="detections"), gradio.Dataframe(headers=["class", "score", "x1", "y1", "x2", "y2"])],
-        examples=[[str(HERE / "coffee.jpg"), 0.5], [str(HERE / "astronaut.jpg"), 0.5]],
+        examples=[[str(HERE / name), usual] for name in ("coffee.jpg", "astronaut.jpg")],
         cache_examples=False,
         flagging_mode="never",
         title=f"ssd_zoo: {name}",

@@ -160,14 +160,15 @@ def main():
     parser.add_argument("model", help="exported file, saved model, or name of a model")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--score-thresh", type=float, default=0.5, help="least score of a detection")
+    parser.add_argument("--score-thresh", type=float, help="least score (default: 0.5, or the model's own if higher)")
     parser.add_argument("--device", help="cpu, cuda, …")
     parser.add_argument("--batch-size", type=int, default=8, help="most images at once (default: %(default)s)")
     parser.add_argument("--waiting", type=int, default=32, help="most requests at once (default: %(default)s)")
     parser.add_argument("--max-bytes", type=int, default=20_000_000, help="largest file (default: %(default)s)")
     parser.add_argument("--max-pixels", type=int, default=16_000_000, help="largest image (default: %(default)s)")
     args = parser.parse_args()
-    model = open_detector(args.model, score_thresh=args.score_thresh).to(pick_device(args.device))
+    model = open_detector(args.model).to(pick_device(args.device))
+    model.score_thresh = max(0.5, model.score_thresh) if args.score_thresh is None else args.score_thresh
     limits = {"waiting": args.waiting, "max_bytes": args.max_bytes, "max_pixels": args.max_pixels}
     app = make_app(model, batch_size=args.batch_size, **limits)
     detect_batch(model, [torch.zeros(3, 64, 64, dtype=torch.uint8)])
