@@ -9,13 +9,15 @@ from threading import Thread
 import pytest
 import torch
 import torchvision
+from conftest import ROOT
 from torch import nn
 from torchvision import tv_tensors
 
 import ssd_zoo
 from ssd_zoo import SSD, DefaultBoxGenerator
+from ssd_zoo.data import read_image
 from ssd_zoo.detector.checks import DeferredChecks
-from ssd_zoo.detector.inputs import check_device
+from ssd_zoo.detector.inputs import check_device, resize_images
 
 
 class Backbone(nn.Module):
@@ -324,6 +326,20 @@ def test_images_without_objects_are_legal(model):
 def test_uint8_is_the_float_image(model):
     pixels = (IMAGE * 255).to(torch.uint8)
     torch.testing.assert_close(model.prepare([pixels]), model.prepare([pixels.float() / 255]))
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_bytes_are_resized_as_bytes(antialias):
+    photo = read_image(ROOT / "examples" / "coffee.jpg")
+    images = [photo, photo[:, :100, :90], photo / 255, (photo / 255).double()]
+    exact, _ = resize_images(images, (96, 80), antialias=antialias)
+    batch, ranges = resize_images(images, (96, 80), antialias=antialias, dtype=torch.uint8)
+    assert batch.dtype == torch.uint8
+    # The rows are rounded before the columns are resized.
+    assert (batch - exact * 255).abs().max() < 1.01
+    assert (batch[2:] - exact[2:] * 255).abs().max() < 0.51
+    assert ranges.tolist() == [[0, 0, exact[2].min(), exact[3].min()], [0, 0, exact[2].max(), exact[3].max()]]
+    assert resize_images(images[:2], (96, 80), dtype=torch.uint8)[1] is None
 
 
 def test_a_stacked_batch_is_the_list(model):

@@ -68,7 +68,7 @@ def main() -> None:
                 for name, detector in files.items():
                     contenders[name] = call(detector, images)
                     if name.endswith("outside"):
-                        contenders[name.replace("NMS outside", "network alone")] = alone(model, detector, images)
+                        contenders[name.replace("NMS outside", "network alone")] = alone(detector, images)
                 contenders |= {name: run(images) for name, run in yolos.items()}
                 times = alternate(contenders, seconds=args.seconds, twice=True)
                 rows += [{"contender": name, "images": count, **row} for name, row in times.items()]
@@ -97,10 +97,12 @@ def export_all(
         known = FORMATS[name]
         for nms in known.nms:
             for int8 in (False, True) if typical and known.int8 else (False,):
-                file = folder / f"{nms}{'-int8' * int8}{known.suffix}"
-                if not file.exists():
-                    export(model, file, format=name, nms=nms, int8=typical if int8 else None)
-                files[f"{name}{' int8' * int8}, NMS {nms}"] = load(file)
+                for pixels in ("float32", "uint8"):
+                    kind = f"{' int8' * int8}{' of bytes' * (pixels == 'uint8')}"
+                    file = folder / f"{nms}{kind.replace(' ', '-')}{known.suffix}"
+                    if not file.exists():
+                        export(model, file, format=name, nms=nms, pixels=pixels, int8=typical if int8 else None)
+                    files[f"{name}{kind}, NMS {nms}"] = load(file)
     return files
 
 
@@ -108,8 +110,8 @@ def call(detector: Callable[[list[Tensor]], object], images: list[Tensor]) -> Ca
     return lambda: detector(images)
 
 
-def alone(model: ssd_zoo.SSD, detector: ExportedDetector, images: list[Tensor]) -> Callable[[], object]:
-    batch = model.prepare(images) * model.image_std + model.image_mean
+def alone(detector: ExportedDetector, images: list[Tensor]) -> Callable[[], object]:
+    batch, _ = detector.description.resize(images)
     return lambda: detector._run({"images": batch})
 
 

@@ -1,7 +1,7 @@
 """The description of a detector that its exported file carries."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssd_zoo._version import __version__
 from ssd_zoo.deploy.digest import is_digest
+from ssd_zoo.detector.inputs import resize_images
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
@@ -123,9 +124,9 @@ class Description:
             tile_overlap=model.tile_overlap,
         )
 
-    def as_pixels(self, batch: Tensor) -> Tensor:
-        """Convert a batch between 0 and 1 to the pixels that the file takes."""
-        return batch if self.pixels == "float32" else (batch * 255).round().clamp(0, 255).to(torch.uint8)
+    def resize(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Resize checked images to a batch as the file takes it; see `resize_images`."""
+        return resize_images(images, self.size, antialias=self.antialias, dtype=getattr(torch, self.pixels))
 
     def blank_state(self, streams: int) -> dict[str, Tensor]:
         """Return the state of streams before their first frame, all zeros."""

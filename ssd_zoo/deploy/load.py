@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.runtime import Opened, on_threads
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
-from ssd_zoo.detector.inputs import check_images, check_output, check_pixel_range, resize_images
+from ssd_zoo.detector.inputs import check_images, check_output, check_pixel_range
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.targets import box_scales
@@ -191,7 +190,7 @@ class ExportedDetector(nn.Module):
             batch, low_high = self._resized(images)
             if low_high is not None:
                 check_pixel_range(low_high.cpu())
-            found = self._run({"images": self.description.as_pixels(batch).cpu(), **state})
+            found = self._run({"images": batch.cpu(), **state})
             sizes = [(image.shape[-2], image.shape[-1]) for image in images]
             scales = box_scales([self.size] * len(sizes), sizes, torch.device("cpu"))
             detections = (self._cut if self.description.nms == "inside" else self._choose)(found, scales)
@@ -200,14 +199,13 @@ class ExportedDetector(nn.Module):
         return moved, {name: found[NEXT + name] for name in state}
 
     def _resized(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Resize images as `resize_images` does, several on a thread each."""
-        resize = partial(resize_images, size=self.size, antialias=self.description.antialias)
+        """Resize images to what the file takes, several on a thread each."""
+        resize = self.description.resize
         if self._threads == 1 or len(images) == 1 or images[0].is_cuda:
             with on_threads(1 if self._busy else self._threads):
                 return resize(images)
         with ThreadPoolExecutor(self._threads) as pool:
             parts = list(pool.map(lambda image: resize(image.detach().unsqueeze(0)), images))
-        # Bytes are always in range.
         ranges = [torch.zeros(2, 1) if low_high is None else low_high for _, low_high in parts]
         return torch.cat([batch for batch, _ in parts]), torch.cat(ranges, 1)
 

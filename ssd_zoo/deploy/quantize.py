@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.runtime import missing, quiet
-from ssd_zoo.detector.inputs import check_images, resize_images
+from ssd_zoo.detector.inputs import check_images
 
 if TYPE_CHECKING:
     import openvino
@@ -44,8 +44,7 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
     batches = []
     for image in images:
         check_images([image], described.in_chans, torch.device("cpu"))
-        batch, _ = resize_images([image], described.size, antialias=described.antialias)
-        batches.append(described.as_pixels(batch).contiguous().numpy())
+        batches.append(described.resize([image])[0].contiguous().numpy())
     if 0 < len(batches) < _FEW:
         _log.warning("The ranges of int8 are of %d images, which is few: take 50 to 300.", len(batches))
     if not batches:
