@@ -15,6 +15,7 @@ from torch import Tensor
 
 import ssd_zoo
 from ssd_zoo.data import read_image
+from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.detector.loss import cross_entropy
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.models.table import latencies
@@ -26,7 +27,8 @@ OBJECT, MATCHED, MISTAKEN = "#e6007a", "#00a3e0", "#ff8c00"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, draw in FIGURES.items():
         files.append(File.generated(config, f"figures/{name}.webp", content=_picture(draw)))
-    files.append(File.generated(config, "figures/latency.svg", content=_picture(latency, "svg")))
+    for plot in (latency, speed):
+        files.append(File.generated(config, f"figures/{plot.__name__}.svg", content=_picture(plot, "svg")))
     for photo in EXAMPLES.glob("*.jpg"):
         files.append(File.generated(config, f"photos/{photo.name}", content=photo.read_bytes()))
     return files
@@ -170,6 +172,27 @@ def latency() -> Figure:
     ax.set_xlim(right=ax.get_xlim()[1] * 6)  # room for names
     ax.legend(loc="upper left")
     ax.grid(alpha=0.3)
+    return figure
+
+
+def speed() -> Figure:
+    """Draw the time from one decoded photo to its detections, which stands in the table of the page on speed."""
+    page = (Path(__file__).parent / "benchmarks.md").read_text(encoding="utf-8")
+    text = page.partition("<!-- files: ")[2].partition("<!-- end of files")[0]
+    _, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"
+    ]
+    times = {name: float(median) for name, _, median, *_ in rows if "network alone" not in name}
+    figure = Figure(figsize=(8.5, 0.26 * len(times) + 0.7), layout="constrained")
+    ax = figure.subplots()
+    ours = ("ssd_zoo", "optimized", *FORMATS)
+    bars = ax.barh(
+        list(times), list(times.values()), color=[OBJECT if name.startswith(ours) else MATCHED for name in times]
+    )
+    ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    ax.set(xlabel="ms from one decoded photo to its detections")
+    ax.margins(x=0.1)
+    ax.invert_yaxis()
     return figure
 
 

@@ -65,6 +65,7 @@ def test_figures_show_what_the_page_says():
     drawn = {f"figures/{name}.webp" for name, draw in figures["FIGURES"].items() if draw()}
     assert drawn == set(re.findall(r"\((figures/\w+\.webp)\)", page))
     assert figures["latency"]().axes[0].collections
+    assert figures["speed"]().axes[0].patches
 
 
 def test_the_docs_are_built_from_any_folder(tmp_path, monkeypatch):
