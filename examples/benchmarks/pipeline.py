@@ -21,7 +21,6 @@ import torch
 
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import load
-from ssd_zoo.detector.inputs import batch_images
 
 YOLO = """
 import sys
@@ -44,8 +43,7 @@ def bound(model: str, files: list[Path], threads: int) -> float:
     """Return the photos per second of decoding and the network alone."""
     torch.set_num_threads(1)
     copies = [load(model, threads=1) for _ in range(threads)]
-    zeros, ones = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-    batch, _ = batch_images([read_image(files[0])], copies[0].size, zeros, ones)
+    batch, _ = copies[0].description.resize([read_image(files[0])])
 
     def work(first: int) -> None:
         for file in files[first::threads]:
