@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ssd_zoo.data.annotations import some
 from ssd_zoo.data.formats import coco, cvat, kitti, labelme, tables, voc, widerface, yolo
-from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.split_lists import files_of_lists
+from ssd_zoo.data.formats.tree import Layout, Tree
 from ssd_zoo.weights.outside import read_start
 
 __all__ = ["FORMATS", "Layout", "canonical_split", "recognise"]
@@ -56,11 +59,11 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
     [result] = found.values()
     if tree.file is None:
         result.notes += tree.left_out
-        lists = [file.path.name for file in tree.files(".txt") if not file.folder and canonical_split(file.stem)]
+        lists = [file.path for file in files_of_lists(tree)]
         if lists and list(result.splits) == ["all"]:
             result.notes.append(
-                f"{', '.join(lists)} may list the images of splits, and all images are one split: name the lists in a "
-                "data.yaml, as in train: train.txt, or move them to ImageSets/Main of Pascal VOC"
+                f"{some(lists, 'file')} may list the images of splits, and all images are one split; lists are read if "
+                "there is a train.txt and the lines are paths of images"
             )
     return result
 

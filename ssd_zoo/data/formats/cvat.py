@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
-from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
 from ssd_zoo.weights.outside import parse_number, parse_xml, read_start, read_text
 
 __all__ = ["find"]
@@ -48,7 +49,7 @@ def find(tree: Tree) -> Layout | None:
     used = [image.path for images in splits.values() for image in images if image.path]
     notes = unused_images(tree, used, "an entry in the XML file")
     readers = {name: partial(_read, images) for name, images in splits.items()}
-    return Layout("CVAT", f"{files[0].name} with images", readers, check_class_names(names, files[0]) or None, notes)
+    return Layout("CVAT", "XML files with images", readers, check_class_names(names, files[0]) or None, notes)
 
 
 def _is_cvat(file: Path) -> bool:

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Thing
-from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
+from ssd_zoo.data.formats.split_lists import by_split
+from ssd_zoo.data.formats.tree import Layout, Tree, pair, read_each, unused_images
 from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
@@ -23,8 +24,9 @@ def find(tree: Tree) -> Layout | None:
         return None
     pairs = pair(files, tree.images, lambda _: "")
     files = [file for file in files if file in pairs or _is_kitti(file.path)]
-    splits = {name: partial(read_each, group, pairs, _item) for name, group in by_split(tree.root, files).items()}
     notes = unused_images(tree, (image.path for image in pairs.values()), "a text file")
+    groups = by_split(tree, files, pairs, notes)
+    splits = {name: partial(read_each, group, pairs, _item) for name, group in groups.items()}
     return Layout("KITTI", "text files with a class name and 14 numbers a line", splits, notes=notes)
 
 

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Records, Thing
-from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
 from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
@@ -24,7 +25,7 @@ def find(tree: Tree) -> Layout | None:
     lines = {line.strip() for file in files for line in read_text(file.path, limit=_LARGEST).splitlines()}
     listed = (tree.image_named(line) for line in lines if Path(line).suffix)
     notes = unused_images(tree, (image for image in listed if image), "a place in a list")
-    return Layout("WIDER FACE", f"{files[0].path.name} with numbers of faces", splits, [_NAME], notes)
+    return Layout("WIDER FACE", "text files with numbers of faces", splits, [_NAME], notes)
 
 
 def _is_wider_face(file: Path) -> bool:

@@ -3,14 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing, some
+from ssd_zoo.data.formats.folders import IMAGE_FOLDERS, LABEL_FOLDERS, bare, holds
 from ssd_zoo.data.formats.tree import in_any_case
 from ssd_zoo.data.images import find_images, image_endings, size_if_readable
 from ssd_zoo.weights.outside import parse_number, quote, read_text, whole
 
-__all__ = ["Source", "is_yolo", "labels_file", "locate", "read_split"]
+__all__ = ["Source", "images_of", "is_yolo", "labels_file", "locate", "read_split"]
 
 Source = tuple[Path, list[Path]]
 """Folder of a data set, and what holds its images: folders, lists, or the images themselves."""
@@ -40,17 +42,29 @@ def locate(folder: Path, root: str, entry: str) -> Path | None:
 def labels_file(image: Path, root: Path) -> Path:
     """Return the file of labels of an image; it may not exist.
 
-    It lies in `labels`, where the image's path below the root has `images`, or beside the image.
+    It lies in a folder such as `labels`, where the image's path below the root has `images`, or beside the image. The
+    names of both folders may have that of a split, as `train_images` and `train_labels`.
     """
     inside = image.relative_to(root) if image.is_relative_to(root) else image
     swapped, parts = [], list(inside.parts)
     for i in range(len(parts) - 2, -1, -1):
-        if parts[i].lower() in ("images", "jpegimages"):
-            swapped.append(root.joinpath(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt"))
+        if holds(parts[i], IMAGE_FOLDERS):
+            above = root.joinpath(*parts[:i])
+            names = _label_folders(above, parts[i], above.stat().st_mtime_ns) if above.is_dir() else []
+            swapped += [above.joinpath(name, *parts[i + 1 :]).with_suffix(".txt") for name in names or ["labels"]]
     beside = image.with_suffix(".txt")
     candidates = [*swapped, beside, image.parent / "labels" / beside.name, root / "labels" / beside.name]
     exact = next((file for file in candidates if file.is_file()), None)
     return exact or next((found for file in candidates if (found := in_any_case(file, root)).is_file()), candidates[0])
+
+
+@lru_cache(maxsize=64)
+def _label_folders(above: Path, images: str, changed: int) -> list[str]:
+    """Return the folders of labels beside a folder of images whose name differs by that of the kind only."""
+    del changed  # It is part of the cache's key.
+    names = [path.name for path in above.iterdir() if holds(path.name, LABEL_FOLDERS) and path.is_dir()]
+    alike = [name for name in names if bare((name,)) == bare((images,))]
+    return sorted(alike, key=lambda name: ("label" not in name.lower(), name))
 
 
 def read_split(sources: Sequence[Source], names: list[str] | None, names_source: Path | None) -> Records:
@@ -61,7 +75,7 @@ def read_split(sources: Sequence[Source], names: list[str] | None, names_source:
     """
     records = Records(names=names, names_source=names_source)
     records.ids = {name: i for i, name in enumerate(names or [])}
-    files = [(file, root) for root, places in sources for place in places for file in _images(place, root)]
+    files = [(file, root) for root, places in sources for place in places for file in images_of(place, root)]
     numbers = Counter(file for file, _ in files)
     records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
     owners: dict[Path, Path] = {}
@@ -88,7 +102,8 @@ def read_split(sources: Sequence[Source], names: list[str] | None, names_source:
     return records
 
 
-def _images(source: Path, root: Path) -> list[Path]:
+def images_of(source: Path, root: Path) -> list[Path]:
+    """Return the images below a folder, or those of a list in a text file; or a single image."""
     if source.is_dir():
         return find_images([source])
     if source.suffix.lower() != ".txt":
