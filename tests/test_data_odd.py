@@ -15,6 +15,7 @@ from test_layouts import expected, records
 from ssd_zoo.cli._data import open_labelled, splits_of
 from ssd_zoo.cli._prepare import open_sets
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
+from ssd_zoo.data.formats import yolo_labels
 from ssd_zoo.data.formats.folders import find_split
 
 ONE = next(picture for picture in PICTURES if picture.things)
@@ -444,10 +445,11 @@ def test_boxes_of_coco_that_end_beyond_the_image_are_no_corners(tmp_path):
         (["0", "1 2 20 30 0 0 0 0 0 0"], "no face is announced, but a box follows: 1 2 20 30"),
         (["0", "0 0 0 0 0 0 0 0 0 0"], None),
         (["1", "1 2 20 30 0 0 0 0 0 0"], None),
+        (["0", "0/c.png", "0"], None),
     ],
 )
 def test_wider_face_tells_what_lacks(tmp_path, rows, problem):
-    for name in "ab":
+    for name in "abc":
         draw(Picture(name, (100, 200), ()), tmp_path / f"WIDER_train/images/0/{name}.png")
     lines = ["0/b.png", "1", "1 2 20 30 0 0 0 0 0 0", "0/a.png", *rows]
     write(tmp_path / "wider_face_split/wider_face_train_bbx_gt.txt", "\n".join([*lines, ""]))
@@ -637,6 +639,7 @@ CREATE_ML = [{"image": "a.png", "annotations": [{"label": "x", "coordinates": {}
         ("a.csv", 'image_id,width,height,bbox\na,9,9,"[1, 2, 3, 4]"\n', "a table needs columns filename, class, xmin"),
         ("a.json", json.dumps(CREATE_ML), "is of CreateML; export"),
         ("data.zip", "PK", "Unpack data.zip and give the folder"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', "is of Hugging Face: give datasets.load_dataset"),
     ],
 )
 def test_what_is_not_read_names_a_way_out(tmp_path, name, content, way):
@@ -667,3 +670,82 @@ def test_accents_may_be_composed_or_not(tmp_path, on_disk):
         report = inspect_dataset(dataset)
         assert (len(dataset), report.problems, report.notes) == (1, [], []), name
         assert dataset.images[0].objects
+
+
+@pytest.mark.parametrize("path", ["/proc", "/", "/sys/.", "/proc/self/cwd/.."])
+def test_yolo_walks_no_folder_of_the_system(tmp_path, path, monkeypatch):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "data.yaml", f"path: {path}\ntrain: .\nnames: [cat, dog]\n")
+    walked = []
+    monkeypatch.setattr(yolo_labels, "find_images", lambda places: walked.extend(places) or find_images([tmp_path]))
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    assert [place.resolve() for place in walked] == [tmp_path.resolve()] * len(walked)
+
+
+def test_regions_of_kitti_in_any_case(tmp_path):
+    [file, *_] = SHAPES["kitti"](tmp_path, "train", PICTURES)
+    write(file, file.read_text().replace("DontCare", "Dontcare"))
+    assert records(tmp_path, "train") == expected("kitti", PICTURES)
+
+
+def test_lists_of_names_that_are_not_read_are_told(tmp_path):
+    SHAPES["kitti"](tmp_path, "training", PICTURES)
+    for split, name in (("train", "first"), ("val", "third")):
+        write(tmp_path / f"ImageSets/{split}.txt", f"{name}\n")
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note.startswith("2 files (")
+    assert "may list the images of splits" in note
+
+
+@pytest.mark.parametrize("name", ["widerface", "cvat"])
+def test_images_of_one_name_in_two_splits(tmp_path, name):
+    """Each file of labels means the images of its own split, and takes none of the other's."""
+    other = VAL[0]._replace(name=PICTURES[0].name)
+    for split, pictures in (("train", PICTURES), ("val", (other,))):
+        [file] = SHAPES[name](tmp_path, split, pictures)
+        if name == "cvat":
+            write(file, file.read_text().replace(f"{split}/", "").replace(f'subset="{split}"', ""))
+    assert records(tmp_path, "train") == expected(name, PICTURES)
+    assert records(tmp_path, "val") == expected(name, (other,))
+    [image] = [file for file in tmp_path.rglob(f"{other.name}.png") if "train" in str(file.parent)]
+    image.unlink()
+    [problem] = open_dataset(tmp_path, "train").annotations.problems
+    assert "there is no image '" in problem
+
+
+def test_tags_of_cvat_are_told(tmp_path):
+    [file] = SHAPES["cvat"](tmp_path, "train", PICTURES)
+    write(file, file.read_text().replace("</image>", '<tag label="cat"></tag></image>'))
+    assert open_dataset(tmp_path).annotations.notes == ["3 tags of whole images, left out"]
+
+
+def test_wider_face_may_begin_with_images_without_faces(tmp_path):
+    for name in "abc":
+        draw(Picture(name, (100, 200), ()), tmp_path / f"images/{name}.png")
+    write(tmp_path / "val.txt", "a.png\n0\nb.png\n0\nc.png\n1\n1 2 20 30 0 0 0 0 0 0\n")
+    dataset = open_dataset(tmp_path, "val")
+    assert (objects(dataset), dataset.annotations.problems) == ([0, 0, 1], [])
+
+
+def test_codes_of_open_images_have_names(tmp_path):
+    for file, code in (
+        ("class-descriptions-boxable.csv", "/m/01"),
+        ("metadata/classes.csv", "/m/01"),
+        ("classes.csv", "x"),
+    ):
+        root = tmp_path / file.replace("/", "-")
+        draw(ONE, root / "a.png")
+        write(root / "labels/detections.csv", f"ImageID,LabelName,XMin,XMax,YMin,YMax\na,{code},.1,.5,.1,.5\n")
+        write(root / file, f"{code},Cat\n")
+        assert open_dataset(root).categories[1:] == ["Cat" if code == "/m/01" else "x"]
+
+
+@pytest.mark.parametrize("name", ["yolo_yaml", "voc_flat"])
+def test_images_behind_links_are_not_left_out(tmp_path, name):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    for image in list((tmp_path / "train").rglob("*.png")):
+        (tmp_path / "store").mkdir(exist_ok=True)
+        image.rename(tmp_path / "store" / f"x{image.name}")
+        image.symlink_to(tmp_path / "store" / f"x{image.name}")
+    dataset = open_dataset(tmp_path)
+    assert (len(dataset), dataset.annotations.notes) == (len(PICTURES), [])

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names, number_of
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
 from ssd_zoo.weights.outside import parse_number, parse_xml, read_start, read_text
@@ -43,8 +43,8 @@ def find(tree: Tree) -> Layout | None:
         names |= dict.fromkeys((label.text or "").strip() for label in root.iterfind("meta//labels/label/name"))
         lines = [content.count("\n", 0, match.start()) + 1 for match in re.finditer(r"<image[\s>]", content)]
         for line, element in zip(lines, root.findall("image"), strict=False):
-            path = tree.image_named(element.get("name") or "", found[file])
             subset = element.get("subset") or canonical_split(file.stem) or "all"
+            path = tree.image_named(element.get("name") or "", (*found[file], subset))
             splits[subset].append(_Image(file, line, element, path))
     used = [image.path for images in splits.values() for image in images if image.path]
     notes = unused_images(tree, used, "an entry in the XML file")
@@ -78,6 +78,8 @@ def _read(images: Sequence[_Image]) -> Records:
             records.problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
             size = None
         records.items.append(Item(path, file, things, size))
+    tags = sum(len(element.findall("tag")) for _, _, element, _ in images)
+    records.notes += [f"{number_of(tags, 'tag')} of whole images, left out"] if tags else []
     return records
 
 

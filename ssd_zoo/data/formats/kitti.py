@@ -14,7 +14,7 @@ __all__ = ["find"]
 _SNIFFED = 50
 _LINE = re.compile(r"[^\W\d]\S*(?:\s+[-+.\deE]+){14,15}\s*")
 # Regions whose objects nobody labelled.
-_IGNORED = "DontCare"
+_IGNORED = "dontcare"
 
 
 def find(tree: Tree) -> Layout | None:
@@ -38,7 +38,7 @@ def _item(file: Path, image: Path, problems: list[str]) -> Item:
     things = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
-        if not words or words[0] == _IGNORED:
+        if not words or words[0].lower() == _IGNORED:
             continue
         try:
             if len(words) not in (15, 16):

@@ -51,8 +51,7 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
 def files_of_lists(tree: Tree) -> list[File]:
     """Return the uppermost text files that are named as splits, but those of images of the same name."""
     stems = {image.stem for image in tree.images}
-    texts = (file for file in tree.files(".txt") if canonical_split(file.stem) and file.stem not in stems)
-    files = [file for file in texts if "ImageSets" not in file.folder]
+    files = [file for file in tree.files(".txt") if canonical_split(file.stem) and file.stem not in stems]
     depth = min((len(file.folder) for file in files), default=0)
     return [file for file in files if len(file.folder) == depth]
 

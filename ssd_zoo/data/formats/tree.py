@@ -265,9 +265,11 @@ def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Pa
 
 
 def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
-    """Return a note about images without annotations; they are left out."""
+    """Return a note about images without annotations, but those that used ones are links to; they are left out."""
     taken = set(used)
     rest = [image.path for image in tree.images if image.path not in taken]
+    linked = {os.path.realpath(path) for path in taken if path.is_symlink()} if rest else set()
+    rest = [path for path in rest if os.path.realpath(path) not in linked] if linked else rest
     return [f"{some(rest, 'image')} without {what}, left out"] if rest else []
 
 

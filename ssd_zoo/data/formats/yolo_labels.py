@@ -1,5 +1,6 @@
 """Read files of labels in YOLO's format, and find that of each image."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,13 @@ def locate(folder: Path, root: str, entry: str) -> Path | None:
     for parts in (Path(root, entry).parts, Path(entry).parts):
         candidates += [folder.joinpath(*parts[i:]) for i in range(1, len(parts))]
     places = (in_any_case(place, folder) for place in candidates if entry)
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if place.exists() and not _is_of_system(place)), None)
+
+
+def _is_of_system(place: Path) -> bool:
+    """Check for the root of all folders, and those in which the system describes itself, with links to all others."""
+    parts = Path(os.path.abspath(place)).parts
+    return len(parts) == 1 or parts[1] in ("proc", "sys")
 
 
 def labels_file(image: Path, root: Path) -> Path:
