@@ -61,7 +61,9 @@ def _read(images: Sequence[_Image]) -> Records:
     records = Records()
     for file, line, element, path in images:
         if path is None:
-            records.problems.append(f"{file}:{line}: there is no image {element.get('name')!r:.100}, or two")
+            records.problems.append(
+                f"{file}:{line}: there is no image {element.get('name')!r:.100}, or two: open each folder alone"
+            )
             continue
         things = []
         for shape in element:

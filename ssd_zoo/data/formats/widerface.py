@@ -62,7 +62,9 @@ def _read(file: Path, tree: Tree) -> Records:
             )
         image = tree.image_named(name, (file.stem,))
         if image is None:
-            records.problems.append(f"{file}:{start + 1}: there is no image {name!r:.100} below {tree.root}, or two")
+            records.problems.append(
+                f"{file}:{start + 1}: there is no image {name!r:.100} below {tree.root}, or two: open each folder alone"
+            )
             continue
         things = []
         for row in rows if int(written) else []:

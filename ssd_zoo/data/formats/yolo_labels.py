@@ -57,8 +57,8 @@ def labels_file(image: Path, root: Path) -> Path:
     for i in range(len(parts) - 2, -1, -1):
         if holds(parts[i], IMAGE_FOLDERS):
             above = root.joinpath(*parts[:i])
-            names = _label_folders(above, parts[i], above.stat().st_mtime_ns) if above.is_dir() else []
-            swapped += [above.joinpath(name, *parts[i + 1 :]).with_suffix(".txt") for name in names or ["labels"]]
+            name = _label_folder(above, parts[i], above.stat().st_mtime_ns) if above.is_dir() else "labels"
+            swapped.append(above.joinpath(name, *parts[i + 1 :]).with_suffix(".txt"))
     beside = image.with_suffix(".txt")
     candidates = [*swapped, beside, image.parent / "labels" / beside.name, root / "labels" / beside.name]
     exact = next((file for file in candidates if file.is_file()), None)
@@ -66,12 +66,12 @@ def labels_file(image: Path, root: Path) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _label_folders(above: Path, images: str, changed: int) -> list[str]:
-    """Return the folders of labels beside a folder of images whose name differs by that of the kind only."""
+def _label_folder(above: Path, images: str, changed: int) -> str:
+    """Return the folder of labels beside a folder of images whose name differs by that of the kind only."""
     del changed  # It is part of the cache's key.
     names = [path.name for path in above.iterdir() if holds(path.name, LABEL_FOLDERS) and path.is_dir()]
     alike = [name for name in names if bare((name,)) == bare((images,))]
-    return sorted(alike, key=lambda name: ("label" not in name.lower(), name))
+    return min(alike, key=lambda name: (name != "labels", "label" not in name.lower(), name), default="labels")
 
 
 def read_split(sources: Sequence[Source], names: list[str] | None, names_source: Path | None) -> Records:
