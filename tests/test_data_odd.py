@@ -749,3 +749,22 @@ def test_images_behind_links_are_not_left_out(tmp_path, name):
         image.symlink_to(tmp_path / "store" / f"x{image.name}")
     dataset = open_dataset(tmp_path)
     assert (len(dataset), dataset.annotations.notes) == (len(PICTURES), [])
+
+
+@pytest.mark.parametrize("yaml", [False, True])
+def test_yolo_labels_are_not_those_of_two_splits(tmp_path, yaml):
+    """`labels/first.txt` may belong to either image, and `labels/third.txt` to one alone."""
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    if yaml:
+        write(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    for split, name in (("train", "first"), ("val", "first"), ("train", "third"), ("val", "fourth")):
+        draw(ONE, tmp_path / f"images/{split}/{name}.png")
+        write(tmp_path / f"labels/{name}.txt", yolo_text(ONE))
+    for split, name in (("train", "third"), ("val", "fourth")):
+        dataset = open_dataset(tmp_path, split)
+        assert [image.file.stem for image in dataset.images] == [name]
+        [problem] = dataset.annotations.problems
+        assert "of another split" in problem
+    (tmp_path / "images/val/first.png").unlink()
+    (tmp_path / "images/val/first.png").symlink_to(tmp_path / "images/train/first.png")
+    assert len(open_dataset(tmp_path, "val")) == 2

@@ -5,7 +5,7 @@ A `data.yaml` or darknet's `obj.data` says where images and class names are, or 
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ssd_zoo.data.annotations import Records, check_class_names, some
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.split_lists import by_split
 from ssd_zoo.data.formats.tree import File, Layout, Tree, unused_images
-from ssd_zoo.data.formats.yolo_labels import images_of, is_yolo, labels_file, locate, read_split
+from ssd_zoo.data.formats.yolo_labels import Source, images_of, is_yolo, labels_file, locate, read_split
 from ssd_zoo.weights.outside import JSON, listing, mapping, parse_yaml, quote, read_text
 
 __all__ = ["find"]
@@ -61,12 +61,18 @@ def _of_folders(tree: Tree) -> Layout | None:
     notes = [f"{some(unused, 'file')} of labels without an image"] if unused else []
     notes += unused_images(tree, (image.path for image in images), "labels in their folder")
     groups = by_split(tree, images, {image: image for image in images}, notes)
-    splits = {
-        split: partial(read_split, [(tree.root, [image.path for image in group])], names, names_file)
-        for split, group in groups.items()
-    }
+    found = {split: [(tree.root, [image.path for image in group])] for split, group in groups.items()}
+    splits = {split: partial(_read_among, split, found, names, names_file) for split in found}
     why = f"text files of labels{f', class names in {names_file.name}' if names_file else ''}"
     return Layout("YOLO", why, splits, names, notes)
+
+
+def _read_among(
+    split: str, found: dict[str, list[Source]], names: list[str] | None, names_file: Path | None
+) -> Records:
+    """Read one of several splits."""
+    others = [source for other, sources in found.items() if other != split for source in sources]
+    return read_split(found[split], names, names_file, others)
 
 
 def _meant(tree: Tree, texts: Sequence[File]) -> bool:
@@ -161,7 +167,8 @@ def _refuse_part(told: str) -> Records:
 
 
 def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
-    splits, notes, used = {}, list[str](), list[Path]()
+    notes, found = list[str](), dict[str, list[Source]]()
+    splits: dict[str, Callable[[], Records]] = {}
     for split, sources in entries.items():
         places = [(source, locate(file.parent, root, source)) for source in sources]
         if missing := [source for source, place in places if place is None]:
@@ -171,12 +178,12 @@ def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], n
             else:
                 splits[split] = partial(_refuse_part, told)
         else:
-            found = [(file.parent, [place]) for _, place in places if place]
-            splits[split] = partial(read_split, found, names, file)
-            used += [place for _, place in places if place]
+            found[split] = [(file.parent, [place]) for _, place in places if place]
+            splits[split] = partial(_read_among, split, found, names, file)
     if not splits:
         raise FileNotFoundError(f"{file} has no split whose images exist. {'; '.join(notes)}".rstrip())
     if tree.file is None:
+        used = [place for sources in found.values() for _, places in sources for place in places]
         notes += unused_images(tree, _images_in(tree, used, file.parent), f"a split in {file.name} that has them")
     return Layout("YOLO", why, splits, names, notes)
 

@@ -1,5 +1,6 @@
 """Read files of labels in YOLO's format, and find that of each image."""
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -8,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing, some
-from ssd_zoo.data.formats.folders import IMAGE_FOLDERS, LABEL_FOLDERS, bare, holds
+from ssd_zoo.data.formats.folders import IMAGE_FOLDERS, LABEL_FOLDERS, bare, canonical_split, holds
 from ssd_zoo.data.formats.tree import in_any_case
 from ssd_zoo.data.images import find_images, image_endings, size_if_readable
 from ssd_zoo.weights.outside import parse_number, quote, read_text, whole
@@ -74,8 +75,16 @@ def _label_folder(above: Path, images: str, changed: int) -> str:
     return min(alike, key=lambda name: (name != "labels", "label" not in name.lower(), name), default="labels")
 
 
-def read_split(sources: Sequence[Source], names: list[str] | None, names_source: Path | None) -> Records:
+def read_split(
+    sources: Sequence[Source], names: list[str] | None, names_source: Path | None, others: Sequence[Source] = ()
+) -> Records:
     """Read the annotations of one split; an image without a file of labels has no objects.
+
+    Args:
+        sources: Where the images of the split are.
+        names: Class names without background.
+        names_source: File that lists the names.
+        others: Where the images of other splits are; labels of images in two splits are a problem.
 
     Raises:
         ValueError: If there are no class names, no image has labels, or most boxes are in pixels.
@@ -103,10 +112,29 @@ def read_split(sources: Sequence[Source], names: list[str] | None, names_source:
             item, beyond = _item(file, labels, names, records.problems)
             records.items += [] if item is None else [item]
             far += beyond
+    for labels, file in _of_two_splits(owners, others).items():
+        records.problems.append(f"{labels} would be the labels of {owners[labels]} and of {file}, of another split")
+        records.items = [item for item in records.items if item.source != labels]
     _check(records, without, far)
     records.notes += [f"{some(twins, 'image')} with another image of the same name, left out"] if twins else []
     records.notes += _unused({labels: image for labels, image in owners.items() if labels.is_file()})
     return records
+
+
+def _of_two_splits(owners: Mapping[Path, Path], others: Sequence[Source]) -> dict[Path, Path]:
+    """Return images of other splits by the file of labels that they share with one of this split."""
+
+    def is_of_all(labels: Path, image: Path) -> bool:
+        image_splits, own = (set(map(canonical_split, path.parts)) for path in (image.parent, labels.parent))
+        return labels.is_file() and not image_splits <= own
+
+    shared = {labels: os.path.realpath(image) for labels, image in owners.items() if is_of_all(labels, image)}
+    found: dict[Path, Path] = {}
+    for root, place in [(root, place) for root, places in others for place in places] if shared else []:
+        with contextlib.suppress(OSError, ValueError):  # Reading that split reports it.
+            found |= {labels_file(file, root): file for file in images_of(place, root)}
+    both = sorted(found.keys() & shared)
+    return {labels: found[labels] for labels in both if os.path.realpath(found[labels]) != shared[labels]}
 
 
 def images_of(source: Path, root: Path) -> list[Path]:
