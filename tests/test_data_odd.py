@@ -492,7 +492,9 @@ def test_lists_tell_what_they_miss(tmp_path):
     write(tmp_path / "train.txt", "x/first.png\nx/third.png\nx/gone.png\n")
     notes = "\n".join(open_dataset(tmp_path, "train").annotations.notes)
     assert f"{tmp_path / 'train.txt'} has 1 line (x/gone.png) without an image here" in notes
-    assert len(open_dataset(tmp_path).annotations.problems) == 1
+    write(tmp_path / "test.txt", "third.png\n")
+    assert [len(open_dataset(tmp_path, name).annotations.problems) for name in ("train", "test")] == [1, 0]
+    (tmp_path / "test.txt").unlink()
     write(tmp_path / "train.txt", "first.png\n")
     draw(PICTURES[1], tmp_path / "second.png")
     notes = "\n".join(open_dataset(tmp_path, "train").annotations.notes)

@@ -19,7 +19,7 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
     Args:
         tree: The data set.
         files: Its images, or its annotation files.
-        pairs: The images of annotation files; a file without one is reported with the first list.
+        pairs: The images of annotation files; a file without one is reported with those to train on.
         notes: Messages about files that were not found or not used are added.
 
     Raises:
@@ -33,7 +33,7 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
     if found and (len(groups) == 1 or "all" in groups):
         every = [file for group in groups.values() for file in group]
         groups = {name: [file for file in every if file in pairs and pairs[file].path in found[name]] for name in found}
-        groups[min(found)] += [file for file in every if file not in pairs]
+        groups[next(filter(_is_train, found))] += [file for file in every if file not in pairs]
         rest = sorted(set(every).difference(*groups.values()))
         notes += [f"{some([file.path for file in rest], 'file')} in none of {told}, left out"] if rest else []
         notes += missing
@@ -71,7 +71,11 @@ def _lists(tree: Tree) -> tuple[dict[str, set[Path]], list[str]]:
             lists[file.stem] = set(filter(None, images))
         if missing:
             notes.append(f"{file.path} has {some(missing, 'line')} without an image here")
-    return (lists, notes) if "train" in map(canonical_split, lists) else ({}, [])
+    return (lists, notes) if any(map(_is_train, lists)) else ({}, [])
+
+
+def _is_train(name: str) -> bool:
+    return canonical_split(name) == "train"
 
 
 def _image(tree: Tree, line: str) -> Path | None:
