@@ -767,6 +767,9 @@ def test_yolo_labels_are_not_those_of_two_splits(tmp_path, yaml):
         assert [image.file.stem for image in dataset.images] == [name]
         [problem] = dataset.annotations.problems
         assert "of another split" in problem
+    (tmp_path / "images/train/third.png").unlink()
+    with pytest.raises(ValueError, match=r"No object can be read, 1 problem:\n.*first\.txt would be the labels of "):
+        open_dataset(tmp_path, "train")
     (tmp_path / "images/val/first.png").unlink()
     (tmp_path / "images/val/first.png").symlink_to(tmp_path / "images/train/first.png")
     assert len(open_dataset(tmp_path, "val")) == 2

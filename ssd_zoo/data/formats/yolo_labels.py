@@ -112,10 +112,10 @@ def read_split(
             item, beyond = _item(file, labels, names, records.problems)
             records.items += [] if item is None else [item]
             far += beyond
+    _check(records, without, far)
     for labels, file in _of_two_splits(owners, others).items():
         records.problems.append(f"{labels} would be the labels of {owners[labels]} and of {file}, of another split")
         records.items = [item for item in records.items if item.source != labels]
-    _check(records, without, far)
     records.notes += [f"{some(twins, 'image')} with another image of the same name, left out"] if twins else []
     records.notes += _unused({labels: image for labels, image in owners.items() if labels.is_file()})
     return records
