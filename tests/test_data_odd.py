@@ -8,14 +8,15 @@ from argparse import Namespace
 import numpy as np
 import pytest
 from labelled import PICTURES, Picture, Thing, draw
-from layouts import SHAPES, VAL, make, voc_xml, write, yolo_text
+from layouts import SHAPES, VAL, kitti_text, labelme_json, make, voc_xml, write, yolo_text
 from PIL import Image
 from test_layouts import expected, records
 
 from ssd_zoo.cli._data import open_labelled, splits_of
 from ssd_zoo.cli._prepare import open_sets
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
-from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.data.formats import yolo_labels
+from ssd_zoo.data.formats.folders import find_split
 
 ONE = next(picture for picture in PICTURES if picture.things)
 
@@ -444,10 +445,11 @@ def test_boxes_of_coco_that_end_beyond_the_image_are_no_corners(tmp_path):
         (["0", "1 2 20 30 0 0 0 0 0 0"], "no face is announced, but a box follows: 1 2 20 30"),
         (["0", "0 0 0 0 0 0 0 0 0 0"], None),
         (["1", "1 2 20 30 0 0 0 0 0 0"], None),
+        (["0", "0/c.png", "0"], None),
     ],
 )
 def test_wider_face_tells_what_lacks(tmp_path, rows, problem):
-    for name in "ab":
+    for name in "abc":
         draw(Picture(name, (100, 200), ()), tmp_path / f"WIDER_train/images/0/{name}.png")
     lines = ["0/b.png", "1", "1 2 20 30 0 0 0 0 0 0", "0/a.png", *rows]
     write(tmp_path / "wider_face_split/wider_face_train_bbx_gt.txt", "\n".join([*lines, ""]))
@@ -456,13 +458,125 @@ def test_wider_face_tells_what_lacks(tmp_path, rows, problem):
     assert all(problem in one for one in problems)
 
 
-def test_lists_of_splits_that_are_not_read_are_told(tmp_path):
+@pytest.mark.parametrize(
+    "lists", [{"train": "first\n", "val": "third\n"}, {"val": "third.png\n"}, {"train": "gone.png\nfirst.png\n"}]
+)
+def test_lists_of_splits_that_are_not_read_are_told(tmp_path, lists):
     SHAPES["yolo_beside"](tmp_path, ".", PICTURES)
-    write(tmp_path / "train.txt", "first.png\n")
-    write(tmp_path / "val.txt", "third.png\n")
+    for name, text in lists.items():
+        write(tmp_path / f"{name}.txt", text)
     assert splits(tmp_path) == ["all"]
     notes = inspect_dataset(open_dataset(tmp_path)).notes
-    assert any("train.txt, val.txt may list the images of splits" in note for note in notes)
+    assert any(f"{next(iter(lists))}.txt" in note and "may list the images of splits" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["yolo_beside", "voc_flat", "labelme", "kitti", "yolo_folders"])
+@pytest.mark.parametrize("folder", [".", "train"])
+@pytest.mark.parametrize("line", ["data/{}", "C:\\x\\{}\r", "./{} labels/{}", "{}"])
+def test_lists_of_images_are_splits(tmp_path, name, folder, line):
+    SHAPES[name](tmp_path, folder, PICTURES)
+    images = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.png"))
+    for split, stems in {"train": ("first", "second"), "val": ("third",), "test": ()}.items():
+        paths = [path for path in images if os.path.basename(path)[:-4] in stems]
+        write(tmp_path / f"{split}.txt", "".join(f"{line.format(path, path)}\n" for path in paths))
+    assert splits(tmp_path) == ["train", "val"]
+    every = expected(name, PICTURES)
+    assert records(tmp_path, "train") == {key: every[key] for key in ("first", "second")}
+    assert records(tmp_path, "val") == {"third": every["third"]}
+    assert open_dataset(tmp_path, "val").annotations.notes == []
+
+
+def test_lists_tell_what_they_miss(tmp_path):
+    SHAPES["voc_flat"](tmp_path, ".", PICTURES)
+    (tmp_path / "second.png").unlink()
+    write(tmp_path / "train.txt", "x/first.png\nx/third.png\nx/gone.png\n")
+    notes = "\n".join(open_dataset(tmp_path, "train").annotations.notes)
+    assert f"{tmp_path / 'train.txt'} has 1 line (x/gone.png) without an image here" in notes
+    write(tmp_path / "test.txt", "third.png\n")
+    assert [len(open_dataset(tmp_path, name).annotations.problems) for name in ("train", "test")] == [1, 0]
+    (tmp_path / "test.txt").unlink()
+    write(tmp_path / "train.txt", "first.png\n")
+    draw(PICTURES[1], tmp_path / "second.png")
+    notes = "\n".join(open_dataset(tmp_path, "train").annotations.notes)
+    assert "2 files (" in notes
+    assert "in none of train.txt, left out" in notes
+
+
+def test_folders_of_splits_come_before_lists(tmp_path):
+    make("yolo_folders", tmp_path)
+    write(tmp_path / "train.txt", "images/train/first.png\n")
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    [note] = open_dataset(tmp_path, "train").annotations.notes
+    assert note == "train.txt not read, because folders are named as splits: train, val"
+
+
+def test_labels_of_images_that_are_named_as_splits_are_no_lists(tmp_path):
+    for i in range(3):
+        draw(ONE, tmp_path / f"train_{i}.png")
+        write(tmp_path / f"train_{i}.txt", yolo_text(ONE))
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    assert open_dataset(tmp_path).annotations.notes == []
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("{}_images", "{}_annots"), ("images_{}", "labels_{}"), ("{}Images", "{}Labels"), ("Img-{}", "{}_annotations"),
+     ("a/{}_images", "a/{}_xml"), ("image", "Label")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "ending"), [(voc_xml, ".xml"), (yolo_text, ".txt"), (labelme_json, ".json"), (kitti_text, ".txt")]
+)
+def test_folders_named_as_a_split_and_a_kind(tmp_path, images, labels, text, ending):
+    """Images of both splits have the same names."""
+    both = {"train": PICTURES[0], "val": PICTURES[2]._replace(name=PICTURES[0].name)}
+    both = both if "{}" in images else {"all": PICTURES[0]}
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    for split, picture in both.items():
+        draw(picture, tmp_path / images.format(split) / f"{picture.name}.png")
+        write(tmp_path / labels.format(split) / f"{picture.name}{ending}", text(picture))
+    for split, picture in both.items():
+        assert records(tmp_path, find_split(splits(tmp_path), split)) == expected("", [picture])
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells", "box"),
+    [
+        (";", "1,5;2,25;30,125;40", (1.5, 2.25, 30.125, 40)),
+        ("\t", "1,5\t2\t30,0\t40", (1.5, 2, 30, 40)),
+        (",", '"1,5","2,25","30,0",40', (1.5, 2.25, 30, 40)),
+        (",", '1,2,30,"1,040"', None),
+    ],
+)
+@pytest.mark.parametrize("header", ["filename,class,xmin,ymin,xmax,ymax", ""])
+def test_decimal_commas_in_tables(tmp_path, separator, cells, box, header):
+    draw(Picture("a", (100, 200), ()), tmp_path / "a.png")
+    row = separator.join(["a.png", "cat", cells] if header else ["a.png", cells, "cat"])
+    ok = separator.join(["a.png", "cat", "5", "6", "7", "8"] if header else ["a.png", "5", "6", "7", "8", "cat"])
+    write(tmp_path / "train.csv", "\n".join(filter(None, [header.replace(",", separator), ok, row, ""])))
+    dataset = open_dataset(tmp_path)
+    if box is None:
+        [problem] = dataset.annotations.problems
+        assert "'1,040', may be a fraction or thousands; write a point or no comma" in problem
+    else:
+        assert [thing.box for thing in dataset.images[0].objects][1:] == [box]
+
+
+@pytest.mark.parametrize("name", ["table_of_tutorials", "widerface", "cvat", "coco_images"])
+def test_no_split_is_described_by_the_file_of_another(tmp_path, name):
+    train, val = (SHAPES[name](tmp_path, *split)[0] for split in (("train", PICTURES), ("val", VAL)))
+    assert train.stem not in open_dataset(tmp_path, "val").annotations.layout
+    assert val.stem not in open_dataset(tmp_path, "train").annotations.layout
+
+
+@pytest.mark.parametrize("name", ["yolo_yaml", "yolo_darknet", "yolo_yaml_roboflow"])
+def test_images_that_a_yolo_file_does_not_name_are_told(tmp_path, name):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    assert open_dataset(tmp_path).annotations.notes == []
+    draw(ONE, tmp_path / "more/images/a.png")
+    write(tmp_path / "more/labels/a.txt", yolo_text(ONE))
+    [note] = open_dataset(tmp_path).annotations.notes
+    file = "obj.data" if name == "yolo_darknet" else "data.yaml"
+    assert note == f"1 image ({tmp_path / 'more/images/a.png'}) without a split in {file} that has them, left out"
 
 
 @pytest.mark.parametrize("name", ["ca\nt", "ca\x1b[31mt", "ca\0t", "ca\u2028t"])
@@ -527,6 +641,7 @@ CREATE_ML = [{"image": "a.png", "annotations": [{"label": "x", "coordinates": {}
         ("a.csv", 'image_id,width,height,bbox\na,9,9,"[1, 2, 3, 4]"\n', "a table needs columns filename, class, xmin"),
         ("a.json", json.dumps(CREATE_ML), "is of CreateML; export"),
         ("data.zip", "PK", "Unpack data.zip and give the folder"),
+        ("metadata.jsonl", '{"file_name": "a.png"}', "is of Hugging Face: give datasets.load_dataset"),
     ],
 )
 def test_what_is_not_read_names_a_way_out(tmp_path, name, content, way):
@@ -557,3 +672,104 @@ def test_accents_may_be_composed_or_not(tmp_path, on_disk):
         report = inspect_dataset(dataset)
         assert (len(dataset), report.problems, report.notes) == (1, [], []), name
         assert dataset.images[0].objects
+
+
+@pytest.mark.parametrize("path", ["/proc", "/", "/sys/.", "/proc/self/cwd/.."])
+def test_yolo_walks_no_folder_of_the_system(tmp_path, path, monkeypatch):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "data.yaml", f"path: {path}\ntrain: .\nnames: [cat, dog]\n")
+    walked = []
+    monkeypatch.setattr(yolo_labels, "find_images", lambda places: walked.extend(places) or find_images([tmp_path]))
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    assert [place.resolve() for place in walked] == [tmp_path.resolve()] * len(walked)
+
+
+def test_regions_of_kitti_in_any_case(tmp_path):
+    [file, *_] = SHAPES["kitti"](tmp_path, "train", PICTURES)
+    write(file, file.read_text().replace("DontCare", "Dontcare"))
+    assert records(tmp_path, "train") == expected("kitti", PICTURES)
+
+
+def test_lists_of_names_that_are_not_read_are_told(tmp_path):
+    SHAPES["kitti"](tmp_path, "training", PICTURES)
+    for split, name in (("train", "first"), ("val", "third")):
+        write(tmp_path / f"ImageSets/{split}.txt", f"{name}\n")
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note.startswith("2 files (")
+    assert "may list the images of splits" in note
+
+
+@pytest.mark.parametrize("name", ["widerface", "cvat"])
+def test_images_of_one_name_in_two_splits(tmp_path, name):
+    """Each file of labels means the images of its own split, and takes none of the other's."""
+    other = VAL[0]._replace(name=PICTURES[0].name)
+    for split, pictures in (("train", PICTURES), ("val", (other,))):
+        [file] = SHAPES[name](tmp_path, split, pictures)
+        if name == "cvat":
+            write(file, file.read_text().replace(f"{split}/", "").replace(f'subset="{split}"', ""))
+    assert records(tmp_path, "train") == expected(name, PICTURES)
+    assert records(tmp_path, "val") == expected(name, (other,))
+    [image] = [file for file in tmp_path.rglob(f"{other.name}.png") if "train" in str(file.parent)]
+    image.unlink()
+    [problem] = open_dataset(tmp_path, "train").annotations.problems
+    assert "there is no image '" in problem
+
+
+def test_tags_of_cvat_are_told(tmp_path):
+    [file] = SHAPES["cvat"](tmp_path, "train", PICTURES)
+    write(file, file.read_text().replace("</image>", '<tag label="cat"></tag></image>'))
+    assert open_dataset(tmp_path).annotations.notes == ["3 tags of whole images, left out"]
+
+
+def test_wider_face_may_begin_with_images_without_faces(tmp_path):
+    for name in "abc":
+        draw(Picture(name, (100, 200), ()), tmp_path / f"images/{name}.png")
+    write(tmp_path / "val.txt", "a.png\n0\nb.png\n0\nc.png\n1\n1 2 20 30 0 0 0 0 0 0\n")
+    dataset = open_dataset(tmp_path, "val")
+    assert (objects(dataset), dataset.annotations.problems) == ([0, 0, 1], [])
+
+
+def test_codes_of_open_images_have_names(tmp_path):
+    for file, code in (
+        ("class-descriptions-boxable.csv", "/m/01"),
+        ("metadata/classes.csv", "/m/01"),
+        ("classes.csv", "x"),
+    ):
+        root = tmp_path / file.replace("/", "-")
+        draw(ONE, root / "a.png")
+        write(root / "labels/detections.csv", f"ImageID,LabelName,XMin,XMax,YMin,YMax\na,{code},.1,.5,.1,.5\n")
+        write(root / file, f"{code},Cat\n")
+        assert open_dataset(root).categories[1:] == ["Cat" if code == "/m/01" else "x"]
+
+
+@pytest.mark.parametrize("name", ["yolo_yaml", "voc_flat"])
+def test_images_behind_links_are_not_left_out(tmp_path, name):
+    SHAPES[name](tmp_path, "train", PICTURES)
+    for image in list((tmp_path / "train").rglob("*.png")):
+        (tmp_path / "store").mkdir(exist_ok=True)
+        image.rename(tmp_path / "store" / f"x{image.name}")
+        image.symlink_to(tmp_path / "store" / f"x{image.name}")
+    dataset = open_dataset(tmp_path)
+    assert (len(dataset), dataset.annotations.notes) == (len(PICTURES), [])
+
+
+@pytest.mark.parametrize("yaml", [False, True])
+def test_yolo_labels_are_not_those_of_two_splits(tmp_path, yaml):
+    """`labels/first.txt` may belong to either image, and `labels/third.txt` to one alone."""
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    if yaml:
+        write(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    for split, name in (("train", "first"), ("val", "first"), ("train", "third"), ("val", "fourth")):
+        draw(ONE, tmp_path / f"images/{split}/{name}.png")
+        write(tmp_path / f"labels/{name}.txt", yolo_text(ONE))
+    for split, name in (("train", "third"), ("val", "fourth")):
+        dataset = open_dataset(tmp_path, split)
+        assert [image.file.stem for image in dataset.images] == [name]
+        [problem] = dataset.annotations.problems
+        assert "of another split" in problem
+    (tmp_path / "images/train/third.png").unlink()
+    with pytest.raises(ValueError, match=r"No object can be read, 1 problem:\n.*first\.txt would be the labels of "):
+        open_dataset(tmp_path, "train")
+    (tmp_path / "images/val/first.png").unlink()
+    (tmp_path / "images/val/first.png").symlink_to(tmp_path / "images/train/first.png")
+    assert len(open_dataset(tmp_path, "val")) == 2

@@ -81,6 +81,8 @@ COCO_FILES = [
     ("{}_coco.json", "{}"),
     ("{}2017_annotations.json", "images/{}"),
     ("{}/_annotations.coco.json", "{}"),
+    ("annotations/{}.json", "{}_images"),
+    ("{}_annots/labels.json", "images_{}"),
 ]
 
 

@@ -11,7 +11,7 @@ from labelled import CATEGORIES, PICTURES, draw, make_voc, make_yolo
 from layouts import SHAPES, VAL, make, numbers, voc_xml, write, yolo_text
 
 from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
-from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.data.formats.folders import find_split
 
 # Formats whose images without objects have no entry.
 _NO_EMPTY = {"table_of_tutorials", "table_of_roboflow", "table_of_open_images"}

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "ssd_zoo"
 STATE = {
     "data/formats/coco_files.py: _entries",
     "data/formats/tree.py: _names",
+    "data/formats/yolo_labels.py: _label_folder",
     "data/images.py: _formats",
     "layers/winograd.py: _matrices",
     "layers/winograd.py: _of_kernel",

@@ -8,7 +8,7 @@ from ssd_zoo.cli._values import Parser, add_max_pixels, name_list, with_backgrou
 from ssd_zoo.data import DetectionDataset, VideoDataset, open_dataset, open_video_dataset, splits, video_splits
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats import FORMATS
-from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.training.plan import plan_validation
 
 __all__ = ["Data", "add_data_options", "classes_of", "hold_back", "open_labelled", "splits_of", "validation_split"]

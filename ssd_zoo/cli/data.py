@@ -14,7 +14,7 @@ from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.divide import divide
-from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.sheet import contact_sheet
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]

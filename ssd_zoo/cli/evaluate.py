@@ -22,7 +22,7 @@ from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.formats import canonical_split
-from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.prediction.opening import load_model, pick_device
 

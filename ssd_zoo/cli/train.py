@@ -21,7 +21,7 @@ from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
 from ssd_zoo.cli._prepare import Splits, build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import amount, count, fraction, positive, size, zero_is_none
 from ssd_zoo.data.formats import canonical_split
-from ssd_zoo.data.formats.tree import find_split
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ssd_zoo.data.annotations import some
 from ssd_zoo.data.formats import coco, cvat, kitti, labelme, tables, voc, widerface, yolo
-from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.split_lists import files_of_lists
+from ssd_zoo.data.formats.tree import Layout, Tree
 from ssd_zoo.weights.outside import read_start
 
 __all__ = ["FORMATS", "Layout", "canonical_split", "recognise"]
@@ -56,11 +59,12 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
     [result] = found.values()
     if tree.file is None:
         result.notes += tree.left_out
-        lists = [file.path.name for file in tree.files(".txt") if not file.folder and canonical_split(file.stem)]
-        if lists and list(result.splits) == ["all"]:
+        lists = files_of_lists(tree)
+        others = {canonical_split(file.stem) for file in lists} - set(map(canonical_split, result.splits))
+        if others and len(result.splits) == 1:
             result.notes.append(
-                f"{', '.join(lists)} may list the images of splits, and all images are one split: name the lists in a "
-                "data.yaml, as in train: train.txt, or move them to ImageSets/Main of Pascal VOC"
+                f"{some([file.path for file in lists], 'file')} may list the images of splits, and all images are one "
+                "split; lists are read if there is a train.txt and the lines are paths of images"
             )
     return result
 
@@ -69,7 +73,7 @@ def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
     if layout is not None:
         return f"{path} is not in the layout {layout!r}; leave it out to detect the layout."
     known = "Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE or a CSV table"
-    files = [file.path for suffix in (".json", ".xml", ".csv", ".txt") for file in tree.files(suffix)[:20]]
+    files = [file.path for suffix in (".json", ".jsonl", ".xml", ".csv", ".txt") for file in tree.files(suffix)[:20]]
     foreign = next((why for file in files if (why := _foreign(file))), "")
     if zips := [path] if path.suffix.lower() == ".zip" else [file.path for file in tree.files(".zip")]:
         return f"{path} has no known layout: {known}. Unpack {zips[0].name} and give the folder."
@@ -86,6 +90,8 @@ def _foreign(file: Path) -> str:
     if file.suffix.lower() == ".csv":
         head = content.splitlines()[0]
         return f" {file} begins with {head!r:.200}; a table needs columns filename, class, xmin, ymin, xmax, ymax."
+    if file.name == "metadata.jsonl":
+        return f" {file} is of Hugging Face: give datasets.load_dataset('imagefolder', data_dir=…) to open_dataset."
     if file.suffix.lower() != ".json":
         return ""
     for (tool, way), keys in _FOREIGN.items():

@@ -9,8 +9,9 @@ from pathlib import Path
 from ssd_zoo.data.annotations import Item, Records, Thing, check_class_names
 from ssd_zoo.data.formats.coco_boxes import box_of, check_corners
 from ssd_zoo.data.formats.coco_files import LARGEST, image_finder, line_of_annotation, split_of_stem
+from ssd_zoo.data.formats.folders import LABEL_FOLDERS, canonical_split
 from ssd_zoo.data.formats.labelme import is_labelme
-from ssd_zoo.data.formats.tree import LABEL_FOLDERS, File, Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.formats.tree import File, Layout, Tree, unused_images
 from ssd_zoo.weights.outside import JSON, number, parse_json, quote, read_text, text, whole
 
 __all__ = ["find", "read_coco", "read_coco_json", "records_of_coco"]

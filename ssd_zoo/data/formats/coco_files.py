@@ -6,6 +6,7 @@ import re
 from functools import lru_cache, partial
 from pathlib import Path
 
+from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import in_any_case, parent_of
 from ssd_zoo.weights.outside import read_text
 
@@ -36,6 +37,8 @@ def image_finder(file: Path, names: list[str]) -> "partial[Path]":
     below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
     parents = (file.parent, parent_of(file.parent))
     folders = [in_any_case(parent / name, parent) for parent in parents for name in ("", *below)]
+    if kind := canonical_split(split):
+        folders += sorted(x for parent in parents for x in parent.iterdir() if canonical_split(x.name) == kind)
     first = [_parts(name) for name in names[:20]]
     for cut in range(max(map(len, first), default=0)):
         for parts in first:

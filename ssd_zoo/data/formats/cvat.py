@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
-from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names, number_of
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
 from ssd_zoo.weights.outside import parse_number, parse_xml, read_start, read_text
 
 __all__ = ["find"]
@@ -42,13 +43,13 @@ def find(tree: Tree) -> Layout | None:
         names |= dict.fromkeys((label.text or "").strip() for label in root.iterfind("meta//labels/label/name"))
         lines = [content.count("\n", 0, match.start()) + 1 for match in re.finditer(r"<image[\s>]", content)]
         for line, element in zip(lines, root.findall("image"), strict=False):
-            path = tree.image_named(element.get("name") or "", found[file])
             subset = element.get("subset") or canonical_split(file.stem) or "all"
+            path = tree.image_named(element.get("name") or "", (*found[file], subset))
             splits[subset].append(_Image(file, line, element, path))
     used = [image.path for images in splits.values() for image in images if image.path]
     notes = unused_images(tree, used, "an entry in the XML file")
     readers = {name: partial(_read, images) for name, images in splits.items()}
-    return Layout("CVAT", f"{files[0].name} with images", readers, check_class_names(names, files[0]) or None, notes)
+    return Layout("CVAT", "XML files with images", readers, check_class_names(names, files[0]) or None, notes)
 
 
 def _is_cvat(file: Path) -> bool:
@@ -60,7 +61,9 @@ def _read(images: Sequence[_Image]) -> Records:
     records = Records()
     for file, line, element, path in images:
         if path is None:
-            records.problems.append(f"{file}:{line}: there is no image {element.get('name')!r:.100}, or two")
+            records.problems.append(
+                f"{file}:{line}: there is no image {element.get('name')!r:.100}, or two: open each folder alone"
+            )
             continue
         things = []
         for shape in element:
@@ -77,6 +80,8 @@ def _read(images: Sequence[_Image]) -> Records:
             records.problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
             size = None
         records.items.append(Item(path, file, things, size))
+    tags = sum(len(element.findall("tag")) for _, _, element, _ in images)
+    records.notes += [f"{number_of(tags, 'tag')} of whole images, left out"] if tags else []
     return records
 
 

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Thing
-from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
+from ssd_zoo.data.formats.split_lists import by_split
+from ssd_zoo.data.formats.tree import Layout, Tree, pair, read_each, unused_images
 from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
@@ -13,7 +14,7 @@ __all__ = ["find"]
 _SNIFFED = 50
 _LINE = re.compile(r"[^\W\d]\S*(?:\s+[-+.\deE]+){14,15}\s*")
 # Regions whose objects nobody labelled.
-_IGNORED = "DontCare"
+_IGNORED = "dontcare"
 
 
 def find(tree: Tree) -> Layout | None:
@@ -23,8 +24,9 @@ def find(tree: Tree) -> Layout | None:
         return None
     pairs = pair(files, tree.images, lambda _: "")
     files = [file for file in files if file in pairs or _is_kitti(file.path)]
-    splits = {name: partial(read_each, group, pairs, _item) for name, group in by_split(tree.root, files).items()}
     notes = unused_images(tree, (image.path for image in pairs.values()), "a text file")
+    groups = by_split(tree, files, pairs, notes)
+    splits = {name: partial(read_each, group, pairs, _item) for name, group in groups.items()}
     return Layout("KITTI", "text files with a class name and 14 numbers a line", splits, notes=notes)
 
 
@@ -36,7 +38,7 @@ def _item(file: Path, image: Path, problems: list[str]) -> Item:
     things = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
-        if not words or words[0] == _IGNORED:
+        if not words or words[0].lower() == _IGNORED:
             continue
         try:
             if len(words) not in (15, 16):

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, Item, Thing
-from ssd_zoo.data.formats.tree import Layout, Tree, by_split, pair, read_each, unused_images
+from ssd_zoo.data.formats.split_lists import by_split
+from ssd_zoo.data.formats.tree import Layout, Tree, pair, read_each, unused_images
 from ssd_zoo.weights.outside import (
     JSON,
     listing,
@@ -34,8 +35,9 @@ def find(tree: Tree) -> Layout | None:
         return None
     pairs = pair(files, tree.images, _image_name)
     files = [file for file in files if file in pairs or is_labelme(file.path)]
-    splits = {name: partial(read_each, group, pairs, _item) for name, group in by_split(tree.root, files).items()}
     notes = unused_images(tree, (image.path for image in pairs.values()), "a JSON file")
+    groups = by_split(tree, files, pairs, notes)
+    splits = {name: partial(read_each, group, pairs, _item) for name, group in groups.items()}
     return Layout("LabelMe", "JSON files with shapes", splits, notes=notes)
 
 

@@ -18,8 +18,8 @@ from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
 from ssd_zoo.data.formats.coco import records_of_coco
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.formats.hugging_face import HuggingFace, read_hugging_face
-from ssd_zoo.data.formats.tree import find_split
 from ssd_zoo.data.images import tensor_of
 from ssd_zoo.weights.outside import JSON
 

@@ -1,15 +1,17 @@
 """Read annotations in tables: CSV files with a row per box, as TensorFlow's tutorials, RetinaNet and Open Images."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing
-from ssd_zoo.data.formats.tree import File, Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.tree import File, Layout, Tree, unused_images
 from ssd_zoo.data.images import size_if_readable
-from ssd_zoo.weights.outside import parse_number, read_start, read_text
+from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
 
@@ -56,7 +58,7 @@ def find(tree: Tree) -> Layout | None:
             raise ValueError(f"{splits[name].file.path} and {table.file.path} are both the split {name!r}; open one.")
         splits[name] = table
     readers = {name: partial(_read, table, tree, spoken, alone=len(tables) == 1) for name, table in splits.items()}
-    return Layout("table", f"{tables[0].file.path.name} with columns of image, class and corners", readers)
+    return Layout("table", "CSV files with columns of image, class and corners", readers)
 
 
 def _split(file: File, *, alone: bool) -> str:
@@ -87,23 +89,33 @@ def _table(file: File) -> _Table | None:
         if len(columns) == len(_COLUMNS):
             sizes = {key: header.index(word) for key, words in _SIZES.items() for word in words if word in header}
             return _Table(file, columns | sizes, 1, separator)
-        if len(row) == 6 and (all(_is_number(cell) for cell in row[1:5]) or not any(row[1:])) and row[0]:
+        if len(row) == 6 and (all(_is_number(cell, separator) for cell in row[1:5]) or not any(row[1:])) and row[0]:
             return _Table(file, {key: i for i, key in enumerate(_RETINANET)}, 0, separator)
     return None
 
 
-def _is_number(cell: str) -> bool:
+def _number(cell: str, what: str, separator: str) -> float:
+    """Parse a number, which may have a decimal comma."""
+    if separator == "," and re.fullmatch(r"[1-9]\d{0,2},\d{3}", cell):
+        raise ValueError(f"{what}, {quote(cell)}, may be a fraction or thousands; write a point or no comma")
+    return parse_number(cell.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", cell) else cell, what)
+
+
+def _is_number(cell: str, separator: str) -> bool:
     try:
-        parse_number(cell, "the cell")
+        _number(cell, "the cell", separator)
     except ValueError:
         return False
     return True
 
 
 def _descriptions(file: Path) -> Iterator[tuple[str, str]]:
-    """Return Open Images' codes of classes and their names, such as `/m/01g317,Person`."""
-    if "class-descriptions" in file.name:
-        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2)
+    """Return Open Images' codes of classes and their names, such as `/m/01g317,Person`.
+
+    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`.
+    """
+    if "class" in file.name:
+        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2 and row[0].startswith("/"))
 
 
 def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> Records:
@@ -133,7 +145,8 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
         things = []
         for number, row in group:
             try:
-                things += _things([row[table.columns[key]].strip() for key in _RETINANET[1:]], number, spoken)
+                cells = [row[table.columns[key]].strip() for key in _RETINANET[1:]]
+                things += _things(cells, number, spoken, table.separator)
             except ValueError as error:
                 records.problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
         records.items.append(Item(image, file, things, _size(table, group[0][1])))
@@ -158,17 +171,17 @@ def _size(table: _Table, row: Sequence[str]) -> tuple[int, int] | None:
     if not {"width", "height"} <= table.columns.keys():
         return None
     try:
-        height, width = (parse_number(row[table.columns[key]], "the size") for key in ("height", "width"))
+        height, width = (_number(row[table.columns[key]], "the size", table.separator) for key in ("height", "width"))
     except ValueError:
         return None
     return round(height), round(width)
 
 
-def _things(cells: Sequence[str], number: int, spoken: dict[str, str]) -> list[Thing]:
+def _things(cells: Sequence[str], number: int, spoken: dict[str, str], separator: str) -> list[Thing]:
     """Return a row's object; RetinaNet's rows without box say that an image has none."""
     if not any(cells):
         return []
-    x1, y1, x2, y2 = (parse_number(cell, "a corner") for cell in cells[:4])
+    x1, y1, x2, y2 = (_number(cell, "a corner", separator) for cell in cells[:4])
     if not cells[4]:
         raise ValueError("the class is empty")
     return [Thing(spoken.get(cells[4], cells[4]), (x1, y1, x2, y2), number)]

@@ -1,26 +1,22 @@
 """Files of a data set by kind, their splits, and pairs of image and annotation file."""
 
 import os
-import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Item, Records, some
+from ssd_zoo.data.formats.folders import LABEL_FOLDERS, are_apart, bare, holds
 from ssd_zoo.data.images import image_endings, is_hidden
 
 __all__ = [
-    "LABEL_FOLDERS",
     "File",
     "Layout",
     "Tree",
-    "by_split",
-    "canonical_split",
-    "find_split",
     "in_any_case",
     "merge_counts",
     "pair",
@@ -29,19 +25,7 @@ __all__ = [
     "unused_images",
 ]
 
-IMAGE_FOLDERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "image_2", "data"}
-LABEL_FOLDERS = {"labels", "label", "annotations", "annotation", "annots", "anns", "ann", "xml", "xmls", "label_2",
-                 "wider_face_split"}  # fmt: skip
-_KINDS = IMAGE_FOLDERS | LABEL_FOLDERS
 _DEEPEST = 8
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-# Words that may stand beside a split's, as in `instances_train2017` or `wider_face_val_bbx_gt`.
-_NEUTRAL = {"instances", "annotations", "labels", "coco", "images", "set", "data", "obj", "wider", "face", "bbx",
-            "bbox", "gt", "person", "keypoints", "darknet"}  # fmt: skip
 
 
 class File(NamedTuple):
@@ -82,7 +66,7 @@ class Tree:
         self.names = names  # Class names of the user, without background, for formats that have none.
         self.file = path if path.is_file() else None
         beside = path.parent if self.file else path
-        labels = beside.absolute().name.lower() in LABEL_FOLDERS
+        labels = holds(beside.absolute().name, LABEL_FOLDERS)
         self.root = parent_of(beside) if self.file and labels else beside
 
     def files(self, suffix: str) -> list[File]:
@@ -105,7 +89,7 @@ class Tree:
         ends = ["/".join(parts[i:]) for i in range(len(parts))]
         found = (self._ends.get(end) or self._folded.get(_lower_ending(end)) for end in ends)
         longest = next(filter(None, found), [])
-        near = [image for image in longest if not _are_apart(image.folder, folder)]
+        near = [image for image in longest if not are_apart(image.folder, folder)]
         return near[0].path if len(near) == 1 else None
 
     @cached_property
@@ -202,44 +186,6 @@ def parent_of(folder: Path) -> Path:
     return folder.parent if folder.name not in ("", "..") else folder / ".."
 
 
-def canonical_split(name: str) -> str | None:
-    """Return `train`, `val` or `test` for a split's name, such as `valid` or `train2017`; None for others."""
-    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _NEUTRAL]
-    return _SPLITS.get(words[0]) if len(words) == 1 else None
-
-
-def find_split(names: Sequence[str], wanted: str) -> str | None:
-    """Find a split by its name, or by one that means the same.
-
-    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
-
-    Returns:
-        The one that fits, or None.
-    """
-    if wanted in names:
-        return wanted
-    alike = [name for name in names if canonical_split(name) == (canonical_split(wanted) or wanted)]
-    return alike[0] if len(alike) == 1 else None
-
-
-def by_split(root: Path, files: Iterable[File]) -> dict[str, list[File]]:
-    """Group files by the folder that is named as a split; without such folders all are the split `all`.
-
-    Raises:
-        ValueError: If some lie in such folders and others do not.
-    """
-    groups: dict[str, list[File]] = defaultdict(list)
-    for file in files:
-        groups[next((part for part in file.folder if canonical_split(part)), "all")].append(file)
-    if "all" in groups and len(groups) > 1:
-        raise ValueError(
-            f"{root} has the splits {', '.join(sorted(set(groups) - {'all'}))} as folders, and "
-            f"{some([file.path for file in groups['all']], 'labelled file')} outside them; move each file into the "
-            "folder of a split."
-        )
-    return dict(sorted(groups.items()))
-
-
 def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path], str]) -> dict[File, File]:
     """Find the image of each annotation file, by its name without ending.
 
@@ -266,21 +212,15 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
             told = Path(named(label.path).replace("\\", "/"))
             candidates = [image for image in by_stem.get(told.stem, []) if image.path.name == told.name]
         same = [image for image in candidates if image.folder == label.folder]
-        alike = [image for image in candidates if _bare(image.folder) == _bare(label.folder)]
+        alike = [image for image in candidates if bare(image.folder) == bare(label.folder)]
         if best := same or alike:
             told_name = named(label.path) if len(best) > 1 else ""
             pairs[label] = next((image for image in best if image.path.name == told_name), best[0])
-        elif len(candidates) == 1 and not _are_apart(candidates[0].folder, label.folder):
+        elif len(candidates) == 1 and not are_apart(candidates[0].folder, label.folder):
             far[candidates[0]].append(label)
     taken = set(pairs.values())
     pairs |= {labels[0]: image for image, labels in far.items() if len(labels) == 1 and image not in taken}
     return pairs
-
-
-def _are_apart(folder: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Check for folders of different splits."""
-    one, two = ({canonical_split(part) for part in parts} - {None} for parts in (folder, other))
-    return bool(one and two) and one.isdisjoint(two)
 
 
 def in_any_case(file: Path, root: Path) -> Path:
@@ -324,14 +264,12 @@ def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Pa
     return records
 
 
-def _bare(folder: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part for part in folder if part.lower() not in _KINDS)
-
-
 def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
-    """Return a note about images without annotations; they are left out."""
+    """Return a note about images without annotations, but those that used ones are links to; they are left out."""
     taken = set(used)
     rest = [image.path for image in tree.images if image.path not in taken]
+    linked = {os.path.realpath(path) for path in taken if path.is_symlink()} if rest else set()
+    rest = [path for path in rest if os.path.realpath(path) not in linked] if linked else rest
     return [f"{some(rest, 'image')} without {what}, left out"] if rest else []
 
 

@@ -11,7 +11,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Records, Thing, some
-from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, pair, read_each, unused_images
+from ssd_zoo.data.formats.split_lists import by_split
+from ssd_zoo.data.formats.tree import File, Layout, Tree, pair, read_each, unused_images
 from ssd_zoo.weights.categories import VOC_CATEGORIES
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_start, read_text
 
@@ -51,7 +52,8 @@ def find(tree: Tree) -> Layout | None:
         rest = [file.path for file in pairs if file.stem not in listed]
         notes += [f"{some(rest, 'XML file')} in no list of ImageSets, left out"] if rest else []
     else:
-        splits = {name: partial(read_each, files, pairs, read) for name, files in by_split(tree.root, files).items()}
+        groups = by_split(tree, files, pairs, notes)
+        splits = {name: partial(read_each, group, pairs, read) for name, group in groups.items()}
         beside = any(image.folder == file.folder for file, image in pairs.items())
         why = "XML files beside the images" if beside else "XML files in a folder of their own"
     return Layout("Pascal VOC", why, splits, _names(files, parse), notes)

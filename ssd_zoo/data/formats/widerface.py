@@ -5,14 +5,16 @@ from functools import partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Records, Thing
-from ssd_zoo.data.formats.tree import Layout, Tree, canonical_split, unused_images
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
 from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
 
 _LARGEST = 2**30
 _NAME = "face"
-_HEAD = re.compile(r"\S[^\n]*\.\w+\s*\n\s*\d+\s*\n(?:\s*-?\d+){10}\s*(?:\n|$)")
+_START = r"\S[^\n]*\.\w+[ \t]*\n[ \t]*"
+_HEAD = re.compile(rf"(?:{_START}0[ \t]*\n\s*)*{_START}\d+[ \t]*\n(?:[ \t]*-?\d+){{10}}[ \t]*(?:\n|$)")
 
 
 def find(tree: Tree) -> Layout | None:
@@ -21,10 +23,10 @@ def find(tree: Tree) -> Layout | None:
     if not files:
         return None
     splits = {canonical_split(file.stem) or file.stem: partial(_read, file.path, tree) for file in files}
-    lines = {line.strip() for file in files for line in read_text(file.path, limit=_LARGEST).splitlines()}
-    listed = (tree.image_named(line) for line in lines if Path(line).suffix)
+    lines = {(file.stem, line.strip()) for file in files for line in read_text(file.path, limit=_LARGEST).splitlines()}
+    listed = (tree.image_named(line, (stem,)) for stem, line in lines if Path(line).suffix)
     notes = unused_images(tree, (image for image in listed if image), "a place in a list")
-    return Layout("WIDER FACE", f"{files[0].path.name} with numbers of faces", splits, [_NAME], notes)
+    return Layout("WIDER FACE", "text files with numbers of faces", splits, [_NAME], notes)
 
 
 def _is_wider_face(file: Path) -> bool:
@@ -48,8 +50,9 @@ def _read(file: Path, tree: Tree) -> Records:
         written = lines[at].strip() if at < len(lines) else ""
         if not written.isdecimal() or len(written) > 9:
             raise ValueError(f"{file}:{at + 1}: expected the number of faces of {name!r:.100}, got {quote(written)}.")
-        # An image without faces is followed by a row of zeros.
-        rows = range(at + 1, min(at + 1 + max(int(written), 1), len(lines)))
+        # An image without faces is followed by a row of zeros, which some files lack.
+        none = int(written) == 0 and (at + 1 == len(lines) or len(lines[at + 1].split()) != 10)
+        rows = range(at + 1, min(at + 1 + (0 if none else max(int(written), 1)), len(lines)))
         at = rows.stop
         if len(rows) < int(written):
             records.problems.append(f"{file}:{start + 2}: {written} faces are announced, and {len(rows)} rows follow")
@@ -57,9 +60,11 @@ def _read(file: Path, tree: Tree) -> Records:
             records.problems.append(
                 f"{file}:{rows.start + 1}: no face is announced, but a box follows: {lines[rows.start]:.100}"
             )
-        image = tree.image_named(name)
+        image = tree.image_named(name, (file.stem,))
         if image is None:
-            records.problems.append(f"{file}:{start + 1}: there is no image {name!r:.100} below {tree.root}, or two")
+            records.problems.append(
+                f"{file}:{start + 1}: there is no image {name!r:.100} below {tree.root}, or two: open each folder alone"
+            )
             continue
         things = []
         for row in rows if int(written) else []:

@@ -3,14 +3,17 @@
 A `data.yaml` or darknet's `obj.data` says where images and class names are, or the folders do.
 """
 
+import os
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Records, check_class_names, some
-from ssd_zoo.data.formats.tree import File, Layout, Tree, by_split, canonical_split, unused_images
-from ssd_zoo.data.formats.yolo_labels import is_yolo, labels_file, locate, read_split
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.split_lists import by_split
+from ssd_zoo.data.formats.tree import File, Layout, Tree, unused_images
+from ssd_zoo.data.formats.yolo_labels import Source, images_of, is_yolo, labels_file, locate, read_split
 from ssd_zoo.weights.outside import JSON, listing, mapping, parse_yaml, quote, read_text
 
 __all__ = ["find"]
@@ -35,10 +38,10 @@ def find(tree: Tree) -> Layout | None:
         upper = [file.path for file in yamls if len(file.folder) == min(len(file.folder) for file in yamls)]
         if len(upper) > 1 and (upper[0].stem != "data" or len({file.parent for file in upper}) > 1):
             raise ValueError(f"{' and '.join(map(str, upper))} all describe data sets; open one of them.")
-        return _of_yaml(upper[0])
+        return _of_yaml(upper[0], tree)
     for file in tree.files(".data"):
         if tree.file or "names" in _pairs(file.path):
-            return _of_darknet(file.path)
+            return _of_darknet(file.path, tree)
     return _of_folders(tree) if tree.file is None else None
 
 
@@ -53,16 +56,23 @@ def _of_folders(tree: Tree) -> Layout | None:
     images = [image for image in tree.images if image.folder in folders]
     names_file = _names_file(tree)
     names = _read_names(names_file) if names_file else tree.names
-    splits = {
-        split: partial(read_split, [(tree.root, [image.path for image in group])], names, names_file)
-        for split, group in by_split(tree.root, images).items()
-    }
     used = {labels_file(image.path, tree.root).parent for image in images}
     unused = [file.path for file in texts if file.path.parent not in used and is_yolo(file.path)]
     notes = [f"{some(unused, 'file')} of labels without an image"] if unused else []
     notes += unused_images(tree, (image.path for image in images), "labels in their folder")
+    groups = by_split(tree, images, {image: image for image in images}, notes)
+    found = {split: [(tree.root, [image.path for image in group])] for split, group in groups.items()}
+    splits = {split: partial(_read_among, split, found, names, names_file) for split in found}
     why = f"text files of labels{f', class names in {names_file.name}' if names_file else ''}"
     return Layout("YOLO", why, splits, names, notes)
+
+
+def _read_among(
+    split: str, found: dict[str, list[Source]], names: list[str] | None, names_file: Path | None
+) -> Records:
+    """Read one of several splits."""
+    others = [source for other, sources in found.items() if other != split for source in sources]
+    return read_split(found[split], names, names_file, others)
 
 
 def _meant(tree: Tree, texts: Sequence[File]) -> bool:
@@ -95,7 +105,7 @@ def _describes(file: File) -> bool:
     return all(re.search(rf"^\s*[\"']?({key})[\"']?\s*:", content, re.M) for key in keys)
 
 
-def _of_yaml(file: Path) -> Layout:
+def _of_yaml(file: Path, tree: Tree) -> Layout:
     content = mapping(parse_yaml(read_text(file), file), f"{file}: its content")
     names = _yaml_names(content, file)
     if "kpt_shape" in content:
@@ -107,7 +117,7 @@ def _of_yaml(file: Path) -> Layout:
     entries = {key: _entries(value, key, file) for key, value in content.items() if canonical_split(key) and value}
     if not entries and (in_folders := _of_folders(Tree(file.parent, names))):
         return in_folders
-    return _located(file, root, entries, names, f"{file.name} with names and splits")
+    return _located(tree, file, root, entries, names, f"{file.name} with names and splits")
 
 
 def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
@@ -135,7 +145,7 @@ def _entries(value: JSON, split: str, file: Path) -> list[str]:
     return [entry for entry in entries if isinstance(entry, str)]
 
 
-def _of_darknet(file: Path) -> Layout:
+def _of_darknet(file: Path, tree: Tree) -> Layout:
     """Read darknet's file of `key = value` lines, as CVAT exports it."""
     pairs = _pairs(file)
     names_file = locate(file.parent, "", pairs.get("names", ""))
@@ -143,7 +153,7 @@ def _of_darknet(file: Path) -> Layout:
         raise ValueError(f"{file}: there is no file of names {pairs.get('names', '')!r} in {file.parent}.")
     entries = {split: [pairs[split]] for split in _SPLITS if pairs.get(split)}
     why = f"darknet's {file.name}, class names in {names_file.name}"
-    return _located(file, "", entries, _read_names(names_file), why)
+    return _located(tree, file, "", entries, _read_names(names_file), why)
 
 
 def _pairs(file: Path) -> dict[str, str]:
@@ -156,8 +166,9 @@ def _refuse_part(told: str) -> Records:
     raise FileNotFoundError(f"{told}; other images of the split do. Put it there, or take it out of the list.")
 
 
-def _located(file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
-    splits, notes = {}, []
+def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
+    notes, found = list[str](), dict[str, list[Source]]()
+    splits: dict[str, Callable[[], Records]] = {}
     for split, sources in entries.items():
         places = [(source, locate(file.parent, root, source)) for source in sources]
         if missing := [source for source, place in places if place is None]:
@@ -167,8 +178,25 @@ def _located(file: Path, root: str, entries: dict[str, list[str]], names: list[s
             else:
                 splits[split] = partial(_refuse_part, told)
         else:
-            found = [(file.parent, [place]) for _, place in places if place]
-            splits[split] = partial(read_split, found, names, file)
+            found[split] = [(file.parent, [place]) for _, place in places if place]
+            splits[split] = partial(_read_among, split, found, names, file)
     if not splits:
         raise FileNotFoundError(f"{file} has no split whose images exist. {'; '.join(notes)}".rstrip())
+    if tree.file is None:
+        used = [place for sources in found.values() for _, places in sources for place in places]
+        notes += unused_images(tree, _images_in(tree, used, file.parent), f"a split in {file.name} that has them")
     return Layout("YOLO", why, splits, names, notes)
+
+
+def _images_in(tree: Tree, places: Sequence[Path], root: Path) -> list[Path]:
+    """Return the images of a data set that lie in folders, or that lists or paths name."""
+    real = cache(os.path.realpath)
+    folders = {real(place) for place in places if place.is_dir()}
+    named = [image for place in places if not place.is_dir() for image in images_of(place, root)]
+    single = {(real(image.parent), image.name) for image in named}
+    inside = {
+        path for path in {real(x.path.parent) for x in tree.images} if folders & {path, *map(str, Path(path).parents)}
+    }
+    return [
+        x.path for x in tree.images if real(x.path.parent) in inside or (real(x.path.parent), x.path.name) in single
+    ]

@@ -1,16 +1,20 @@
 """Read files of labels in YOLO's format, and find that of each image."""
 
+import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing, some
+from ssd_zoo.data.formats.folders import IMAGE_FOLDERS, LABEL_FOLDERS, bare, canonical_split, holds
 from ssd_zoo.data.formats.tree import in_any_case
 from ssd_zoo.data.images import find_images, image_endings, size_if_readable
 from ssd_zoo.weights.outside import parse_number, quote, read_text, whole
 
-__all__ = ["Source", "is_yolo", "labels_file", "locate", "read_split"]
+__all__ = ["Source", "images_of", "is_yolo", "labels_file", "locate", "read_split"]
 
 Source = tuple[Path, list[Path]]
 """Folder of a data set, and what holds its images: folders, lists, or the images themselves."""
@@ -34,34 +38,60 @@ def locate(folder: Path, root: str, entry: str) -> Path | None:
     for parts in (Path(root, entry).parts, Path(entry).parts):
         candidates += [folder.joinpath(*parts[i:]) for i in range(1, len(parts))]
     places = (in_any_case(place, folder) for place in candidates if entry)
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if place.exists() and not _is_of_system(place)), None)
+
+
+def _is_of_system(place: Path) -> bool:
+    """Check for the root of all folders, and those in which the system describes itself, with links to all others."""
+    parts = Path(os.path.abspath(place)).parts
+    return len(parts) == 1 or parts[1] in ("proc", "sys")
 
 
 def labels_file(image: Path, root: Path) -> Path:
     """Return the file of labels of an image; it may not exist.
 
-    It lies in `labels`, where the image's path below the root has `images`, or beside the image.
+    It lies in a folder such as `labels`, where the image's path below the root has `images`, or beside the image. The
+    names of both folders may have that of a split, as `train_images` and `train_labels`.
     """
     inside = image.relative_to(root) if image.is_relative_to(root) else image
     swapped, parts = [], list(inside.parts)
     for i in range(len(parts) - 2, -1, -1):
-        if parts[i].lower() in ("images", "jpegimages"):
-            swapped.append(root.joinpath(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt"))
+        if holds(parts[i], IMAGE_FOLDERS):
+            above = root.joinpath(*parts[:i])
+            name = _label_folder(above, parts[i], above.stat().st_mtime_ns) if above.is_dir() else "labels"
+            swapped.append(above.joinpath(name, *parts[i + 1 :]).with_suffix(".txt"))
     beside = image.with_suffix(".txt")
     candidates = [*swapped, beside, image.parent / "labels" / beside.name, root / "labels" / beside.name]
     exact = next((file for file in candidates if file.is_file()), None)
     return exact or next((found for file in candidates if (found := in_any_case(file, root)).is_file()), candidates[0])
 
 
-def read_split(sources: Sequence[Source], names: list[str] | None, names_source: Path | None) -> Records:
+@lru_cache(maxsize=64)
+def _label_folder(above: Path, images: str, changed: int) -> str:
+    """Return the folder of labels beside a folder of images whose name differs by that of the kind only."""
+    del changed  # It is part of the cache's key.
+    names = [path.name for path in above.iterdir() if holds(path.name, LABEL_FOLDERS) and path.is_dir()]
+    alike = [name for name in names if bare((name,)) == bare((images,))]
+    return min(alike, key=lambda name: (name != "labels", "label" not in name.lower(), name), default="labels")
+
+
+def read_split(
+    sources: Sequence[Source], names: list[str] | None, names_source: Path | None, others: Sequence[Source] = ()
+) -> Records:
     """Read the annotations of one split; an image without a file of labels has no objects.
+
+    Args:
+        sources: Where the images of the split are.
+        names: Class names without background.
+        names_source: File that lists the names.
+        others: Where the images of other splits are; labels of images in two splits are a problem.
 
     Raises:
         ValueError: If there are no class names, no image has labels, or most boxes are in pixels.
     """
     records = Records(names=names, names_source=names_source)
     records.ids = {name: i for i, name in enumerate(names or [])}
-    files = [(file, root) for root, places in sources for place in places for file in _images(place, root)]
+    files = [(file, root) for root, places in sources for place in places for file in images_of(place, root)]
     numbers = Counter(file for file, _ in files)
     records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
     owners: dict[Path, Path] = {}
@@ -83,12 +113,32 @@ def read_split(sources: Sequence[Source], names: list[str] | None, names_source:
             records.items += [] if item is None else [item]
             far += beyond
     _check(records, without, far)
+    for labels, file in _of_two_splits(owners, others).items():
+        records.problems.append(f"{labels} would be the labels of {owners[labels]} and of {file}, of another split")
+        records.items = [item for item in records.items if item.source != labels]
     records.notes += [f"{some(twins, 'image')} with another image of the same name, left out"] if twins else []
     records.notes += _unused({labels: image for labels, image in owners.items() if labels.is_file()})
     return records
 
 
-def _images(source: Path, root: Path) -> list[Path]:
+def _of_two_splits(owners: Mapping[Path, Path], others: Sequence[Source]) -> dict[Path, Path]:
+    """Return images of other splits by the file of labels that they share with one of this split."""
+
+    def is_of_all(labels: Path, image: Path) -> bool:
+        image_splits, own = (set(map(canonical_split, path.parts)) for path in (image.parent, labels.parent))
+        return labels.is_file() and not image_splits <= own
+
+    shared = {labels: os.path.realpath(image) for labels, image in owners.items() if is_of_all(labels, image)}
+    found: dict[Path, Path] = {}
+    for root, place in [(root, place) for root, places in others for place in places] if shared else []:
+        with contextlib.suppress(OSError, ValueError):  # Reading that split reports it.
+            found |= {labels_file(file, root): file for file in images_of(place, root)}
+    both = sorted(found.keys() & shared)
+    return {labels: found[labels] for labels in both if os.path.realpath(found[labels]) != shared[labels]}
+
+
+def images_of(source: Path, root: Path) -> list[Path]:
+    """Return the images below a folder, or those of a list in a text file; or a single image."""
     if source.is_dir():
         return find_images([source])
     if source.suffix.lower() != ".txt":

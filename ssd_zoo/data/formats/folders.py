@@ -1,0 +1,69 @@
+"""What names of folders and files say: a split, such as `train`, and a kind, such as `images`."""
+
+import re
+from collections.abc import Sequence
+
+__all__ = ["IMAGE_FOLDERS", "LABEL_FOLDERS", "are_apart", "bare", "canonical_split", "find_split", "holds"]
+
+IMAGE_FOLDERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "image_2", "data"}
+LABEL_FOLDERS = {"labels", "label", "annotations", "annotation", "annots", "annot", "anns", "ann", "xml", "xmls",
+                 "label_2", "wider_face_split"}  # fmt: skip
+_KINDS = IMAGE_FOLDERS | LABEL_FOLDERS
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# Words that may stand beside a split's, as in `instances_train2017` or `wider_face_val_bbx_gt`.
+_NEUTRAL = _KINDS | {"instances", "coco", "set", "split", "obj", "wider", "face", "bbx", "bbox", "gt", "person",
+                     "keypoints", "darknet", "jpeg", "png"}  # fmt: skip
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case; `trainImages` and `train_images` have the same."""
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def canonical_split(name: str) -> str | None:
+    """Return `train`, `val` or `test` for a split's name, such as `valid` or `train2017`; None for others.
+
+    A kind's name may stand on either side, as in `train_images` and `labels_train`.
+    """
+    words = [word for word in _words(name) if word not in _NEUTRAL]
+    return _SPLITS.get(words[0]) if len(words) == 1 else None
+
+
+def find_split(names: Sequence[str], wanted: str) -> str | None:
+    """Find a split by its name, or by one that means the same.
+
+    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
+
+    Returns:
+        The one that fits, or None.
+    """
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if canonical_split(name) == (canonical_split(wanted) or wanted)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def holds(name: str, kinds: set[str]) -> bool:
+    """Check for a folder of a kind, such as `images` or `train_images` of `IMAGE_FOLDERS`."""
+    return name.lower() in kinds or not kinds.isdisjoint(_words(name))
+
+
+def bare(folder: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of folders without those of kinds; `train_images` and `Labels_train` become `train`."""
+    return tuple(_without_kind(part) if holds(part, _KINDS) else part for part in folder if part.lower() not in _KINDS)
+
+
+def _without_kind(name: str) -> str:
+    kept = (part for part in re.findall(rf"{_WORD.pattern}|[^A-Za-z\s_.-]+", name) if part.lower() not in _KINDS)
+    return "_".join(kept).lower()
+
+
+def are_apart(folder: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Check for folders of different splits."""
+    one, two = ({canonical_split(part) for part in parts} - {None} for parts in (folder, other))
+    return bool(one and two) and one.isdisjoint(two)

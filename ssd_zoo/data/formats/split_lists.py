@@ -1,0 +1,86 @@
+"""Group the files of a data set by split: by lists of images such as `train.txt`, or by folders such as `train/`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ssd_zoo.data.annotations import some
+from ssd_zoo.data.formats.folders import canonical_split
+from ssd_zoo.data.formats.tree import File, Tree
+from ssd_zoo.weights.outside import read_text
+
+__all__ = ["by_split", "files_of_lists"]
+
+
+def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], notes: list[str]) -> dict[str, list[File]]:
+    """Group files by the folder that is named as a split; without such folders all are the split `all`.
+
+    Lists of images come before that, unless there are several such folders.
+
+    Args:
+        tree: The data set.
+        files: Its images, or its annotation files.
+        pairs: The images of annotation files; a file without one is reported with those to train on.
+        notes: Messages about files that were not found or not used are added.
+
+    Raises:
+        ValueError: If there are no lists, and some files lie in such folders and others do not.
+    """
+    groups = dict[str, list[File]]()
+    for file in files:
+        groups.setdefault(next((part for part in file.folder if canonical_split(part)), "all"), []).append(file)
+    found, missing = _lists(tree)
+    told = ", ".join(f"{name}.txt" for name in found)
+    if found and (len(groups) == 1 or "all" in groups):
+        every = [file for group in groups.values() for file in group]
+        groups = {name: [file for file in every if file in pairs and pairs[file].path in found[name]] for name in found}
+        groups[next(filter(_is_train, found))] += [file for file in every if file not in pairs]
+        rest = sorted(set(every).difference(*groups.values()))
+        notes += [f"{some([file.path for file in rest], 'file')} in none of {told}, left out"] if rest else []
+        notes += missing
+    elif found:
+        notes.append(f"{told} not read, because folders are named as splits: {', '.join(sorted(groups))}")
+    if "all" in groups and len(groups) > 1:
+        raise ValueError(
+            f"{tree.root} has the splits {', '.join(sorted(set(groups) - {'all'}))} as folders, and "
+            f"{some([file.path for file in groups['all']], 'labelled file')} outside them; move each file into the "
+            "folder of a split."
+        )
+    return dict(sorted(groups.items()))
+
+
+def files_of_lists(tree: Tree) -> list[File]:
+    """Return the uppermost text files that are named as splits, but those of images of the same name."""
+    stems = {image.stem for image in tree.images}
+    files = [file for file in tree.files(".txt") if canonical_split(file.stem) and file.stem not in stems]
+    depth = min((len(file.folder) for file in files), default=0)
+    return [file for file in files if len(file.folder) == depth]
+
+
+def _lists(tree: Tree) -> tuple[dict[str, set[Path]], list[str]]:
+    """Return images by split, from the files in one folder of which most lines name an image, and what they miss.
+
+    Without a list for training none is read, as that may mean the rest.
+    """
+    lists, notes = dict[str, set[Path]](), list[str]()
+    files = files_of_lists(tree)
+    for file in files if len({file.folder for file in files}) == 1 else []:
+        lines = [line.strip() for line in read_text(file.path).splitlines() if line.strip()]
+        images = [_image(tree, line) for line in lines]
+        missing = [line for line, image in zip(lines, images, strict=True) if image is None]
+        if len(missing) * 2 < len(lines):
+            lists[file.stem] = set(filter(None, images))
+        if missing:
+            notes.append(f"{file.path} has {some(missing, 'line')} without an image here")
+    return (lists, notes) if any(map(_is_train, lists)) else ({}, [])
+
+
+def _is_train(name: str) -> bool:
+    return canonical_split(name) == "train"
+
+
+def _image(tree: Tree, line: str) -> Path | None:
+    """Return the image of a line, behind which the path of its labels may stand."""
+    for name in (line.replace("\\", "/"), line.replace("\\", "/").split()[0]):
+        if image := tree.image_named(name, Path(name).parts[:-1]):
+            return image
+    return None
