@@ -49,8 +49,14 @@ pytestmark = [
 SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
 # Formats whose export takes many seconds, with the package that it needs.
 HEAVY = {"litert": "litert_torch", "executorch": "executorch", "aoti": "torch"}
+# The tests of a format run in one of pytest's processes, which exports once.
 PLACES = [
-    pytest.param(name, nms, id=f"{name}-{nms}", marks=pytest.mark.slow if name != "onnx" else ())
+    pytest.param(
+        name,
+        nms,
+        id=f"{name}-{nms}",
+        marks=[pytest.mark.xdist_group(name), *([pytest.mark.slow] if name != "onnx" else [])],
+    )
     for name, known in FORMATS.items()
     if known.runs
     for nms in known.nms

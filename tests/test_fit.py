@@ -139,7 +139,7 @@ def test_parts_train_as_one(one, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launchers", [torchrun, accelerate_launch, two_machines])
+@pytest.mark.parametrize("launchers", [accelerate_launch, two_machines])
 def test_processes_train_as_one(launchers, one, tmp_path):
     processes = [start(tmp_path / "two", *launcher, **AS_ONE) for launcher in launchers()]
     assert "trained by 2 processes" in "".join(map(finish, processes))
