@@ -1,6 +1,7 @@
-"""Starts `train_tiny.py` in processes of its own."""
+"""Starts programs in processes of their own."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -9,6 +10,36 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("train_tiny.py")
+
+
+def fork(function, *args, log=os.devnull, **environment):
+    """Calls a function in a copy of a process that has imported `ssd_zoo` alone; what it prints goes to a file."""
+    context = multiprocessing.get_context("forkserver")
+    # Importing takes longer than what most of the processes do.
+    context.set_forkserver_preload(["ssd_zoo.cli.detect", "ssd_zoo.training.fit", "accelerate"])
+    process = context.Process(target=_call, args=(str(log), environment, function, args))
+    process.start()
+    return process
+
+
+def _call(log, environment, function, args):
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    os.environ.update(environment)
+    # Else workers of data loaders come from another such server, and outlive a training that is killed.
+    multiprocessing.set_start_method("fork", force=True)
+    # Shells start jobs in the background with this signal ignored, and processes inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        function(*args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def join(process):
+    """Waits for a forked process; returns its exit code, which is minus the number of a signal that killed it."""
+    process.join(300)
+    return process.exitcode
 
 
 def start(output, *launcher, environment=None, **options):

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from launch import fork, join
 from PIL import Image
 from test_cli_video import small_model
 
 from ssd_zoo.cli import _images
+from ssd_zoo.cli import detect as detect_command
 from ssd_zoo.cli._journal import Journal
 from ssd_zoo.cli.main import COMMANDS, main
 from ssd_zoo.prediction.opening import pick_thresh
@@ -159,40 +161,33 @@ def test_a_file_of_someone_else_is_not_taken_for_a_journal(detect, images):
     assert Path("r.json.jsonl").read_text() == '{"mine": 1}\n'
 
 
-SLOW = """
-import sys, time
-sys.path.insert(0, {tests!r})
-from test_cli_video import small_model
-from ssd_zoo.cli import _images, detect, main
-read = _images.read_image
-_images.read_image = lambda *args, **options: time.sleep(0.2) or read(*args, **options)
-detect._build = lambda args: small_model()
-sys.exit(main.main(["detect", "images", "--json", "r.json", "--output", "out", "--quiet"]))
-"""
+def detect_slowly():
+    read = _images.read_image
+    _images.read_image = lambda *args, **options: time.sleep(0.2) or read(*args, **options)
+    detect_command._build = lambda args: small_model()
+    sys.exit(main(["detect", "images", "--json", "r.json", "--output", "out", "--quiet"]))
 
 
-def kill_after(script, lines, file="r.json.jsonl"):
-    """Runs a script, and kills it when its journal has more than some lines; returns the lines then."""
-    process = subprocess.Popen([sys.executable, "-c", script])
+def kill_after(lines, file="r.json.jsonl"):
+    """Kills a command when its journal has more than some lines; returns the lines then."""
+    process = fork(detect_slowly)
     deadline, found = time.monotonic() + 120, []
-    while time.monotonic() < deadline and process.poll() is None and len(found) <= lines:
+    while time.monotonic() < deadline and process.is_alive() and len(found) <= lines:
         found = Path(file).read_text().splitlines() if Path(file).exists() else []
         time.sleep(0.01)
     process.kill()
-    process.wait()
-    assert process.returncode < 0, "it was killed before its end"
+    assert join(process) < 0, "it was killed before its end"
     return found
 
 
 @pytest.mark.slow
-def test_killed_three_times(images, monkeypatch):
-    script = SLOW.format(tests=str(Path(__file__).parent))
+def test_killed_three_times(images):
     for done in (1, 3, 5):
-        lines = kill_after(script, done)
+        lines = kill_after(done)
         assert [json.loads(line) for line in lines[:-1]], "whole at any moment"
         for file in Path("out").glob("[!.]*"):
             Image.open(file).load()
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert join(fork(detect_slowly)) == 0
     assert len({row["image_id"] for row in rows()}) == COUNT
     assert not Path("r.json.jsonl").exists()
     assert len(list(Path("out").glob("[!.]*"))) == COUNT

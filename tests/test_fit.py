@@ -3,14 +3,17 @@
 import csv
 import importlib.util
 import math
+import os
 import resource
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
+import train_tiny
 from labelled import Picture, Thing, colourful, make_coco
-from launch import finish, free_port, start
+from launch import finish, fork, free_port, join, start
 from torch.utils.data import Subset
 from torchvision.transforms.v2 import functional as F
 from train_tiny import build, data, train
@@ -64,19 +67,19 @@ def test_learns(tmp_path):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    finish(start(folder / "run"))
+    assert join(fork(train_tiny.main, folder / "run")) == 0
     return torch.load(folder / "run/final.pt")
 
 
 def interrupt(process, run, number):
     """Waits for a new checkpoint, after that of the beginning, and sends the signal a moment later."""
-    while not (run / "checkpoint.pt").exists() and process.poll() is None:
+    while not (run / "checkpoint.pt").exists() and process.is_alive():
         time.sleep(0.005)
     before = (run / "checkpoint.pt").stat().st_mtime_ns
-    while process.poll() is None:
+    while process.is_alive():
         if (run / "checkpoint.pt").stat().st_mtime_ns != before:
             time.sleep(0.05)
-            process.send_signal(number)
+            os.kill(process.pid, number)
             return
         time.sleep(0.005)
 
@@ -84,35 +87,37 @@ def interrupt(process, run, number):
 @pytest.mark.slow
 def test_killed_and_resumed_is_as_not_killed(unbroken, tmp_path):
     run = tmp_path / "run"
-    options = {"resume": True, "checkpoint_seconds": 0}
-    # After SIGINT, Python gives 1 where an exit handler, as PyTorch's, imports a module that compiles code.
-    for number, *codes in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, -2, 1)):
-        process = start(run, **options, num_workers=1)
+    train = partial(train_tiny.main, run, resume=True, checkpoint_seconds=0)
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = fork(partial(train, num_workers=1))
         interrupt(process, run, number)
-        finish(process, *codes)
+        assert join(process) == code
         steps = torch.load(run / "checkpoint.pt")["progress"]["step"]
         assert 0 < steps < 9
-    finish(start(run, **options))
+    assert join(fork(train)) == 0
     assert_equal(torch.load(run / "final.pt"), unbroken)
     with (run / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
-def torchrun():
-    return [["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]]
-
-
-def accelerate_launch():
+def accelerate_launch(run, **options):
     # It starts several processes for GPUs alone; that they train on the CPU is the script's choice.
-    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    port = ["--dynamo_backend", "no", "--main_process_port", str(free_port())]
-    return [["-m", "accelerate.commands.launch", *options, *port]]
+    launcher = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launcher += ["--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    return finish(start(run, "-m", "accelerate.commands.launch", *launcher, **options))
 
 
-def two_machines():
-    port = str(free_port())
-    at = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port]
-    return [["-m", "torch.distributed.run", *at, "--node-rank", rank] for rank in "01"]
+def two_machines(*runs, code=0, **options):
+    """Started as torchrun starts a process on each of two machines; tests of clips have torchrun itself."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    log = runs[0].parent / "told"
+    processes = [
+        fork(partial(train_tiny.main, run, **options), log=log, **place, RANK=rank)
+        for run, rank in zip(runs, "01", strict=True)
+    ]
+    told = [join(process) for process in processes], log.read_text()
+    assert told[0] == [code, code], told
+    return told[1]
 
 
 # Batch norm sees its own part of a batch only, so it is frozen.
@@ -139,10 +144,9 @@ def test_parts_train_as_one(one, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launchers", [accelerate_launch, two_machines])
-def test_processes_train_as_one(launchers, one, tmp_path):
-    processes = [start(tmp_path / "two", *launcher, **AS_ONE) for launcher in launchers()]
-    assert "trained by 2 processes" in "".join(map(finish, processes))
+@pytest.mark.parametrize("launch", [accelerate_launch, lambda run, **options: two_machines(run, run, **options)])
+def test_processes_train_as_one(launch, one, tmp_path):
+    assert "trained by 2 processes" in launch(tmp_path / "two", **AS_ONE)
     assert_close(torch.load(tmp_path / "two/final.pt"), one)
     with (tmp_path / "two/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -155,7 +159,8 @@ def test_processes_train_as_one(launchers, one, tmp_path):
 def test_processes_train_as_one_on_clips(tmp_path):
     options = {**AS_ONE, "of_clips": True, "augmentation": "light", "learning_rate": 0.2}
     one = train(tmp_path / "one", tmp_path / "data", **options)
-    finish(start(tmp_path / "two", *torchrun()[0], **options))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finish(start(tmp_path / "two", *launcher, **options))
     assert_close(torch.load(tmp_path / "two/final.pt"), one)
     with (tmp_path / "two/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -167,12 +172,8 @@ def test_processes_train_as_one_on_clips(tmp_path):
 @pytest.mark.slow
 def test_machines_that_share_no_folder(tmp_path):
     train(tmp_path / "mine", tmp_path / "data", **AS_ONE)
-    processes = [
-        start(tmp_path / folder, *launcher, **AS_ONE, resume=True)
-        for folder, launcher in zip(("mine", "other"), two_machines(), strict=True)
-    ]
-    for process in processes:
-        assert "steps 6, 0" in finish(process, 1)
+    told = two_machines(tmp_path / "mine", tmp_path / "other", code=1, **AS_ONE, resume=True)
+    assert told.count("steps 6, 0") == 2
 
 
 # At smaller sizes the extra layers reach maps of one cell. There oneDNN's gradient of a depthwise kernel of stride 2 in

@@ -2,14 +2,15 @@
 
 import logging
 import signal
-import subprocess
-import sys
+import time
 from functools import partial
 
 import pytest
 import torch
 from configs import change_config, write_config
+from launch import fork, join
 from safetensors.torch import load_file, save_file
+from test_models import small_size
 from torch import nn
 
 import ssd_zoo
@@ -56,7 +57,8 @@ def test_what_changes_training_alone_can_be_saved(tmp_path):
 def test_every_model_comes_back_bit_for_bit(name, tmp_path):
     torch.manual_seed(0)
     # A threshold that leaves little for post-processing.
-    model = ssd_zoo.get_model(name, weights_backbone=None, categories=["background", "a", "b"], score_thresh=0.5).eval()
+    settings = {"categories": ["background", "a", "b"], "score_thresh": 0.5, **small_size(name)}
+    model = ssd_zoo.get_model(name, weights_backbone=None, **settings).eval()
     with torch.no_grad():
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d):
@@ -188,28 +190,26 @@ def test_a_card_that_is_there_stays_until_there_is_news(tmp_path):
     assert "MIT" in (tmp_path / "README.md").read_text()
 
 
-KILLED = """
-import sys, torch, ssd_zoo
-torch.set_num_threads(1)
-model = ssd_zoo.ssdlite320_mobilenet_v3_large(weights_backbone=None, num_classes=3, size=64)
-print("ready", flush=True)
-while True:
-    torch.nn.init.constant_(next(model.parameters()), torch.rand(()).item())
-    ssd_zoo.save_pretrained(model, sys.argv[1])
-    print("saved", flush=True)
-"""
+def save_again_and_again(folder):
+    torch.set_num_threads(1)
+    model = small()
+    while True:
+        torch.nn.init.constant_(next(model.parameters()), torch.rand(()).item())
+        ssd_zoo.save_pretrained(model, folder / "model")
+        (folder / "saved").touch()
 
 
 @pytest.mark.slow
 def test_a_killed_save_leaves_the_old_model_or_the_new(tmp_path):
     for delay in (0.0, 0.05):
-        with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "ready\n"
-            assert process.stdout.readline() == "saved\n"
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(delay)
-            process.send_signal(signal.SIGKILL)
-        value = next(ssd_zoo.from_pretrained(tmp_path).parameters())
+        process = fork(save_again_and_again, tmp_path)
+        while not (tmp_path / "saved").exists() and process.is_alive():
+            time.sleep(0.001)
+        process.join(delay)
+        process.kill()
+        assert join(process) == -signal.SIGKILL
+        (tmp_path / "saved").unlink()
+        value = next(ssd_zoo.from_pretrained(tmp_path / "model").parameters())
         assert torch.equal(value, value.flatten()[0].expand_as(value))
 
 

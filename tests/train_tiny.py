@@ -1,6 +1,6 @@
 """Trains a tiny detector; a program of its own, so that it can be killed, or started as several processes.
 
-    python train_tiny.py OUTPUT [OPTIONS AS JSON]
+    python train_tiny.py OUTPUT OPTIONS_AS_JSON
 
 The data are made beside the output. The weights at the end go to OUTPUT/final.pt.
 """
@@ -55,10 +55,8 @@ def train(output, folder, *, of_clips=False, size=64, **options):
     return fit(build(size), train, validation=val, output=output, **{**defaults, **options})
 
 
-def main():
+def main(output, **options):
     torch.set_num_threads(1)
-    output = Path(sys.argv[1])
-    options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     backend = options.pop("backend", None)
     if backend is not None:
         torch.distributed.init_process_group(backend)
@@ -70,4 +68,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), **json.loads(sys.argv[2]))
