@@ -73,7 +73,7 @@ def test_blocks_of_objects_match_as_all_at_once(at_once, monkeypatch):
     valid = torch.arange(50) < torch.tensor([[50], [7]])
     expected = match_default_boxes(boxes, valid, DEFAULT_BOXES, 0.3)
     seen = []
-    monkeypatch.setattr(matcher, "_MOST_PAIRS", at_once * len(DEFAULT_BOXES))
+    monkeypatch.setattr(matcher, "_MOST_PAIRS", at_once * len(boxes) * len(DEFAULT_BOXES))
     monkeypatch.setattr(matcher, "box_iou", lambda *some: seen.append(some[0].shape[1]) or box_iou(*some))
     assert torch.equal(match_default_boxes(boxes, valid, DEFAULT_BOXES, 0.3), expected)
     assert max(seen) == at_once

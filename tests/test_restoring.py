@@ -1,6 +1,7 @@
 """A saved model is restored whole, or there is an error that says why not."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ import socket
 import threading
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from configs import change_config, write_config
@@ -348,9 +350,27 @@ def set_all(kind, **values):
     return change
 
 
+def replace(path, method, with_):
+    """Replaces a method of one module, by what is made of it."""
+
+    def change(model):
+        module = model.get_submodule(path)
+        setattr(module, method, with_(getattr(module, method)))
+
+    return change
+
+
+def other_class(model):
+    model.__class__ = type("Mine", (type(model),), {})
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (replace("backbone", "forward", lambda run: lambda batch: run(batch)[::-1]), "backbone has another forward"),
+        (replace("head", "forward", functools.partial), "head has another forward than"),
+        (replace("", "_detections", lambda run: lambda *given: run(*given)[:1]), "the model has another _detections"),
+        (other_class, "it is Mine in the model and SSD there"),
         (swap(torch.nn.SiLU), r"module backbone\.\S+ is SiLU in the model and ReLU there; .* and \d+ more"),
         (set_all(torch.nn.BatchNorm2d, eps=0.5), r"\.eps is 0.5 in the model and 1e-05 there"),
         (set_all(torch.nn.Conv2d, dilation=(2, 2)), r"\.dilation is \(2, 2\) in the model and \(1, 1\) there"),
@@ -375,7 +395,20 @@ def test_what_changes_no_detection_may_differ(tmp_path):
     set_all(torch.nn.modules.batchnorm._BatchNorm, momentum=0.5)(model)
     set_all(torch.nn.ReLU, inplace=False)(model)
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    model.compile(backend="eager")
+    model.forward_raw = torch.compile(model.forward_raw, backend="eager")
+    model.backbone.forward = model.backbone.forward
+    accelerate.Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
     ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(model, tmp_path))
+
+
+def test_hooks_are_not_saved_and_that_is_told_once(tmp_path, caplog):
+    model = tiny()
+    model.backbone.register_forward_hook(lambda *_: None)
+    next(model.head.children()).register_forward_pre_hook(lambda *_: None)
+    for _ in range(2):
+        ssd_zoo.save_pretrained(model, tmp_path)
+    assert caplog.messages == ["Hooks are not saved; 2 modules have some, backbone among them."]
 
 
 def test_a_model_that_is_replaced_while_it_is_opened_is_refused(folder):

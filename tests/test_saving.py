@@ -5,6 +5,8 @@ import signal
 import time
 from functools import partial
 
+import accelerate
+import numpy as np
 import pytest
 import torch
 from configs import change_config, write_config
@@ -140,6 +142,35 @@ def test_half_precision_is_kept_and_read_as_single(tmp_path):
     folder = ssd_zoo.save_pretrained(small().half(), tmp_path)
     assert load_file(folder / "model.safetensors")[_first(folder)].dtype == torch.float16
     assert next(ssd_zoo.from_pretrained(folder).parameters()).dtype == torch.float32
+
+
+def test_numbers_that_lose_digits_are_told(tmp_path, caplog):
+    ssd_zoo.save_pretrained(small().double(), tmp_path)
+    assert caplog.messages == ["The model is in float64, and will be loaded in float32."]
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_name_what_they_hold(wrap, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"A detector of ssd_zoo can be saved, got \w+\. .* as model.module, or as model"
+    ):
+        ssd_zoo.save_pretrained(wrap(small()), tmp_path)
+
+
+@pytest.mark.parametrize("move", [lambda model: model.to("meta"), accelerate.cpu_offload])
+def test_a_model_without_values_is_not_saved(move, tmp_path):
+    model = small()
+    move(model)
+    with pytest.raises(ValueError, match=r"is on the meta device .* accelerate\.hooks\.remove_hook_from_module"):
+        ssd_zoo.save_pretrained(model, tmp_path)
+
+
+def test_settings_of_other_libraries_are_plain_numbers(tmp_path):
+    model = small(nms_thresh=np.float32(0.5), detections_per_img=np.int64(7), score_thresh=torch.tensor(0.25))
+    assert len(model([torch.rand(3, 64, 64)])[0]["scores"]) <= 7
+    model.tile, model.tile_overlap, model.topk_candidates = 32, np.float64(0.5), torch.tensor(9)
+    loaded = ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(model, tmp_path))
+    assert (loaded.nms_thresh, loaded.tile_overlap, loaded.topk_candidates) == (0.5, 0.5, 9)
 
 
 def _first(folder):

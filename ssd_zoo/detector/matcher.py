@@ -7,9 +7,9 @@ from ssd_zoo.detector.overlap import box_iou
 
 __all__ = ["match_default_boxes"]
 
-# Pairs of an object and a default box that are compared at once per image, in about 600 MB: 1921 objects with SSD300's
-# default boxes. Smaller blocks do not give their memory back: with half as many pairs 200,000 objects took 9 GB.
-_MOST_PAIRS = 2**24
+# Pairs of an object and a default box that are compared at once, in about 800 MB: 120 objects in each of 32 images with
+# SSD300's default boxes. More objects than that in an image take more blocks, and compilers compile anew.
+_MOST_PAIRS = 2**25
 
 
 def match_default_boxes(boxes: Tensor, valid: Tensor, default_boxes: Tensor, iou_thresh: float) -> Tensor:
@@ -29,13 +29,17 @@ def match_default_boxes(boxes: Tensor, valid: Tensor, default_boxes: Tensor, iou
     Returns:
         `(N, D)`, int64: the object's index in 0 … G-1, or -1 for background.
     """
-    at_once = max(1, _MOST_PAIRS // len(default_boxes))
-    blocks = zip(boxes.split(at_once, dim=1), valid.split(at_once, dim=1), strict=True)
-    (best_iou, matched, best_default_box), *others = (_best_overlaps(*block, default_boxes) for block in blocks)
-    for k, (iou, index, of_objects) in enumerate(others, start=1):
+    # Objects of all images together are within the limit.
+    at_once = max(1, _MOST_PAIRS // (len(boxes) * len(default_boxes)))
+    best_iou = boxes.new_full((len(boxes), len(default_boxes)), -1)
+    matched = torch.zeros_like(best_iou, dtype=torch.int64)
+    best_default_boxes = []
+    for k, block in enumerate(zip(boxes.split(at_once, dim=1), valid.split(at_once, dim=1), strict=True)):
+        iou, index, of_objects = _best_overlaps(*block, default_boxes)
         matched = torch.where(iou > best_iou, index + k * at_once, matched)
         best_iou = torch.maximum(iou, best_iou)
-        best_default_box = torch.cat([best_default_box, of_objects], dim=1)
+        best_default_boxes.append(of_objects)
+    best_default_box = torch.cat(best_default_boxes, dim=1)
     matched = matched.masked_fill(best_iou < iou_thresh, -1)
     objects = torch.arange(boxes.shape[1], device=boxes.device).expand_as(best_default_box).masked_fill(~valid, -1)
     forced = torch.full_like(matched, -1).scatter_reduce(1, best_default_box, objects, "amax")

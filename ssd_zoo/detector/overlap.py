@@ -25,9 +25,9 @@ def intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tenso
     boxes, others = (
         some.float() if some.dtype in (torch.float16, torch.bfloat16) else some for some in (boxes, others)
     )
-    top_left = torch.max(boxes[..., :2], others[..., :2])
-    bottom_right = torch.min(boxes[..., 2:], others[..., 2:])
-    intersection = area_of((bottom_right - top_left).clamp(min=0))
+    # Without names, these large tensors are freed as soon as they are used.
+    sides = torch.min(boxes[..., 2:], others[..., 2:]) - torch.max(boxes[..., :2], others[..., :2])
+    intersection = area_of(sides.clamp(min=0))
     area, other_area = (area_of(some[..., 2:] - some[..., :2]) for some in (boxes, others))
     return intersection, area + other_area - intersection
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
+from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.tiles import check_tiles
 from ssd_zoo.detector.values import check_choice, check_count, check_fraction
 
@@ -47,6 +48,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "iou_thresh": partial(check_fraction, what="an IoU"),
     "positive_fraction": _check_share,
     "min_negatives": partial(check_count, least=0),
+    "tile_overlap": lambda _, value: check_tiles(None, value),
     "antialias": _check_flag,
     "clip_before_nms": _check_flag,
 }
@@ -59,13 +61,15 @@ def checked_setting(model: "SSD", name: str, value: object) -> object:
         TypeError: If the value has the wrong type.
         ValueError: If it is out of range, or the layers that are there already have another.
     """
+    if name == "size":
+        value = parse_size(value)
     if name in _CHECKS:
         _CHECKS[name](name, value)
-    elif name == "tile":
+        # A number of numpy, or a tensor of one.
+        return value.item() if hasattr(value, "item") else value
+    if name == "tile":
         return check_tiles(value, 0)
-    elif name == "tile_overlap":
-        check_tiles(None, value)
-    elif name == "categories":
+    if name == "categories":
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TypeError(f"categories must be a list of names, got {reprlib.repr(value)}.")
         if len(value) < 2:
@@ -74,9 +78,7 @@ def checked_setting(model: "SSD", name: str, value: object) -> object:
             names = f"{len(value)} names"
             raise ValueError(f"The head has {len(model.categories)} classes, got {names}. Build a model with them.")
         return list(value)
-    elif name == "size" and _is_built(model) and isinstance(value, list):
-        return checked_setting(model, name, tuple(value))
-    elif name in ("size", "in_chans") and _is_built(model) and value != (present := getattr(model, name)):
+    if name in ("size", "in_chans") and _is_built(model) and value != (present := getattr(model, name)):
         raise ValueError(f"The model was built with {name}={present}. Build another with {name}={value}.")
     return value
 

@@ -60,6 +60,7 @@ def save_pretrained(
         The folder.
 
     Raises:
+        TypeError: If the model is not an SSD, such as a wrapper of one.
         ValueError: If no registered builder made the model, its builder does not build it again from what is saved, an
             argument can't be saved, or a number is not finite.
         OSError: If the folder can't be written.
@@ -69,8 +70,15 @@ def save_pretrained(
 
 
 def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
+    if not isinstance(model, SSD):
+        raise TypeError(
+            f"A detector of ssd_zoo can be saved, got {type(model).__name__}. A wrapper holds it as model.module, or "
+            "as model._orig_mod where torch.compile made it."
+        )
     check_finite(model.state_dict())
     tensors = pack(model.state_dict())
+    if any(entry.dtype == "F64" for entry in tensors.entries.values()):
+        _log.warning("The model is in float64, and will be loaded in float32.")
     metrics = {data: dict(figures) for data, figures in card["metrics"].items()}
     facts = {"licence": card["licence"], "trained_on": card["trained_on"], "metrics": metrics}
     if (report := find_report(model)) is not None and report.origin:
@@ -169,6 +177,7 @@ def push_to_hub(
     Raises:
         ConnectionError: If the Hub can't be reached.
         PermissionError: If the token does not allow it.
+        TypeError: If the model is not an SSD.
         ValueError: If the model can't be saved, or `repo_id` is not "owner/name".
     """
     card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}

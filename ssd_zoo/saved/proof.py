@@ -1,5 +1,6 @@
 """Proof that a model can be loaded, before it is saved."""
 
+import inspect
 import json
 import logging
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def check_rebuild(model: SSD, text: str) -> None:
         raise ValueError(
             f"{_REFUSED.format(saved.builder)}it builds another model: {'; '.join(differences[:3])}{more}."
         )
+    _tell_of_hooks(model, rebuilt)
 
 
 # Attributes of modules that change no detection.
@@ -74,21 +76,46 @@ def _shape_differences(model: SSD, rebuilt: SSD) -> list[str]:
 def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
     """Yield differences between modules: their types, and their attributes that are numbers, texts or functions."""
     ours, theirs = (dict(of.named_modules(remove_duplicate=False)) for of in (model, rebuilt))
-    for name in filter(None, {**ours, **theirs}):
+    for name in {**ours, **theirs}:
         mine, other = ours.get(name), theirs.get(name)
         # A norm whose statistics processes share detects as the norm that it was made of.
         is_shared = isinstance(mine, nn.SyncBatchNorm) and isinstance(other, nn.modules.batchnorm._BatchNorm)
         if type(mine) is not type(other) and not is_shared:
             kinds = ("missing" if one is None else type(one).__name__ for one in (mine, other))
-            yield "module {} is {} in the model and {} there".format(name, *kinds)
+            yield "{} is {} in the model and {} there".format(f"module {name}" if name else "it", *kinds)
             continue
-        for key, value in vars(other).items():
+        for key in vars(mine):
+            if inspect.isfunction(getattr(type(mine), key, None)) and _code_of(mine, key) != _code_of(other, key):
+                yield f"{name or 'the model'} has another {key} than {type(mine).__name__}.{key}"
+        for key, value in vars(other).items() if name else ():
             of_training = key in _OF_TRAINING or (key == "p" and isinstance(mine, _DROPPING))
             if key.startswith("_") or of_training or not _is_plain(value):
                 continue
             found = getattr(mine, key, None)
             if _by_name(found) != _by_name(value):
                 yield f"{name}.{key} is {found!r} in the model and {value!r} there"
+
+
+def _code_of(module: nn.Module, method: str) -> object:
+    """Return the code of a method, which an instance may replace; look through wrappers that change no result."""
+    value = vars(module).get(method, getattr(type(module), method, None))
+    if method == "forward":  # accelerate's name for the method that it wraps for mixed precision
+        value = vars(module).get("_original_forward", value)
+    while (inner := getattr(value, "_torchdynamo_orig_callable", getattr(value, "__func__", value))) is not value:
+        value = inner
+    return getattr(value, "__code__", value)
+
+
+def _tell_of_hooks(model: SSD, rebuilt: SSD) -> None:
+    """Tell once that hooks are not saved, if a module has others than a builder's."""
+    ours, theirs = (
+        {name: len(module._forward_hooks) + len(module._forward_pre_hooks) for name, module in of.named_modules()}
+        for of in (model, rebuilt)
+    )
+    hooked = [name or "the model itself" for name, number in ours.items() if number != theirs.get(name)]
+    if hooked and "hooks" not in model._told:
+        model._told.add("hooks")
+        _log.warning("Hooks are not saved; %d modules have some, %s among them.", len(hooked), hooked[0])
 
 
 def _is_plain(value: object) -> bool:
@@ -98,8 +125,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _by_name(value: object) -> object:
-    """Return the name of a function, since each build makes some anew; other values unchanged."""
-    return getattr(value, "__qualname__", value)
+    """Return the code or the name of a function, since each build makes some anew; other values unchanged."""
+    return getattr(value, "__code__", getattr(value, "__qualname__", value))
 
 
 def _config_differences(text: str, rebuilt: SSD) -> list[str]:

@@ -15,6 +15,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.processes import all_gather
 from ssd_zoo.weights.files import locked, write_file
+from ssd_zoo.weights.formats.checkpoint import read_pickle
 from ssd_zoo.weights.formats.zip_archive import check_sums
 from ssd_zoo.weights.saved_models import open_saved
 
@@ -66,17 +67,14 @@ def write_checkpoint(state: State, file: Path) -> None:
 
 
 def read_run_state(file: Path) -> State:
-    """Read a checkpoint onto the CPU, with `weights_only=True`.
+    """Read a checkpoint onto the CPU.
 
     Raises:
         ValueError: If the file is not a checkpoint of a training by ssd_zoo, or is damaged.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # Whatever PyTorch raises on a file that is something else.
-        raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo, or it is damaged.") from error
+    state = read_pickle(file)
     if not isinstance(state, dict) or not {"settings", "progress", "model", "optimizer"} <= state.keys():
-        raise ValueError(f"{file} is no checkpoint of a training by ssd_zoo.")
+        raise ValueError(f"{file} is not a checkpoint of a training by ssd_zoo.")
     check_sums(file)
     return state
 

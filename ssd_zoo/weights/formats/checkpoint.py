@@ -20,7 +20,7 @@ from ssd_zoo.weights.formats.zip_archive import check_sums
 from ssd_zoo.weights.outside import quote
 from ssd_zoo.weights.tables import unwrap
 
-__all__ = ["check_finite", "check_state", "read_checkpoint"]
+__all__ = ["check_finite", "check_state", "read_checkpoint", "read_pickle"]
 
 _TYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -64,7 +64,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if kind == ".safetensors":
         with file.open("rb") as stream:
             return check_state(read_contents(stream, file).tensors, source=str(file))
-    state = check_state(_read_pickle(file), source=str(file))
+    state = check_state(read_pickle(file), source=str(file))
     _check_sizes(state, file)
     check_sums(file)
     return state
@@ -116,9 +116,15 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
     """Check that all numbers are finite in float32, the precision of models.
 
     Raises:
-        ValueError: If a tensor holds NaN, infinity or a number beyond float32; the message names the first.
+        ValueError: If a tensor holds NaN, infinity or a number beyond float32, or has no values; the message names the
+            first.
     """
     for name, tensor in state.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"Tensor {name!r} is on the meta device and has no values. Load them first; of a model that accelerate "
+                "has offloaded, accelerate.hooks.remove_hook_from_module(model, recurse=True) brings them back."
+            )
         if tensor.is_floating_point() and not (finite := tensor.float().isfinite()).all():
             raise ValueError(
                 f"Tensor {name!r} holds {(~finite).sum().item()} numbers of {tensor.numel()} that are NaN, infinite or "
@@ -143,7 +149,13 @@ def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
         raise ValueError(f"{file} has {size} bytes, but its tensors announce more; it is damaged.")
 
 
-def _read_pickle(file: Path) -> object:
+def read_pickle(file: Path) -> object:
+    """Read a file of `torch.save` onto the CPU; only tensors and plain values are unpickled.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, asks for too much, or holds objects that would have to be unpickled.
+    """
     try:
         check_pickle(file)
         # PyTorch warns of some contents; `check_state` refuses those that do not load. torchvision's training loop
@@ -151,7 +163,7 @@ def _read_pickle(file: Path) -> object:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    except PickleError:
+    except (PickleError, MemoryError):
         raise
     # The type of the error depends on the place of the damage.
     except Exception as error:

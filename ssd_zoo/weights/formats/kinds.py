@@ -71,7 +71,7 @@ def _explain_zip(file: Path) -> str:
         with zipfile.ZipFile(file) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
     # The type of the error depends on the place of the damage.
-    except Exception:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return "is cut off or damaged: a zip archive without a readable directory at its end"
     if "constants.pkl" in names:
         return (

@@ -28,10 +28,12 @@ def check_pickle(file: Path) -> None:
         PickleError: If it is compressed, lists bytes several times, or has a pickle that is too large.
         Exception: Of any type, from zipfile, if the archive is damaged.
     """
-    if not zipfile.is_zipfile(file):
-        with file.open("rb") as stream:
+    with file.open("rb") as stream:
+        # PyTorch recognises archives by their first bytes; zipfile also finds one at the end of a pickle.
+        if stream.read(4) != b"PK\x03\x04":
+            stream.seek(0)
             _scan(stream.read(_LARGEST_PICKLE), _MOST_PICKLES, file)
-        return
+            return
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         total, size = sum(entry.file_size for entry in entries), file.stat().st_size
@@ -41,7 +43,8 @@ def check_pickle(file: Path) -> None:
                 "does neither; unpack the archive, or save its tensors again."
             )
         for entry in entries:
-            if entry.filename.rpartition("/")[2] == "data.pkl":
+            # PyTorch's reader takes capitals too.
+            if entry.filename.rpartition("/")[2].lower() == "data.pkl":
                 if entry.file_size > _LARGEST_PICKLE:
                     raise PickleError(f"{file} has a pickle of {entry.file_size} bytes. Save its state dict alone.")
                 # PyTorch writes 0 where it was told to compute none; without it, none is expected.
@@ -64,6 +67,9 @@ def _scan(content: bytes, pickles: int, file: Path) -> None:
                     raise PickleError(f"{file} holds a bytearray, which is not read. Save its state dict alone.")
     except PickleError:
         raise
-    # No pickle, or cut off: torch.load says so.
-    except Exception:
-        return
+    except ValueError:
+        if len(content) == _LARGEST_PICKLE and not stream.read(1):
+            raise PickleError(
+                f"{file} has pickles of over {_LARGEST_PICKLE} bytes. Save its state dict alone."
+            ) from None
+        # No pickle, or cut off: torch.load says so.
