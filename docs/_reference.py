@@ -23,6 +23,11 @@ ROOMS = {
     "layers": "Layers",
     "backbones": "Backbones",
 }
+INTRODUCTIONS = {
+    "models": "Every builder also takes the keywords of [`Options`][ssd_zoo.models.options.Options], and the settings "
+    "of [`SSD`][ssd_zoo.detector.ssd.SSD]; weights and builders set their own defaults. "
+    "`help(ssd_zoo.ssd300_vgg16d)` prints all of them for a builder.",
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -47,7 +52,7 @@ def page(room: str) -> str:
         entries = [_entry(package, name) for name in sorted(package.__all__, key=str.casefold)]
     else:
         entries = [f"::: {info.name}" for info in _files(package)]
-    return "\n".join([f"# {ROOMS[room]}", "", *entries]) + "\n"
+    return "\n".join([f"# {ROOMS[room]}", "", INTRODUCTIONS.get(room, ""), "", *entries]) + "\n"
 
 
 def _files(package: ModuleType) -> list[pkgutil.ModuleInfo]:

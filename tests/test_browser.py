@@ -118,15 +118,16 @@ def test_own_detector(page, tmp_path):
     page.locator("[data-part=own]").set_input_files(PHOTOS[0])
     page.get_by_text("This is not an ONNX file.").wait_for()
     # Neither averages pixels nor takes floating-point numbers.
-    file = export(build(score_thresh=0.1), tmp_path / "own.onnx", format="onnx", pixels="uint8")
-    page.locator("[data-part=own]").set_input_files(file)
-    found = wait_for_boxes(page)
-    detector = load(file, score_thresh=0.5)
-    [expected] = detector([read_image(PHOTOS[0])])
-    assert len(found) == len(expected["boxes"]) > 3
-    for row, box, label in zip(found, expected["boxes"].tolist(), expected["labels"].tolist(), strict=True):
-        assert row["box"] == pytest.approx(box, abs=1)
-        assert row["label"] == detector.categories[label]
+    for nms in ("inside", "outside"):
+        file = export(build(score_thresh=0.1), tmp_path / f"{nms}.onnx", format="onnx", pixels="uint8", nms=nms)
+        page.locator("[data-part=own]").set_input_files(file)
+        found = wait_for_boxes(page)
+        detector = load(file, score_thresh=0.5)
+        [expected] = detector([read_image(PHOTOS[0])])
+        assert len(found) == len(expected["boxes"]) > 3
+        for row, box, label in zip(found, expected["boxes"].tolist(), expected["labels"].tolist(), strict=True):
+            assert row["box"] == pytest.approx(box, abs=1)
+            assert row["label"] == detector.categories[label]
 
 
 def test_webcam(page):

@@ -1,4 +1,4 @@
-"""The Kotlin code for phones gives the model's input and detections."""
+"""The Kotlin code for phones, and the JavaScript for browsers, give the model's input and detections."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from ssd_zoo.data import read_image
 from ssd_zoo.deploy.description import Description
 
 SOURCE = ROOT / "docs/phone/Detections.kt"
-MAIN = """
+KOTLIN = """
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
@@ -38,6 +38,21 @@ fun main(args: Array<String>) {
         println("${one.label} ${one.score} ${one.box.joinToString(" ")}")
 }
 """
+JAVASCRIPT = """
+import { readFileSync, writeFileSync } from "node:fs";
+import { detectionsOf } from "./detections.mjs";
+import { toPlanes } from "./pixels.mjs";
+
+const description = JSON.parse(readFileSync("description.json"));
+const [height, width] = process.argv.slice(2).map(Number);
+const picture = { data: readFileSync("rgba"), height, width };
+writeFileSync("input", toPlanes(picture, description.size, description.antialias));
+const names = ["cls_logits", "bbox_regression", "default_boxes"];
+const floats = (name) => new Float32Array(new Uint8Array(readFileSync(name)).buffer);
+const raw = Object.fromEntries(names.map((name) => [name, floats(name)]));
+for (const { label, score, box } of detectionsOf(raw, description, picture))
+  console.log(description.categories.indexOf(label), score, ...box);
+"""
 MODELS = {
     "coco": lambda: ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.1),
     "as it was trained": lambda: ssd_zoo.ssdlite300_mobilenet_v2(
@@ -58,7 +73,7 @@ def program(tmp_path_factory):
     if shutil.which("kotlinc") is None:
         pytest.skip("KOTLIN IS NOT TESTED: apt install kotlin")
     folder = tmp_path_factory.mktemp("kotlin")
-    (folder / "main.kt").write_text(MAIN)
+    (folder / "main.kt").write_text(KOTLIN)
     command = ["kotlinc", SOURCE, "main.kt", "-include-runtime", "-d", "program.jar"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "program.jar"
@@ -71,30 +86,46 @@ def test_page_prints_the_settings_that_it_shows(monkeypatch, capsys):
     monkeypatch.setattr(ssd_zoo.deploy, "load", lambda file, score_thresh: model)
     [code] = blocks(page, "py")
     exec(code, {})
-    settings, boxes = capsys.readouterr().out.splitlines()
-    assert boxes.startswith("1917 ['__background__', 'person', 'bicycle'")
-    assert "".join(blocks(page, "kotlin")[0].split()).startswith("".join(settings.split()))
+    settings, boxes, categories = capsys.readouterr().out.splitlines()
+    shown = "".join(blocks(page, "kotlin")[0].split())
+    start, _, more = shown.partition("/*and")
+    assert (settings + boxes + categories).replace(" ", "").startswith(start)
+    assert categories.count('", "') + 1 == 3 + int(more.partition("more*/)")[0])
+
+
+@pytest.fixture(params=["kotlin", "javascript"])
+def command(request, tmp_path):
+    """Start of a command that reads `tmp_path`, writes the input there, and prints detections."""
+    if request.param == "kotlin":
+        return ["java", "-jar", request.getfixturevalue("program")]
+    if shutil.which("node") is None:
+        pytest.skip("JAVASCRIPT IS NOT TESTED: apt install nodejs")
+    for name in ("detections", "pixels"):
+        shutil.copy(ROOT / f"docs/browser/{name}.js", tmp_path / f"{name}.mjs")
+    (tmp_path / "main.mjs").write_text(JAVASCRIPT)
+    return ["node", "main.mjs"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("photo", ["astronaut.jpg", "coffee.jpg"])
 @torch.no_grad()
-def test_detections_in_kotlin(program, photo, name, tmp_path):
+def test_detections_in_other_languages(command, photo, name, tmp_path):
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     image = read_image(ROOT / "examples" / photo)
     red, green, blue = image.to(torch.int32)
     (tmp_path / "argb").write_bytes((-(2**24) + red * 2**16 + green * 2**8 + blue).to(torch.int32).numpy().tobytes())
+    rgba = torch.cat([image, torch.full_like(image[:1], 255)])
+    (tmp_path / "rgba").write_bytes(rgba.permute(1, 2, 0).contiguous().numpy().tobytes())
+    (tmp_path / "description.json").write_text(Description.of(model, nms="outside", pixels="float32").to_json())
     batch = model.prepare([image])
     raw = {**model.forward_raw(batch), "default_boxes": model.default_boxes}
     for key, value in raw.items():
         (tmp_path / key).write_bytes(value.float().numpy().tobytes())
     settings = (*image.shape[1:], *model.size, model.score_thresh, model.nms_thresh, model.score_function == "softmax")
     settings = (*settings, model.antialias, model.clip_before_nms, model.topk_candidates, model.detections_per_img)
-    done = subprocess.run(
-        ["java", "-jar", program, *map(str, settings)], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([*command, *map(str, settings)], cwd=tmp_path, check=True, capture_output=True, text=True)
     pixels = torch.from_numpy(np.frombuffer((tmp_path / "input").read_bytes(), np.float32).copy())
     expected_pixels = (batch * model.image_std + model.image_mean).flatten()
     torch.testing.assert_close(pixels, expected_pixels, rtol=0, atol=1e-4)

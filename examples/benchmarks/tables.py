@@ -15,7 +15,7 @@ def render(results: Mapping[str, Any]) -> str:
     parts = ["Measured on: " + ", ".join(f"{key} {value}" for key, value in results["machine"].items()) + "."]
     for part, (title, fill) in _TABLES.items():
         if results.get(part):
-            parts.append(f"## {title}\n\n{fill(results[part])}")
+            parts.append(f"#### {title}\n\n{fill(results[part])}")
     return "\n\n".join(parts)
 
 

@@ -1,8 +1,8 @@
 """Fine-tune a model on annotated images or videos.
 
-DATA is a folder or file in the layout of COCO, Pascal VOC or YOLO; for videos, of clips.json, MOTChallenge or CVAT.
-Several are joined, and their classes by name. For training on several GPUs or machines, start the command with
-`accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
+DATA is a folder or file of labelled images, in a layout such as Pascal VOC, COCO, YOLO, LabelMe or CSV, or of videos,
+in that of clips.json, MOTChallenge or CVAT. Several are joined, and their classes by name. For training on several
+GPUs or machines, start the command with `accelerate launch -m ssd_zoo` or `torchrun -m ssd_zoo`.
 """
 
 import argparse
