@@ -39,7 +39,7 @@ def _check_threshold(name: str, value: object) -> None:
     Thresholds(**{name: value})  # type: ignore[arg-type]
 
 
-_CHECKS: dict[str, Callable[[str, object], None]] = {
+_CHECKS: dict[str, Callable[[str, object], object]] = {
     **dict.fromkeys(Thresholds.__annotations__, _check_threshold),
     "score_function": partial(check_choice, allowed=("softmax", "sigmoid")),
     "on_invalid_boxes": partial(check_choice, allowed=("raise", "drop")),

@@ -80,7 +80,7 @@ def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
         mine, other = ours.get(name), theirs.get(name)
         # A norm whose statistics processes share detects as the norm that it was made of.
         is_shared = isinstance(mine, nn.SyncBatchNorm) and isinstance(other, nn.modules.batchnorm._BatchNorm)
-        if type(mine) is not type(other) and not is_shared:
+        if mine is None or other is None or (type(mine) is not type(other) and not is_shared):
             kinds = ("missing" if one is None else type(one).__name__ for one in (mine, other))
             yield "{} is {} in the model and {} there".format(f"module {name}" if name else "it", *kinds)
             continue
