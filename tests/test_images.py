@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -135,6 +136,15 @@ def test_more_pixels_by_wish(tmp_path):
     assert read_image(tmp_path / "a.png", max_pixels=6).shape == (3, 3, 2)
     with pytest.raises(ValueError, match="2 × 3 pixels, and 5 are allowed"):
         read_image(tmp_path / "a.png", max_pixels=5)
+
+
+def test_tiles_are_decoded_whole_so_they_are_counted(tmp_path):
+    """A TIFF of 10 × 10 pixels whose tile has 32768 × 32768, which would take a gigabyte."""
+    tags = {256: 10, 257: 10, 258: 8, 259: 1, 262: 1, 277: 1, 322: 32768, 323: 32768, 324: 200, 325: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0" * 68)
+    with pytest.raises(ValueError, match=r"a\.tif can't be read: its tiles have 32768 × 32768 pixels, and 54000000"):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "LA", "I;16"])

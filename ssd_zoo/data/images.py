@@ -177,11 +177,12 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
     file = given if isinstance(given, (str, Path)) else getattr(given, "name", "the image")
     try:
         with _open(stream) as image:
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise ValueError(
-                    f"it has {image.width} × {image.height} pixels, and {max_pixels} are allowed; make it smaller, or "
-                    "allow more by max_pixels (--max-pixels)"
-                )
+            for what, (width, height) in (("it has", image.size), ("its tiles have", _tile_size(image))):
+                if max_pixels is not None and width * height > max_pixels:
+                    raise ValueError(
+                        f"{what} {width} × {height} pixels, and {max_pixels} are allowed; make it smaller, or allow "
+                        "more by max_pixels (--max-pixels)"
+                    )
             yield image
     except UnidentifiedImageError as error:
         raise ValueError(f"{file} is not an image that can be read. {_way_out(stream)}") from error
@@ -191,6 +192,12 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
         raise
     except Exception as error:  # Pillow's decoders raise errors of any type on a broken file.
         raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """Return the (width, height) of a TIFF's tiles, which are decoded whole however small the image is."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)), int(tags.get(TiffImagePlugin.TILELENGTH, 0))
 
 
 def _open(file: str | Path | IO[bytes]) -> Image.Image:
