@@ -16,10 +16,7 @@ IMAGES = [
     torch.rand(3, 300, 300, generator=torch.Generator().manual_seed(0)),
     torch.rand(3, 200, 333, generator=torch.Generator().manual_seed(1)),
 ]
-TARGETS = [
-    {"boxes": torch.tensor([[10.0, 20, 200, 290], [50, 60, 70, 80]]), "labels": torch.tensor([3, 5])},
-    {"boxes": torch.tensor([[100.0, 20, 280, 190]]), "labels": torch.tensor([20])},
-]
+TARGETS = [{"boxes": torch.tensor([[10.0, 20, 200, 290], [50, 60, 70, 80]]), "labels": torch.tensor([3, 5])}]
 
 
 @pytest.fixture(scope="module", params=[pytest.param(91, marks=pytest.mark.slow), 21])
@@ -75,7 +72,8 @@ def test_losses_and_gradients(pair):
     ours, theirs = (copy.deepcopy(model).double().train() for model in pair)
     for name in ("image_mean", "image_std"):
         setattr(theirs.transform, name, getattr(ours, name).flatten().tolist())
-    images = [IMAGES[0].double(), IMAGES[0].double().flip(2)]
+    # One image: sums over several are the same for all models, see test_parity_ssdlite.py.
+    images = [IMAGES[0].double()]
     losses, expected = ours(images, TARGETS), theirs(images, TARGETS)
     for key, value in expected.items():
         torch.testing.assert_close(losses[key], value, rtol=1e-5, atol=1e-5)

@@ -99,14 +99,14 @@ def test_an_installed_package(site, tmp_path):
     found = run(USER, site, cwd=tmp_path)
     assert "acme_ssd128" in found
     assert "all is well\n" in found, found
-    # Where the package is not installed, the error names it.
-    found = run("import ssd_zoo; ssd_zoo.from_pretrained('saved')", cwd=tmp_path)
+    # Where the package is not installed, the error names it; the command's error does, too.
+    command = "from ssd_zoo.cli.main import main; assert main(['detect', 'photo.png', '--model', 'saved']) == 2"
+    told, _, found = run(f"{command}\nimport ssd_zoo; ssd_zoo.from_pretrained('saved')", cwd=tmp_path).partition(
+        "Traceback"
+    )
+    assert "package acme-ssd 1.0" in told
     assert "Unknown model 'acme_ssd128'" in found
     assert "the builder is of the package acme-ssd 1.0: install that, if you trust it." in found
-    command = (
-        "import sys; from ssd_zoo.cli.main import main; sys.exit(main(['detect', 'photo.png', '--model', 'saved']))"
-    )
-    assert "package acme-ssd 1.0" in run(command, cwd=tmp_path)
 
 
 def write_package(folder, code, points, name="broken"):

@@ -249,7 +249,7 @@ def test_fit_with_spawned_workers(tmp_path):
     before = torch.multiprocessing.get_start_method(allow_none=True)
     torch.multiprocessing.set_start_method("spawn", force=True)
     try:
-        result = fit(build(), sets[0], validation=sets[1], output=tmp_path / "run", epochs=1, num_workers=2, **SETTINGS)
+        result = fit(build(), sets[0], validation=sets[1], output=tmp_path / "run", epochs=1, num_workers=1, **SETTINGS)
     finally:
         torch.multiprocessing.set_start_method(before, force=True)
     assert "AP" in result.history[0]
