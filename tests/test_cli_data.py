@@ -148,7 +148,7 @@ def test_what_training_holds_back_by_default_is_its_split_for_validation(tmp_pat
     assert len(seen[1]) == 60
     assert "note: these are all images; --split val takes those" in capsys.readouterr().err
     assert main([*command, "--split", "test"]) == 2
-    assert "has no split 'test'; it has all" in capsys.readouterr().err
+    assert "has no split 'test'; it has all images in one: leave out the split." in capsys.readouterr().err
 
 
 def test_no_split_for_validation_of_few_images(tmp_path, capsys):

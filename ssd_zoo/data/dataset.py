@@ -167,9 +167,8 @@ def open_dataset(
         )
     chosen = names[0] if split is None else find_split(names, split)
     if chosen is None:
-        raise ValueError(
-            f"{path} has no split {split!r}; it has {', '.join(names)}. {' '.join(found.notes[:1])}".strip()
-        )
+        have = "all images in one: leave out the split" if names == ["all"] else ", ".join(names)
+        raise ValueError(f"{path} has no split {split!r}; it has {have}. {' '.join(found.notes[:1])}".strip())
     records = found.splits[chosen]()
     _check_not_empty(records, f"The split {chosen!r} of {path}")
     classes = found.names or records.names

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import NamedTuple, TypedDict
 
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.data.video_datasets import VideoDataset
@@ -178,7 +179,9 @@ def plan_training(
     every = evaluate_every or evaluation_interval(passes)
     rate = _LEARNING_RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate
     patience = (3 if epochs is None else 0) if patience is None else patience
-    length = f"{passes} epochs, {steps} steps" if minutes is None else f"{minutes:.3g} minutes"
+    length = (
+        f"{number_of(passes, 'epoch')}, {number_of(steps, 'step')}" if minutes is None else f"{minutes:.3g} minutes"
+    )
     why = "as in the papers" if optimizer == "sgd" else "learns faster than sgd in short trainings"
     average = f"decay {decay:.4g}" if decay else "none"
     choices = [

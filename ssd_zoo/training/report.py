@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor
 
 from ssd_zoo._version import __version__
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.training.logs import Row
 from ssd_zoo.training.plan import Choice
 from ssd_zoo.training.plots import precision_curves
@@ -161,7 +162,7 @@ def _run(story: Story) -> list[tuple[str, str]]:
     place = torch.cuda.get_device_name(story.device) if story.device.type == "cuda" else platform.machine()
     threads = torch.get_num_threads()
     return [
-        ("Length", f"{len(story.history)} epochs, {steps} steps"),
+        ("Length", f"{number_of(len(story.history), 'epoch')}, {number_of(steps, 'step')}"),
         ("Time of the steps", _duration(seconds)),
         ("Speed at the end", f"{rate:.1f} images a second"),
         ("Device", f"{story.device}, {place}, {threads} thread{'s' * (threads > 1)}"),

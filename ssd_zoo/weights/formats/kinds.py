@@ -14,7 +14,9 @@ _OTHER_KINDS = [
     (rb"\Z", "is empty"),
     (rb"version https://git-lfs", "is a Git LFS pointer, not the file that it stands for: git lfs pull fetches that"),
     (rb"(?s)\xff\xd8\xff|\x89PNG|GIF8|RIFF.{4}WEBP", "is an image, not a checkpoint"),
-    (rb"\x08[\x01-\x1f]\x12", "is an ONNX model, which can't be read back: convert the checkpoint that it was made of"),
+    # Version 1 of SavedModel; ONNX has begun at version 3.
+    (rb"\x08\x01\x12", "is TensorFlow's SavedModel: export that as a frozen graph, .tflite or TensorFlow.js"),
+    (rb"\x08[\x02-\x1f]\x12", "is an ONNX model, which can't be read back: convert the checkpoint that it was made of"),
     (rb"\x89HDF", "is an HDF5 file of Keras, which is not read: export it as a frozen graph, .tflite or TensorFlow.js"),
     (rb"(?i)\s*<(!doctype|html|head|body|\?xml)", "is a web page, not a checkpoint: its download went wrong"),
     (rb"\x1f\x8b", "is compressed by gzip: unpack it first"),
@@ -24,7 +26,10 @@ _OTHER_KINDS = [
     ),
     (rb"[\t\n\r -~]{16,}\Z", "is a text file, not a checkpoint"),
 ]
-_DAMAGED = "is damaged, or not what torch.save writes"
+_DAMAGED = (
+    "is damaged, or not what torch.save writes; besides that, .safetensors, .pb, .tflite and TensorFlow.js's "
+    "model.json can be read"
+)
 
 
 def name_other_kind(file: Path) -> str | None:
