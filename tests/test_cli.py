@@ -507,7 +507,7 @@ def test_process(folder):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_reader_that_closes_the_pipe(folder, unbuffered):
-    done = shell("ssd-zoo list | true; echo ${PIPESTATUS[0]}", folder.parent, PYTHONUNBUFFERED=unbuffered)
+    done = shell("ssd-zoo list ssd300_vgg16d | true; echo ${PIPESTATUS[0]}", folder.parent, PYTHONUNBUFFERED=unbuffered)
     assert done.stdout == b"141\n"
     assert done.stderr == b""
 

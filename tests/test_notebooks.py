@@ -69,7 +69,7 @@ def test_quickstart(folder):
 @executed
 def test_finetune(folder, test_data):
     (folder / "bccd").symlink_to(test_data / "bccd")
-    told, pictures = run("finetune", folder, ("minutes=5", "minutes=0.3"))
+    told, pictures = run("finetune", folder, ("minutes=5", "minutes=0.1"))
     assert "AP on the validation photos: 0." in told
     assert "Platelets" in told
     assert (folder / "runs/cells/best/model.safetensors").is_file()

@@ -12,7 +12,6 @@ import torch
 from configs import change_config, write_config
 from launch import fork, join
 from safetensors.torch import load_file, save_file
-from test_models import small_size
 from torch import nn
 
 import ssd_zoo
@@ -59,8 +58,7 @@ def test_what_changes_training_alone_can_be_saved(tmp_path):
 def test_every_model_comes_back_bit_for_bit(name, tmp_path):
     torch.manual_seed(0)
     # A threshold that leaves little for post-processing.
-    settings = {"categories": ["background", "a", "b"], "score_thresh": 0.5, **small_size(name)}
-    model = ssd_zoo.get_model(name, weights_backbone=None, **settings).eval()
+    model = ssd_zoo.get_model(name, weights_backbone=None, categories=["background", "a", "b"], score_thresh=0.5).eval()
     with torch.no_grad():
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d):
