@@ -721,8 +721,9 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     assert "'coreml' does not run here; these may: onnx, openvino" in capsys.readouterr().err
 
 
+# The place of NMS that computes the most in the file; test_detections_are_the_models has all.
 @pytest.mark.slow
-@in_all_formats
+@pytest.mark.parametrize(("format", "nms"), {place.values[0]: place for place in reversed(PLACES)}.values())
 @torch.no_grad()
 def test_photos(format, nms, test_data, tmp_path):
     if format in HEAVY:
@@ -736,12 +737,14 @@ def test_photos(format, nms, test_data, tmp_path):
         assert_same_detections(detector(images[start : start + count]), expected[start : start + count])
 
 
-@pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize(
-    "settings",
+    ("antialias", "settings"),
     [
-        {"topk_candidates": 5, "score_function": "softmax", "clip_before_nms": True},
-        {"topk_candidates": None, "score_function": "sigmoid", "clip_before_nms": False, "detections_per_img": 30},
+        (True, {"topk_candidates": 5, "score_function": "softmax", "clip_before_nms": True}),
+        (
+            False,
+            {"score_function": "sigmoid", "clip_before_nms": False, "topk_candidates": None, "detections_per_img": 30},
+        ),
     ],
 )
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import sys
 from functools import partial
 
 import pytest
@@ -106,13 +107,17 @@ class Tiny(nn.Module):
         return [first, self.second(first)]
 
 
+def tiny(size=(48, 48)):
+    torch.manual_seed(0)
+    default_boxes = ssd_zoo.DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
+    return ssd_zoo.SSD(Tiny(), default_boxes, size, ["background", "cat"]).eval()
+
+
 # Old inductors warn while they compile.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled():
-    torch.manual_seed(0)
-    default_boxes = ssd_zoo.DefaultBoxGenerator([[2], [2]], [0.2, 0.5, 0.9])
-    model = ssd_zoo.SSD(Tiny(), default_boxes, (48, 48), ["background", "cat"]).eval()
+    model = tiny()
     fast = optimize(model)
     with torch.no_grad():
         expected = model(IMAGES)
@@ -122,7 +127,7 @@ def test_compiled():
     code = "\n".join(graphs)
     assert "ssd_zoo.conv2d" in code
     assert "frozen_param" in code, "weights are constants"
-    larger = ssd_zoo.SSD(Tiny(), default_boxes, (64, 48), ["background", "cat"]).eval()
+    larger = tiny((64, 48))
     with torch.no_grad():
         expected = larger(IMAGES)
     found, graphs = run_and_get_code(optimize(larger), IMAGES)
@@ -236,11 +241,19 @@ def test_layers_that_users_changed_stay(change):
     assert_same_detections(optimize(model, compile=False)(IMAGES), model(IMAGES))
 
 
+@pytest.fixture
+def maps_are_large(monkeypatch):
+    """As those of VGG are, whose images are computed one after another."""
+    monkeypatch.setattr(sys.modules[optimize.__module__], "_LARGE_MAP", 0)
+
+
+@pytest.mark.usefixtures("maps_are_large")
 def test_a_deep_copy_has_layers_of_its_own():
     import copy
 
-    model = build("ssd300_vgg16d")
+    model = tiny()
     fast = optimize(model, compile=False)
+    assert sum(hasattr(module, "transformed") for module in fast.modules()) == 1
     batch = model.prepare(IMAGES[:2])
     expected = fast.forward_raw(batch)
     other = copy.deepcopy(copy.deepcopy(fast))
@@ -256,9 +269,10 @@ def test_a_deep_copy_has_layers_of_its_own():
     assert copy.deepcopy(fast).to(torch.bfloat16).forward_raw(batch.bfloat16())["cls_logits"].isfinite().all()
 
 
+@pytest.mark.usefixtures("maps_are_large")
 @pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_optimized_model_is_pickled_and_follows_its_settings(compile):
-    model = build("ssd300_vgg16d")
+    model = tiny()
     again = pickle.loads(pickle.dumps(optimize(model, compile=compile)))
     assert "forward_raw" in vars(again)
     for score_function in ("softmax", "sigmoid"):
