@@ -4,12 +4,15 @@ The teacher is the detector of images, on clean frames. The student, which looks
 degraded, and learns to give the teacher's feature maps. Clips are videos, or pans and zooms over photos.
 
 python examples/video/free_labels.py ../shared/data/jhmdb --without-fold 2 --output student
-python examples/video/persons.py ../shared/data/jhmdb --fold 2 --models student
+python examples/video/free_labels.py ../shared/data/jhmdb --without-fold 2 --output student2d \
+    --temporal 2-D --rate 1e-4 --slower 1
+python examples/video/persons.py ../shared/data/jhmdb --fold 2 --models student2d student
 """
 
 import argparse
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,14 +38,42 @@ def clips_of(files: list[Path], frames: int, generator: torch.Generator) -> Iter
     kept: dict[Path, Tensor] = {}
     while True:
         for file in random.sample(files, len(files)):
-            if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
-                kept.setdefault(file, read_image(file))
-                yield pan(kept[file], frames, generator)
+            if is_photo(file):
+                clip = pan(_photo(file, kept), frames, generator)
+                for _ in range(random.randrange(3)):
+                    other = random.choice([one for one in files if is_photo(one)])
+                    move_over(clip, _photo(other, kept), generator)
+                yield clip
             else:
                 kept.setdefault(file, read_clip(file))
                 clip = kept[file]
                 first = random.randrange(max(1, len(clip) - frames + 1))
                 yield clip[first : first + frames]
+
+
+def is_photo(file: Path) -> bool:
+    return file.suffix.lower() in (".jpg", ".jpeg", ".png")
+
+
+def _photo(file: Path, kept: dict[Path, Tensor]) -> Tensor:
+    return kept.setdefault(file, read_image(file))
+
+
+def move_over(clip: Tensor, photo: Tensor, generator: torch.Generator) -> None:
+    """Move an oval part of a photo over a clip, in a straight line."""
+    height, width = clip.shape[-2:]
+    side = int(min(height, width) * (0.15 + 0.45 * torch.rand((), generator=generator)))
+    part = pan(photo, 1, generator, side)[0]
+    grid = torch.linspace(-1, 1, side).square()
+    oval = grid[:, None] + grid < 1
+    (top, down), (left, right) = (torch.rand(2, 2, generator=generator) * torch.tensor([[height], [width]])).tolist()
+    for t, frame in enumerate(clip):
+        share = t / max(1, len(clip) - 1)
+        y, x = round(top + (down - top) * share) - side // 2, round(left + (right - left) * share) - side // 2
+        rows, columns = slice(max(0, y), min(height, y + side)), slice(max(0, x), min(width, x + side))
+        inside = oval[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+        place = frame[:, rows, columns]
+        place[:, inside] = part[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x][:, inside]
 
 
 def pan(photo: Tensor, frames: int, generator: torch.Generator, size: int = 300) -> Tensor:
@@ -69,8 +100,16 @@ def train(student: ssd_zoo.SSD, teacher: ssd_zoo.SSD, args: argparse.Namespace) 
     """Train the student's backbone; the norms keep their statistics, and the head stays the teacher's."""
     generator = torch.Generator().manual_seed(args.seed)
     clips = clips_of(list_files(args.data, args.without_fold), args.frames, generator)
-    fast = [value for name, value in student.backbone.named_parameters() if ".temporal." in name]
-    slow = [value for name, value in student.backbone.named_parameters() if ".temporal." not in name]
+    student.head.requires_grad_(False)
+    fast, slow = [], []
+    for name, value in student.backbone.named_parameters():
+        block = re.match(r"blocks\.(\d+)\.", name)
+        if ".temporal." in name:
+            fast.append(value)
+        elif args.blocks is None or (block and int(block[1]) < args.blocks) or name.startswith("stem"):
+            slow.append(value)
+        else:
+            value.requires_grad_(False)
     groups = [{"params": fast, "lr": args.rate}, {"params": slow, "lr": args.rate * args.slower}]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
     rates = [group["lr"] for group in groups]
@@ -105,11 +144,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--temporal", default="depthwise", help="kind of temporal layer; 2-D for a model of images")
     parser.add_argument("--stages", type=int, nargs="+", default=[3, 4, 5])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch-size", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--slower", type=float, default=0.1, help="rate of all but the temporal weights")
+    parser.add_argument("--blocks", type=int, help="how many of MobileNet's blocks learn beside the temporal weights")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     random.seed(args.seed)

@@ -3,7 +3,7 @@
 Every frame has one labelled person, the actor. Frames are degraded as bad cameras do it, at several strengths. Flicker
 is the share of frames without the person, among the frames after the person was found first.
 
-python examples/video/persons.py ../shared/data/jhmdb --fold 2 --models student
+python examples/video/persons.py ../shared/data/jhmdb --fold 2 --models student2d student
 """
 
 import argparse
@@ -91,8 +91,13 @@ def flicker(found: Detections, target: Detections) -> tuple[int, int]:
     return after.count(False), len(after)
 
 
-def measure(model_found: dict[str, list[Detections]], targets: list[Detections]) -> dict[str, dict[str, Any]]:
-    """Compute AP50, AP75 and flicker of each way of detecting, and AP50's difference to 2-D and to its held boxes."""
+def measure(
+    model_found: dict[str, list[Detections]], targets: list[Detections], saved: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Compute AP50, AP75 and flicker of each way of detecting.
+
+    Of saved models AP50 is compared to that of 2-D, of its held boxes, and of the saved models before it.
+    """
     matches = {
         name: [match_frames(one, target) for one, target in zip(found, targets, strict=True)]
         for name, found in model_found.items()
@@ -104,8 +109,8 @@ def measure(model_found: dict[str, list[Detections]], targets: list[Detections])
         row = {"AP50": mean_ap(matches[name]), "AP75": mean_ap(strict)}
         row["flicker"] = sum(one[0] for one in lost) / max(1, sum(one[1] for one in lost))
         rows[name] = {key: round(value, 4) for key, value in row.items()}
-        if not name.startswith("2-D"):
-            for other in ("2-D", "2-D, last held"):
+        if name in saved:
+            for other in ("2-D", "2-D, last held", *saved[: saved.index(name)]):
                 difference = bootstrap_difference(matches[other], matches[name])
                 rows[name][f"AP50 less {other}'s, and 95 % interval"] = [round(value, 4) for value in difference]
     return rows
@@ -138,7 +143,7 @@ def main() -> None:
                 one = found["2-D"][-1]
                 for name, kalman in (("2-D, last held", False), ("2-D, Kalman filter", True)):
                     found.setdefault(name, []).append(hold(one, len(clip), kalman=kalman))
-            results[f"{kind} {strength:g}"] = measure(found, targets)
+            results[f"{kind} {strength:g}"] = measure(found, targets, list(models)[1:])
             print(kind, strength, json.dumps(results[f"{kind} {strength:g}"], indent=1), flush=True)
     args.output.write_text(json.dumps(results, indent=1) + "\n")
 
