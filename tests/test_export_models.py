@@ -1,4 +1,4 @@
-"""A builder of each family exports to ONNX, and its file's raw output is the model's.
+"""A builder of each family exports to ONNX, the others as a program of torch; the raw output is the model's.
 
 `examples/benchmarks/formats.py` does this for every builder and format.
 """
@@ -6,7 +6,7 @@
 import pytest
 import torch
 from compare import assert_same_detections
-from test_models import FAMILIES, small_size
+from test_models import FAMILIES, NAMES, small_size
 from test_optimize import build
 
 from ssd_zoo.deploy import export, load
@@ -23,12 +23,13 @@ PHOTO_LIKE = torch.rand(3, 3, 90, 120, generator=torch.Generator().manual_seed(0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in [*FAMILIES, "ssd256_vgg16d"] if not name.endswith("_3d")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_3d")])
 @torch.no_grad()
 def test_raw_output_is_the_models(name, tmp_path):
     model = build(name, **small_size(name))
-    file = export(model, tmp_path / "model.onnx", format="onnx", nms="outside")
-    opened = FORMATS["onnx"].open(file, 1)
+    format = "onnx" if name in (*FAMILIES, "ssd256_vgg16d") else "pt2"
+    file = export(model, tmp_path / f"model{FORMATS[format].suffix}", format=format, nms="outside")
+    opened = FORMATS[format].open(file, 1)
     for images in (PHOTO_LIKE[:1], PHOTO_LIKE):
         batch = model.prepare(images)
         found = opened.run({"images": batch * model.image_std + model.image_mean})

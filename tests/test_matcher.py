@@ -79,6 +79,11 @@ def test_blocks_of_objects_match_as_all_at_once(at_once, monkeypatch):
     assert max(seen) == at_once
 
 
+def test_no_images_match_nothing():
+    matched = match_default_boxes(torch.zeros(0, 2, 4), torch.zeros(0, 2, dtype=torch.bool), DEFAULT_BOXES, 0.5)
+    assert matched.shape == (0, len(DEFAULT_BOXES))
+
+
 def test_iou_of_half_precision_does_not_overflow():
     boxes = torch.tensor([[0.0, 0, 640, 480], [0, 0, 320, 480]])
     for dtype in (torch.float16, torch.bfloat16):

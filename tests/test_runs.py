@@ -55,7 +55,7 @@ def finished(tmp_path_factory):
     ("damage", "told"),
     [
         (lambda run: (run / "checkpoint.pt").unlink(), "holds a run without its checkpoint.pt, so it can't be"),
-        (lambda run: (run / "checkpoint.pt").write_bytes(b""), "checkpoint.pt is damaged, or not what torch.save"),
+        (lambda run: (run / "checkpoint.pt").write_bytes(b""), "checkpoint.pt is not a checkpoint of a training"),
         (lambda run: (run / "best").rename(run / "kept"), "can't be continued: There is no folder .*run/best"),
     ],
     ids=["no checkpoint", "an empty checkpoint", "no best model"],

@@ -191,7 +191,7 @@ def _can_be_joined(images: Sequence[Tensor]) -> bool:
 
 def _resize(images: Tensor, size: Size, antialias: bool, *, in_bytes: bool = False) -> Tensor:
     """Resize images to pixels between 0 and 1, at least in float32; or bytes on a CPU to bytes."""
-    stay = in_bytes and images.dtype == torch.uint8 and not images.is_cuda
+    stay = in_bytes and images.dtype == torch.uint8 and images.device.type == "cpu"
     scale = 255 if images.dtype == torch.uint8 and not stay else 1
     if not stay:
         images = images.to(torch.promote_types(images.dtype, torch.float32))

@@ -70,9 +70,13 @@ def read_run_state(file: Path) -> State:
     """Read a checkpoint onto the CPU.
 
     Raises:
+        OSError: If the file can't be read.
         ValueError: If the file is not a checkpoint of a training by ssd_zoo, or is damaged.
     """
-    state = read_pickle(file)
+    try:
+        state = read_pickle(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is not a checkpoint of a training by ssd_zoo, or is damaged.") from error
     if not isinstance(state, dict) or not {"settings", "progress", "model", "optimizer"} <= state.keys():
         raise ValueError(f"{file} is not a checkpoint of a training by ssd_zoo.")
     check_sums(file)

@@ -27,8 +27,8 @@ _OTHER_KINDS = [
     (rb"[\t\n\r -~]{16,}\Z", "is a text file, not a checkpoint"),
 ]
 _DAMAGED = (
-    "is damaged, or not what torch.save writes; besides that, .safetensors, .pb, .tflite and TensorFlow.js's "
-    "model.json can be read"
+    "is damaged, or not what torch.save writes; .safetensors, .pb, .tflite and TensorFlow.js's model.json can be "
+    "read, too"
 )
 
 
