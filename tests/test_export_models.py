@@ -27,9 +27,9 @@ PHOTO_LIKE = torch.rand(3, 3, 90, 120, generator=torch.Generator().manual_seed(0
 @torch.no_grad()
 def test_raw_output_is_the_models(name, tmp_path):
     model = build(name, **small_size(name))
-    format = "onnx" if name in (*FAMILIES, "ssd256_vgg16d") else "pt2"
-    file = export(model, tmp_path / f"model{FORMATS[format].suffix}", format=format, nms="outside")
-    opened = FORMATS[format].open(file, 1)
+    kind = "onnx" if name in (*FAMILIES, "ssd256_vgg16d") else "pt2"
+    file = export(model, tmp_path / f"model{FORMATS[kind].suffix}", format=kind, nms="outside")
+    opened = FORMATS[kind].open(file, 1)
     for images in (PHOTO_LIKE[:1], PHOTO_LIKE):
         batch = model.prepare(images)
         found = opened.run({"images": batch * model.image_std + model.image_mean})
