@@ -4,6 +4,7 @@ import json
 import os
 import unicodedata
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from test_layouts import expected, records
 from ssd_zoo.cli._data import open_labelled, splits_of
 from ssd_zoo.cli._prepare import open_sets
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
-from ssd_zoo.data.formats import yolo_labels
+from ssd_zoo.data.formats import coco_files, yolo_labels
 from ssd_zoo.data.formats.folders import find_split
 
 ONE = next(picture for picture in PICTURES if picture.things)
@@ -773,3 +774,36 @@ def test_yolo_labels_are_not_those_of_two_splits(tmp_path, yaml):
     (tmp_path / "images/val/first.png").unlink()
     (tmp_path / "images/val/first.png").symlink_to(tmp_path / "images/train/first.png")
     assert len(open_dataset(tmp_path, "val")) == 2
+
+
+def test_coco_searches_no_files_for_images(tmp_path, monkeypatch):
+    for k in range(9):
+        write(tmp_path / f"train/train_{k}.png", "")
+    searched = []
+    monkeypatch.setattr(coco_files, "in_any_case", lambda file, root: searched.append(root) or file)
+    with pytest.raises(FileNotFoundError, match="its images"):
+        coco_files.image_finder(tmp_path / "train/_annotations.coco.json", ["gone.png"])
+    assert not [root for root in searched if root.is_file()]
+
+
+@pytest.fixture
+def unlisted(tmp_path, monkeypatch):
+    """Let the folders above a data set be entered, but not listed."""
+    listed = Path.iterdir
+
+    def iterdir(folder):
+        if folder.absolute() in tmp_path.parents or folder.absolute() == tmp_path:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_coco_below_a_folder_that_can_not_be_listed(tmp_path):
+    [file] = SHAPES["coco_roboflow"](tmp_path, "train", PICTURES)
+    assert len(open_dataset(file)) == len(PICTURES)
+    for image in (tmp_path / "train").glob("*.png"):
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match="its images"):
+        open_dataset(file)

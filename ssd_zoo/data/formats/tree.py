@@ -1,5 +1,6 @@
 """Files of a data set by kind, their splits, and pairs of image and annotation file."""
 
+import contextlib
 import os
 import unicodedata
 from collections import Counter, defaultdict
@@ -238,10 +239,12 @@ def in_any_case(file: Path, root: Path) -> Path:
 @lru_cache(maxsize=64)
 def _names(folder: Path, changed: int) -> dict[str, str]:
     del changed  # It is part of the cache's key.
-    return {
-        _composed(f"{path.name.lower()}/") if path.is_dir() else _lower_ending(path.name): path.name
-        for path in folder.iterdir()
-    }
+    with contextlib.suppress(PermissionError):  # A folder that may be entered, but not listed.
+        return {
+            _composed(f"{path.name.lower()}/") if path.is_dir() else _lower_ending(path.name): path.name
+            for path in folder.iterdir()
+        }
+    return {}
 
 
 def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:
