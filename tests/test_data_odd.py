@@ -807,3 +807,14 @@ def test_coco_below_a_folder_that_can_not_be_listed(tmp_path):
         image.unlink()
     with pytest.raises(FileNotFoundError, match="its images"):
         open_dataset(file)
+
+
+@pytest.mark.parametrize("folder", ["cat_labels", "train_labels"])
+def test_a_file_of_labels_beside_its_images(tmp_path, folder):
+    for name in (folder, "other"):
+        draw(ONE, tmp_path / f"{name}/a.png")
+    row = "a.png,cat,1,2,30,40"
+    file = write(tmp_path / f"{folder}/boxes.csv", f"filename,class,xmin,ymin,xmax,ymax\n{row}\n")
+    assert [image.file for image in open_dataset(file).images] == [file.parent / "a.png"]
+    (file.parent / "a.png").unlink()
+    assert [image.file for image in open_dataset(file).images] == [tmp_path / "other/a.png"]

@@ -67,8 +67,11 @@ class Tree:
         self.names = names  # Class names of the user, without background, for formats that have none.
         self.file = path if path.is_file() else None
         beside = path.parent if self.file else path
-        labels = holds(beside.absolute().name, LABEL_FOLDERS)
-        self.root = parent_of(beside) if self.file and labels else beside
+        name = beside.absolute().name
+        self.root = beside
+        if self.file and holds(name, LABEL_FOLDERS):
+            kind = name.lower() in LABEL_FOLDERS  # Another folder, such as `cat_labels`, may hold images.
+            self.root = parent_of(beside) if kind or not Tree(beside).images else beside
 
     def files(self, suffix: str) -> list[File]:
         """Return the annotation files with an ending, such as `".xml"`."""
