@@ -818,3 +818,40 @@ def test_a_file_of_labels_beside_its_images(tmp_path, folder):
     assert [image.file for image in open_dataset(file).images] == [file.parent / "a.png"]
     (file.parent / "a.png").unlink()
     assert [image.file for image in open_dataset(file).images] == [tmp_path / "other/a.png"]
+
+
+def test_yolo_labels_beside_the_image_come_before_those_of_other_folders(tmp_path):
+    """`photos/` and `data/` may be folders of images, of which `labels/` has those of `images/` alone."""
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    one, two = ONE, PICTURES[0]._replace(things=(Thing(1, (1, 2, 30, 40)),) * 3)
+    for folder, labels, picture in (("images", "labels", one), ("photos", "photos", two), ("data", "data", two)):
+        draw(picture, tmp_path / f"{folder}/a.png")
+        write(tmp_path / f"{labels}/a.txt", yolo_text(picture))
+    dataset = open_dataset(tmp_path)
+    assert dataset.annotations.problems == []
+    assert {image.file.parent.name: len(image.objects) for image in dataset.images} == {
+        "images": len(one.things), "photos": 3, "data": 3
+    }  # fmt: skip
+
+
+def test_yolo_images_of_one_name_without_labels_have_no_objects(tmp_path):
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    for image, text in (("images/a", ""), ("data/a", ""), ("images/b", "labels/b"), ("data/c", "data/c")):
+        draw(ONE, tmp_path / f"{image}.png")
+        write(tmp_path / f"{text}.txt", yolo_text(ONE)) if text else None
+    dataset = open_dataset(tmp_path)
+    assert (len(dataset), dataset.annotations.problems) == (4, [])
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_yolo_lists_no_folder_above_the_data_set(tmp_path):
+    SHAPES["yolo_folders"](tmp_path / "data/set", "train", PICTURES)
+    images = tmp_path / "data/set/images/train"
+    file = write(tmp_path / "data/set/here/data.yaml", f"train: {images}\nnames: [cat, dog]\n")
+    assert records(file, "train") == expected("yolo_folders", PICTURES)
+
+
+def test_drives_of_windows_may_hold_images(tmp_path, monkeypatch):
+    assert yolo_labels.locate(tmp_path, "", "/") is None
+    monkeypatch.setattr(yolo_labels, "os", Namespace(name="nt", path=os.path))
+    assert yolo_labels.locate(tmp_path, "", "/") == Path("/")
