@@ -855,3 +855,17 @@ def test_drives_of_windows_may_hold_images(tmp_path, monkeypatch):
     assert yolo_labels.locate(tmp_path, "", "/") is None
     monkeypatch.setattr(yolo_labels, "os", Namespace(name="nt", path=os.path))
     assert yolo_labels.locate(tmp_path, "", "/") == Path("/")
+
+
+@pytest.mark.parametrize("name", ["widerface", "cvat"])
+def test_a_file_named_as_a_split_may_name_the_folder_of_another(tmp_path, name):
+    [file] = SHAPES[name](tmp_path, "train", PICTURES)
+    text = file.read_text().replace("0--Parade/", "WIDER_train/images/0--Parade/").replace('subset="train"', "")
+    write(tmp_path / f"val{file.suffix}", text)
+    file.unlink()
+    assert records(tmp_path, "val") == expected(name, PICTURES)
+    [image] = tmp_path.rglob(f"{PICTURES[0].name}.png")
+    draw(PICTURES[0], tmp_path / "more" / image.relative_to(tmp_path))
+    [problem] = open_dataset(tmp_path, "val").annotations.problems
+    assert "there are 2 images '" in problem
+    assert "open each folder alone" in problem

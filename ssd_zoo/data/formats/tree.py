@@ -4,14 +4,14 @@ import contextlib
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Item, Records, some
-from ssd_zoo.data.formats.folders import LABEL_FOLDERS, are_apart, bare, holds
+from ssd_zoo.data.formats.folders import LABEL_FOLDERS, are_apart, bare, canonical_split, holds
 from ssd_zoo.data.images import image_endings, is_hidden
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Tree",
     "in_any_case",
     "merge_counts",
+    "none_or_many",
     "pair",
     "parent_of",
     "read_each",
@@ -85,16 +86,22 @@ class Tree:
         return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
 
     def image_named(self, name: str, folder: tuple[str, ...] = ()) -> Path | None:
-        """Return the only image whose path ends as a written path does, by the longest end; else None.
+        """Return the only image of a name, as `images_named` finds them, else None."""
+        images = self.images_named(name, folder)
+        return images[0] if len(images) == 1 else None
 
-        Images of another split than that of the annotation file's folder do not count.
+    def images_named(self, name: str, folder: tuple[str, ...] = ()) -> list[Path]:
+        """Return the images whose paths end as a written path does, by the longest end.
+
+        Images of another split than that of the annotation file's folder do not count, if the end names no split.
         """
         parts = Path(name.replace("\\", "/")).parts
-        ends = ["/".join(parts[i:]) for i in range(len(parts))]
-        found = (self._ends.get(end) or self._folded.get(_lower_ending(end)) for end in ends)
-        longest = next(filter(None, found), [])
-        near = [image for image in longest if not are_apart(image.folder, folder)]
-        return near[0].path if len(near) == 1 else None
+        for i in range(len(parts)):
+            end = "/".join(parts[i:])
+            if images := self._ends.get(end) or self._folded.get(_lower_ending(end)):
+                told = any(map(canonical_split, parts[i:-1]))
+                return [image.path for image in images if told or not are_apart(image.folder, folder)]
+        return []
 
     @cached_property
     def _ends(self) -> dict[str, list[File]]:
@@ -225,6 +232,12 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
     taken = set(pairs.values())
     pairs |= {labels[0]: image for image, labels in far.items() if len(labels) == 1 and image not in taken}
     return pairs
+
+
+def none_or_many(name: str, images: Sequence[Path]) -> str:
+    """Return the message about a name that is not that of one image."""
+    several = f"there are {len(images)} images {name!r:.100}: open each folder alone"
+    return several if images else f"there is no image {name!r:.100}"
 
 
 def in_any_case(file: Path, root: Path) -> Path:
