@@ -869,3 +869,26 @@ def test_a_file_named_as_a_split_may_name_the_folder_of_another(tmp_path, name):
     [problem] = open_dataset(tmp_path, "val").annotations.problems
     assert "there are 2 images '" in problem
     assert "open each folder alone" in problem
+
+
+def test_a_damaged_list_of_a_split_that_nobody_opens(tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "data.yaml", "train: images/train\ntest: test.txt\nnames: [cat, dog]\n")
+    (tmp_path / "test.txt").write_bytes(b"\x00\x81\xff\n")
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    with pytest.raises(ValueError, match=r"test\.txt:1 holds a zero byte"):
+        open_dataset(tmp_path, "test")
+
+
+def test_lists_of_a_yolo_file_are_located_once(tmp_path, monkeypatch):
+    """Locating 20,000 paths of another machine takes seconds."""
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    lines = [f"/home/me/images/train/{picture.name}.png\n" for picture in PICTURES]
+    write(tmp_path / "train.txt", "".join(lines))
+    write(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    draw(ONE, tmp_path / "images/more.png")
+    located, locate = [], yolo_labels.locate
+    monkeypatch.setattr(yolo_labels, "locate", lambda *args: located.append(args[2]) or locate(*args))
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note.startswith(f"1 image ({tmp_path / 'images/more.png'}) without a split in data.yaml")
+    assert located == [line.strip() for line in lines]

@@ -14,7 +14,7 @@ from ssd_zoo.data.formats.tree import in_any_case
 from ssd_zoo.data.images import find_images, image_endings, size_if_readable
 from ssd_zoo.weights.outside import parse_number, quote, read_text, whole
 
-__all__ = ["Source", "images_of", "is_yolo", "labels_file", "locate", "read_split"]
+__all__ = ["Source", "is_yolo", "labels_file", "locate", "read_split"]
 
 Source = tuple[Path, list[Path]]
 """Folder of a data set, and what holds its images: folders, lists, or the images themselves."""
@@ -95,7 +95,7 @@ def read_split(
     """
     records = Records(names=names, names_source=names_source)
     records.ids = {name: i for i, name in enumerate(names or [])}
-    files = [(file, root) for root, places in sources for place in places for file in images_of(place, root)]
+    files = [(file, root) for root, places in sources for place in places for file in _images_of(place, root)]
     numbers = Counter(file for file, _ in files)
     records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
     owners: dict[Path, Path] = {}
@@ -136,12 +136,12 @@ def _of_two_splits(owners: Mapping[Path, Path], others: Sequence[Source]) -> dic
     found: dict[Path, Path] = {}
     for root, place in [(root, place) for root, places in others for place in places] if shared else []:
         with contextlib.suppress(OSError, ValueError):  # Reading that split reports it.
-            found |= {labels_file(file, root): file for file in images_of(place, root)}
+            found |= {labels_file(file, root): file for file in _images_of(place, root)}
     both = sorted(found.keys() & shared)
     return {labels: found[labels] for labels in both if os.path.realpath(found[labels]) != shared[labels]}
 
 
-def images_of(source: Path, root: Path) -> list[Path]:
+def _images_of(source: Path, root: Path) -> list[Path]:
     """Return the images below a folder, or those of a list in a text file; or a single image."""
     if source.is_dir():
         return find_images([source])
