@@ -892,3 +892,26 @@ def test_lists_of_a_yolo_file_are_located_once(tmp_path, monkeypatch):
     [note] = open_dataset(tmp_path).annotations.notes
     assert note.startswith(f"1 image ({tmp_path / 'images/more.png'}) without a split in data.yaml")
     assert located == [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_list_of_images_that_is_not_text(tmp_path, train):
+    SHAPES["voc_flat"](tmp_path, ".", PICTURES)
+    (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00\x81\x00")
+    if train:
+        write(tmp_path / "train.txt", "".join(f"{picture.name}.png\n" for picture in PICTURES))
+    assert records(tmp_path, "train" if train else "all") == expected("voc_flat", PICTURES)
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert str(tmp_path / "test.txt") in note
+
+
+@pytest.mark.parametrize("name", ["coco_images", "yolo_yaml"])
+def test_lists_are_no_way_out_where_none_is_read(tmp_path, name):
+    files = SHAPES[name](tmp_path, "train", PICTURES)
+    if name == "coco_images":
+        files[0].rename(tmp_path / "annotations/all.json")
+    for split in ("train", "val"):
+        write(tmp_path / f"{split}.txt", "".join(f"{picture.name}.png\n" for picture in PICTURES))
+    notes = open_dataset(tmp_path).annotations.notes
+    assert [note.partition(" may list")[0] for note in notes] == ["train.txt, val.txt"] * (name == "coco_images")
+    assert not [note for note in notes if "lists are read" in note]
