@@ -915,3 +915,11 @@ def test_lists_are_no_way_out_where_none_is_read(tmp_path, name):
     notes = open_dataset(tmp_path).annotations.notes
     assert [note.partition(" may list")[0] for note in notes] == ["train.txt, val.txt"] * (name == "coco_images")
     assert not [note for note in notes if "lists are read" in note]
+
+
+def test_a_folder_of_a_split_comes_before_its_own_list(tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "train.txt", "images/train/first.png\nimages/train/second.png\n")
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note == "train.txt not read, because folders are named as splits: train"

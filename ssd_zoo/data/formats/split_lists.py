@@ -14,7 +14,7 @@ __all__ = ["by_split"]
 def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], notes: list[str]) -> dict[str, list[File]]:
     """Group files by the folder that is named as a split; without such folders all are the split `all`.
 
-    Lists of images come before that, unless there are several such folders.
+    Lists of images come before that where files lie outside such folders, or where several lists divide one folder.
 
     Args:
         tree: The data set.
@@ -30,7 +30,7 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
         groups.setdefault(next((part for part in file.folder if canonical_split(part)), "all"), []).append(file)
     found, missing = _lists(tree)
     told = ", ".join(f"{name}.txt" for name in found)
-    if found and (len(groups) == 1 or "all" in groups):
+    if found and ("all" in groups or len(groups) == 1 < len(found)):
         every = [file for group in groups.values() for file in group]
         groups = {name: [file for file in every if file in pairs and pairs[file].path in found[name]] for name in found}
         groups[next(filter(_is_train, found))] += [file for file in every if file not in pairs]
