@@ -734,13 +734,14 @@ def test_codes_of_open_images_have_names(tmp_path):
     for file, code in (
         ("class-descriptions-boxable.csv", "/m/01"),
         ("metadata/classes.csv", "/m/01"),
+        ("oidv7-class-descriptions.csv", "n01"),
         ("classes.csv", "x"),
     ):
         root = tmp_path / file.replace("/", "-")
         draw(ONE, root / "a.png")
         write(root / "labels/detections.csv", f"ImageID,LabelName,XMin,XMax,YMin,YMax\na,{code},.1,.5,.1,.5\n")
         write(root / file, f"{code},Cat\n")
-        assert open_dataset(root).categories[1:] == ["Cat" if code == "/m/01" else "x"]
+        assert open_dataset(root).categories[1:] == ["x" if code == "x" else "Cat"]
 
 
 @pytest.mark.parametrize("name", ["yolo_yaml", "voc_flat"])
@@ -923,3 +924,10 @@ def test_a_folder_of_a_split_comes_before_its_own_list(tmp_path):
     assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
     [note] = open_dataset(tmp_path).annotations.notes
     assert note == "train.txt not read, because folders are named as splits: train"
+
+
+def test_labels_go_to_the_folder_of_images_of_their_name(tmp_path):
+    for folder in ("dogs", "dogs_images"):
+        draw(ONE, tmp_path / f"data/{folder}/1.png")
+    write(tmp_path / "data/dogs_labels/1.xml", voc_xml(ONE))
+    assert [image.file.parent.name for image in open_dataset(tmp_path).images] == ["dogs_images"]

@@ -112,10 +112,11 @@ def _is_number(cell: str, separator: str) -> bool:
 def _descriptions(file: Path) -> Iterator[tuple[str, str]]:
     """Return Open Images' codes of classes and their names, such as `/m/01g317,Person`.
 
-    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`.
+    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`; codes of other files begin with "/".
     """
     if "class" in file.name:
-        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2 and row[0].startswith("/"))
+        any_code = "class-descriptions" in file.name
+        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2 and (any_code or row[0].startswith("/")))
 
 
 def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> Records:

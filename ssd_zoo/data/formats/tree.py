@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Item, Records, some
-from ssd_zoo.data.formats.folders import LABEL_FOLDERS, are_apart, bare, canonical_split, holds
+from ssd_zoo.data.formats.folders import IMAGE_FOLDERS, LABEL_FOLDERS, are_apart, bare, canonical_split, holds
 from ssd_zoo.data.images import image_endings, is_hidden
 
 __all__ = [
@@ -201,8 +201,8 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
     """Find the image of each annotation file, by its name without ending.
 
     An image in the same folder comes first. Then comes one in a folder that differs only by names such as `images`
-    and `labels`. Last comes the only image of that name, if it is not of another split, and no other file is left that
-    it could belong to.
+    and `labels`; of several, that with more such names, as `dogs_images` beside `dogs`. Last comes the only image of
+    that name, if it is not of another split, and no other file is left that it could belong to.
 
     Args:
         labels: The annotation files.
@@ -224,6 +224,8 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
             candidates = [image for image in by_stem.get(told.stem, []) if image.path.name == told.name]
         same = [image for image in candidates if image.folder == label.folder]
         alike = [image for image in candidates if bare(image.folder) == bare(label.folder)]
+        kinds = [sum(holds(part, IMAGE_FOLDERS) for part in image.folder) for image in alike]
+        alike = [image for image, number in zip(alike, kinds, strict=True) if number == max(kinds)]
         if best := same or alike:
             told_name = named(label.path) if len(best) > 1 else ""
             pairs[label] = next((image for image in best if image.path.name == told_name), best[0])

@@ -73,7 +73,7 @@ def _label_folder(above: Path, images: str, changed: int) -> str:
     """Return the folder of labels beside a folder of images whose name differs by that of the kind only."""
     del changed  # It is part of the cache's key.
     alike = []
-    with contextlib.suppress(PermissionError):  # A folder that may be entered, but not listed.
+    with contextlib.suppress(OSError):  # A folder that may be entered, but not listed.
         names = [path.name for path in above.iterdir() if holds(path.name, LABEL_FOLDERS) and path.is_dir()]
         alike = [name for name in names if bare((name,)) == bare((images,))]
     return min(alike, key=lambda name: (name != "labels", "label" not in name.lower(), name), default="labels")
