@@ -931,3 +931,13 @@ def test_labels_go_to_the_folder_of_images_of_their_name(tmp_path):
         draw(ONE, tmp_path / f"data/{folder}/1.png")
     write(tmp_path / "data/dogs_labels/1.xml", voc_xml(ONE))
     assert [image.file.parent.name for image in open_dataset(tmp_path).images] == ["dogs_images"]
+
+
+def test_tables_tell_none_from_several_of_a_name(tmp_path):
+    for image in ("one/a.png", "two/a.png", "b.png"):
+        draw(Picture("a", (100, 200), ()), tmp_path / image)
+    rows = "".join(f"{name}.png,cat,1,2,30,40\n" for name in "abc")
+    write(tmp_path / "labels.csv", f"filename,class,xmin,ymin,xmax,ymax\n{rows}")
+    problems = inspect_dataset(open_dataset(tmp_path)).problems
+    told = [problem.partition(": ")[2] for problem in problems]
+    assert told == ["there are 2 images 'a.png': open each folder alone", "there is no image 'c.png'"]
