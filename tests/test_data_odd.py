@@ -4,6 +4,7 @@ import json
 import os
 import unicodedata
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from test_layouts import expected, records
 from ssd_zoo.cli._data import open_labelled, splits_of
 from ssd_zoo.cli._prepare import open_sets
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
-from ssd_zoo.data.formats import yolo_labels
+from ssd_zoo.data.formats import coco_files, yolo_labels
 from ssd_zoo.data.formats.folders import find_split
 
 ONE = next(picture for picture in PICTURES if picture.things)
@@ -733,13 +734,14 @@ def test_codes_of_open_images_have_names(tmp_path):
     for file, code in (
         ("class-descriptions-boxable.csv", "/m/01"),
         ("metadata/classes.csv", "/m/01"),
+        ("oidv7-class-descriptions.csv", "n01"),
         ("classes.csv", "x"),
     ):
         root = tmp_path / file.replace("/", "-")
         draw(ONE, root / "a.png")
         write(root / "labels/detections.csv", f"ImageID,LabelName,XMin,XMax,YMin,YMax\na,{code},.1,.5,.1,.5\n")
         write(root / file, f"{code},Cat\n")
-        assert open_dataset(root).categories[1:] == ["Cat" if code == "/m/01" else "x"]
+        assert open_dataset(root).categories[1:] == ["x" if code == "x" else "Cat"]
 
 
 @pytest.mark.parametrize("name", ["yolo_yaml", "voc_flat"])
@@ -773,3 +775,169 @@ def test_yolo_labels_are_not_those_of_two_splits(tmp_path, yaml):
     (tmp_path / "images/val/first.png").unlink()
     (tmp_path / "images/val/first.png").symlink_to(tmp_path / "images/train/first.png")
     assert len(open_dataset(tmp_path, "val")) == 2
+
+
+def test_coco_searches_no_files_for_images(tmp_path, monkeypatch):
+    for k in range(9):
+        write(tmp_path / f"train/train_{k}.png", "")
+    searched = []
+    monkeypatch.setattr(coco_files, "in_any_case", lambda file, root: searched.append(root) or file)
+    with pytest.raises(FileNotFoundError, match="its images"):
+        coco_files.image_finder(tmp_path / "train/_annotations.coco.json", ["gone.png"])
+    assert not [root for root in searched if root.is_file()]
+
+
+@pytest.fixture
+def unlisted(tmp_path, monkeypatch):
+    """Let the folders above a data set be entered, but not listed."""
+    listed = Path.iterdir
+
+    def iterdir(folder):
+        if folder.absolute() in tmp_path.parents or folder.absolute() == tmp_path:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_coco_below_a_folder_that_can_not_be_listed(tmp_path):
+    [file] = SHAPES["coco_roboflow"](tmp_path, "train", PICTURES)
+    assert len(open_dataset(file)) == len(PICTURES)
+    for image in (tmp_path / "train").glob("*.png"):
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match="its images"):
+        open_dataset(file)
+
+
+@pytest.mark.parametrize("folder", ["cat_labels", "train_labels"])
+def test_a_file_of_labels_beside_its_images(tmp_path, folder):
+    for name in (folder, "other"):
+        draw(ONE, tmp_path / f"{name}/a.png")
+    row = "a.png,cat,1,2,30,40"
+    file = write(tmp_path / f"{folder}/boxes.csv", f"filename,class,xmin,ymin,xmax,ymax\n{row}\n")
+    assert [image.file for image in open_dataset(file).images] == [file.parent / "a.png"]
+    (file.parent / "a.png").unlink()
+    assert [image.file for image in open_dataset(file).images] == [tmp_path / "other/a.png"]
+
+
+def test_yolo_labels_beside_the_image_come_before_those_of_other_folders(tmp_path):
+    """`photos/` and `data/` may be folders of images, of which `labels/` has those of `images/` alone."""
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    one, two = ONE, PICTURES[0]._replace(things=(Thing(1, (1, 2, 30, 40)),) * 3)
+    for folder, labels, picture in (("images", "labels", one), ("photos", "photos", two), ("data", "data", two)):
+        draw(picture, tmp_path / f"{folder}/a.png")
+        write(tmp_path / f"{labels}/a.txt", yolo_text(picture))
+    dataset = open_dataset(tmp_path)
+    assert dataset.annotations.problems == []
+    assert {image.file.parent.name: len(image.objects) for image in dataset.images} == {
+        "images": len(one.things), "photos": 3, "data": 3
+    }  # fmt: skip
+
+
+def test_yolo_images_of_one_name_without_labels_have_no_objects(tmp_path):
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    for image, text in (("images/a", ""), ("data/a", ""), ("images/b", "labels/b"), ("data/c", "data/c")):
+        draw(ONE, tmp_path / f"{image}.png")
+        write(tmp_path / f"{text}.txt", yolo_text(ONE)) if text else None
+    dataset = open_dataset(tmp_path)
+    assert (len(dataset), dataset.annotations.problems) == (4, [])
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_yolo_lists_no_folder_above_the_data_set(tmp_path):
+    SHAPES["yolo_folders"](tmp_path / "data/set", "train", PICTURES)
+    images = tmp_path / "data/set/images/train"
+    file = write(tmp_path / "data/set/here/data.yaml", f"train: {images}\nnames: [cat, dog]\n")
+    assert records(file, "train") == expected("yolo_folders", PICTURES)
+
+
+def test_drives_of_windows_may_hold_images(tmp_path, monkeypatch):
+    assert yolo_labels.locate(tmp_path, "", "/") is None
+    monkeypatch.setattr(yolo_labels, "os", Namespace(name="nt", path=os.path))
+    assert yolo_labels.locate(tmp_path, "", "/") == Path("/")
+
+
+@pytest.mark.parametrize("name", ["widerface", "cvat"])
+def test_a_file_named_as_a_split_may_name_the_folder_of_another(tmp_path, name):
+    [file] = SHAPES[name](tmp_path, "train", PICTURES)
+    text = file.read_text().replace("0--Parade/", "WIDER_train/images/0--Parade/").replace('subset="train"', "")
+    write(tmp_path / f"val{file.suffix}", text)
+    file.unlink()
+    assert records(tmp_path, "val") == expected(name, PICTURES)
+    [image] = tmp_path.rglob(f"{PICTURES[0].name}.png")
+    draw(PICTURES[0], tmp_path / "more" / image.relative_to(tmp_path))
+    [problem] = open_dataset(tmp_path, "val").annotations.problems
+    assert "there are 2 images '" in problem
+    assert "open each folder alone" in problem
+
+
+def test_a_damaged_list_of_a_split_that_nobody_opens(tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "data.yaml", "train: images/train\ntest: test.txt\nnames: [cat, dog]\n")
+    (tmp_path / "test.txt").write_bytes(b"\x00\x81\xff\n")
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    with pytest.raises(ValueError, match=r"test\.txt:1 holds a zero byte"):
+        open_dataset(tmp_path, "test")
+
+
+def test_lists_of_a_yolo_file_are_located_once(tmp_path, monkeypatch):
+    """Locating 20,000 paths of another machine takes seconds."""
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    lines = [f"/home/me/images/train/{picture.name}.png\n" for picture in PICTURES]
+    write(tmp_path / "train.txt", "".join(lines))
+    write(tmp_path / "data.yaml", "train: train.txt\nnames: [cat, dog]\n")
+    draw(ONE, tmp_path / "images/more.png")
+    located, locate = [], yolo_labels.locate
+    monkeypatch.setattr(yolo_labels, "locate", lambda *args: located.append(args[2]) or locate(*args))
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note.startswith(f"1 image ({tmp_path / 'images/more.png'}) without a split in data.yaml")
+    assert located == [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_list_of_images_that_is_not_text(tmp_path, train):
+    SHAPES["voc_flat"](tmp_path, ".", PICTURES)
+    (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00\x81\x00")
+    if train:
+        write(tmp_path / "train.txt", "".join(f"{picture.name}.png\n" for picture in PICTURES))
+    assert records(tmp_path, "train" if train else "all") == expected("voc_flat", PICTURES)
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert str(tmp_path / "test.txt") in note
+
+
+@pytest.mark.parametrize("name", ["coco_images", "yolo_yaml"])
+def test_lists_are_no_way_out_where_none_is_read(tmp_path, name):
+    files = SHAPES[name](tmp_path, "train", PICTURES)
+    if name == "coco_images":
+        files[0].rename(tmp_path / "annotations/all.json")
+    for split in ("train", "val"):
+        write(tmp_path / f"{split}.txt", "".join(f"{picture.name}.png\n" for picture in PICTURES))
+    notes = open_dataset(tmp_path).annotations.notes
+    assert [note.partition(" may list")[0] for note in notes] == ["train.txt, val.txt"] * (name == "coco_images")
+    assert not [note for note in notes if "lists are read" in note]
+
+
+def test_a_folder_of_a_split_comes_before_its_own_list(tmp_path):
+    SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+    write(tmp_path / "train.txt", "images/train/first.png\nimages/train/second.png\n")
+    assert records(tmp_path, "train") == expected("yolo_folders", PICTURES)
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note == "train.txt not read, because folders are named as splits: train"
+
+
+def test_labels_go_to_the_folder_of_images_of_their_name(tmp_path):
+    for folder in ("dogs", "dogs_images"):
+        draw(ONE, tmp_path / f"data/{folder}/1.png")
+    write(tmp_path / "data/dogs_labels/1.xml", voc_xml(ONE))
+    assert [image.file.parent.name for image in open_dataset(tmp_path).images] == ["dogs_images"]
+
+
+def test_tables_tell_none_from_several_of_a_name(tmp_path):
+    for image in ("one/a.png", "two/a.png", "b.png"):
+        draw(Picture("a", (100, 200), ()), tmp_path / image)
+    rows = "".join(f"{name}.png,cat,1,2,30,40\n" for name in "abc")
+    write(tmp_path / "labels.csv", f"filename,class,xmin,ymin,xmax,ymax\n{rows}")
+    problems = inspect_dataset(open_dataset(tmp_path)).problems
+    told = [problem.partition(": ")[2] for problem in problems]
+    assert told == ["there are 2 images 'a.png': open each folder alone", "there is no image 'c.png'"]

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ssd_zoo.data.annotations import some
 from ssd_zoo.data.formats import coco, cvat, kitti, labelme, tables, voc, widerface, yolo
 from ssd_zoo.data.formats.folders import canonical_split
-from ssd_zoo.data.formats.split_lists import files_of_lists
 from ssd_zoo.data.formats.tree import Layout, Tree
 from ssd_zoo.weights.outside import read_start
 
@@ -24,6 +22,8 @@ FORMATS: dict[str, Callable[[Tree], Layout | None]] = {
 }
 # Formats that are often exported beside another one; they are read only where they stand alone.
 _SECOND = ("table",)
+# Formats of one file per image, whose splits may be lists of images; reading these tells what is not read.
+_LISTED = {"voc", "yolo", "labelme", "kitti"}
 
 
 def recognise(path: Path, layout: str | None = None, names: list[str] | None = None) -> Layout:
@@ -59,12 +59,11 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
     [result] = found.values()
     if tree.file is None:
         result.notes += tree.left_out
-        lists = files_of_lists(tree)
-        others = {canonical_split(file.stem) for file in lists} - set(map(canonical_split, result.splits))
-        if others and len(result.splits) == 1:
+        lists = [file.path.name for file in tree.files(".txt") if not file.folder and canonical_split(file.stem)]
+        if lists and list(result.splits) == ["all"] and not found.keys() & _LISTED:
             result.notes.append(
-                f"{some([file.path for file in lists], 'file')} may list the images of splits, and all images are one "
-                "split; lists are read if there is a train.txt and the lines are paths of images"
+                f"{', '.join(lists)} may list the images of splits, and all images are one split: name the lists in a "
+                "data.yaml, as in train: train.txt, or move them to ImageSets/Main of Pascal VOC"
             )
     return result
 

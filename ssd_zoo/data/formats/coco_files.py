@@ -1,5 +1,6 @@
 """Images in a file of COCO's format, and the line numbers of its entries for error messages."""
 
+import contextlib
 import json
 import os
 import re
@@ -37,8 +38,10 @@ def image_finder(file: Path, names: list[str]) -> "partial[Path]":
     below = [*_FOLDERS, *own, *(f"{folder}/{name}" for folder in _FOLDERS for name in own)]
     parents = (file.parent, parent_of(file.parent))
     folders = [in_any_case(parent / name, parent) for parent in parents for name in ("", *below)]
-    if kind := canonical_split(split):
-        folders += sorted(x for parent in parents for x in parent.iterdir() if canonical_split(x.name) == kind)
+    kind = canonical_split(split)
+    for parent in parents if kind else ():
+        with contextlib.suppress(PermissionError):  # A folder above may be one that nobody lists.
+            folders += sorted(x for x in parent.iterdir() if canonical_split(x.name) == kind and x.is_dir())
     first = [_parts(name) for name in names[:20]]
     for cut in range(max(map(len, first), default=0)):
         for parts in first:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names, number_of
 from ssd_zoo.data.formats.folders import canonical_split
-from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
+from ssd_zoo.data.formats.tree import Layout, Tree, none_or_many, unused_images
 from ssd_zoo.weights.outside import parse_number, parse_xml, read_start, read_text
 
 __all__ = ["find"]
@@ -23,7 +23,7 @@ class _Image(NamedTuple):
     file: Path
     line: int
     element: ET.Element
-    path: Path | None
+    paths: list[Path]  # One, unless there is none or several have the name.
 
 
 def find(tree: Tree) -> Layout | None:
@@ -44,9 +44,9 @@ def find(tree: Tree) -> Layout | None:
         lines = [content.count("\n", 0, match.start()) + 1 for match in re.finditer(r"<image[\s>]", content)]
         for line, element in zip(lines, root.findall("image"), strict=False):
             subset = element.get("subset") or canonical_split(file.stem) or "all"
-            path = tree.image_named(element.get("name") or "", (*found[file], subset))
-            splits[subset].append(_Image(file, line, element, path))
-    used = [image.path for images in splits.values() for image in images if image.path]
+            paths = tree.images_named(element.get("name") or "", (*found[file], subset))
+            splits[subset].append(_Image(file, line, element, paths))
+    used = [path for images in splits.values() for image in images for path in image.paths]
     notes = unused_images(tree, used, "an entry in the XML file")
     readers = {name: partial(_read, images) for name, images in splits.items()}
     return Layout("CVAT", "XML files with images", readers, check_class_names(names, files[0]) or None, notes)
@@ -59,11 +59,9 @@ def _is_cvat(file: Path) -> bool:
 
 def _read(images: Sequence[_Image]) -> Records:
     records = Records()
-    for file, line, element, path in images:
-        if path is None:
-            records.problems.append(
-                f"{file}:{line}: there is no image {element.get('name')!r:.100}, or two: open each folder alone"
-            )
+    for file, line, element, paths in images:
+        if len(paths) != 1:
+            records.problems.append(f"{file}:{line}: {none_or_many(element.get('name') or '', paths)}")
             continue
         things = []
         for shape in element:
@@ -79,7 +77,7 @@ def _read(images: Sequence[_Image]) -> Records:
         except ValueError as error:
             records.problems.append(f"{file}:{line}: {str(error).rstrip('.')}")
             size = None
-        records.items.append(Item(path, file, things, size))
+        records.items.append(Item(paths[0], file, things, size))
     tags = sum(len(element.findall("tag")) for _, _, element, _ in images)
     records.notes += [f"{number_of(tags, 'tag')} of whole images, left out"] if tags else []
     return records

@@ -1,4 +1,4 @@
-"""What names of folders and files say: a split, such as `train`, and a kind, such as `images`."""
+"""Splits and kinds in names of folders and files: `train` and `images` in `train_images`."""
 
 import re
 from collections.abc import Sequence

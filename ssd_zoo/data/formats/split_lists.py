@@ -8,13 +8,13 @@ from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import File, Tree
 from ssd_zoo.weights.outside import read_text
 
-__all__ = ["by_split", "files_of_lists"]
+__all__ = ["by_split"]
 
 
 def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], notes: list[str]) -> dict[str, list[File]]:
     """Group files by the folder that is named as a split; without such folders all are the split `all`.
 
-    Lists of images come before that, unless there are several such folders.
+    Lists of images come before that where files lie outside such folders, or where several lists divide one folder.
 
     Args:
         tree: The data set.
@@ -30,7 +30,7 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
         groups.setdefault(next((part for part in file.folder if canonical_split(part)), "all"), []).append(file)
     found, missing = _lists(tree)
     told = ", ".join(f"{name}.txt" for name in found)
-    if found and (len(groups) == 1 or "all" in groups):
+    if found and ("all" in groups or len(groups) == 1 < len(found)):
         every = [file for group in groups.values() for file in group]
         groups = {name: [file for file in every if file in pairs and pairs[file].path in found[name]] for name in found}
         groups[next(filter(_is_train, found))] += [file for file in every if file not in pairs]
@@ -39,6 +39,13 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
         notes += missing
     elif found:
         notes.append(f"{told} not read, because folders are named as splits: {', '.join(sorted(groups))}")
+    elif len(groups) == 1:
+        lists = _files_of_lists(tree)
+        if {canonical_split(file.stem) for file in lists} - set(map(canonical_split, groups)):
+            notes.append(
+                f"{some([file.path for file in lists], 'file')} may list the images of splits, and all images are one "
+                "split; lists are read if there is a train.txt and the lines are paths of images"
+            )
     if "all" in groups and len(groups) > 1:
         raise ValueError(
             f"{tree.root} has the splits {', '.join(sorted(set(groups) - {'all'}))} as folders, and "
@@ -48,7 +55,7 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
     return dict(sorted(groups.items()))
 
 
-def files_of_lists(tree: Tree) -> list[File]:
+def _files_of_lists(tree: Tree) -> list[File]:
     """Return the uppermost text files that are named as splits, but those of images of the same name."""
     stems = {image.stem for image in tree.images}
     files = [file for file in tree.files(".txt") if canonical_split(file.stem) and file.stem not in stems]
@@ -62,9 +69,15 @@ def _lists(tree: Tree) -> tuple[dict[str, set[Path]], list[str]]:
     Without a list for training none is read, as that may mean the rest.
     """
     lists, notes = dict[str, set[Path]](), list[str]()
-    files = files_of_lists(tree)
-    for file in files if len({file.folder for file in files}) == 1 else []:
-        lines = [line.strip() for line in read_text(file.path).splitlines() if line.strip()]
+    files = _files_of_lists(tree)
+    if len({file.folder for file in files}) != 1 or not any(_is_train(file.stem) for file in files):
+        return lists, notes
+    for file in files:
+        try:
+            lines = [line.strip() for line in read_text(file.path).splitlines() if line.strip()]
+        except ValueError as error:
+            notes.append(f"{str(error).rstrip('.')}, left out")
+            continue
         images = [_image(tree, line) for line in lines]
         missing = [line for line, image in zip(lines, images, strict=True) if image is None]
         if len(missing) * 2 < len(lines):

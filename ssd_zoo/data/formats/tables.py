@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing
 from ssd_zoo.data.formats.folders import canonical_split
-from ssd_zoo.data.formats.tree import File, Layout, Tree, unused_images
+from ssd_zoo.data.formats.tree import File, Layout, Tree, none_or_many, unused_images
 from ssd_zoo.data.images import size_if_readable
 from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
@@ -112,10 +112,11 @@ def _is_number(cell: str, separator: str) -> bool:
 def _descriptions(file: Path) -> Iterator[tuple[str, str]]:
     """Return Open Images' codes of classes and their names, such as `/m/01g317,Person`.
 
-    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`.
+    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`; codes of other files begin with "/".
     """
     if "class" in file.name:
-        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2 and row[0].startswith("/"))
+        any_code = "class-descriptions" in file.name
+        yield from ((row[0], row[1]) for row in _rows(file) if len(row) == 2 and (any_code or row[0].startswith("/")))
 
 
 def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> Records:
@@ -134,10 +135,11 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
         stems.setdefault(one.stem, []).append(one.path.name)
     taken: dict[Path, str] = {}
     for name, group in rows.items():
-        image = _image_of(table, tree, name, stems)
-        if image is None:
-            records.problems.append(f"{file}:{group[0][0]}: there is no image {name!r:.100} below {tree.root}, or two")
+        images = _images_of(table, tree, name, stems)
+        if len(images) != 1:
+            records.problems.append(f"{file}:{group[0][0]}: {none_or_many(name, images)}")
             continue
+        [image] = images
         if image in taken:
             records.problems.append(f"{file}:{group[0][0]}: {name!r:.100} and {taken[image]!r:.100} are one image")
             continue
@@ -157,13 +159,13 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
     return records
 
 
-def _image_of(table: _Table, tree: Tree, name: str, stems: dict[str, list[str]]) -> Path | None:
-    """Return the image of a row, which may be named without its ending; of several, that of the table's split."""
+def _images_of(table: _Table, tree: Tree, name: str, stems: dict[str, list[str]]) -> list[Path]:
+    """Return the images of a row, which may be named without its ending; of several, those of the table's split."""
     path = PurePosixPath(name.replace("\\", "/"))
     near = (*table.file.folder, _split(table.file, alone=False))
     files = [str(path), *dict.fromkeys(str(path.with_name(file)) for file in stems.get(path.name, ()))]
-    found = (tree.image_named("/".join([*table.file.folder, file]), near) for file in files if path.name)
-    return next(filter(None, found), None)
+    found = [tree.images_named("/".join([*table.file.folder, file]), near) for file in files if path.name]
+    return min(filter(None, found), key=len, default=[])
 
 
 def _size(table: _Table, row: Sequence[str]) -> tuple[int, int] | None:

@@ -1,16 +1,17 @@
 """Files of a data set by kind, their splits, and pairs of image and annotation file."""
 
+import contextlib
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Item, Records, some
-from ssd_zoo.data.formats.folders import LABEL_FOLDERS, are_apart, bare, holds
+from ssd_zoo.data.formats.folders import IMAGE_FOLDERS, LABEL_FOLDERS, are_apart, bare, canonical_split, holds
 from ssd_zoo.data.images import image_endings, is_hidden
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Tree",
     "in_any_case",
     "merge_counts",
+    "none_or_many",
     "pair",
     "parent_of",
     "read_each",
@@ -66,8 +68,11 @@ class Tree:
         self.names = names  # Class names of the user, without background, for formats that have none.
         self.file = path if path.is_file() else None
         beside = path.parent if self.file else path
-        labels = holds(beside.absolute().name, LABEL_FOLDERS)
-        self.root = parent_of(beside) if self.file and labels else beside
+        name = beside.absolute().name
+        self.root = beside
+        if self.file and holds(name, LABEL_FOLDERS):
+            kind = name.lower() in LABEL_FOLDERS  # Another folder, such as `cat_labels`, may hold images.
+            self.root = parent_of(beside) if kind or not Tree(beside).images else beside
 
     def files(self, suffix: str) -> list[File]:
         """Return the annotation files with an ending, such as `".xml"`."""
@@ -81,16 +86,22 @@ class Tree:
         return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
 
     def image_named(self, name: str, folder: tuple[str, ...] = ()) -> Path | None:
-        """Return the only image whose path ends as a written path does, by the longest end; else None.
+        """Return the only image of a name, as `images_named` finds them, else None."""
+        images = self.images_named(name, folder)
+        return images[0] if len(images) == 1 else None
 
-        Images of another split than that of the annotation file's folder do not count.
+    def images_named(self, name: str, folder: tuple[str, ...] = ()) -> list[Path]:
+        """Return the images whose paths end as a written path does, by the longest end.
+
+        Images of another split than that of the annotation file's folder do not count, if the end names no split.
         """
         parts = Path(name.replace("\\", "/")).parts
-        ends = ["/".join(parts[i:]) for i in range(len(parts))]
-        found = (self._ends.get(end) or self._folded.get(_lower_ending(end)) for end in ends)
-        longest = next(filter(None, found), [])
-        near = [image for image in longest if not are_apart(image.folder, folder)]
-        return near[0].path if len(near) == 1 else None
+        for i in range(len(parts)):
+            end = "/".join(parts[i:])
+            if images := self._ends.get(end) or self._folded.get(_lower_ending(end)):
+                told = any(map(canonical_split, parts[i:-1]))
+                return [image.path for image in images if told or not are_apart(image.folder, folder)]
+        return []
 
     @cached_property
     def _ends(self) -> dict[str, list[File]]:
@@ -190,8 +201,8 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
     """Find the image of each annotation file, by its name without ending.
 
     An image in the same folder comes first. Then comes one in a folder that differs only by names such as `images`
-    and `labels`. Last comes the only image of that name, if it is not of another split, and no other file is left that
-    it could belong to.
+    and `labels`; of several, that with more such names, as `dogs_images` beside `dogs`. Last comes the only image of
+    that name, if it is not of another split, and no other file is left that it could belong to.
 
     Args:
         labels: The annotation files.
@@ -213,6 +224,8 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
             candidates = [image for image in by_stem.get(told.stem, []) if image.path.name == told.name]
         same = [image for image in candidates if image.folder == label.folder]
         alike = [image for image in candidates if bare(image.folder) == bare(label.folder)]
+        kinds = [sum(holds(part, IMAGE_FOLDERS) for part in image.folder) for image in alike]
+        alike = [image for image, number in zip(alike, kinds, strict=True) if number == max(kinds)]
         if best := same or alike:
             told_name = named(label.path) if len(best) > 1 else ""
             pairs[label] = next((image for image in best if image.path.name == told_name), best[0])
@@ -221,6 +234,12 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
     taken = set(pairs.values())
     pairs |= {labels[0]: image for image, labels in far.items() if len(labels) == 1 and image not in taken}
     return pairs
+
+
+def none_or_many(name: str, images: Sequence[Path]) -> str:
+    """Return the message about a name that is not that of one image."""
+    several = f"there are {len(images)} images {name!r:.100}: open each folder alone"
+    return several if images else f"there is no image {name!r:.100}"
 
 
 def in_any_case(file: Path, root: Path) -> Path:
@@ -238,10 +257,12 @@ def in_any_case(file: Path, root: Path) -> Path:
 @lru_cache(maxsize=64)
 def _names(folder: Path, changed: int) -> dict[str, str]:
     del changed  # It is part of the cache's key.
-    return {
-        _composed(f"{path.name.lower()}/") if path.is_dir() else _lower_ending(path.name): path.name
-        for path in folder.iterdir()
-    }
+    with contextlib.suppress(PermissionError):  # A folder that may be entered, but not listed.
+        return {
+            _composed(f"{path.name.lower()}/") if path.is_dir() else _lower_ending(path.name): path.name
+            for path in folder.iterdir()
+        }
+    return {}
 
 
 def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssd_zoo.data.annotations import Item, Records, Thing
 from ssd_zoo.data.formats.folders import canonical_split
-from ssd_zoo.data.formats.tree import Layout, Tree, unused_images
+from ssd_zoo.data.formats.tree import Layout, Tree, none_or_many, unused_images
 from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 
 __all__ = ["find"]
@@ -60,11 +60,9 @@ def _read(file: Path, tree: Tree) -> Records:
             records.problems.append(
                 f"{file}:{rows.start + 1}: no face is announced, but a box follows: {lines[rows.start]:.100}"
             )
-        image = tree.image_named(name, (file.stem,))
-        if image is None:
-            records.problems.append(
-                f"{file}:{start + 1}: there is no image {name!r:.100} below {tree.root}, or two: open each folder alone"
-            )
+        images = tree.images_named(name, (file.stem,))
+        if len(images) != 1:
+            records.problems.append(f"{file}:{start + 1}: {none_or_many(name, images)}")
             continue
         things = []
         for row in rows if int(written) else []:
@@ -72,7 +70,7 @@ def _read(file: Path, tree: Tree) -> Records:
                 things.append(_thing(lines[row], row + 1))
             except ValueError as error:
                 records.problems.append(f"{file}:{row + 1}: {str(error).rstrip('.')}")
-        records.items.append(Item(image, file, things))
+        records.items.append(Item(images[0], file, things))
     return records
 
 

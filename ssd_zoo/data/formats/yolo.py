@@ -3,6 +3,7 @@
 A `data.yaml` or darknet's `obj.data` says where images and class names are, or the folders do.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from ssd_zoo.data.annotations import Records, check_class_names, some
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.split_lists import by_split
 from ssd_zoo.data.formats.tree import File, Layout, Tree, unused_images
-from ssd_zoo.data.formats.yolo_labels import Source, images_of, is_yolo, labels_file, locate, read_split
+from ssd_zoo.data.formats.yolo_labels import Source, is_yolo, labels_file, locate, read_split
 from ssd_zoo.weights.outside import JSON, listing, mapping, parse_yaml, quote, read_text
 
 __all__ = ["find"]
@@ -184,19 +185,20 @@ def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], n
         raise FileNotFoundError(f"{file} has no split whose images exist. {'; '.join(notes)}".rstrip())
     if tree.file is None:
         used = [place for sources in found.values() for _, places in sources for place in places]
-        notes += unused_images(tree, _images_in(tree, used, file.parent), f"a split in {file.name} that has them")
+        with contextlib.suppress(ValueError):  # Reading the split of that list reports it.
+            notes += unused_images(tree, _images_in(tree, used), f"a split in {file.name} that has them")
     return Layout("YOLO", why, splits, names, notes)
 
 
-def _images_in(tree: Tree, places: Sequence[Path], root: Path) -> list[Path]:
-    """Return the images of a data set that lie in folders, or that lists or paths name."""
+def _images_in(tree: Tree, places: Sequence[Path]) -> list[Path]:
+    """Return the images of a data set that lie in folders, or whose names lists or paths end with."""
     real = cache(os.path.realpath)
     folders = {real(place) for place in places if place.is_dir()}
-    named = [image for place in places if not place.is_dir() for image in images_of(place, root)]
-    single = {(real(image.parent), image.name) for image in named}
     inside = {
         path for path in {real(x.path.parent) for x in tree.images} if folders & {path, *map(str, Path(path).parents)}
     }
-    return [
-        x.path for x in tree.images if real(x.path.parent) in inside or (real(x.path.parent), x.path.name) in single
-    ]
+    listed = [place for place in places if not place.is_dir()]
+    lists = (read_text(x).splitlines() if x.suffix.lower() == ".txt" else [str(x)] for x in listed)
+    lines = [line.strip().replace("\\", "/") for lines in lists for line in lines]
+    named = [image for line in lines for image in tree.images_named(line, Path(line).parts[:-1])]
+    return [*named, *(x.path for x in tree.images if real(x.path.parent) in inside)]

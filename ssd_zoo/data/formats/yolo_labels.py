@@ -14,7 +14,7 @@ from ssd_zoo.data.formats.tree import in_any_case
 from ssd_zoo.data.images import find_images, image_endings, size_if_readable
 from ssd_zoo.weights.outside import parse_number, quote, read_text, whole
 
-__all__ = ["Source", "images_of", "is_yolo", "labels_file", "locate", "read_split"]
+__all__ = ["Source", "is_yolo", "labels_file", "locate", "read_split"]
 
 Source = tuple[Path, list[Path]]
 """Folder of a data set, and what holds its images: folders, lists, or the images themselves."""
@@ -44,24 +44,26 @@ def locate(folder: Path, root: str, entry: str) -> Path | None:
 def _is_of_system(place: Path) -> bool:
     """Check for the root of all folders, and those in which the system describes itself, with links to all others."""
     parts = Path(os.path.abspath(place)).parts
-    return len(parts) == 1 or parts[1] in ("proc", "sys")
+    return os.name == "posix" and (len(parts) == 1 or parts[1] in ("proc", "sys"))
 
 
 def labels_file(image: Path, root: Path) -> Path:
     """Return the file of labels of an image; it may not exist.
 
-    It lies in a folder such as `labels`, where the image's path below the root has `images`, or beside the image. The
-    names of both folders may have that of a split, as `train_images` and `train_labels`.
+    It lies in `labels`, where the image's path has `images`, or beside the image. Or else it lies in another folder of
+    labels below the root; the names of both folders may have that of a split, as `train_images` and `train_labels`.
     """
-    inside = image.relative_to(root) if image.is_relative_to(root) else image
-    swapped, parts = [], list(inside.parts)
+    is_below = image.is_relative_to(root)
+    swapped, others, parts = [], [], list((image.relative_to(root) if is_below else image).parts)
     for i in range(len(parts) - 2, -1, -1):
-        if holds(parts[i], IMAGE_FOLDERS):
-            above = root.joinpath(*parts[:i])
-            name = _label_folder(above, parts[i], above.stat().st_mtime_ns) if above.is_dir() else "labels"
-            swapped.append(above.joinpath(name, *parts[i + 1 :]).with_suffix(".txt"))
+        above, rest = root.joinpath(*parts[:i]), parts[i + 1 :]
+        if parts[i].lower() in ("images", "jpegimages"):
+            swapped.append(above.joinpath("labels", *rest).with_suffix(".txt"))
+        if is_below and holds(parts[i], IMAGE_FOLDERS) and above.is_dir():
+            name = _label_folder(above, parts[i], above.stat().st_mtime_ns)
+            others.append(above.joinpath(name, *rest).with_suffix(".txt"))
     beside = image.with_suffix(".txt")
-    candidates = [*swapped, beside, image.parent / "labels" / beside.name, root / "labels" / beside.name]
+    candidates = [*swapped, beside, *others, image.parent / "labels" / beside.name, root / "labels" / beside.name]
     exact = next((file for file in candidates if file.is_file()), None)
     return exact or next((found for file in candidates if (found := in_any_case(file, root)).is_file()), candidates[0])
 
@@ -70,8 +72,10 @@ def labels_file(image: Path, root: Path) -> Path:
 def _label_folder(above: Path, images: str, changed: int) -> str:
     """Return the folder of labels beside a folder of images whose name differs by that of the kind only."""
     del changed  # It is part of the cache's key.
-    names = [path.name for path in above.iterdir() if holds(path.name, LABEL_FOLDERS) and path.is_dir()]
-    alike = [name for name in names if bare((name,)) == bare((images,))]
+    alike = []
+    with contextlib.suppress(OSError):  # A folder that may be entered, but not listed.
+        names = [path.name for path in above.iterdir() if holds(path.name, LABEL_FOLDERS) and path.is_dir()]
+        alike = [name for name in names if bare((name,)) == bare((images,))]
     return min(alike, key=lambda name: (name != "labels", "label" not in name.lower(), name), default="labels")
 
 
@@ -91,7 +95,7 @@ def read_split(
     """
     records = Records(names=names, names_source=names_source)
     records.ids = {name: i for i, name in enumerate(names or [])}
-    files = [(file, root) for root, places in sources for place in places for file in images_of(place, root)]
+    files = [(file, root) for root, places in sources for place in places for file in _images_of(place, root)]
     numbers = Counter(file for file, _ in files)
     records.problems += [f"{file} occurs twice" for file, number in numbers.items() if number > 1]
     owners: dict[Path, Path] = {}
@@ -101,11 +105,11 @@ def read_split(
     for file, root in dict(files).items():
         labels = labels_file(file, root)
         owner = owners.setdefault(labels, file)
-        if owner.parent != file.parent:
-            records.problems.append(f"{labels} would be the labels of {owner} and of {file}; only the first has them")
-        elif not labels.is_file():
+        if not labels.is_file():
             without.append(file)
             records.items.append(Item(file, labels, [], size_if_readable(file)))
+        elif owner.parent != file.parent:
+            records.problems.append(f"{labels} would be the labels of {owner} and of {file}; only the first has them")
         elif owner != file:
             twins.append(file)
         else:
@@ -124,20 +128,20 @@ def read_split(
 def _of_two_splits(owners: Mapping[Path, Path], others: Sequence[Source]) -> dict[Path, Path]:
     """Return images of other splits by the file of labels that they share with one of this split."""
 
-    def is_of_all(labels: Path, image: Path) -> bool:
+    def is_outside_splits(labels: Path, image: Path) -> bool:
         image_splits, own = (set(map(canonical_split, path.parts)) for path in (image.parent, labels.parent))
         return labels.is_file() and not image_splits <= own
 
-    shared = {labels: os.path.realpath(image) for labels, image in owners.items() if is_of_all(labels, image)}
+    shared = {labels: os.path.realpath(image) for labels, image in owners.items() if is_outside_splits(labels, image)}
     found: dict[Path, Path] = {}
     for root, place in [(root, place) for root, places in others for place in places] if shared else []:
         with contextlib.suppress(OSError, ValueError):  # Reading that split reports it.
-            found |= {labels_file(file, root): file for file in images_of(place, root)}
+            found |= {labels_file(file, root): file for file in _images_of(place, root)}
     both = sorted(found.keys() & shared)
     return {labels: found[labels] for labels in both if os.path.realpath(found[labels]) != shared[labels]}
 
 
-def images_of(source: Path, root: Path) -> list[Path]:
+def _images_of(source: Path, root: Path) -> list[Path]:
     """Return the images below a folder, or those of a list in a text file; or a single image."""
     if source.is_dir():
         return find_images([source])
