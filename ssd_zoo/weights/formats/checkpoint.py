@@ -163,8 +163,10 @@ def read_pickle(file: Path) -> object:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (PickleError, MemoryError):
+    except PickleError:
         raise
+    except MemoryError as error:
+        raise ValueError(f"{file} takes more memory than there is. It is damaged, or too large here.") from error
     # The type of the error depends on the place of the damage.
     except Exception as error:
         raise ValueError(f"{file} {explain_refusal(file, error)}.") from error
