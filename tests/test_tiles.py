@@ -371,7 +371,7 @@ def test_commands_refuse_what_makes_no_tiles(mosaic, command, options, message, 
 
 
 def test_torchvisions_detectors_have_no_tiles(mosaic, monkeypatch, capsys):
-    monkeypatch.setattr(ssd_zoo.cli.evaluate, "load_model", lambda *_, **__: (torch.nn.Identity(), ["background"]))
+    monkeypatch.setattr("ssd_zoo.cli.evaluate.load_model", lambda *_, **__: (torch.nn.Identity(), ["background"]))
     assert main(["evaluate", str(mosaic), "--split", "val", "--model", "any", "--tile", "64", "--quiet"]) == 2
     assert "--tile is for models of ssd_zoo" in capsys.readouterr().err
 
