@@ -178,7 +178,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c
         (b"\x08\n\x12\x07pytorch" + b"\0" * 99, "is an ONNX model, which can't be read back"),
         (b"\x08\x01\x12\xf0\x01" + b"\0" * 99, "is TensorFlow's SavedModel: export that as"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 99, "is an HDF5 file of Keras"),
-        (b"\x93NUMPY" + b"\0" * 99, "is damaged, or not what torch.save writes; besides that, .safetensors"),
+        (b"\x93NUMPY" + b"\0" * 99, "is damaged, or not what torch.save writes; .safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
