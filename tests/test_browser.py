@@ -125,8 +125,11 @@ def test_own_detector(page, tmp_path):
         detector = load(file, score_thresh=0.5)
         [expected] = detector([read_image(PHOTOS[0])])
         assert len(found) == len(expected["boxes"]) > 3
-        for row, box, label in zip(found, expected["boxes"].tolist(), expected["labels"].tolist(), strict=True):
-            assert row["box"] == pytest.approx(box, abs=1)
+        # Ours rounds between resizing rows and columns, which moves boxes of random weights, and their order.
+        for box, label in zip(expected["boxes"].tolist(), expected["labels"].tolist(), strict=True):
+            row = min(found, key=lambda row: sum(abs(a - b) for a, b in zip(row["box"], box, strict=True)))  # noqa: B023
+            found.remove(row)
+            assert row["box"] == pytest.approx(box, abs=2)
             assert row["label"] == detector.categories[label]
 
 
