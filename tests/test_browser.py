@@ -127,7 +127,7 @@ def test_own_detector(page, tmp_path):
         assert len(found) == len(expected["boxes"]) > 3
         # Ours rounds between resizing rows and columns, which moves boxes of random weights, and their order.
         for box, label in zip(expected["boxes"].tolist(), expected["labels"].tolist(), strict=True):
-            row = min(found, key=lambda row: sum(abs(a - b) for a, b in zip(row["box"], box, strict=True)))  # noqa: B023
+            row = min(found, key=lambda row: sum(abs(a - b) for a, b in zip(row["box"], box, strict=True)))
             found.remove(row)
             assert row["box"] == pytest.approx(box, abs=2)
             assert row["label"] == detector.categories[label]
