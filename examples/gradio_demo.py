@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio
 
 import ssd_zoo
-from ssd_zoo.prediction import open_detector
+from ssd_zoo.prediction import open_detector, pick_thresh
 
 HERE = Path(__file__).parent
 
@@ -21,7 +21,7 @@ def build(name):
     """Return the demo of a model: a picture and the least score go in, a picture and a table come out."""
     model = open_detector(name)
     least = model.score_thresh
-    usual = max(0.5, least)
+    usual = pick_thresh(model, None)
 
     def detect(photo, score_thresh):
         found = ssd_zoo.predict(model, photo, score_thresh)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from ssd_zoo.data import read_image
-from ssd_zoo.prediction import open_detector, pick_device
+from ssd_zoo.prediction import open_detector, pick_device, pick_thresh
 from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.results import result_rows
 
@@ -168,7 +168,7 @@ def main():
     parser.add_argument("--max-pixels", type=int, default=16_000_000, help="largest image (default: %(default)s)")
     args = parser.parse_args()
     model = open_detector(args.model).to(pick_device(args.device))
-    model.score_thresh = max(0.5, model.score_thresh) if args.score_thresh is None else args.score_thresh
+    model.score_thresh = pick_thresh(model, args.score_thresh)
     limits = {"waiting": args.waiting, "max_bytes": args.max_bytes, "max_pixels": args.max_pixels}
     app = make_app(model, batch_size=args.batch_size, **limits)
     detect_batch(model, [torch.zeros(3, 64, 64, dtype=torch.uint8)])

@@ -192,7 +192,12 @@ def load_model(
 
 
 def pick_thresh(model: nn.Module, asked: float | None) -> float:
-    """Return the least score of a detection: by default 0.5, or the model's own if that is higher."""
+    """Return the least score of a detection that `predict` and the command take.
+
+    Args:
+        model: A detector.
+        asked: The score that the caller asks for; None for 0.5, or the model's own threshold if that is higher.
+    """
     return max(0.5, getattr(model, "score_thresh", 0.0)) if asked is None else asked
 
 
