@@ -562,6 +562,47 @@ def test_decimal_commas_in_tables(tmp_path, separator, cells, box, header):
         assert [thing.box for thing in dataset.images[0].objects][1:] == [box]
 
 
+@pytest.mark.parametrize("cell", ["1.250", "2.5", "1.250,5"])
+def test_points_beside_decimal_commas_in_tables(tmp_path, cell):
+    draw(Picture("a", (2000, 2000), ()), tmp_path / "a.png")
+    head = "filename;class;xmin;ymin;xmax;ymax"
+    write(tmp_path / "train.csv", f"{head}\na.png;cat;1,5;2;30;40\na.png;cat;5;6;{cell};80\n")
+    dataset = open_dataset(tmp_path)
+    assert [thing.box for thing in dataset.images[0].objects] == [(1.5, 2, 30, 40)]
+    [problem] = dataset.annotations.problems
+    assert f"a corner, '{cell}', has a point, and others have decimal commas" in problem
+
+
+@pytest.mark.parametrize("rows", [1, 2, 500])
+@pytest.mark.parametrize("words", ["class,label", "label,class", "class_name,category"])
+def test_tables_with_numbers_and_names_of_classes(tmp_path, rows, words):
+    draw(ONE, tmp_path / "a.png")
+    number_first = words in ("class,label", "class_name,category")
+    row = "a.png,2,dog,1,2,30,40\n" if number_first else "a.png,dog,2,1,2,30,40\n"
+    write(tmp_path / "train.csv", f"filename,{words},xmin,ymin,xmax,ymax\n" + row * rows)
+    assert open_dataset(tmp_path).categories == ["background", "dog"]
+
+
+def test_names_with_blanks_in_kittis_files(tmp_path):
+    draw(ONE, tmp_path / "image_2/a.png")
+    lines = ["traffic light 0.0 0 -1.57 1 2 30 40 1 1 1 1 1 1 0", "cat 0 0 0 5 6 7 8 1 1 1 1 1 1 0 .9", ""]
+    write(tmp_path / "label_2/a.txt", "\n".join(lines))
+    dataset = open_dataset(tmp_path)
+    assert dataset.categories == ["background", "cat", "traffic light"]
+    assert [thing.box for thing in dataset.images[0].objects] == [(1, 2, 30, 40), (5, 6, 7, 8)]
+
+
+def test_turned_boxes_of_rolabelimg(tmp_path):
+    draw(Picture("a", (100, 200), ()), tmp_path / "a.png")
+    angles = ("0", "1.5707963267948966", "0.7853981633974483")
+    box = "<robndbox><cx>50</cx><cy>40</cy><w>20</w><h>10</h><angle>{}</angle></robndbox>"
+    things = "".join(f"<object><type>robndbox</type><name>cat</name>{box.format(angle)}</object>" for angle in angles)
+    write(tmp_path / "a.xml", f"<annotation><filename>a.png</filename>{things}</annotation>")
+    boxes = [thing.box for thing in open_dataset(tmp_path).images[0].objects]
+    half = 15 / 2**0.5  # Of the diagonal one, (20 + 10) / 2 turned by 45 degrees.
+    assert np.allclose(boxes, [(40, 35, 60, 45), (45, 30, 55, 50), (50 - half, 40 - half, 50 + half, 40 + half)])
+
+
 @pytest.mark.parametrize("name", ["table_of_tutorials", "widerface", "cvat", "coco_images"])
 def test_no_split_is_described_by_the_file_of_another(tmp_path, name):
     train, val = (SHAPES[name](tmp_path, *split)[0] for split in (("train", PICTURES), ("val", VAL)))

@@ -23,6 +23,7 @@ __all__ = [
     "Records",
     "SIZE_OF_UNREADABLE",
     "Thing",
+    "around_turned",
     "assemble",
     "check_class_names",
     "check_units",
@@ -180,6 +181,13 @@ def number_of(number: int, what: str) -> str:
 def some(files: Sequence[object], what: str, most: int = 3) -> str:
     """Return a count with examples, as in `2 images (a.jpg, b.jpg)`."""
     return f"{number_of(len(files), what)} ({list_names(list(map(str, files)), most)})"
+
+
+def around_turned(cx: float, cy: float, width: float, height: float, angle: float) -> Box:
+    """Return the upright box around a box that is turned about its centre by an angle in radians."""
+    across, down = abs(math.cos(angle)), abs(math.sin(angle))
+    half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
+    return cx - half_width, cy - half_height, cx + half_width, cy + half_height
 
 
 def check_class_names(names: Iterable[object], source: object) -> list[str]:

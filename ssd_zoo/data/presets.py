@@ -45,7 +45,7 @@ class DetectionPresetTrain:
 
     Args:
         kind: `"ssd"`, the paper's augmentation (sections 2.2 and 3.6): photometric distortion, zooming out onto a
-            canvas, cropping with a minimum IoU, flipping. `"ssdlite"`, cropping and flipping, as in torchvision's
+            canvas, cropping with a minimum IoU, flipping. `"ssdlite"`, cropping and flipping, after torchvision's
             training of SSDLite. `"light"`, flipping and a weak jitter of colour, position and scale. `"none"`.
         mean: Colour of the canvas, RGB between 0 and 1.
         size: (height, width) to resize to, in pixels. Resizing here keeps batches small and fast to transfer. None

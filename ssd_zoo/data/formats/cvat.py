@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names, number_of
+from ssd_zoo.data.annotations import Box, Item, Records, Thing, around_turned, check_class_names, number_of
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import Layout, Tree, none_or_many, unused_images
 from ssd_zoo.weights.outside import parse_number, parse_xml, read_start, read_text
@@ -96,19 +96,14 @@ def _box(shape: ET.Element) -> Box:
     x1, y1, x2, y2 = (_side(shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
     if not (angle := _angle(shape)):
         return x1, y1, x2, y2
-    width, height = abs(x2 - x1) / 2, abs(y2 - y1) / 2
-    across, down = abs(math.cos(angle)), abs(math.sin(angle))
-    return _around((x1 + x2) / 2, (y1 + y2) / 2, width * across + height * down, width * down + height * across)
+    return around_turned((x1 + x2) / 2, (y1 + y2) / 2, abs(x2 - x1), abs(y2 - y1), angle)
 
 
 def _ellipse(shape: ET.Element) -> Box:
     cx, cy, rx, ry = (_side(shape, key) for key in ("cx", "cy", "rx", "ry"))
     across, down = math.cos(_angle(shape)), math.sin(_angle(shape))
-    return _around(cx, cy, math.hypot(rx * across, ry * down), math.hypot(rx * down, ry * across))
-
-
-def _around(x: float, y: float, half_width: float, half_height: float) -> Box:
-    return x - half_width, y - half_height, x + half_width, y + half_height
+    half_width, half_height = math.hypot(rx * across, ry * down), math.hypot(rx * down, ry * across)
+    return cx - half_width, cy - half_height, cx + half_width, cy + half_height
 
 
 def _polygon(shape: ET.Element) -> Box:

@@ -12,7 +12,8 @@ from ssd_zoo.weights.outside import parse_number, quote, read_start, read_text
 __all__ = ["find"]
 
 _SNIFFED = 50
-_LINE = re.compile(r"[^\W\d]\S*(?:\s+[-+.\deE]+){14,15}\s*")
+# A class name, which may have blanks, and 14 numbers, or 15 with a score.
+_LINE = re.compile(r"([^\W\d]\S*(?:\s+[^\W\d]\S*)*)((?:\s+[-+.\deE]+){14,15})\s*")
 # Regions whose objects nobody labelled.
 _IGNORED = "dontcare"
 
@@ -37,14 +38,13 @@ def _is_kitti(file: Path) -> bool:
 def _item(file: Path, image: Path, problems: list[str]) -> Item:
     things = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
-        words = line.split()
-        if not words or words[0].lower() == _IGNORED:
+        if not line.split() or line.split()[0].lower() == _IGNORED:
             continue
         try:
-            if len(words) not in (15, 16):
+            if not (match := _LINE.fullmatch(line.strip())):
                 raise ValueError(f"expected a class name and 14 numbers, got {quote(line)}")
-            x1, y1, x2, y2 = (parse_number(word, "a side of the box") for word in words[4:8])
-            things.append(Thing(words[0], (x1, y1, x2, y2), number))
+            x1, y1, x2, y2 = (parse_number(word, "a side of the box") for word in match[2].split()[3:7])
+            things.append(Thing(" ".join(match[1].split()), (x1, y1, x2, y2), number))
         except ValueError as error:
             problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
     return Item(image, file, things)

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,6 +27,7 @@ _COLUMNS = {
 }
 _SIZES = {"width": ("width", "imagewidth"), "height": ("height", "imageheight")}
 _SEPARATORS = (",", ";", "\t")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 # RetinaNet's files have no header.
 _RETINANET = ("image", "x1", "y1", "x2", "y2", "name")
 
@@ -77,9 +78,9 @@ def _rows(file: Path, separator: str = ",") -> Iterator[list[str]]:
 
 
 def _table(file: File) -> _Table | None:
-    head = read_start(file.path, 4096).splitlines()[:1]
+    lines = read_start(file.path, 4096).splitlines()
     for separator in _SEPARATORS:
-        row = next(csv.reader(head, delimiter=separator), [])
+        row = next(csv.reader(lines[:1], delimiter=separator), [])
         header = [cell.strip().lower().replace("_", "") for cell in row]
         columns = {
             key: header.index(next(word for word in words if word in header))
@@ -87,6 +88,8 @@ def _table(file: File) -> _Table | None:
             if set(words) & set(header)
         }
         if len(columns) == len(_COLUMNS):
+            # The last of the lines may be cut off.
+            columns["name"] = _column_of_names(header, csv.reader(lines[1:-1] or lines[1:], delimiter=separator))
             sizes = {key: header.index(word) for key, words in _SIZES.items() for word in words if word in header}
             return _Table(file, columns | sizes, 1, separator)
         if len(row) == 6 and (all(_is_number(cell, separator) for cell in row[1:5]) or not any(row[1:])) and row[0]:
@@ -94,11 +97,18 @@ def _table(file: File) -> _Table | None:
     return None
 
 
+def _column_of_names(header: list[str], rows: Iterable[list[str]]) -> int:
+    """Return the column of classes; of several, such as `class` 2 beside `label` dog, the first that has names."""
+    columns = [header.index(word) for word in _COLUMNS["name"] if word in header]
+    full = [row for row in rows if len(row) >= len(header)]
+    return next((i for i in columns if not all(row[i].strip().isdigit() for row in full)), columns[0])
+
+
 def _number(cell: str, what: str, separator: str) -> float:
     """Parse a number, which may have a decimal comma."""
     if separator == "," and re.fullmatch(r"[1-9]\d{0,2},\d{3}", cell):
         raise ValueError(f"{what}, {quote(cell)}, may be a fraction or thousands; write a point or no comma")
-    return parse_number(cell.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", cell) else cell, what)
+    return parse_number(cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell, what)
 
 
 def _is_number(cell: str, separator: str) -> bool:
@@ -133,6 +143,8 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
     stems: dict[str, list[str]] = {}
     for one in tree.images:
         stems.setdefault(one.stem, []).append(one.path.name)
+    corners = [row[table.columns[key]] for group in rows.values() for _, row in group for key in _RETINANET[1:5]]
+    commas = any(_DECIMAL_COMMA.fullmatch(cell.strip()) for cell in corners)
     taken: dict[Path, str] = {}
     for name, group in rows.items():
         images = _images_of(table, tree, name, stems)
@@ -148,6 +160,8 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
         for number, row in group:
             try:
                 cells = [row[table.columns[key]].strip() for key in _RETINANET[1:]]
+                if commas and (cell := next((cell for cell in cells[:4] if "." in cell), None)):
+                    raise ValueError(f"a corner, {quote(cell)}, has a point, and others have decimal commas; use one")
                 things += _things(cells, number, spoken, table.separator)
             except ValueError as error:
                 records.problems.append(f"{file}:{number}: {str(error).rstrip('.')}")

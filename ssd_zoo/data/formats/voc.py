@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from ssd_zoo.data.annotations import Item, Records, Thing, some
+from ssd_zoo.data.annotations import Item, Records, Thing, around_turned, some
 from ssd_zoo.data.formats.split_lists import by_split
 from ssd_zoo.data.formats.tree import File, Layout, Tree, pair, read_each, unused_images
 from ssd_zoo.weights.categories import VOC_CATEGORIES
@@ -20,6 +20,7 @@ __all__ = ["find"]
 
 _FLAG = re.compile(r"\s+(-1|0|1)$")
 _SNIFFED = 20
+_TURNED = ("cx", "cy", "w", "h", "angle")
 
 Parse = Callable[[Path], tuple[ET.Element, list[int]]]
 Read = Callable[[Path, Path, list[str]], Item]
@@ -163,15 +164,18 @@ def _size(root: ET.Element) -> tuple[int, int] | None:
 
 
 def _thing(element: ET.Element, line: int) -> Thing:
-    name, box = (element.findtext("name") or "").strip(), element.find("bndbox")
+    name, box, turned = (element.findtext("name") or "").strip(), element.find("bndbox"), element.find("robndbox")
+    difficult = (element.findtext("difficult") or "0").strip() == "1"
+    if name and turned is not None:  # As roLabelImg writes boxes.
+        return Thing(name, around_turned(*(_side(turned, tag) for tag in _TURNED)), line, difficult=difficult)
     if not name or box is None:
         raise ValueError(f"an object needs a name and a bndbox, got name {quote(name)}")
     x1, y1, x2, y2 = (_side(box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    return Thing(name, (x1, y1, x2, y2), line, difficult=(element.findtext("difficult") or "0").strip() == "1")
+    return Thing(name, (x1, y1, x2, y2), line, difficult=difficult)
 
 
 def _side(box: ET.Element, tag: str) -> float:
     written = box.findtext(tag)
     if written is None:
-        raise ValueError(f"bndbox lacks {tag}")
+        raise ValueError(f"{box.tag} lacks {tag}")
     return parse_number(written, tag)
