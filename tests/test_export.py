@@ -674,7 +674,8 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
     torch.manual_seed(0)
     model = ssd_zoo.ssdlite320_ultraface_slim(weights=None, num_classes=2, size=(64, 96), score_thresh=0.1).eval()
     ssd_zoo.save_pretrained(model, "saved")
-    assert main(["export", "saved", "--format", "onnx", "--output", "m.onnx", "--nms", "outside"]) == 0
+    # The format is told by the name.
+    assert main(["export", "saved", "--output", "m.onnx", "--nms", "outside"]) == 0
     assert "m.onnx: onnx, 64 × 96, 1 class, NMS outside, scores above 0.1" in capsys.readouterr().out
     results = []
     for name in ("saved", "m.onnx"):
@@ -689,6 +690,7 @@ def test_commands(tmp_path, photo, monkeypatch, capsys):
         (["detect", str(photo), "--model", "m.onnx", "--weights", "DEFAULT"], "leave out the weights DEFAULT"),
         (["detect", str(photo), "--model", "n.onnx"], "There is no file n.onnx"),
         (["export", "m.onnx", "--format", "openvino", "--output", "m.xml"], "m.onnx is an exported file"),
+        (["export", "saved", "--output", "m.pb"], r"m.pb is not .* by its name, which must end with .onnx \(onnx\), "),
         (["evaluate", ".", "--model", "n.onnx"], ""),
     ):
         assert main(command) == 2

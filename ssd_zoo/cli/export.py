@@ -12,7 +12,7 @@ from ssd_zoo.cli._output import refuse_inputs
 from ssd_zoo.cli._values import fraction, positive
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, export, load
-from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.deploy.formats import FORMATS, name_format
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction import open_detector
 from ssd_zoo.prediction.facts import model_files
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     suffixes = ", ".join(f"{known.suffix} for {name}" for name, known in FORMATS.items())
     parser.add_argument("model", metavar="MODEL", help="a saved model, or a name from ssd-zoo list")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the file")
+    parser.add_argument("--format", choices=FORMATS, help="format of the file (default: by its name)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"the file: {suffixes}")
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
     parser.add_argument("--nms", choices=("inside", "outside"),
@@ -60,24 +60,25 @@ def run(args: argparse.Namespace) -> int:
     if args.output.is_dir():
         raise IsADirectoryError(f"--output {args.output} is a folder; name a file in it.")
     check_folder(args.output.parent)
+    kind = args.format or name_format(args.output)
     files = _some(find_images([args.int8])) if args.int8 else []
-    written = [args.output, args.output.with_suffix(".bin")] if args.format == "openvino" else [args.output]
+    written = [args.output, args.output.with_suffix(".bin")] if kind == "openvino" else [args.output]
     refuse_inputs(f"--output {args.output}", written, [*files, *model_files(args.model)])
     model = open_detector(args.model, args.weights, score_thresh=args.score_thresh, progress=not args.quiet)
     if not isinstance(model, SSD):
         raise ValueError(f"{args.model} is an exported file; give the model that it was exported from.")
     options = {name: getattr(args, name) for name in ("nms", "pixels", "candidates", "licence", "origin")}
     int8 = map(read_image, files) if args.int8 else None
-    path = export(model, args.output, format=args.format, int8=int8, **options)
+    path = export(model, args.output, format=kind, int8=int8, **options)
     if not args.quiet:
         height, width = model.size
-        nms = args.nms or FORMATS[args.format].nms[0]
+        nms = args.nms or FORMATS[kind].nms[0]
         classes = len(object_classes(model.categories))
         print(
-            f"{path}: {args.format}, {height} × {width}, {classes} class{'' if classes == 1 else 'es'}, NMS {nms}, "
+            f"{path}: {kind}, {height} × {width}, {classes} class{'' if classes == 1 else 'es'}, NMS {nms}, "
             f"scores above {model.score_thresh:g}"
         )
-        if not FORMATS[args.format].runs:
+        if not FORMATS[kind].runs:
             print("The file was converted, but not run: its runtime is only on the devices that it is for.")
         if files:
             compared = [read_image(file) for file in files[:_COMPARED]]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssd_zoo.deploy.description import Description, Nms, Pixels
 from ssd_zoo.deploy.digest import BLANK
-from ssd_zoo.deploy.formats import FORMATS, find_format
+from ssd_zoo.deploy.formats import FORMATS, name_format
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.quantize import calibration_batches
 from ssd_zoo.detector.ssd import SSD
@@ -25,7 +25,7 @@ def export(
     model: SSD,
     path: str | os.PathLike[str],
     *,
-    format: str,
+    format: str | None = None,
     nms: Nms | None = None,
     pixels: Pixels = "float32",
     candidates: int = 1000,
@@ -53,7 +53,7 @@ def export(
         model: A detector in evaluation mode. It is not modified.
         path: The file; its name must end with the format's suffix. OpenVINO's weights are a second file, `.bin`.
         format: `"onnx"`, `"openvino"`, `"litert"`, `"executorch"`, `"coreml"`, `"pt2"` (a program of
-            torch.export) or `"aoti"` (compiled by AOTInductor for this machine's CPU).
+            torch.export) or `"aoti"` (compiled by AOTInductor for this machine's CPU); by default that of the suffix.
         nms: Whether the file contains post-processing. LiteRT's, ExecuTorch's and Core ML's don't, all others do by
             default.
         pixels: `"float32"` for pixels from 0 to 1, or `"uint8"` for pixels from 0 to 255.
@@ -80,8 +80,9 @@ def export(
         PosixPath('detector.onnx')
     """
     path = Path(path)
-    _check(model, path, format, nms, pixels, candidates)
-    known = FORMATS[format]
+    kind = format or name_format(path)
+    _check(model, path, kind, nms, pixels, candidates)
+    known = FORMATS[kind]
     described = Description.of(
         model, nms=nms or known.nms[0], pixels=pixels, int8=int8 is not None, licence=licence, origin=origin
     )
@@ -109,7 +110,7 @@ def _check(model: SSD, path: Path, format: str, nms: str | None, pixels: str, ca
     if nms is not None and nms not in FORMATS[format].nms:
         able = ", ".join(name for name, known in FORMATS.items() if nms in known.nms)
         raise ValueError(f"Files of {format} have no operator for NMS: leave out nms={nms!r}, or take one of {able}.")
-    if not path.name.endswith(FORMATS[format].suffix) or find_format(path) is not FORMATS[format]:
+    if not path.name.endswith(FORMATS[format].suffix) or name_format(path) != format:
         raise ValueError(f"The name of a file of format {format!r} ends with {FORMATS[format].suffix}, got {path}.")
     if candidates < 1:
         raise ValueError(f"candidates must be at least 1, got {candidates}.")

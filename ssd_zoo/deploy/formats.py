@@ -57,9 +57,14 @@ def find_format(path: Path) -> Format:
     Raises:
         ValueError: If no format has the suffix.
     """
-    fitting = [known for known in FORMATS.values() if path.name.endswith(known.suffix)]
+    return FORMATS[name_format(path)]
+
+
+def name_format(path: Path) -> str:
+    """Return the name of `find_format`'s format."""
+    fitting = [name for name, known in FORMATS.items() if path.name.endswith(known.suffix)]
     if fitting:
-        return max(fitting, key=lambda known: len(known.suffix))
+        return max(fitting, key=lambda name: len(FORMATS[name].suffix))
     suffixes = ", ".join(f"{known.suffix} ({name})" for name, known in FORMATS.items())
     raise ValueError(f"{path} is not an exported detector by its name, which must end with {suffixes}.")
 
