@@ -24,9 +24,8 @@ ROOMS = {
     "backbones": "Backbones",
 }
 INTRODUCTIONS = {
-    "models": "Every builder also takes the keywords of [`Options`][ssd_zoo.models.options.Options], and the settings "
-    "of [`SSD`][ssd_zoo.detector.ssd.SSD]; weights and builders set their own defaults. "
-    "`help(ssd_zoo.ssd300_vgg16d)` prints all of them for a builder.",
+    "models": "The keywords that builders share are described once, at [`Options`][ssd_zoo.models.options.Options] and "
+    "[`SSD`][ssd_zoo.detector.ssd.SSD]. Weights and builders set their own defaults.",
 }
 
 

@@ -1,9 +1,12 @@
-"""What mkdocstrings does not read by itself: "Example:" sections."""
+"""What mkdocstrings does not read by itself: "Example:" sections, and the whole signatures of builders."""
 
+import inspect
 import re
 from typing import Any
 
 import griffe
+
+import ssd_zoo
 
 
 class ExampleSections(griffe.Extension):
@@ -15,3 +18,21 @@ class ExampleSections(griffe.Extension):
             if obj.path == "ssd_zoo.models.options.Options":
                 # Its keywords are those of functions, so the class has no such parameters.
                 obj.docstring.value = obj.docstring.value.replace("Args:", "Keywords:")
+
+
+class BuilderOptions(griffe.Extension):
+    """Shows each option of a builder where its source has `**options`, as `@register_model` does at run time."""
+
+    def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
+        if "options" not in func.parameters or func.name not in ssd_zoo.list_models():
+            return
+        annotations = func.modules_collection["ssd_zoo.models.options.Options"].all_members
+        del func.parameters["options"]
+        for name, parameter in inspect.signature(ssd_zoo.get_model_builder(func.name)).parameters.items():
+            if name not in func.parameters:
+                func.parameters[name] = griffe.Parameter(
+                    name,
+                    annotation=annotations[name].annotation,
+                    kind=griffe.ParameterKind.keyword_only,
+                    default="..." if parameter.default is ... else repr(parameter.default),
+                )

@@ -43,7 +43,7 @@ def ssd300_efficientnet_b3(
     weights_backbone: WeightsEnum | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build lufficc's SSD300 on EfficientNet-B3.
+    """Build an SSD300 on EfficientNet-B3, after lufficc's.
 
     Feature maps have 38 19 10 5 3 1 cells a side, with 8732 default boxes.
     """

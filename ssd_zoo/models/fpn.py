@@ -1,4 +1,4 @@
-"""SSD on a feature pyramid with a shared head, as in RetinaNet.
+"""SSD on a feature pyramid with a shared head, after RetinaNet.
 
 Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.02002
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
@@ -119,7 +119,7 @@ def ssdlite640_mobilenet_v2_fpn(
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build TensorFlow's FPNLite on MobileNetV2 for 640 × 640 input.
+    """Build an FPNLite on MobileNetV2 for 640 × 640 input, after TensorFlow's.
 
     Feature maps have 80 40 20 10 5 cells a side, with 51150 default boxes. The network is that for 320 × 320 input.
     """

@@ -137,7 +137,7 @@ def ssdlite320_mobilenet_v3_large_lufficc(
     weights_backbone: MobileNetV3_Large_Weights | str | None = None,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build lufficc's SSDLite on MobileNetV3-Large.
+    """Build an SSDLite on MobileNetV3-Large, after lufficc's.
 
     Feature maps have 20 10 5 3 2 1 cells a side, with 3234 default boxes. The extra layers are blocks of MobileNetV3,
     and the last map has a 1 × 1 head.

@@ -170,7 +170,7 @@ def ssd512_vgg16d(
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build the paper's SSD512 on VGG-16.
+    """Build an SSD512 on VGG-16, after the paper's.
 
     Feature maps have 64 32 16 8 4 2 1 cells a side, with 24564 default boxes.
 
