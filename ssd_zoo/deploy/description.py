@@ -35,6 +35,7 @@ _CHOICES: dict[str, tuple[str | bool, ...]] = {
     "antialias": (True, False),
     "last_frame_only": (True, False),
     "int8": (True, False),
+    "bfloat16": (True, False),
 }
 
 
@@ -62,6 +63,7 @@ class Description:
         tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         int8: Whether convolutions compute in eight-bit integers.
+        bfloat16: Whether it computes in bfloat16 where the CPU can.
         digest: Digest of the file, computed with zeros in its place. None in archives, which have checksums, and in
             files of older versions.
         version: Version of ssd_zoo that wrote the file.
@@ -86,6 +88,7 @@ class Description:
     tile: tuple[int, int] | None = None
     tile_overlap: float = 0.25
     int8: bool = False
+    bfloat16: bool = False
     digest: str | None = None
     version: str = field(default=__version__)
     format: int = _FORMAT
@@ -98,6 +101,7 @@ class Description:
         nms: Nms,
         pixels: Pixels,
         int8: bool = False,
+        bfloat16: bool = False,
         licence: str | None = None,
         origin: str | None = None,
     ) -> "Description":
@@ -107,6 +111,7 @@ class Description:
             nms=nms,
             pixels=pixels,
             int8=int8,
+            bfloat16=bfloat16,
             size=model.size,
             in_chans=model.in_chans,
             antialias=model.antialias,

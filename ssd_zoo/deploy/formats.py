@@ -26,6 +26,7 @@ class Format(NamedTuple):
         open: Opens a path, to run on a number of threads.
         nms: Places of NMS that the format has, the default first.
         int8: Whether files can be quantised.
+        bfloat16: Whether files can ask for bfloat16.
         runs: Whether `load` runs the files.
         digest: Whether files hold a digest of their content. Archives have checksums of their own.
     """
@@ -35,13 +36,14 @@ class Format(NamedTuple):
     open: Callable[[Path, int], Opened]
     nms: tuple[Nms, ...] = ("inside", "outside")
     int8: bool = False
+    bfloat16: bool = False
     runs: bool = True
     digest: bool = False
 
 
 FORMATS = {
     "onnx": Format(".onnx", write_onnx, open_onnx, int8=True, digest=True),
-    "openvino": Format(".xml", write_openvino, open_openvino, int8=True, digest=True),
+    "openvino": Format(".xml", write_openvino, open_openvino, int8=True, bfloat16=True, digest=True),
     "litert": Format(".tflite", write_litert, open_litert, ("outside",), digest=True),
     "executorch": Format(".pte", write_executorch, open_executorch, ("outside",), digest=True),
     "coreml": Format(".mlpackage", write_coreml, open_coreml, ("outside",), runs=False),

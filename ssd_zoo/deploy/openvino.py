@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_zoo.deploy.description import KEY
+from ssd_zoo.deploy.description import KEY, Description
 from ssd_zoo.deploy.digest import seal
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.onnx import to_onnx
@@ -91,8 +91,10 @@ def open_openvino(path: Path, threads: int) -> Opened:
         raise ValueError(f"{path} can't be opened as an OpenVINO file: {error}") from error
     if digest is not None and digest != digest_file(weights):
         raise ValueError(f"{weights} does not belong to {path}, or is damaged. Export the model again.")
+    settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads}
     # By default OpenVINO computes in bfloat16 where the CPU can.
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    if not Description.from_json(description, str(path)).bfloat16:
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
 
     def compiled(streams: int) -> list[Run]:
         file = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": streams})
