@@ -160,6 +160,6 @@ def test_timm_backbones(tmp_path, monkeypatch, capsys):
     assert seen["model"].recipe[0] == "ssd_timm"
     capsys.readouterr()
     assert main([*options, "--backbone", "resnet10t", "--model", "ssd300_vgg16d"]) == 2
-    assert "--backbone is for --model ssd_timm and ssdlite_timm; ssd300_vgg16d has its own" in capsys.readouterr().err
+    assert "--backbone is for --model ssdlite_timm and ssd_timm; ssd300_vgg16d has its own" in capsys.readouterr().err
     assert main([*options, "--backbone", "resnet_18"]) == 2
     assert "timm has no model 'resnet_18'. Did you mean resnet18" in capsys.readouterr().err

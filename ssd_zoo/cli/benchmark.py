@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
+from ssd_zoo.cli._models import DEFAULT_MODEL
 from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
 from ssd_zoo.cli._values import amount, name_list, positive
 from ssd_zoo.deploy import ExportedDetector, export, load
@@ -32,7 +33,7 @@ __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 PAGE = "deploy"
 """Page of the documentation."""
 EXAMPLES = (
-    "ssd-zoo benchmark ssdlite300_mobilenet_v2",
+    f"ssd-zoo benchmark {DEFAULT_MODEL}",
     "ssd-zoo benchmark runs/cells/best cells.onnx --data DATA --split test",
 )
 """Commands for the help."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from ssd_zoo.cli._models import DEFAULT_MODEL
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, usable_models
 from ssd_zoo.models.table import latencies, list_weights, weights_list
@@ -24,7 +25,7 @@ EXAMPLES = (
     "ssd-zoo list",
     'ssd-zoo list "ssdlite*" --sort size',
     "ssd-zoo list --weights",
-    "ssd-zoo list --weights ssdlite300_mobilenet_v2",
+    f"ssd-zoo list --weights {DEFAULT_MODEL}",
 )
 """Commands for the help."""
 

@@ -42,6 +42,8 @@ EXAMPLES = (
 )
 """Commands for the help."""
 
+# Builders of any timm backbone; --backbone alone takes the first.
+_OF_TIMM = ("ssdlite_timm", "ssd_timm")
 _OF_FIT = {name: item for name, item in inspect.signature(fit).parameters.items() if name != "model"}
 
 
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="initial weights: a name, a saved model, or scratch (default: the model's DEFAULT)",
     )
     model.add_argument("--backbone", metavar="NAME",
-                       help="timm model for ssdlite_timm, or for --model ssd_timm")  # fmt: skip
+                       help=f"timm model for {_OF_TIMM[0]}, or for --model {_OF_TIMM[1]}")  # fmt: skip
     model.add_argument("--size", type=size, metavar="S|HxW", help="input size (default: by the objects' sizes)")
     model.add_argument("--finest-stride", type=int, choices=(8, 16),
                        help=f"of the feature maps of {DEFAULT_MODEL} (default: by the objects' sizes)")  # fmt: skip
@@ -151,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     """
     began = time.monotonic()
     if args.backbone is not None and args.model == DEFAULT_MODEL:
-        args.model = "ssdlite_timm"
+        args.model = _OF_TIMM[0]
     talks = args.progress and os.environ.get("RANK", "0") == "0"
     options = fit_options(args, [*_OF_FIT])
     train, validation, of_validation = open_sets(args, *_check_all(args))
@@ -200,8 +202,8 @@ def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
         errors.append(error)
     try:
         check_model(args.model, args.weights)
-        if args.backbone is not None and args.model not in ("ssd_timm", "ssdlite_timm"):
-            raise ValueError(f"--backbone is for --model ssd_timm and ssdlite_timm; {args.model} has its own.")
+        if args.backbone is not None and args.model not in _OF_TIMM:
+            raise ValueError(f"--backbone is for --model {' and '.join(_OF_TIMM)}; {args.model} has its own.")
         if args.finest_stride is not None and args.model != DEFAULT_MODEL:
             raise ValueError(f"--finest-stride is for --model {DEFAULT_MODEL}; {args.model} has its own maps.")
     except ValueError as error:

@@ -65,7 +65,7 @@ def predict(
             scores above `score_thresh`.
 
     Example:
-        >>> found = ssd_zoo.predict("ssdlite300_mobilenet_v2", torch.zeros(3, 60, 80))
+        >>> found = ssd_zoo.predict("COCO_TF_V1", torch.zeros(3, 60, 80))
         >>> found["boxes"].shape, found.names
         (torch.Size([0, 4]), [])
     """
