@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ssd_zoo import _torchvision as _torchvision
 from ssd_zoo import data, models
-from ssd_zoo._version import __version__ as __version__
+from ssd_zoo.version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD

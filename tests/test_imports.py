@@ -123,7 +123,7 @@ def _reasons(file: str, entry: Import) -> Iterator[str]:
 
 
 def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
-    if file in ("__init__.py", "__main__.py") or target[:1] == ["_version"]:
+    if file in ("__init__.py", "__main__.py") or target[:1] == ["version"]:
         return
     room = Path(file).parts[0]
     rooms = dict(ROOMS)

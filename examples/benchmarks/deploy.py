@@ -96,12 +96,14 @@ def export_all(
     for name in names:
         known = FORMATS[name]
         for nms in known.nms:
-            for int8 in (False, True) if typical and known.int8 else (False,):
+            numbers = {"": True, " bfloat16": known.bfloat16, " int8": known.int8 and bool(typical)}
+            for number in (key for key, has in numbers.items() if has):
                 for pixels in ("float32", "uint8"):
-                    kind = f"{' int8' * int8}{' of bytes' * (pixels == 'uint8')}"
+                    kind = f"{number}{' of bytes' * (pixels == 'uint8')}"
                     file = folder / f"{nms}{kind.replace(' ', '-')}{known.suffix}"
+                    int8, bfloat16 = typical if number == " int8" else None, number == " bfloat16"
                     if not file.exists():
-                        export(model, file, format=name, nms=nms, pixels=pixels, int8=typical if int8 else None)
+                        export(model, file, format=name, nms=nms, pixels=pixels, int8=int8, bfloat16=bfloat16)
                     files[f"{name}{kind}, NMS {nms}"] = load(file)
     return files
 

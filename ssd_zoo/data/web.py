@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from ssd_zoo._version import __version__
+from ssd_zoo.version import __version__
 
 __all__ = ["fetch", "file_name", "is_image_address", "is_web"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ssd_zoo._version import __version__
+from ssd_zoo.version import __version__
 from ssd_zoo.deploy.digest import is_digest
 from ssd_zoo.detector.inputs import resize_images
 from ssd_zoo.detector.postprocess.thresholds import Thresholds

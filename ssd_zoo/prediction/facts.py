@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ssd_zoo._version import __version__
+from ssd_zoo.version import __version__
 from ssd_zoo.deploy.formats import FORMATS, is_exported
 from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.ssd import SSD

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ssd_zoo._version import __version__
+from ssd_zoo.version import __version__
 from ssd_zoo.data.annotations import number_of
 from ssd_zoo.training.logs import Row
 from ssd_zoo.training.plan import Choice

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypedDict
 
 from torch import nn
 
-from ssd_zoo._version import __version__
+from ssd_zoo.version import __version__
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
