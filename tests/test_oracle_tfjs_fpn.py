@@ -161,6 +161,8 @@ def test_default_boxes_in_8_bits_are_the_exact_ones_rounded(test_data):
         name = f"StatefulPartitionedCall/Postprocessor/Decode/get_center_coordinates_and_sizes/{name}"
         assert (graph[name] - expected).abs().max() < 0.51 * steps[name]
     assert ssd_zoo.load_checkpoint(folder).default_boxes.equal(exact * 640)
+    # The file's size is its own, whatever is asked for.
+    assert ssd_zoo.load_checkpoint(folder, size=512).size == (512, 512)
 
 
 @pytest.mark.parametrize("file", ["tfjs_fpnlite320_hands", "tfjs_ssdlite_mobilenet_v2_coco"])

@@ -134,7 +134,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
         arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
     size = constants.vector(r"(.*/)?Preprocessor/.*ResizeImage/(stack|resize/size|size)")
     size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
-    if size is not None and len(size) == 2 and checkpoint.size is None:
+    if size is not None and len(size) == 2:
         arguments["size"] = tuple(int(side) for side in size)
     if shapes := read_box_shapes(constants):
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
