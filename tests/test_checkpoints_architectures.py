@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from oracles import fill
+from test_checkpoints import constant, message
 from test_oracles_mobilenet import (
     conv,
     names_of_mobilenet_v1_qfgaohao,
@@ -134,7 +135,36 @@ def test_mobilenets(shapes, builder, classes):
     assert model.categories[1] == ("person" if classes == 91 else "aeroplane")
 
 
-def test_mobilenet_v2_from_tensorflow():
+def frozen(theirs):
+    """A frozen graph of variables, with settings that no builder has by default."""
+    nms = "Postprocessor/BatchMultiClassNonMaxSuppression/map/while/MultiClassNonMaxSuppression/non_max_suppression"
+    constants = theirs | {
+        "Preprocessor/mul/x": torch.tensor(0.01),
+        "Preprocessor/sub/y": torch.tensor(0.5),
+        "Preprocessor/map/while/ResizeImage/stack": torch.tensor([256, 320], dtype=torch.int32),
+        f"{nms}/score_threshold": torch.tensor(0.125),
+        f"{nms}/iou_threshold": torch.tensor(0.375),
+        "Postprocessor/BatchMultiClassNonMaxSuppression/map/while/PadOrClipBoxList/Select/t": torch.tensor(
+            37, dtype=torch.int32
+        ),
+        "Postprocessor/Decode/truediv/y": torch.tensor(10.0),
+        "Postprocessor/Decode/truediv_2/y": torch.tensor(5.0),
+    }
+    for i in range(6):
+        count = 6 if i else 3
+        constants[f"MultipleGridAnchorGenerator/truediv_{14 + i}/x"] = torch.full((count,), (i + 1) / 8)
+        # Widths are the scale times the root of a ratio.
+        constants[f"MultipleGridAnchorGenerator/Sqrt{f'_{i}' if i else ''}/x"] = torch.tensor(
+            [4.0, 1, 0.25] * (count // 3)
+        )
+    kinds = {torch.float32: 1, torch.int32: 3}
+    return b"".join(
+        constant(name, kinds[tensor.dtype], tensor.shape, message(4, tensor.numpy().tobytes()))
+        for name, tensor in constants.items()
+    )
+
+
+def test_mobilenet_v2_from_tensorflow(tmp_path):
     generator = torch.Generator().manual_seed(0)
     theirs = {name: torch.rand(s, generator=generator) for name, s in variables_of_mobilenet_v2().items()}
     ours = ssd_zoo.load_checkpoint(theirs | {"global_step": torch.tensor(200000)}).state_dict()
@@ -158,6 +188,22 @@ def test_mobilenet_v2_from_tensorflow():
         assert torch.equal(ours[f"head.cls_logits.{i}.weight"][:, :, 0, 0], scores[0, 0].T)
         # y, x, height, width there; x, y, width, height here.
         assert torch.equal(ours[f"head.bbox_regression.{i}.weight"][:4, :, 0, 0], offsets[0, 0, :, [1, 0, 3, 2]].T)
+    (tmp_path / "frozen.pb").write_bytes(frozen(theirs))
+    model = ssd_zoo.load_checkpoint(tmp_path / "frozen.pb")
+    assert model.recipe[0] == "ssd300_mobilenet_v2"
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in model.state_dict().items())
+    assert (model.size, model.score_thresh, model.nms_thresh, model.detections_per_img) == (
+        (256, 320),
+        0.125,
+        0.375,
+        37,
+    )
+    # Pixels of 0 to 255 times 0.01 less 0.5 are those of 0 to 1, less 0.5 / 2.55, by 1 / 2.55.
+    torch.testing.assert_close(model.image_mean.flatten(), torch.full((3,), 0.5 / 2.55))
+    torch.testing.assert_close(model.image_std.flatten(), torch.full((3,), 1 / 2.55))
+    # Of the first map's 16 × 20 cells, and the last, in shares of the shorter side.
+    assert model.default_boxes[:3].tolist() == [[-24, 0, 40, 16], [-8, -8, 24, 24], [0, -24, 16, 40]]
+    assert model.default_boxes[-1].tolist() == [112, -64, 208, 320]
 
 
 @pytest.mark.parametrize("variables", [variables_of_mobilenet_v1, variables_of_mobilenet_v2])

@@ -10,6 +10,7 @@ from torchvision.transforms.functional import to_pil_image
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
+from ssd_zoo.data import find_images, read_image
 from ssd_zoo.layers.folded import folded_norms
 
 
@@ -164,3 +165,30 @@ def test_a_saved_model_gets_its_norms_by_the_command(tmp_path, capsys):
     assert "restored 3 norms" in capsys.readouterr().out
     assert folded_norms(ssd_zoo.from_pretrained(tmp_path / "whole")) == []
     assert f"3 norms were restored by 5 images of {photos}" in (tmp_path / "whole/README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [
+        # 52 of MobileNetV2, 4 of the pyramid, and 20 of a tower, where those of five maps follow the same convolution.
+        ("tfjs_fpnlite320_hands", 76),
+        ("tflite_ssd_mobilenet_v2_oid/ssd_mobilenetv2_oidv4_fp16.tflite", 60),
+    ],
+)
+def test_those_of_real_files_are_restored(file, count, test_data):
+    model = ssd_zoo.load_checkpoint(test_data / "weights" / file)
+    assert len(folded_norms(model)) == count
+    images = [read_image(path) for path in find_images([test_data / "coco128"])[:4]]
+    batch = model.prepare(images)
+    with torch.no_grad():
+        before = model.forward_raw(batch)
+        assert ssd_zoo.restore_norms(model, images) == count
+        assert folded_norms(model) == []
+        after = model.forward_raw(batch)
+        torch.testing.assert_close(after["cls_logits"].sigmoid(), before["cls_logits"].sigmoid(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(after["bbox_regression"], before["bbox_regression"], rtol=0, atol=1e-3)
+        # By the statistics of this very batch, training gives what evaluation gives.
+        trained = model.train().forward_raw(batch)
+        for key, value in before.items():
+            torch.testing.assert_close(trained[key], value, rtol=0, atol=0.05)

@@ -1,6 +1,7 @@
 """SSD on a feature pyramid: levels, default boxes, what is shared, parameters counted by hand."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -134,6 +135,26 @@ def test_one_tower_serves_both():
     assert not [name for name, _ in head.cls_logits.named_parameters() if "tower" in name]
     assert len(head.tower.convs) == 4
     assert isinstance(head.cls_logits[0].conv, SeparableConv2d)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("one_tower", [True, False])
+def test_own_towers_of_the_same_weights_are_a_shared_one(one_tower):
+    shared = SharedHead([8, 8], [6, 6], 4, num_convs=2, separable=True, one_tower=one_tower).eval()
+    own = SharedHead([8, 8], [6, 6], 4, num_convs=2, separable=True, one_tower=one_tower, own_towers=True).eval()
+    for name, tensor in own.state_dict().items():
+        # tower.LEVEL.convs.… here, tower.convs.… there; tower.LEVEL.norms.0.… here, tower.norms.LEVEL.… there.
+        name = re.sub(r"tower\.(\d)\.norms\.0\.", r"tower.norms.\1.", name)
+        name = re.sub(r"tower\.\d\.convs\.", "tower.convs.", name)
+        tensor.copy_(shared.state_dict()[name])
+    maps = [torch.randn(2, 8, 5, 5), torch.randn(2, 8, 3, 3)]
+    expected = shared(maps)
+    assert all(torch.equal(value, expected[key]) for key, value in own(maps).items())
+    tower = own.tower if one_tower else own.bbox_regression[0].tower
+    tower[1].convs[0].pointwise.weight.mul_(2)
+    changed = own(maps)["bbox_regression"]
+    assert torch.equal(changed[:, :150], expected["bbox_regression"][:, :150])
+    assert not torch.equal(changed[:, 150:], expected["bbox_regression"][:, 150:])
 
 
 def test_classes_start_from_the_prior():

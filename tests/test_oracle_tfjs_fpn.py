@@ -8,12 +8,15 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 import ssd_zoo
 from ssd_zoo.detector.boxes import decode_boxes
 from ssd_zoo.weights.converters._tensorflow_fpn import _split_kernels
 
 CATEGORIES = ["background", "open", "closed", "pinch", "point", "face", "pointtip", "pinchtip"]
+PREDICTOR = "StatefulPartitionedCall/WeightSharedConvolutionalBoxPredictor"
 
 
 def read_graph(folder):
@@ -85,33 +88,81 @@ def test_a_saved_model_detects_the_same(model, oracle, tmp_path):
     torch.testing.assert_close(found["boxes"], expected["boxes"], rtol=0, atol=0)
 
 
+class HeadOfFile(nn.Module):
+    """A file's head, computed level by level with the constants that the file has for each."""
+
+    def __init__(self, graph):
+        super().__init__()
+        self.graph = graph
+
+    def separable(self, features, depthwise, pointwise, bias):
+        depthwise, pointwise = (self.graph[f"{PREDICTOR}/{name}"] for name in (depthwise, pointwise))
+        features = F.conv2d(features, depthwise.permute(2, 3, 0, 1), padding=1, groups=len(depthwise[0, 0]))
+        return F.conv2d(features, pointwise.permute(3, 2, 0, 1), self.graph[f"{PREDICTOR}/{bias}"])
+
+    def forward(self, maps):
+        rows = {"cls_logits": [], "bbox_regression": []}
+        for level, features in enumerate(maps):
+            call = f"_{level}" if level else ""
+            for k in range(4):
+                conv = f"PredictionTower/conv2d_{k}/separable_conv2d{call}"
+                names = f"{conv}/ReadVariableOp", f"{conv}_weights", f"{conv}_bn_offset"
+                features = F.relu6(self.separable(features, *names))
+            for key, name, columns in (("cls_logits", "Class", 8), ("bbox_regression", "Box", 4)):
+                place = f"WeightSharedConvolutional{name}Head/{name}Predictor"
+                conv, bias = f"{place}/separable_conv2d{call}", f"{place}/BiasAdd{call}"
+                output = self.separable(
+                    features, f"{conv}/ReadVariableOp", f"{conv}/ReadVariableOp_1", f"{bias}/ReadVariableOp"
+                )
+                rows[key].append(output.permute(0, 2, 3, 1).reshape(len(output), -1, columns))
+        # Their offsets are y, x, height, width.
+        return {
+            "cls_logits": torch.cat(rows["cls_logits"], 1),
+            "bbox_regression": torch.cat(rows["bbox_regression"], 1)[..., [1, 0, 3, 2]],
+        }
+
+
+@pytest.mark.slow
 @torch.no_grad()
-def test_quantised_weights_detect_as_their_dequantised_ones(test_data, oracle):
+def test_quantised_weights_detect_as_their_dequantised_ones(test_data, oracle, tmp_path):
     folder = test_data / "weights/tfjs_fpnlite640_hands_int8"
-    quantised = ssd_zoo.load_checkpoint(folder, categories=CATEGORIES)
-    assert quantised.recipe[0] == "ssdlite640_mobilenet_v2_fpn"
-    assert quantised.size == (640, 640)
-    image = oracle["images"][0].permute(2, 0, 1)
-    [found] = quantised([image])
-    assert [quantised.categories[label] for label in found["labels"][:3]] == ["face", "open", "open"]
+    loaded = ssd_zoo.load_checkpoint(folder, categories=CATEGORIES)
     # In the file each level has kernels of its own, which are no longer those of one shared layer times gains.
-    graph, batch = read_graph(folder), quantised.prepare([image])
-    scores = quantised.forward_raw(batch)["cls_logits"].sigmoid()
-    rows = [6 * cells**2 for cells in (80, 40, 20, 10, 5)]
-    exact = [of_level(quantised, graph, level)(batch).split(rows, 1)[level] for level in range(5)]
-    difference = (scores - torch.cat(exact, 1).sigmoid()).abs().max()
-    assert 0.005 < difference < 0.016  # as docs/checkpoints.md says
+    assert loaded.recipe[0] == "ssdlite640_mobilenet_v2_fpn"
+    assert loaded.recipe[1]["own_towers"] is True
+    assert loaded.size == (640, 640)
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == 2562504 + 4 * 4 * (9 * 128 + 128 * 128)
+    quantised = ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(loaded, tmp_path)).eval()
+    exact = copy.deepcopy(quantised)
+    exact.head = HeadOfFile(read_graph(folder))
+    images = oracle["images"][:3].permute(0, 3, 1, 2)
+    for image in images:
+        batch = quantised.prepare([image])
+        raw, expected = quantised.forward_raw(batch), exact.forward_raw(batch)
+        torch.testing.assert_close(raw["cls_logits"].sigmoid(), expected["cls_logits"].sigmoid(), rtol=0, atol=1e-5)
+        boxes, others = (decode_boxes(each["bbox_regression"], exact.default_boxes) for each in (raw, expected))
+        torch.testing.assert_close(boxes, others, rtol=0, atol=1e-3)
+        [found], [theirs] = quantised([image]), exact([image])
+        assert found["labels"].tolist() == theirs["labels"].tolist()
+        torch.testing.assert_close(found["scores"], theirs["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(found["boxes"], theirs["boxes"], rtol=0, atol=1e-3)
+    [found] = quantised(images[:1])
+    assert [quantised.categories[label] for label in found["labels"][:3]] == ["face", "open", "open"]
 
 
-def of_level(model, graph, level):
-    """Give all levels the kernels of one, as the file has them; return the function of the logits."""
-    model = copy.deepcopy(model)
-    tower = "StatefulPartitionedCall/WeightSharedConvolutionalBoxPredictor/PredictionTower"
-    for k, conv in enumerate(model.head.tower.convs):
-        kernel = graph[f"{tower}/conv2d_{k}/separable_conv2d{f'_{level}' if level else ''}_weights"]
-        conv.pointwise.weight.copy_(kernel.permute(3, 2, 0, 1))
-        model.head.tower.norms[level][k].weight.fill_(1)
-    return lambda batch: model.forward_raw(batch)["cls_logits"]
+def test_default_boxes_in_8_bits_are_the_exact_ones_rounded(test_data):
+    folder = test_data / "weights/tfjs_fpnlite640_hands_int8"
+    exact = ssd_zoo.ssdlite640_mobilenet_v2_fpn(weights_backbone=None, num_classes=8).default_boxes / 640
+    corners = exact.unflatten(1, (2, 2))
+    [x, y], [width, height] = corners.mean(1).T, (corners[:, 1] - corners[:, 0]).T
+    graph, entries = read_graph(folder), json.loads((folder / "model.json").read_text())["weightsManifest"]
+    steps = {entry["name"]: entry.get("quantization", {}).get("scale") for of in entries for entry in of["weights"]}
+    for name, expected in (("sub_1", height), ("sub", width), ("add", y), ("add_1", x)):
+        name = f"StatefulPartitionedCall/Postprocessor/Decode/get_center_coordinates_and_sizes/{name}"
+        assert (graph[name] - expected).abs().max() < 0.51 * steps[name]
+    assert ssd_zoo.load_checkpoint(folder).default_boxes.equal(exact * 640)
+    # The file's size is its own, whatever is asked for.
+    assert ssd_zoo.load_checkpoint(folder, size=512).size == (512, 512)
 
 
 @pytest.mark.parametrize("file", ["tfjs_fpnlite320_hands", "tfjs_ssdlite_mobilenet_v2_coco"])

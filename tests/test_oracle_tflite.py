@@ -3,6 +3,9 @@
 The model is MediaPipe's, of 23 classes of Open Images: `ssd_mobilenet_v2_coco` of the TensorFlow Object Detection API.
 """
 
+import copy
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -74,20 +77,30 @@ def test_default_boxes(model, test_data):
 
 @torch.no_grad()
 def test_raw_output(model, images, interpreter):
-    raw = model.forward_raw(model.prepare(images))
+    batch = model.prepare(images)
+    raw = model.forward_raw(batch)
     for i, image in enumerate(images):
         offsets, logits = run(interpreter, image)
         torch.testing.assert_close(raw["cls_logits"][i].sigmoid(), logits.sigmoid(), rtol=0, atol=1e-5)
-        # Of offsets up to 80. In double precision they are 2e-5 from ours and up to 7e-5 from theirs.
-        off = (raw["bbox_regression"][i] - offsets[:, [1, 0, 3, 2]]).abs()
-        assert off.quantile(0.999) < 1e-4
-        assert off.max() < 2e-4
+        theirs = offsets[:, [1, 0, 3, 2]]
+        assert (raw["bbox_regression"][i] - theirs).abs().quantile(0.999) < 1e-4
+        if i == 6:
+            # Here the largest difference, 1e-4 of offsets up to 80, is theirs: from the offsets in double precision
+            # theirs differ by up to 1.1e-4, ours by 4.3e-5.
+            [exact] = copy.deepcopy(model).double().forward_raw(batch[i : i + 1].double())["bbox_regression"]
+            torch.testing.assert_close(raw["bbox_regression"][i].double(), exact, rtol=0, atol=1e-4)
+            torch.testing.assert_close(theirs.double(), exact, rtol=0, atol=2e-4)
     assert raw["cls_logits"][..., 1:].sigmoid().max() > 0.4
 
 
-def test_convert(file, tmp_path, capsys):
+def test_convert(file, tmp_path, capsys, caplog):
     labels = file.with_name("labelmap.txt")
-    main(["convert", str(file), "--output", str(tmp_path / "oid"), "--categories", str(labels)])
+    with caplog.at_level(logging.WARNING, "ssd_zoo"):
+        assert main(["convert", str(file), "--output", str(tmp_path / "oid"), "--categories", str(labels)]) == 0
+    [record] = caplog.records
+    assert "60 norms folded" in record.message
+    assert "ssd_zoo.restore_norms" in record.message
+    assert "ssd-zoo convert --images DIR" in record.message
     assert (
         "tensorflow, ssd300_mobilenet_v2, 300 × 300, 24 classes (background, Bicycle, Boot, …)"
         in capsys.readouterr().out

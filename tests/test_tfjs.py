@@ -88,6 +88,15 @@ def test_shards_outside_the_folder_are_refused(tmp_path, path):
         read_checkpoint(file)
 
 
+def test_links_are_followed(tmp_path):
+    # The Hub's cache has links to files in another folder.
+    file = write(tmp_path / "blobs", {"w": FLOAT}, {"a.bin": np.float32([1.5, -2]).tobytes()})
+    (tmp_path / "snapshot").mkdir()
+    for blob in file.parent.iterdir():
+        (tmp_path / "snapshot" / blob.name).symlink_to(blob)
+    assert read_checkpoint(tmp_path / "snapshot")["w"].tolist() == [1.5, -2]
+
+
 def test_a_missing_shard_is_named(tmp_path):
     file = write(tmp_path / "model", {"w": FLOAT}, {"a.bin": bytes(4), "b.bin": bytes(4)})
     (file.parent / "b.bin").unlink()

@@ -31,6 +31,7 @@ class SharedHead(nn.Module):
         num_convs: Number of 3 × 3 convolutions in a tower.
         separable: Whether all 3 × 3 convolutions are separable.
         one_tower: Whether classes and boxes share one tower.
+        own_towers: Whether each feature map has a tower of its own, for weights that were rounded map by map.
         prior: Initial score of every class. A low one keeps the many negatives from dominating the first steps.
         norm_layer: Called with the number of channels.
 
@@ -47,6 +48,7 @@ class SharedHead(nn.Module):
         num_convs: int = 4,
         separable: bool = False,
         one_tower: bool = False,
+        own_towers: bool = False,
         prior: float = 0.01,
         norm_layer: NormLayer = BatchNorm2d,
     ) -> None:
@@ -57,7 +59,8 @@ class SharedHead(nn.Module):
         self.num_classes = num_classes
         channels, boxes = in_channels[0], boxes_per_location[0]
         conv_layer = SeparableConv2d if separable else FastConv2d
-        tower = partial(_Tower, channels, num_convs, len(in_channels), conv_layer=conv_layer, norm_layer=norm_layer)
+        layer = _OwnTowers if own_towers else _Tower
+        tower = partial(layer, channels, num_convs, len(in_channels), conv_layer=conv_layer, norm_layer=norm_layer)
         self.tower = tower() if one_tower else nn.Identity()
         self.cls_logits = nn.ModuleList()
         self.bbox_regression = nn.ModuleList()
@@ -111,6 +114,26 @@ class _Tower(nn.Module):
                 features = F.relu6(norm(conv(features)), inplace=True)
             outputs.append(features)
         return outputs
+
+
+class _OwnTowers(nn.ModuleList):
+    """Towers of which each serves one feature map."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_convs: int,
+        num_maps: int,
+        *,
+        conv_layer: Callable[..., nn.Module],
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__(
+            _Tower(channels, num_convs, 1, conv_layer=conv_layer, norm_layer=norm_layer) for _ in range(num_maps)
+        )
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
+        return [tower([features])[0] for tower, features in zip(self, feature_maps, strict=True)]
 
 
 class _SharedPredictor(nn.Module):

@@ -97,6 +97,7 @@ def ssdlite320_mobilenet_v2_fpn(
     *,
     weights: WeightsEnum | str | None = None,
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
+    own_towers: bool = False,
     **options: Unpack[Options],
 ) -> SSD:
     """Build TensorFlow's FPNLite on MobileNetV2 for 320 × 320 input.
@@ -105,11 +106,14 @@ def ssdlite320_mobilenet_v2_fpn(
     serves classes and boxes of all maps. Scores are sigmoids, trained by focal loss. Padding is TensorFlow's.
 
     Args:
+        own_towers: Whether each map has a tower of its own. `load_checkpoint` sets it for files in which the tower was
+            rounded map by map, so that no single tower gives their detections. Training then changes each alone.
         size: Side, or (height, width), of the input. Default boxes keep their size in pixels. Along each axis a map's
             first centre lies half its stride from the edge if the stride divides the side, else on the edge: the
             coarsest stride, 128, does not divide 320.
     """
-    return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=320))
+    asked = settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=320)
+    return _fpnlite(asked, own_towers=own_towers)
 
 
 @register_model
@@ -117,23 +121,28 @@ def ssdlite640_mobilenet_v2_fpn(
     *,
     weights: WeightsEnum | str | None = None,
     weights_backbone: MobileNetV2FPN_Weights | str | None = MobileNetV2FPN_Weights.DEFAULT,
+    own_towers: bool = False,
     **options: Unpack[Options],
 ) -> SSD:
     """Build an FPNLite on MobileNetV2 for 640 × 640 input, after TensorFlow's.
 
     Feature maps have 80 40 20 10 5 cells a side, with 51150 default boxes. The network is that for 320 × 320 input.
+
+    Args:
+        own_towers: Whether each map has a tower of its own, as for 320 × 320 input.
     """
-    return _fpnlite(settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=640))
+    asked = settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=640)
+    return _fpnlite(asked, own_towers=own_towers)
 
 
-def _fpnlite(asked: Settled) -> SSD:
+def _fpnlite(asked: Settled, *, own_towers: bool) -> SSD:
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2FPN(128, in_chans=asked.in_chans, norm_layer=norm_layer)
     backbone.freeze(asked.trainable(backbone.num_stages))
     return _finish(
         asked,
         backbone,
-        head=partial(SharedHead, separable=True, one_tower=True, norm_layer=norm_layer),
+        head=partial(SharedHead, separable=True, one_tower=True, own_towers=own_towers, norm_layer=norm_layer),
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
     )

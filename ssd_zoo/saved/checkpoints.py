@@ -118,7 +118,7 @@ class OpenedCheckpoint:
         names = {"num_classes": self.num_classes} if categories is None else {"categories": list(categories)}
         build = partial(get_model, recipe.builder, weights_backbone=None, **names)
         arguments = dict(recipe.arguments)
-        if recipe.arguments:
+        if recipe.arguments or recipe.default_boxes is not None:
             try:
                 with torch.device("meta"):
                     of_file = build(**arguments)

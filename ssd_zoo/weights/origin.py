@@ -1,7 +1,7 @@
 """Origins of checkpoints: key tables and builders of other projects' models."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -73,9 +73,9 @@ class Origin:
     adapt: Callable[[str, Tensor], Tensor] = _as_it_is
     finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
-    def match(self, names: Collection[str]) -> Match:
-        """Match tensor names with the key table of their model."""
-        return match_names(names, self.tables)
+    def match(self, state: Mapping[str, Tensor]) -> Match:
+        """Match the names of tensors with the key table of their model."""
+        return match_names(state, self.tables)
 
     def convert(self, state: Mapping[str, Tensor], match: Match | None = None) -> dict[str, Tensor]:
         """Convert tensors to our names and layout.

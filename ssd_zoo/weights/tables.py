@@ -1,9 +1,11 @@
 """Key tables: types, unwrapping of checkpoints, and matching of names."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 __all__ = ["Match", "Table", "Tables", "match_names", "unwrap"]
 
@@ -13,8 +15,11 @@ Table = Sequence[tuple[str, str]]
 The first row that matches decides. An empty replacement drops the tensor.
 """
 
-Tables = Sequence[tuple[str | None, Table]]
-"""The tables of an origin's models, each with the name of a tensor that marks its files; the last needs no mark."""
+Tables = Sequence[tuple[str | Callable[[Mapping[str, Tensor]], bool] | None, Table]]
+"""The tables of an origin's models. A mark before each is the name of a tensor in its files, or a check of the tensors.
+
+The first mark that fits decides; the last table needs none.
+"""
 
 # NVIDIA's examples wrap a model twice.
 _PARALLEL = re.compile(r"^module\.(1\.)?")
@@ -73,12 +78,12 @@ class Match:
         return kept
 
 
-def match_names(names: Collection[str], tables: Tables) -> Match:
-    """Match names with the first table whose mark is among them."""
-    table = next(table for mark, table in tables if mark is None or mark in names)
+def match_names(state: Mapping[str, Tensor], tables: Tables) -> Match:
+    """Match the names of tensors with the first table whose mark fits."""
+    table = next(table for mark, table in tables if mark is None or (mark(state) if callable(mark) else mark in state))
     rows = [(re.compile(pattern), replacement) for pattern, replacement in table]
     matched: dict[str, str | None] = {}
-    for name in names:
+    for name in state:
         matches = ((pattern.fullmatch(name), replacement) for pattern, replacement in rows)
         matched[name] = next((match.expand(replacement) for match, replacement in matches if match), None)
     return Match(table, matched)

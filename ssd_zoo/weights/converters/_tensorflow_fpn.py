@@ -1,16 +1,23 @@
 """Key table of TensorFlow's FPNLite in TensorFlow.js files, whose norms are folded."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from ssd_zoo.weights.tables import Table
 
-__all__ = ["FPNLITE", "FPNLITE_MARK", "split_levels"]
+__all__ = ["FPNLITE", "FPNLITE_MARK", "FPNLITE_OWN_TOWERS", "levels_differ", "split_levels"]
 
 _EXTRACTOR = "StatefulPartitionedCall/ssd_mobile_net_v2fpn_keras_feature_extractor"
 _PREDICTOR = "StatefulPartitionedCall/WeightSharedConvolutionalBoxPredictor"
 _PYRAMID = f"{_EXTRACTOR}/FeatureMaps/top_down"
 _LEVELS = 5
+_CONVS = 4
+# Largest difference of kernels from their split, as a share of the largest weight, where levels share a tower. In the
+# hands' float file it is 2.5e-8, the rounding of single precision, and in their file of 8 bits 5.1e-3; the float file
+# in half precision has 2.4e-4.
+_MOST_RESIDUAL = 1e-6
 
 # A shared layer is called once for each level. For each call the file has a copy of the layer's weights.
 _CALLS = [(level, f"_{level}" if level else "") for level in range(_LEVELS)]
@@ -67,6 +74,40 @@ FPNLITE: Table = [
     # The graph's other constants: shapes, thresholds, default boxes.
     (rf"(?!{_EXTRACTOR}/|{_PREDICTOR}/).*|.*/shape", ""),
 ]
+# Where levels differ by more than gains, each has a tower of its own.
+FPNLITE_OWN_TOWERS: Table = [
+    *(
+        row
+        for level, call in _CALLS
+        for row in (
+            (f"{_CONV}{call}/ReadVariableOp", rf"head.tower.{level}.convs.\1.depthwise.weight"),
+            (f"{_CONV}{call}_weights", rf"head.tower.{level}.convs.\1.pointwise.weight"),
+            (f"{_CONV}{call}_bn_offset", rf"head.tower.{level}.norms.0.\1.bias"),
+        )
+    ),
+    *FPNLITE,
+]
+
+
+def levels_differ(state: Mapping[str, Tensor]) -> bool:
+    """Return whether the kernels of FPNLite's levels are more than a shared kernel times gains.
+
+    Args:
+        state: Tensors by the names in the file.
+    """
+    for conv in range(_CONVS):
+        layer = f"{_PREDICTOR}/PredictionTower/conv2d_{conv}/separable_conv2d"
+        kernels = [state[name] for _, call in _CALLS if (name := f"{layer}{call}_weights") in state]
+        if len(kernels) < _LEVELS or len({kernel.shape for kernel in kernels}) > 1 or kernels[0].ndim != 4:
+            return False
+        levels = torch.stack(kernels).permute(0, 4, 3, 1, 2).double()
+        if not levels.numel() or not levels.isfinite().all():
+            return False
+        shared, gains = _split_kernels(levels)
+        residual = (levels - shared * gains[:, :, None, None, None]).abs().max()
+        if residual > _MOST_RESIDUAL * levels.abs().max():
+            return True
+    return False
 
 
 def split_levels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -94,8 +135,7 @@ def _split_kernels(kernels: Tensor) -> tuple[Tensor, Tensor]:
     """Split the kernels of all levels into a shared kernel and gains.
 
     In each output channel a level's kernel is the shared kernel times the gain of the level's norm. So the kernels of
-    all levels form a matrix of rank 1, and a singular value decomposition finds its factors. For quantised kernels it
-    finds those of the nearest such matrix.
+    all levels form a matrix of rank 1, and a singular value decomposition finds its factors.
 
     Args:
         kernels: `(levels, channels out, channels in, height, width)`.

@@ -12,7 +12,13 @@ from ssd_zoo.weights.converters._tensorflow_constants import (
     read_box_shapes,
     read_default_boxes,
 )
-from ssd_zoo.weights.converters._tensorflow_fpn import FPNLITE, FPNLITE_MARK, split_levels
+from ssd_zoo.weights.converters._tensorflow_fpn import (
+    FPNLITE,
+    FPNLITE_MARK,
+    FPNLITE_OWN_TOWERS,
+    levels_differ,
+    split_levels,
+)
 from ssd_zoo.weights.folded_norms import fill_folded_norms
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell
 from ssd_zoo.weights.tables import Tables
@@ -93,6 +99,7 @@ _SSD_MOBILENET_V1 = [
 _NO_VARIABLE = (rf"(?!.*/({'|'.join(_LEAVES)})$).*", "")
 _TABLES: Tables = [
     (f"{_EXTRACTOR_V1}/Conv2d_0/weights", [*_SSD_MOBILENET_V1, _NO_VARIABLE]),
+    (levels_differ, FPNLITE_OWN_TOWERS),
     (FPNLITE_MARK, FPNLITE),
     ("BoxPredictor_0/ClassPredictor_depthwise/depthwise_weights", [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
     (None, [*_SSD_MOBILENET_V2, _NO_VARIABLE]),
@@ -100,6 +107,7 @@ _TABLES: Tables = [
 # Builders of the tables' models, in the same order.
 _BUILDERS = (
     "ssd300_mobilenet_v1",
+    "ssdlite320_mobilenet_v2_fpn",
     "ssdlite320_mobilenet_v2_fpn",
     "ssdlite300_mobilenet_v2",
     "ssd300_mobilenet_v2",
@@ -126,12 +134,14 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
         arguments["image_mean"], arguments["image_std"] = [(v / scale / 255,) * 3 for v in (offset, 1)]
     size = constants.vector(r"(.*/)?Preprocessor/.*ResizeImage/(stack|resize/size|size)")
     size = size or (constants.vector("normalized_input_image_tensor/shape") or [])[1:3]
-    if size is not None and len(size) == 2 and checkpoint.size is None:
+    if size is not None and len(size) == 2:
         arguments["size"] = tuple(int(side) for side in size)
     if shapes := read_box_shapes(constants):
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
     builder = next(name for name, (_, table) in zip(_BUILDERS, _TABLES, strict=True) if table is checkpoint.table)
-    if checkpoint.table is FPNLITE and arguments.get("size") == (640, 640):
+    if checkpoint.table is FPNLITE_OWN_TOWERS:
+        arguments["own_towers"] = True
+    if builder == "ssdlite320_mobilenet_v2_fpn" and arguments.get("size") == (640, 640):
         builder = "ssdlite640_mobilenet_v2_fpn"
     return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES}, read_default_boxes(constants))
 

@@ -30,7 +30,8 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
     """Read the weights of a TensorFlow.js model.
 
     Args:
-        path: Its `model.json`, or the folder that holds it; the shards lie beside it.
+        path: Its `model.json`, or the folder that holds it; the shards lie beside it. Links are followed, because
+            the Hub's cache consists of links.
 
     Returns:
         Tensors by name. Quantised ones are restored: to `value * scale + min`, or from half precision.
