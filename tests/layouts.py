@@ -36,6 +36,10 @@ def voc_xml(picture):
     return f"<annotation><size><width>{width}</width><height>{height}</height></size>\n{objects}</annotation>"
 
 
+# A line of YOLO: the corners of a box as an outline.
+OUTLINE = "{label} {l} {t} {r} {t} {r} {b} {l} {b}"
+
+
 def yolo_text(picture, line="{label} {x} {y} {w} {h}"):
     height, width = picture.size
     lines = [
@@ -78,12 +82,7 @@ for name, images, labels, text in (
     ("yolo_folders", "images/{}", "labels/{}", yolo_text),
     ("yolo_roboflow", "{}/images", "{}/labels", yolo_text),
     ("yolo_beside", "{}", "{}", yolo_text),
-    (
-        "yolo_outlines",
-        "images/{}",
-        "labels/{}",
-        lambda picture: yolo_text(picture, "{label} {l} {t} {r} {t} {r} {b} {l} {b}"),
-    ),
+    ("yolo_outlines", "images/{}", "labels/{}", lambda picture: yolo_text(picture, OUTLINE)),
 ):
 
     def make_yolo(root, split, pictures, images=images, labels=labels, text=text):
@@ -169,9 +168,7 @@ SHAPES["labelme"] = each("{}", "{}", labelme_json, ".json")
 SHAPES["labelme_folders"] = each("images/{}", "annotations/{}", labelme_json, ".json")
 
 
-@shape
-def cvat(root, split, pictures):
-    images = []
+def cvat_images(root, split, pictures):
     for i, picture in enumerate(pictures):
         draw(picture, root / "images" / split / f"{picture.name}.png")
         boxes = "".join(
@@ -179,13 +176,28 @@ def cvat(root, split, pictures):
             for label, box in picture.things
         )
         height, width = picture.size
-        images.append(
+        yield (
             f'<image id="{i}" name="{split}/{picture.name}.png" subset="{split}" width="{width}" height="{height}">'
             f"{boxes}</image>\n"
         )
+
+
+def cvat_xml(images):
     labels = "".join(f"<label><name>{name}</name></label>" for name in NAMES)
-    text = f"<annotations><version>1.1</version><meta><task><labels>{labels}</labels></task></meta>{''.join(images)}"
-    return [write(root / f"{split}.xml", text + "</annotations>")]
+    meta = f"<version>1.1</version><meta><task><labels>{labels}</labels></task></meta>"
+    return f"<annotations>{meta}{''.join(images)}</annotations>"
+
+
+@shape
+def cvat(root, split, pictures):
+    return [write(root / f"{split}.xml", cvat_xml(cvat_images(root, split, pictures)))]
+
+
+@shape
+def cvat_subsets(root, split, pictures):
+    file = root / "annotations.xml"
+    old = file.read_text() if file.exists() else cvat_xml(())
+    return [write(file, old.replace("</annotations>", f"{''.join(cvat_images(root, split, pictures))}</annotations>"))]
 
 
 def table_shape(name, file, images, header, row):

@@ -1,14 +1,17 @@
 """The command `data` reports and draws; `train` reads any layout, and holds images back for validation."""
 
 import pytest
-from labelled import colourful
-from layouts import PICTURES, SHAPES, make
+import torch
+from labelled import CATEGORIES, colourful, draw
+from layouts import PICTURES, SHAPES, make, voc_xml, write
 from PIL import Image
 
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import inspect_dataset, open_dataset, usable
+from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.divide import divide
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.sheet import contact_sheet
+from ssd_zoo.training.timing import Times
 
 
 def test_data(tmp_path, capsys):
@@ -56,6 +59,7 @@ def test_images_are_held_back_by_the_seed(tmp_path):
             divide(dataset, fraction)
 
 
+@pytest.mark.parametrize("name", ["yolo_folders", "yolo_yaml"])
 @pytest.mark.parametrize(
     ("split", "options", "message"),
     [
@@ -64,10 +68,10 @@ def test_images_are_held_back_by_the_seed(tmp_path):
         ("val", ["--val-fraction", ".2"], "has the split val for validation; leave out --val-fraction"),
     ],
 )
-def test_splits_that_are_not_for_training(tmp_path, capsys, split, options, message):
-    SHAPES["yolo_folders"](tmp_path, split, PICTURES)
+def test_splits_that_are_not_for_training(tmp_path, capsys, name, split, options, message):
+    SHAPES[name](tmp_path, split, PICTURES)
     if options:
-        SHAPES["yolo_folders"](tmp_path, "train", PICTURES)
+        SHAPES[name](tmp_path, "train", PICTURES)
     assert main(["train", str(tmp_path), "--output", str(tmp_path / "run"), *options]) == 2
     assert message in capsys.readouterr().err
 
@@ -170,4 +174,136 @@ def test_what_training_holds_back_is_what_is_evaluated(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssd_zoo.training.evaluate", lambda model, dataset, **_: seen.append(dataset) or Evaluated())
         assert main(["evaluate", *options, "--model", "ssdlite300_mobilenet_v2", "--categories", "cat,dog"]) == 0
-    assert [image.file for image in seen[0].images] == [image.file for image in held_back.images]
+
+        def fit(model, dataset, *, validation, **options):
+            seen.append(validation)
+            raise ImportError("enough")
+
+        patch.setattr("ssd_zoo.cli.train.fit", fit)
+        command = ["--weights", "scratch", "--size", "64", "--no-fit-default-boxes", "--no-tensorboard"]
+        assert main(["train", *options, *command, "--output", str(tmp_path / "run")]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "validation 2 of 8 images given; evaluate --val-fraction 0.25 --seed 3 measures them" in told
+    for part in seen:
+        assert [image.file for image in part.images] == [image.file for image in held_back.images]
+
+
+WHY = {
+    **{name: "COCO: JSON files with images, annotations and categories" for name in SHAPES if "coco" in name},
+    **{name: "YOLO: text files of labels, class names in classes.txt" for name in SHAPES if "yolo" in name},
+    **{name: "YOLO: data.yaml with names and splits" for name in SHAPES if "yolo_yaml" in name},
+    **{name: "table: CSV files with columns of image, class and corners" for name in SHAPES if "table" in name},
+    **{name: "LabelMe: JSON files with shapes" for name in SHAPES if "labelme" in name},
+    **{name: "KITTI: text files with a class name and 14 numbers a line" for name in SHAPES if "kitti" in name},
+    **{name: "Pascal VOC: XML files in a folder of their own" for name in SHAPES if "voc" in name},
+    **dict.fromkeys(("voc_flat", "voc_roboflow", "voc_images_in_split"), "Pascal VOC: XML files beside the images"),
+    "voc_lists": "Pascal VOC: XML files, with splits in ImageSets",
+    "yolo_darknet": "YOLO: darknet's obj.data, class names in obj.names",
+    **dict.fromkeys(("cvat", "cvat_subsets"), "CVAT: XML files with images"),
+    "widerface": "WIDER FACE: text files with numbers of faces",
+}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """What is not about data is left out of `train --plan` and `evaluate`; returns the data that were evaluated."""
+    seen = []
+    monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(0.5, 0.1, 0))
+    monkeypatch.setattr("ssd_zoo.cli.evaluate.load_model", lambda *_, **__: (torch.nn.Identity(), None))
+    monkeypatch.setattr("ssd_zoo.training.evaluate", lambda model, dataset, **_: seen.append(dataset) or Evaluated())
+    return seen
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_command_takes_every_shape_and_says_why(name, tmp_path, monkeypatch, quick, capsys):
+    make(name, tmp_path / "pets")
+    monkeypatch.chdir(tmp_path)
+    names = splits("pets")
+    train, val = find_split(names, "train"), find_split(names, "val")
+    assert main(["data", "pets"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{train}: {WHY[name]}" in printed
+    assert f"{val}: {WHY[name]}" in printed
+    assert "; 3 objects: " in printed
+    assert "; 2 objects: " in printed
+
+    plan = ["--plan", "--weights", "scratch", "--size", "64×96", "--no-fit-default-boxes", "--output", "run"]
+    assert main(["train", "pets", *plan]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count(WHY[name]) == 2
+    table = [" ".join(line.split()) for line in printed.out.splitlines()]
+    assert f"validation split {val} 1 images or videos" in table
+    assert "input 64 × 96 given" in table
+
+    assert main(["evaluate", "pets", "--split", "val", "--model", "any"]) == 0
+    assert WHY[name] in capsys.readouterr().err
+    assert [len(image.objects) for image in quick[0].images] == [2]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["valid", "dev"])
+def test_a_yaml_names_its_split_for_validation(split, tmp_path, quick, capsys):
+    for one in ("train", split):
+        SHAPES["yolo_yaml"](tmp_path / "pets", one, PICTURES)
+    plan = ["--plan", "--weights", "scratch", "--size", "64", "--no-fit-default-boxes", "--output", "run"]
+    assert main(["train", str(tmp_path / "pets"), *plan]) == 0
+    assert f"split {split} " in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "pets"), "--split", "val", "--model", "any"]) == 0
+    assert len(quick[0]) == 3
+
+
+def published(root, folder, picture, ending=".JPG", path="C:\\tensorflow1\\models\\object_detection\\images"):
+    """An image and its file of labelImg, as public data sets of its users have them."""
+    name = f"{picture.name}{ending}"
+    draw(picture, root / folder / name)
+    head = f"<annotation>\n\t<folder>{folder}</folder>\n\t<filename>{name}</filename>\n\t<path>{path}\\{name}</path>"
+    source = "<source>\n\t\t<database>Unknown</database>\n\t</source>\n\t<segmented>0</segmented>"
+    return voc_xml(picture).replace("<annotation>", f"{head}\n\t{source}")
+
+
+def rows(pictures, ending):
+    lines = [
+        f"{one.name}{ending},{one.size[1]},{one.size[0]},{CATEGORIES[label]},{','.join(map(str, map(int, box)))}"
+        for one in pictures
+        for label, box in one.things
+    ]
+    return "\n".join(["filename,width,height,class,xmin,ymin,xmax,ymax", *lines, ""])
+
+
+def test_a_data_set_like_the_playing_cards(tmp_path, quick, capsys):
+    """Photographs with labelImg's files beside them, in train/ and test/, and the tables that were made of them."""
+    root = tmp_path / "images"
+    of = {"train": colourful(60), "test": colourful(7)}
+    for split, pictures in of.items():
+        for picture in pictures:
+            write(root / split / f"{picture.name}.xml", published(root, split, picture))
+        write(root / f"{split}_labels.csv", rows(pictures, ".JPG"))
+    assert main(["data", str(root), "--output", str(tmp_path / "sheets")]) == 0
+    printed = capsys.readouterr().out
+    for split, number in (("train", 60), ("test", 7)):
+        assert f"{split}: Pascal VOC: XML files beside the images\n{number} images; {number} objects: cat" in printed
+    plan = ["--plan", "--weights", "scratch", "--size", "64", "--no-fit-default-boxes", "--output", "run"]
+    assert main(["train", str(root), *plan]) == 0
+    assert "20 of 60 images" in capsys.readouterr().out
+    assert main(["evaluate", str(root), "--split", "test", "--model", "any"]) == 0
+    assert len(quick[0]) == 7
+
+
+def test_a_data_set_like_the_raccoons(tmp_path, quick, capsys):
+    """Folders images/ and annotations/ without splits, among tables, programs and settings."""
+    root, pictures = tmp_path / "raccoon_dataset", colourful(60)
+    for picture in pictures:
+        text = published(root, "images", picture, ".jpg", "/Users/datitran/Desktop/raccoon/images")
+        write(root / "annotations" / f"{picture.name}.xml", text)
+    write(root / "data/raccoon_labels.csv", rows(pictures, ".jpg"))
+    write(root / "data/train_labels.csv", rows(pictures[:50], ".jpg"))
+    write(root / "data/test_labels.csv", rows(pictures[50:], ".jpg"))
+    write(root / "training/object-detection.pbtxt", "item {\n  id: 1\n  name: 'raccoon'\n}\n")
+    write(root / "xml_to_csv.py", "import glob\n")
+    write(root / "README.md", "# Raccoon Detector Dataset\n")
+    assert main(["data", str(root), "--output", str(tmp_path / "sheets")]) == 0
+    printed = capsys.readouterr().out
+    assert "all: Pascal VOC: XML files in a folder of their own\n60 images; 60 objects: cat 30, dog 30\n" in printed
+    plan = ["--plan", "--weights", "scratch", "--size", "64", "--no-fit-default-boxes", "--output", "run"]
+    assert main(["train", str(root), *plan]) == 0
+    assert "20 of 60 images" in capsys.readouterr().out

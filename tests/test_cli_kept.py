@@ -264,6 +264,61 @@ def test_outputs_are_whole_or_old(tmp_path, write, monkeypatch):
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+# Each is killed when all of it is written and nothing has taken the old file's place; the first video amid its frames.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from layouts import make
+from test_cli_video import small_model
+from ssd_zoo.cli.main import main
+from ssd_zoo.data import VideoWriter
+from ssd_zoo.deploy import export
+torch.set_num_threads(1)
+make("voc_flat", Path("pets"))
+
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write_video(file, frames):
+    with VideoWriter(file, fps=10) as writer:
+        for i in range(20):
+            if i == frames:
+                die()
+            writer.write(torch.randint(0, 255, (3, 48, 64), dtype=torch.uint8))
+
+for write in (
+    lambda: write_video("out/half.mp4", 10),
+    lambda: write_video("out/whole.mp4", None),
+    lambda: main(["data", "pets", "--split", "train", "--output", "out"]),
+    lambda: export(small_model(), "out/m.pt2"),
+):
+    child = os.fork()
+    if child == 0:
+        sys.stdout, os.fsync = sys.stderr, die
+        write()
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NO FORK: kills are not tested")
+def test_a_kill_leaves_the_old_output(tmp_path, monkeypatch):
+    pytest.importorskip("av", reason="NO VIDEOS without PyAV")
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    names = ["half.mp4", "whole.mp4", "train.jpg", "m.pt2"]
+    for name in names:
+        Path("out", name).write_text("old")
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["9"] * 4, done.stderr
+    assert sorted(file.name for file in Path("out").glob("[!.]*")) == sorted(names)
+    assert {Path("out", name).read_text() for name in names} == {"old"}
+
+
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="no devices")
 def test_devices_are_not_replaced(tmp_path):
     with replacing(Path("/dev/null")) as stream:

@@ -15,9 +15,11 @@ from test_layouts import expected, records
 
 from ssd_zoo.cli._data import open_labelled, splits_of
 from ssd_zoo.cli._prepare import open_sets
+from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.formats import coco_files, yolo_labels
 from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data.presets import DetectionPresetTrain
 
 ONE = next(picture for picture in PICTURES if picture.things)
 
@@ -62,6 +64,18 @@ def test_every_shape_in_windows_encodings(name, encoding, tmp_path):
         if file.suffix in (".json", ".csv", ".txt", ".xml", ".yaml", ".data", ".names"):
             file.write_text(file.read_text().replace('encoding="utf-8"', f'encoding="{encoding[:6]}"'), encoding)
     assert records(tmp_path, find_split(splits(tmp_path), "train")) == expected(name, PICTURES)
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "gbk", "shift_jis", "windows-1251", "iso-8859-1"])
+def test_xml_in_the_encoding_that_it_declares(tmp_path, encoding, capsys):
+    name = {"gb2312": "汽车", "gbk": "汽車", "shift_jis": "自動車", "windows-1251": "машина"}.get(encoding, "bébé")
+    draw(ONE, tmp_path / f"JPEGImages/{ONE.name}.png")
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{voc_xml(ONE).replace("cat", name)}'
+    file = write(tmp_path / f"Annotations/{ONE.name}.xml", "")
+    file.write_bytes(text.encode(encoding))
+    write(tmp_path / "ImageSets/Main/train.txt", ONE.name)
+    assert main(["data", str(tmp_path), "--output", str(tmp_path / "sheets")]) == 0
+    assert f"{name} 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -783,6 +797,21 @@ def test_codes_of_open_images_have_names(tmp_path):
         write(root / "labels/detections.csv", f"ImageID,LabelName,XMin,XMax,YMin,YMax\na,{code},.1,.5,.1,.5\n")
         write(root / file, f"{code},Cat\n")
         assert open_dataset(root).categories[1:] == ["x" if code == "x" else "Cat"]
+
+
+@pytest.mark.parametrize("yes", ["1", "1.0", "True"])
+def test_groups_of_open_images_are_crowds(tmp_path, yes):
+    """Not trained on, and not counted in evaluation; objects with other marks, and with an unknown one, are."""
+    draw(ONE, tmp_path / "a.png")
+    marked = ",".join(f"Is{mark}" for mark in ("Occluded", "Truncated", "GroupOf", "Depiction", "Inside"))
+    header = f"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,{marked}"
+    marks = (f"0,0,{yes},0,0", "1,1,0,1,1", "-1,-1,-1,-1,-1")
+    rows = [f"a,xclick,/m/01,1,.1,.{i}5,.1,.5,{mark}" for i, mark in enumerate(marks, start=2)]
+    write(tmp_path / "train-annotations-bbox.csv", "\n".join([header, *rows, ""]))
+    dataset = open_dataset(tmp_path)
+    assert [thing.iscrowd for thing in dataset.images[0].objects] == [True, False, False]
+    _, target = dataset.with_transforms(DetectionPresetTrain("none"))[0]
+    assert target["boxes"][:, 2].tolist() == pytest.approx([0.35 * ONE.size[1], 0.45 * ONE.size[1]])
 
 
 @pytest.mark.parametrize("name", ["yolo_yaml", "voc_flat"])

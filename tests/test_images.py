@@ -1,5 +1,6 @@
 """Image files of every kind, and how they are found. Pictures are written by Pillow, expected pixels by hand."""
 
+import contextlib
 import io
 import os
 import struct
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin, features
+from test_cli_video import small_model
 
+from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.data.images import MAX_PIXELS, image_size
 
@@ -52,6 +55,17 @@ def test_exif_orientation(tmp_path, orientation, ending):
 
 
 @pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGBA", "CMYK"])
+def test_exif_orientation_of_raw_tiffs(tmp_path, orientation, mode):
+    """Pillow maps them into memory where it is given their path."""
+    exif, grey = Image.Exif(), np.array(STORED[orientation], np.uint8)[..., 1]
+    exif[274] = orientation
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    image.save(tmp_path / "a.tif", exif=exif)
+    assert read_image(tmp_path / "a.tif")[1].tolist() == np.array(UPRIGHT)[..., 1].tolist()
+
+
+@pytest.mark.parametrize("orientation", STORED)
 def test_exif_orientation_of_jpeg(tmp_path, orientation):
     # JPEG blurs colours over blocks of 8 × 8 pixels, so each pixel becomes two blocks wide.
     exif = Image.Exif()
@@ -79,6 +93,70 @@ def test_size_is_that_of_the_pixels(tmp_path, orientation, kind):
     assert image_size(file) == read.shape[1:]
     # A HEIC's EXIF tag does not count: its pixels are turned by another field.
     assert tuple(read.shape[1:]) == ((64, 32) if orientation > 4 and kind != "heic" else (32, 64))
+
+
+# Format, ending, modes and options of Pillow, of every kind of image that is read and that Pillow writes.
+WRITTEN = [
+    (kind, ending, mode, options)
+    for kind, ending, modes, options in (
+        ("JPEG", ".jpg", ("L", "RGB", "CMYK"), {}),
+        ("PNG", ".png", ("1", "L", "LA", "I;16", "P", "RGB", "RGBA"), {}),
+        ("WEBP", ".webp", ("L", "RGB", "RGBA"), {}),
+        ("TIFF", ".tif", ("1", "L", "LA", "I;16", "P", "RGB", "RGBA", "CMYK", "YCbCr"), {}),
+        *(("TIFF", ".tif", ("RGB",), {"compression": way}) for way in ("tiff_lzw", "jpeg", "tiff_deflate", "packbits")),
+        ("GIF", ".gif", ("1", "L", "P", "RGB", "RGBA"), {}),
+        ("BMP", ".bmp", ("1", "L", "P", "RGB", "RGBA"), {}),
+        ("DIB", ".dib", ("1", "L", "P", "RGB", "RGBA"), {}),
+        ("JPEG2000", ".jp2", ("L", "LA", "I;16", "RGB", "RGBA"), {}),
+        ("PPM", ".ppm", ("1", "L", "I;16", "RGB"), {}),
+        *(("TGA", ".tga", ("L", "LA", "P", "RGB", "RGBA"), {"rle": rle}) for rle in (False, True)),
+        ("PCX", ".pcx", ("1", "L", "P", "RGB"), {}),
+        ("SGI", ".rgb", ("L", "RGB", "RGBA"), {}),
+        ("QOI", ".qoi", ("RGB", "RGBA"), {}),
+        ("AVIF", ".avif", ("RGB", "RGBA"), {}),
+        ("HEIF", ".heic", ("RGB",), {}),
+        # Several frames, of which the second is smaller where the format allows it.
+        *((kind, ending, ("RGB",), {"save_all": True})
+          for kind, ending in (("MPO", ".mpo"), ("GIF", ".gif"), ("TIFF", ".tif"), ("WEBP", ".webp"), ("PNG", ".png"))),
+    )
+    for mode in modes
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("kind", "ending", "mode", "options"), WRITTEN)
+def test_size_is_that_of_the_pixels_of_every_format(tmp_path, kind, ending, mode, options, orientation):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif", reason='NO HEIC: pip install "ssd_zoo[images]"').register_heif_opener()
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    exif, file = Image.Exif(), tmp_path / f"a{ending}"
+    exif[274] = orientation
+    image = Image.new("I;16", (64, 32), 90) if mode == "I;16" else Image.new("L", (64, 32), 90).convert(mode)
+    second = image.resize((16, 16)) if kind in ("TIFF", "MPO") else image.rotate(180)
+    image.save(
+        file, kind, exif=exif, **options, **({"append_images": [second]} if options == {"save_all": True} else {})
+    )
+    read = read_image(file)
+    assert image_size(file) == read.shape[1:]
+    # Other formats have no EXIF, or another field that turns.
+    turned = orientation == 6 and kind in ("JPEG", "PNG", "WEBP", "TIFF", "MPO", "AVIF")
+    assert tuple(read.shape[1:]) == ((64, 32) if turned else (32, 64))
+
+
+@pytest.mark.slow
+def test_size_is_that_of_the_pixels_of_pillows_own_images():
+    folder = os.environ.get("SSD_ZOO_PILLOW_IMAGES")
+    if not folder:
+        pytest.skip("PILLOW'S IMAGES ARE NOT READ: set SSD_ZOO_PILLOW_IMAGES to Tests/images of its source")
+    sizes, read = {}, {}
+    for file in find_images([folder]):
+        for found, function in ((sizes, image_size), (read, lambda one: read_image(one).shape[1:])):
+            with contextlib.suppress(ValueError):
+                found[file.name] = tuple(function(file))
+    assert len(read) > 300
+    assert {name: sizes.get(name) for name in read} == read
 
 
 def test_orientation_behind_the_pixels_of_a_png(tmp_path):
@@ -160,16 +238,39 @@ def test_strips_change_nothing(tmp_path, mode, monkeypatch):
     assert torch.equal(read_image(tmp_path / "a.png"), whole)
 
 
+@pytest.mark.parametrize("brand", ["heic", "mif1", "avif", "avis"])
 @pytest.mark.parametrize("there", [True, False])
-def test_heic_names_what_is_missing(tmp_path, there, monkeypatch):
+def test_heic_and_avif_name_what_is_missing(tmp_path, there, brand, monkeypatch):
     if there:
         pytest.importorskip("pillow_heif")
     else:
+        # A Pillow that reads neither.
+        monkeypatch.setattr("ssd_zoo.data.images._formats", lambda: ["JPEG", "PNG"])
         monkeypatch.setattr("ssd_zoo.data.images.find_spec", lambda name: None)
-    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftyp" + brand.encode() + b"\0\0\0\0mif1heic" + bytes(100))
     way = r"that is broken or cut off" if there else r"pip install \"ssd_zoo\[images\]\""
     with pytest.raises(ValueError, match=rf"a\.heic.*{way}"):
         read_image(*find_images([tmp_path]))
+
+
+@pytest.mark.parametrize("command", ["detect", "data"])
+def test_a_folder_of_heic_alone_without_the_package(tmp_path, command, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.data.images.find_spec", lambda name: None)
+    monkeypatch.setattr("ssd_zoo.data.images._formats", lambda: ["JPEG", "PNG"])
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    folder, output = tmp_path / "photos", ["--output", str(tmp_path / "out")]
+    folder.mkdir()
+    for name in ("a.HEIC", "b.heic"):
+        (folder / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+        (folder / name).with_suffix(".txt").write_text("0 .5 .5 .4 .2\n")
+    (folder / "classes.txt").write_text("cat\n")
+    assert main([command, str(folder), *output]) == (1 if command == "detect" else 2)
+    said = "".join(capsys.readouterr())
+    for name in ("a.HEIC", "b.heic"):
+        assert (
+            f'{name} is not an image that can be read. It is a HEIC or AVIF image: pip install "ssd_zoo[images]"'
+            in said
+        )
 
 
 def test_unknown_orientation_is_ignored(tmp_path):

@@ -4,11 +4,11 @@ import json
 import logging
 import os
 import re
-import shutil
+from pathlib import Path
 
 import pytest
 from labelled import CATEGORIES, PICTURES, draw, make_voc, make_yolo
-from layouts import SHAPES, VAL, make, numbers, voc_xml, write, yolo_text
+from layouts import OUTLINE, SHAPES, VAL, make, numbers, voc_xml, write, yolo_text
 
 from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.formats.folders import find_split
@@ -38,22 +38,45 @@ def expected(name, pictures):
     }
 
 
+def check_splits(name, root):
+    names = splits(root)
+    train, val = find_split(names, "train"), find_split(names, "val")
+    assert sorted([train, val]) == sorted(names)
+    assert records(root, "train") == expected(name, PICTURES)
+    assert records(root, "val") == expected(name, VAL)
+    if name != "widerface":
+        assert open_dataset(root, "train").categories == CATEGORIES
+
+
+# Names that mean something below a data set mean nothing above it.
+PARENTS = (
+    *("images/train", "labels", "val/annotations", "test/JPEGImages", "ImageSets/Main", "train2017/data", "valid"),
+    *("my pets (1)/all of them", "Größe/été", "宠物", "train.txt", "data.yaml/obj.data"),
+)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_is_the_same_below_any_folder(name, tmp_path, monkeypatch):
+    make(name, root := tmp_path / "pets")
+    for parent in PARENTS:
+        for place in (tmp_path / parent, tmp_path / parent / "pets"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            root = root.rename(place)
+            check_splits(name, root)
+            root = root.rename(tmp_path / "moved")
+    monkeypatch.chdir(root)
+    check_splits(name, Path())
+    monkeypatch.chdir(tmp_path)
+    check_splits(name, Path("moved"))
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_gives_the_same_records(name, tmp_path):
     labels = make(name, tmp_path / "pets")
-    for root in (tmp_path / "pets", tmp_path / "images" / "train"):
-        if not root.exists():
-            shutil.copytree(tmp_path / "pets", root)
-        names = splits(root)
-        train, val = find_split(names, "train"), find_split(names, "val")
-        assert sorted([train, val]) == sorted(names)
-        assert records(root, "train") == expected(name, PICTURES)
-        assert records(root, "val") == expected(name, VAL)
-        if name != "widerface":
-            assert open_dataset(root, "train").categories == CATEGORIES
+    check_splits(name, tmp_path / "pets")
     assert open_dataset(tmp_path / "pets", "train").annotations.layout
     for file in labels:
-        file.unlink()
+        file.unlink(missing_ok=True)
     with pytest.raises((ValueError, FileNotFoundError)):
         open_dataset(tmp_path / "pets", "train")
 
@@ -146,39 +169,75 @@ def test_labels_without_images_are_told(tmp_path):
     assert note.startswith("1 file ")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folders_are_told(tmp_path):
+def test_unreadable_folders_are_told(tmp_path, monkeypatch):
+    """The system refuses by hand, for root may read everything."""
     SHAPES["voc_flat"](tmp_path, "train", PICTURES)
-    (tmp_path / "more").mkdir(mode=0)
-    assert "more" in "\n".join(open_dataset(tmp_path).annotations.notes)
+    (tmp_path / "more").mkdir()
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder) == str(tmp_path / "more"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    [note] = open_dataset(tmp_path).annotations.notes
+    assert note == f"a folder can't be read: [Errno 13] Permission denied: '{tmp_path / 'more'}'"
 
 
-@pytest.mark.parametrize("scale", ["pixels", "fractions", "corners", "areas"])
-def test_units_are_checked_by_sure_signs(tmp_path, scale):
-    if scale == "pixels":
-        labels = make("yolo_folders", tmp_path)
-        for file, picture in zip(labels, (*PICTURES, *VAL), strict=True):
-            file.write_text(yolo_text(picture._replace(size=(1, 1))))
-        message = "boxes are not fractions of the image, but pixels; divide x and width"
-    elif scale == "fractions":
-        SHAPES["voc_flat"](tmp_path, "train", PICTURES)
-        thing = PICTURES[0].things[0]._replace(box=(0.1, 0.2, 0.5, 0.6))
-        (tmp_path / "train/third.xml").unlink()
-        (tmp_path / "train/first.xml").write_text(voc_xml(PICTURES[0]._replace(things=(thing,))))
-        message = "boxes lie between 0 and 1, as fractions of the image do"
-    else:
-        [file] = SHAPES["coco_images"](tmp_path, "train", PICTURES)
-        content = json.loads(file.read_text())
-        for entry in content["annotations"]:
-            x, y, width, height = entry["bbox"]
-            entry["bbox"] = [x, y, x + width, y + height]
-            if scale == "areas":
-                entry["area"] = width * height
-        if scale == "corners":
-            content["annotations"] = [{**e, "id": i} for i, e in enumerate(content["annotations"] * 2)]
-        file.write_text(json.dumps(content))
-        message = "the boxes are corners, x1 y1 x2 y2"
-    with pytest.raises(ValueError, match=message):
+def in_fractions(picture):
+    height, width = picture.size
+    boxes = [(x1 / width, y1 / height, x2 / width, y2 / height) for _, (x1, y1, x2, y2) in picture.things]
+    things = [thing._replace(box=box) for thing, box in zip(picture.things, boxes, strict=True)]
+    return picture._replace(things=tuple(things))
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name.startswith("yolo")])
+def test_pixels_in_yolo_are_refused(name, tmp_path):
+    labels = SHAPES[name](tmp_path, "train", PICTURES)
+    for file, picture in zip(labels, PICTURES, strict=True):
+        file.write_text(yolo_text(picture._replace(size=(1, 1)), *[OUTLINE] * (name == "yolo_outlines")))
+    with pytest.raises(ValueError, match=r"\.txt:1: 3 boxes are not fractions of the image, but pixels; divide x and"):
+        open_dataset(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if not name.startswith(("yolo", "table", "wider"))])
+def test_fractions_where_pixels_are_expected_are_refused(name, tmp_path):
+    SHAPES[name](tmp_path, "train", [in_fractions(picture) for picture in PICTURES])
+    with pytest.raises(ValueError, match=r"all 3 boxes lie .* as fractions of the image do, where pixels are expected"):
+        open_dataset(tmp_path, "train")
+
+
+@pytest.mark.parametrize("box", [[0.2, 0.4, 0.8000001, 0.6], [0.5, 0.6, 0.9, 0.9], [-1e-9, 0.1, 0.5, 0.5]])
+def test_fractions_in_coco_may_be_rounded_or_corners(box, tmp_path):
+    draw(PICTURES[0], tmp_path / "a.png")
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    boxes = [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i in range(3)]
+    write(tmp_path / "train.json", json.dumps(content | {"annotations": boxes}))
+    with pytest.raises(ValueError, match="as fractions of the image do"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["table_of_tutorials", "table_of_roboflow", "table_of_retinanet"])
+def test_tables_may_be_in_fractions(name, tmp_path):
+    SHAPES[name](tmp_path, "train", [in_fractions(picture) for picture in PICTURES])
+    assert records(tmp_path, "train") == expected(name, PICTURES)
+
+
+@pytest.mark.parametrize("areas", [False, True])
+@pytest.mark.parametrize("name", [name for name in SHAPES if name.startswith("coco") and name != "coco_outlines"])
+def test_corners_in_coco_are_refused(name, areas, tmp_path):
+    [file] = SHAPES[name](tmp_path, "train", PICTURES)
+    content = json.loads(file.read_text())
+    for entry in content["annotations"]:
+        x, y, width, height = entry["bbox"]
+        entry["bbox"] = [x, y, x + width, y + height]
+        if areas:
+            entry["area"] = width * height
+    if not areas:
+        content["annotations"] = [{**entry, "id": i} for i, entry in enumerate(content["annotations"] * 2)]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="the boxes are corners, x1 y1 x2 y2"):
         open_dataset(tmp_path, "train")
 
 
@@ -201,6 +260,19 @@ def test_coco_boxes_that_are_not_usable_are_dropped(tmp_path, box):
     dataset = open_dataset(tmp_path)
     assert len(dataset.annotations.problems) == 1
     assert sum(len(entry.objects) for entry in dataset.images) == 3
+
+
+def test_a_file_that_was_mended_is_read_anew(tmp_path):
+    """A problem names the line of the file as it is now, not as it was when it was opened first."""
+    [file] = SHAPES["coco_images"](tmp_path, "train", PICTURES)
+    content = json.loads(file.read_text())
+    good, bad = content["annotations"], {"id": 99, "image_id": 0, "category_id": 7, "bbox": [1, 2, 3, 4]}
+    for annotations in ([good[0], bad], [*good, bad], [bad, *good], good, [good[0], bad]):
+        text = json.dumps({**content, "annotations": annotations}, indent=1)
+        file.write_text(text)
+        lines = [f"{file}:{text.count(chr(10), 0, text.index('99'))}"] if bad in annotations else []
+        problems = open_dataset(tmp_path).annotations.problems
+        assert [problem.partition(": ")[0] for problem in problems] == lines
 
 
 def test_two_files_of_one_split(tmp_path):

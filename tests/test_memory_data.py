@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from labelled import CATEGORIES, PICTURES, draw, make_coco
-from PIL import Image
+from PIL import ExifTags, Image
+from torchvision import tv_tensors
 from torchvision.datasets import CocoDetection
 
 from ssd_zoo.data import inspect_dataset, open_dataset, usable
+from ssd_zoo.prediction.sources import read_pixels
 
 NAMES = CATEGORIES[1:]
 
@@ -49,6 +51,40 @@ def test_pairs(kind):
         open_dataset(pairs, categories=CATEGORIES[:2])
     with pytest.raises(ValueError, match="Item 0 must be a pair"):
         open_dataset([1], categories=CATEGORIES)
+
+
+def turned_by(orientation, stored):
+    """A picture as a camera stores it, with the tag that says how to turn it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    Image.fromarray(stored).save(file, "PNG", exif=exif)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("convert", [False, True])
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 1), (8, 3)])
+def test_pairs_of_pictures_are_upright_as_for_predict(orientation, turns, convert):
+    upright = np.zeros((60, 80, 3), np.uint8)
+    upright[6:30, 8:40] = 200
+    image = turned_by(orientation, np.rot90(upright, turns).copy())
+    target = {"boxes": [[8.0, 6, 40, 30]], "labels": [1]}
+    dataset = open_dataset([(image.convert("RGB") if convert else image, target)], categories=CATEGORIES)
+    assert inspect_dataset(dataset).problems == []
+    assert dataset.images[0].read_size() == (60, 80)
+    pixels, read = dataset[0]
+    assert torch.equal(pixels.as_subclass(torch.Tensor), read_pixels(image))
+    assert np.array_equal(pixels.permute(1, 2, 0), upright)
+    assert read["boxes"].canvas_size == (60, 80)
+
+
+def test_boxes_that_name_another_canvas_are_a_problem():
+    """As those of a picture that was stored on its side."""
+    image = turned_by(6, np.zeros((80, 60, 3), np.uint8))
+    boxes = tv_tensors.BoundingBoxes([[8.0, 6, 40, 30]], format="XYXY", canvas_size=(80, 60))
+    dataset = open_dataset([(image, {"boxes": boxes, "labels": [1]})], categories=CATEGORIES)
+    [problem] = inspect_dataset(dataset).problems
+    assert problem == "item 0 has 80 × 60 pixels, but was labelled at 60 × 80"
 
 
 def test_supervision(tmp_path):
@@ -126,6 +162,21 @@ def test_a_hugging_face_row_that_is_cut_off_is_named(datasets):
         open_dataset(broken)
 
 
+def test_hugging_face_pictures_are_turned_once(datasets):
+    """The package turns them upright itself, and leaves no orientation."""
+    upright, stream = np.zeros((60, 80, 3), np.uint8), io.BytesIO()
+    upright[6:30, 8:40] = 200
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.rot90(upright).copy()).save(stream, "PNG", exif=exif)
+    objects = [{"bbox": [[8.0, 6, 32, 24]], "category": ["cat"]}]
+    rows = {"image": [{"bytes": stream.getvalue(), "path": None}], "objects": objects}
+    source = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    dataset = open_dataset(source)
+    assert inspect_dataset(dataset).problems == []
+    assert np.array_equal(dataset[0][0].permute(1, 2, 0), upright)
+
+
 def test_hugging_face_names_of_classes(datasets):
     check(open_dataset(hugging_face(datasets, as_lists(name=lambda label: CATEGORIES[label]))))
     numbers = hugging_face(datasets, as_lists())
@@ -196,7 +247,6 @@ def test_a_target_keeps_all_that_evaluation_reads():
 
 @pytest.mark.parametrize("kind", ["XYWH", "CXCYWH", "XYXY"])
 def test_boxes_are_in_the_format_that_they_name(kind):
-    from torchvision import tv_tensors
     from torchvision.transforms.v2.functional import convert_bounding_box_format
 
     corners = tv_tensors.BoundingBoxes([[10.0, 10, 30, 40]], format="XYXY", canvas_size=(60, 80))

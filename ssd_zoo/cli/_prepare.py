@@ -82,9 +82,10 @@ def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tup
     train, held_back = hold_back(train, args.val_fraction, args.seed)
     if held_back is None:
         return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
-    why = "no split for it" if args.val_fraction is None else "given"
-    if args.val_fraction is None and len(args.data) == 1 and args.train_split is None:
-        why += f"; evaluate --split val{f' --seed {args.seed}' if args.seed else ''} measures them again"
+    asked = args.val_fraction
+    why, way = ("no split for it", "--split val") if asked is None else ("given", f"--val-fraction {asked}")
+    one = len(args.data) == 1 and args.train_split is None
+    why += f"; evaluate {way} --seed {args.seed} measures them" if one else f", by seed {args.seed}"
     return train, held_back, Choice("validation", f"{len(held_back)} of {whole}", why)
 
 

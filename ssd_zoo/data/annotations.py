@@ -23,6 +23,7 @@ __all__ = [
     "Records",
     "SIZE_OF_UNREADABLE",
     "Thing",
+    "are_fractions",
     "around_turned",
     "assemble",
     "check_class_names",
@@ -289,11 +290,19 @@ def _ids(known: dict[str, int], categories: Sequence[str]) -> list[int]:
     return [0, *(known[name] if name in known else next(free) for name in categories[1:])]
 
 
+def are_fractions(boxes: Iterable[Box]) -> bool:
+    """Check for boxes that are all fractions of their images, which may be rounded.
+
+    Corners in fractions that were taken for x, y, width and height end before 2.
+    """
+    values = [value for box in boxes for value in box]
+    return all(-1 < value < 2 for value in values) and any(value % 1 for value in values)
+
+
 def check_units(boxes: Sequence[tuple[Box, Path]]) -> None:
     """Refuse boxes, with their files, that are all fractions of the image."""
-    values = [value for box, _ in boxes for value in box]
-    if boxes and all(0 <= value <= 1 for value in values) and any(value % 1 for value in values):
+    if are_fractions(box for box, _ in boxes):
         raise ValueError(
-            f"{boxes[0][1]}: all {len(boxes)} boxes lie between 0 and 1, as fractions of the image do, where pixels "
-            "are expected; multiply them by the image's width and height."
+            f"{boxes[0][1]}: all {len(boxes)} boxes lie in the first 2 pixels, as fractions of the image do, where "
+            "pixels are expected; multiply them by the image's width and height."
         )

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
 
-from ssd_zoo.data.pixels import SIDEWAYS, orientation, picture_pixels, rgb_pixels
+from ssd_zoo.data.pixels import SIDEWAYS, orientation, picture_pixels
 from ssd_zoo.data.web import fetch, is_web
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "read_image",
     "size_if_readable",
     "tensor_of",
+    "upright_size",
 ]
 
 MAX_PIXELS = 54_000_000
@@ -150,7 +151,7 @@ def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tupl
         ValueError: If the file is not an image, or has more pixels than allowed. The message names the file.
     """
     with _opened(file, max_pixels) as image:
-        return _upright_size(image)
+        return upright_size(image)
 
 
 def size_if_readable(file: Path) -> tuple[int, int] | None:
@@ -161,7 +162,8 @@ def size_if_readable(file: Path) -> tuple[int, int] | None:
         return None
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the (height, width) of a Pillow image that is turned upright by its EXIF orientation."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # Pillow turns a TIFF while it is loaded; whether `size` is that before or after depends on its version.
         height, width, turned = (image.tag_v2.get(tag, 1) for tag in _TIFF_TAGS)
@@ -173,10 +175,10 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 @contextlib.contextmanager
 def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[Image.Image]:
     """Open an image without decoding it; raise every fault as a ValueError that names the file."""
-    stream = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
+    source = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
     file = given if isinstance(given, (str, Path)) else getattr(given, "name", "the image")
     try:
-        with _open(stream) as image:
+        with _stream_of(source) as stream, _open(stream) as image:
             for what, (width, height) in (("it has", image.size), ("its tiles have", _tile_size(image))):
                 if max_pixels is not None and width * height > max_pixels:
                     raise ValueError(
@@ -185,7 +187,7 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
                     )
             yield image
     except UnidentifiedImageError as error:
-        raise ValueError(f"{file} is not an image that can be read. {_way_out(stream)}") from error
+        raise ValueError(f"{file} is not an image that can be read. {_way_out(source)}") from error
     except IsADirectoryError as error:
         raise ValueError(f"{file} is a folder, not an image.") from error
     except FileNotFoundError:
@@ -200,12 +202,17 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
     return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)), int(tags.get(TiffImagePlugin.TILELENGTH, 0))
 
 
-def _open(file: str | Path | IO[bytes]) -> Image.Image:
+def _stream_of(source: str | Path | IO[bytes]) -> contextlib.AbstractContextManager[IO[bytes]]:
+    # Given a path, Pillow 13.0 maps a raw TIFF into memory, and if it is turned by its tag, in a wrong shape.
+    return open(source, "rb") if isinstance(source, (str, Path)) else contextlib.nullcontext(source)
+
+
+def _open(stream: IO[bytes]) -> Image.Image:
     # Pillow's own limit warns, and can be changed for the whole process alone; `max_pixels` is checked in its place.
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file, formats=_formats())
+            return Image.open(stream, formats=_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -220,8 +227,8 @@ def _formats() -> list[str]:
     return [kind for kind in _FORMATS if kind in Image.OPEN]
 
 
-def _way_out(file: str | Path | IO[bytes]) -> str:
-    with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
+def _way_out(source: str | Path | IO[bytes]) -> str:
+    with _stream_of(source) as stream:
         stream.seek(0)
         start = stream.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
@@ -236,11 +243,13 @@ def _way_out(file: str | Path | IO[bytes]) -> str:
 def tensor_of(image: object, name: str) -> Tensor:
     """Return an image in memory, Pillow's or a tensor `(1 or 3, H, W)`, as RGB, uint8 `(3, H, W)`.
 
+    A Pillow image is turned upright by its EXIF orientation, as files are.
+
     Raises:
         ValueError: If it is another object. The message begins with the name.
     """
     if isinstance(image, Image.Image):
-        return torch.from_numpy(rgb_pixels(image)).permute(2, 0, 1)
+        return picture_pixels(image)
     if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in (1, 3):
         pixels = to_dtype(image.as_subclass(Tensor), torch.uint8, scale=True)
         return pixels.expand(3, -1, -1)

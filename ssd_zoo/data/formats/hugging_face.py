@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_names
-from ssd_zoo.data.images import tensor_of
+from ssd_zoo.data.images import tensor_of, upright_size
 from ssd_zoo.weights.outside import quote
 
 __all__ = ["HuggingFace", "read_hugging_face"]
@@ -54,7 +54,7 @@ def read_hugging_face(source: HuggingFace, names: list[str] | None) -> Records:
         image = row[picture]
         if not isinstance(image, Image.Image | Tensor):
             raise ValueError(f"Row {i}: {picture} must be an image, got {type(image).__name__}; see with_format(None).")
-        size = (image.height, image.width) if isinstance(image, Image.Image) else tuple(image.shape[-2:])
+        size = upright_size(image) if isinstance(image, Image.Image) else tuple(image.shape[-2:])
         records.items.append(Item(place, place, things, (size[0], size[1]), load=partial(_load, source, picture, i)))
     if names is None:
         records.names = sorted(records.counted())

@@ -20,7 +20,7 @@ from ssd_zoo.data.annotations import Box, Item, Records, Thing, check_class_name
 from ssd_zoo.data.formats.coco import records_of_coco
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.formats.hugging_face import HuggingFace, read_hugging_face
-from ssd_zoo.data.images import tensor_of
+from ssd_zoo.data.images import tensor_of, upright_size
 from ssd_zoo.weights.outside import JSON
 
 __all__ = ["read_memory"]
@@ -139,7 +139,8 @@ def _pairs(source: _Pairs, names: list[str] | None) -> Records:
         ]
         place, known = Path(f"item {i}"), target.get("image_id")
         image_id = int(known) if isinstance(known, int | np.integer | Tensor) else None
-        records.items.append(Item(place, place, things, _size(image), image_id, load=partial(_load_pair, source, i)))
+        load = partial(_load_pair, source, i)
+        records.items.append(Item(place, place, things, _size(image, target["boxes"]), image_id, load))
     if len({item.image_id for item in records.items}) < len(records.items):
         records.items = [item._replace(image_id=None) for item in records.items]
     return records
@@ -167,10 +168,13 @@ def _box(values: Sequence[float]) -> Box:
     return x1, y1, x2, y2
 
 
-def _size(image: object) -> tuple[int, int] | None:
-    """Return (height, width)."""
+def _size(image: object, boxes: object) -> tuple[int, int] | None:
+    """Return the (height, width) of the boxes' canvas where they tell it, or else of the image."""
+    if isinstance(boxes, tv_tensors.BoundingBoxes):
+        height, width = boxes.canvas_size
+        return height, width
     if isinstance(image, Image.Image):
-        return image.height, image.width
+        return upright_size(image)
     return (int(image.shape[-2]), int(image.shape[-1])) if isinstance(image, Tensor) else None
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing
+from ssd_zoo.data.annotations import SIZE_OF_UNREADABLE, Box, Item, Records, Thing, are_fractions
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import File, Layout, Tree, none_or_many, unused_images
 from ssd_zoo.data.images import size_if_readable
@@ -25,7 +25,9 @@ _COLUMNS = {
     "x2": ("xmax", "x2", "right"),
     "y2": ("ymax", "y2", "bottom"),
 }
-_SIZES = {"width": ("width", "imagewidth"), "height": ("height", "imageheight")}
+# `isgroupof` marks boxes around groups of objects in Open Images.
+_MORE = {"width": ("width", "imagewidth"), "height": ("height", "imageheight"), "group": ("isgroupof", "iscrowd")}
+_YES = ("1", "1.0", "true")
 _SEPARATORS = (",", ";", "\t")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 # RetinaNet's files have no header.
@@ -90,8 +92,8 @@ def _table(file: File) -> _Table | None:
         if len(columns) == len(_COLUMNS):
             # The last of the lines may be cut off.
             columns["name"] = _column_of_names(header, csv.reader(lines[1:-1] or lines[1:], delimiter=separator))
-            sizes = {key: header.index(word) for key, words in _SIZES.items() for word in words if word in header}
-            return _Table(file, columns | sizes, 1, separator)
+            more = {key: header.index(word) for key, words in _MORE.items() for word in words if word in header}
+            return _Table(file, columns | more, 1, separator)
         if len(row) == 6 and (all(_is_number(cell, separator) for cell in row[1:5]) or not any(row[1:])) and row[0]:
             return _Table(file, {key: i for i, key in enumerate(_RETINANET)}, 0, separator)
     return None
@@ -162,11 +164,13 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
                 cells = [row[table.columns[key]].strip() for key in _RETINANET[1:]]
                 if commas and (cell := next((cell for cell in cells[:4] if "." in cell), None)):
                     raise ValueError(f"a corner, {quote(cell)}, has a point, and others have decimal commas; use one")
-                things += _things(cells, number, spoken, table.separator)
+                crowd = "group" in table.columns and row[table.columns["group"]].strip().lower() in _YES
+                things += [one._replace(iscrowd=crowd) for one in _things(cells, number, spoken, table.separator)]
             except ValueError as error:
                 records.problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
         records.items.append(Item(image, file, things, _size(table, group[0][1])))
-    if _are_fractions(records):
+    # As Open Images has them.
+    if are_fractions(thing.box for item in records.items for thing in item.things):
         records.items = [_scaled(item) for item in records.items]
     if alone:  # Other tables may have the other images.
         records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
@@ -201,12 +205,6 @@ def _things(cells: Sequence[str], number: int, spoken: dict[str, str], separator
     if not cells[4]:
         raise ValueError("the class is empty")
     return [Thing(spoken.get(cells[4], cells[4]), (x1, y1, x2, y2), number)]
-
-
-def _are_fractions(records: Records) -> bool:
-    """Check for coordinates that are fractions of the image, as Open Images has them."""
-    values = [value for item in records.items for thing in item.things for value in thing.box]
-    return all(0 <= value <= 1 for value in values) and any(value % 1 for value in values)
 
 
 def _scaled(item: Item) -> Item:
