@@ -9,7 +9,6 @@ A reader may accept a file or refuse it by ValueError or OSError. Anything else 
 """
 
 import argparse
-import collections
 import contextlib
 import io
 import json
@@ -471,20 +470,41 @@ def run_case(reader: Reader, folder: Path) -> str:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, seed: int) -> Iterator[tuple[int, str]]:
-    """Run cases in a process of their own; yield each case's end."""
+class Case(NamedTuple):
+    """What became of a case.
+
+    Attributes:
+        number: Its number.
+        end: As `run_case` returns it.
+        seconds: Time that it took.
+        memory: The most further bytes that the process had until then.
+    """
+
+    number: int
+    end: str
+    seconds: float = 0.0
+    memory: int = 0
+
+
+def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, seed: int) -> Iterator[Case]:
+    """Run cases in a process of their own; yield each case."""
     receiver, sender = os.pipe()
     process = os.fork()
     if process == 0:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
             base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (base + MEMORY, base + MEMORY))
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for number in numbers:
                     os.write(sender, f"{number}\n".encode())
                     write_case(name, seeds, number, seed, Path(folder) / "case")
-                    os.write(sender, f"{run_case(reader, Path(folder) / 'case')}\n".encode(errors="replace"))
+                    started = time.monotonic()
+                    end = run_case(reader, Path(folder) / "case")
+                    took = time.monotonic() - started
+                    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+                    os.write(sender, f"{took:.3f} {1024 * memory} {end}\n".encode(errors="replace"))
         os._exit(0)
     os.close(sender)
     number = -1
@@ -493,23 +513,24 @@ def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, see
         for line in lines:
             number, end = int(line), next(lines, None)
             if end is not None:
-                yield number, end.strip()
+                took, memory, told = end.strip().split(" ", 2)
+                yield Case(number, told, float(took), int(memory))
     _, status = os.waitpid(process, 0)
     if status:
-        yield number, f"the process ended by signal {os.WTERMSIG(status)}"
+        yield Case(number, f"the process ended by signal {os.WTERMSIG(status)}")
 
 
-def run_reader(name: str, cases: int, seed: int) -> dict[str, list[int]]:
-    """Run a reader's cases; return their numbers by end."""
-    reader, ends = READERS[name], collections.defaultdict(list)
+def run_reader(name: str, cases: int, seed: int) -> list[Case]:
+    """Run a reader's cases."""
+    reader, done = READERS[name], list[Case]()
     seeds, start = reader.seeds(), 0
     while start < cases:
         last = start
-        for number, end in run_batch(reader, name, seeds, range(start, min(start + BATCH, cases)), seed):
-            ends[end].append(number)
-            last = number
+        for case in run_batch(reader, name, seeds, range(start, min(start + BATCH, cases)), seed):
+            done.append(case)
+            last = case.number
         start = last + 1
-    return ends
+    return done
 
 
 WHOLE = whole_state()
@@ -532,13 +553,16 @@ def main() -> int:
         return 0
     failed = False
     for name in args.readers:
-        started = time.monotonic()
-        ends = run_reader(name, args.cases or (2000 if READERS[name].dear else 20000), args.seed)
+        done, ends = run_reader(name, args.cases or (2000 if READERS[name].dear else 20000), args.seed), {}
+        for case in done:
+            ends.setdefault(case.end, []).append(case.number)
         counts = {end: len(ends.pop(end, [])) for end in ("accepted", "refused")}
         faults = sum(map(len, ends.values()))
-        took = time.monotonic() - started
+        longest, most = max(case.seconds for case in done), max(case.memory for case in done)
         print(
-            f"{name:10} {counts['accepted']:6} accepted {counts['refused']:6} refused {faults:5} faults {took:5.0f} s"
+            f"{name:12} {counts['accepted']:6} accepted {counts['refused']:6} refused {faults:5} faults, "
+            f"longest {longest:5.2f} s, most memory {most / 2**20:5.0f} MiB",
+            flush=True,
         )
         for end, numbers in sorted(ends.items(), key=lambda item: -len(item[1]))[:8]:
             print(f"    {len(numbers):5} × {end}, such as --case {numbers[0]}", flush=True)
