@@ -6,8 +6,8 @@ import io
 import json
 import pickle
 import re
-import shlex
 import resource
+import shlex
 import shutil
 import sys
 import zipfile
