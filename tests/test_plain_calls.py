@@ -203,7 +203,7 @@ def weight_of_another_class(layer):
     for conv in convs(layer):
         kernel = conv.weight.detach()
         del conv.weight
-        conv.register_buffer("weight", torch.rand_like(kernel).as_subclass(Scaled))
+        conv.register_buffer("weight", (torch.rand_like(kernel) / 10).as_subclass(Scaled))
 
 
 DONE = [
@@ -238,7 +238,8 @@ def test_what_users_add_takes_part(kind, change):
     with torch.no_grad():
         torch.testing.assert_close(layer(BATCH).double(), expected, rtol=1e-4, atol=1e-4)
     unchanged = as_torch_computes(made(kind), BATCH)
-    assert not torch.allclose(expected, unchanged, rtol=1e-2, atol=1e-2), "nothing was changed"
+    same = expected.shape == unchanged.shape and torch.allclose(expected, unchanged, rtol=1e-2, atol=1e-2)
+    assert not same, "nothing was changed"
 
 
 @torch.no_grad()
@@ -349,6 +350,7 @@ DERIVATIVES = {
 
 @pytest.mark.parametrize("derive", DERIVATIVES)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
+@pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet implemented the batching rule")
 @pytest.mark.parametrize("kind", ["1", "2", "3d", "2plus1d", "depthwise", "shift"])
 def test_derivatives_are_those_of_torchs_convolution(derive, kind):
     """Of layers of a dilation; and of temporal layers, which take no shortcut in float64."""
