@@ -9,7 +9,6 @@ A reader may accept a file or refuse it by ValueError or OSError. Anything else 
 """
 
 import argparse
-import collections
 import contextlib
 import io
 import json
@@ -20,6 +19,7 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +28,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -37,13 +38,12 @@ from safetensors.torch import save
 
 import ssd_zoo
 from ssd_zoo.cli._journal import Journal
-from ssd_zoo.data import open_dataset, read_image
-from ssd_zoo.data.video_annotations import LabelledVideo, read_clips_json, read_mot
-from ssd_zoo.data.video_xml import read_cvat, read_imagenet_vid
+from ssd_zoo.data import inspect_dataset, open_dataset, open_video_dataset, read_image, usable
 from ssd_zoo.deploy.description import Description, Nms
-from ssd_zoo.deploy.load import ExportedDetector
+from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.deploy.runtime import Opened
 from ssd_zoo.training.metrics.coco import score_results
+from ssd_zoo.training.run_state import read_run_state
 from ssd_zoo.weights.formats.checkpoint import read_checkpoint
 from ssd_zoo.weights.formats.safetensors_file import parse_header
 from ssd_zoo.weights.outside import parse_json, parse_xml, parse_yaml
@@ -242,8 +242,16 @@ def yolo() -> list[Files]:
     return [{"data.yaml": YOLO.encode(), "labels/a.txt": Y_BOXES.encode(), "=images/a.png": picture()}]
 
 
-def layout(*shapes: str) -> Callable[[], list[Files]]:
-    """Return a function that writes data sets in some shapes of `tests/layouts.py`, with one image each."""
+def layout(
+    *shapes: str, lists: bool = False, more: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[], list[Files]]:
+    """Return a function that writes data sets in some shapes of `tests/layouts.py`, with one image each.
+
+    Args:
+        shapes: Their names.
+        lists: Whether the files that name images and classes are mutated, in place of the labels.
+        more: Further files.
+    """
 
     def seeds() -> list[Files]:
         from labelled import PICTURES
@@ -253,12 +261,61 @@ def layout(*shapes: str) -> Callable[[], list[Files]]:
         for shape in shapes:
             with tempfile.TemporaryDirectory() as folder:
                 labels = SHAPES[shape](Path(folder), "train", PICTURES[:1])
+                for file, text in more.items():
+                    (Path(folder) / file).write_text(text)
                 files = [file for file in Path(folder).rglob("*") if file.is_file()]
-                name = {file: ("" if file in labels else "=") + str(file.relative_to(folder)) for file in files}
+                chosen = [file for file in files if (file not in labels and file.suffix != ".png") is lists]
+                chosen = [file for file in chosen if file.suffix != ".png"]
+                name = {file: ("" if file in chosen else "=") + str(file.relative_to(folder)) for file in files}
                 made.append({name[file]: file.read_bytes() for file in files})
         return made
 
     return seeds
+
+
+RUNS = [18, 6, 10, 6, 10, 6, 10, 6, 10, 6, 296]
+MASKS = [[[1, 2, 6, 2, 6, 8]], {"size": [16, 24], "counts": RUNS}, {"size": [16, 24], "counts": "b06:0000000n8"}]
+
+
+def masks() -> list[Files]:
+    """COCO's annotations without boxes: an outline, and run lengths as numbers and as text."""
+    things = [{"id": i, "image_id": 1, "category_id": 1, "segmentation": mask} for i, mask in enumerate(MASKS)]
+    return [{"train.json": json.dumps({**COCO, "annotations": things}, indent=1).encode(), "=a.png": picture()}]
+
+
+def read_masks(folder: Path) -> None:
+    """Boxes of run lengths lie within the size that they have; the seed's is (1, 2, 6, 8)."""
+    read_labels(folder)
+    content = parse_json((folder / "train.json").read_bytes(), "x.json")
+    # As texts, because True equals 1.
+    if json.dumps(content) == json.dumps(json.loads(masks()[0]["train.json"])):
+        assert open_dataset(folder / "train.json")[0][1]["boxes"].tolist() == [[1, 2, 6, 8]] * 3
+
+
+def runs() -> list[Files]:
+    stream = io.BytesIO()
+    state = {"w": torch.rand(4, 3)}
+    torch.save({"settings": {"size": [64, 64]}, "progress": {"epoch": 1}, "model": state, "optimizer": {}}, stream)
+    return [{"checkpoint.pt": stream.getvalue()}]
+
+
+def exported() -> list[Files]:
+    """A detector in two formats, made by another process: what starts threads can't be forked."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = (
+            "import sys, ssd_zoo; from ssd_zoo.deploy import export\n"
+            "model = ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, num_classes=3).eval()\n"
+            "for file in sys.argv[1:]: export(model, file)"
+        )
+        files = [Path(folder, name) for name in ("x.onnx", "x.pt2")]
+        subprocess.run([sys.executable, "-c", code, *files], check=True, capture_output=True)
+        return [{file.name: file.read_bytes()} for file in files]
+
+
+def read_exported(folder: Path) -> None:
+    [file] = folder.iterdir()
+    [found] = load(file)([torch.rand(3, 40, 50)])
+    assert found["boxes"].isfinite().all()
 
 
 def read_labels(folder: Path) -> None:
@@ -268,39 +325,47 @@ def read_labels(folder: Path) -> None:
     assert all(math.isfinite(value) for of_image in boxes for box in of_image for value in box), "boxes are not finite"
 
 
+THING = {"frame": 0, "track": 1, "category": "cat", "box": [1, 2, 9.5, 8], "ignored": False}
+VIDEO = {"file": "a", "frames": 3, "height": 16, "width": 24, "labeled_frames": [0, 2]}
 CLIPS = {
     "categories": ["cat", "dog"],
     "videos": [
-        {
-            "file": "a.mp4",
-            "frames": 3,
-            "height": 16,
-            "width": 24,
-            "labeled_frames": [0, 2],
-            "objects": [{"frame": 0, "track": 1, "category": "cat", "box": [1, 2, 9.5, 8], "ignored": False}],
-        }
+        {**VIDEO, "objects": [THING, {**THING, "frame": 2}]},
+        {"file": "b", "objects": [{**THING, "track": None, "category": "dog"}]},
     ],
 }
 
 
+def frames(folder: str, *names: str) -> Files:
+    return {f"={folder}/{name}": picture("PNG" if name.endswith("png") else "JPEG") for name in names}
+
+
 def clips() -> list[Files]:
-    return [{"clips.json": json.dumps(CLIPS, indent=1).encode()}]
+    pictures = frames("a", "1.png", "2.png", "3.png") | frames("b", "1.png")
+    return [{"clips.json": json.dumps(CLIPS, indent=1).encode(), **pictures}]
 
 
 def mot() -> list[Files]:
     lines = "1,1,2,3,9,8,1,1,1\n2,1,3,3,9.5,8,0,1,0.5\n"
     sequence = "[Sequence]\nseqLength=2\nimWidth=24\nimHeight=16\n"
-    return [{"gt/gt.txt": lines.encode(), "seqinfo.ini": sequence.encode(), "gt/labels.txt": b"cat\n"}]
+    own = {"gt/gt.txt": lines.encode(), "seqinfo.ini": sequence.encode(), **frames("img1", "1.png", "2.png")}
+    return [{**own, "gt/labels.txt": b"cat\n"}, own]
 
 
-def check_videos(videos: list[LabelledVideo]) -> None:
-    values = [value for video in videos for thing in video.objects for value in thing.box]
-    assert all(map(math.isfinite, values)), "boxes are not finite"
+def read_videos(folder: Path) -> None:
+    """Of a video that can be used, boxes are finite, and frames and labels are there."""
+    data = open_video_dataset(folder)
+    for video in data.videos:
+        target = video.target
+        assert target["boxes"].isfinite().all(), "boxes are not finite"
+        assert ((target["labels"] > 0) & (target["labels"] < len(data.categories))).all()
+        assert video.fault or ((target["frame_index"] >= 0).all() and (target["frame_index"] < video.num_frames).all())
+    usable(data, inspect_dataset(data, read_images=False), "drop")
 
 
 CVAT = """<?xml version="1.0"?>
 <annotations><version>1.1</version><meta><task><size>3</size><labels><label><name>cat</name></label></labels>
-<original_size><width>24</width><height>16</height></original_size></task><source>a.mp4</source></meta>
+<original_size><width>24</width><height>16</height></original_size></task><source>a</source></meta>
 <track id="0" label="cat"><box frame="0" outside="0" xtl="1" ytl="2" xbr="9.5" ybr="8"/>
 <polygon frame="2" outside="0" points="1.0,2.0;9.0,2.5;5.0,8.0"/></track></annotations>"""
 VID = """<annotation><size><width>24</width><height>16</height></size><object><trackid>0</trackid>
@@ -308,11 +373,14 @@ VID = """<annotation><size><width>24</width><height>16</height></size><object><t
 
 
 def cvat_video() -> list[Files]:
-    return [{"a.xml": CVAT.encode(), "=a.mp4": b""}]
+    pictures = frames("a", "1.png", "2.png", "3.png")
+    return [{"a.xml": CVAT.encode(), "=b.xml": CVAT.encode(), **pictures}]
 
 
 def imagenet_vid() -> list[Files]:
-    return [{"=Data/VID/train/a/0.JPEG": picture("JPEG"), "Annotations/VID/train/a/0.xml": VID.encode()}]
+    folder = "Annotations/VID/train/a"
+    pictures = frames("Data/VID/train/a", "0.JPEG", "1.JPEG")
+    return [{f"{folder}/0.xml": VID.encode(), f"={folder}/1.xml": VID.encode(), **pictures}]
 
 
 def descriptions() -> list[Files]:
@@ -383,12 +451,18 @@ READERS = {
     "widerface": Reader(layout("widerface"), read_labels),
     "cvat": Reader(layout("cvat"), read_labels),
     "labelme": Reader(layout("labelme"), read_labels),
-    "clips": Reader(clips, lambda folder: check_videos(read_clips_json([folder / "clips.json"], "")[0])),
-    "mot": Reader(mot, lambda folder: check_videos(read_mot([folder], "")[0])),
-    "cvat-video": Reader(cvat_video, lambda folder: check_videos(read_cvat([folder / "a.xml"], "")[0])),
-    "vid": Reader(
-        imagenet_vid, lambda folder: check_videos(read_imagenet_vid([folder / "Data/VID/train"], "train")[0])
+    "masks": Reader(masks, read_masks),
+    "lists": Reader(layout("yolo_darknet", "yolo_folders", "yolo_yaml_lists", "voc_lists", lists=True), read_labels),
+    "codes": Reader(
+        layout("table_of_open_images", lists=True, more={"class-descriptions-boxable.csv": "cat,Cat\ndog,Dog\n"}),
+        read_labels,
     ),
+    "clips": Reader(clips, read_videos),
+    "mot": Reader(mot, read_videos),
+    "cvat-video": Reader(cvat_video, read_videos),
+    "vid": Reader(imagenet_vid, read_videos),
+    "run": Reader(runs, lambda folder: read_run_state(folder / "checkpoint.pt")),
+    "exported": Reader(exported, read_exported, dear=True),
     "description": Reader(descriptions, read_description, dear=True),
     "journal": Reader(journal, read_journal),
     "results": Reader(results, lambda folder: score_results(folder / "truth.json", folder / "found.json"), dear=True),
@@ -471,20 +545,41 @@ def run_case(reader: Reader, folder: Path) -> str:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, seed: int) -> Iterator[tuple[int, str]]:
-    """Run cases in a process of their own; yield each case's end."""
+class Case(NamedTuple):
+    """What became of a case.
+
+    Attributes:
+        number: Its number.
+        end: As `run_case` returns it.
+        seconds: Time that it took.
+        memory: The most further bytes that the process had until then.
+    """
+
+    number: int
+    end: str
+    seconds: float = 0.0
+    memory: int = 0
+
+
+def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, seed: int) -> Iterator[Case]:
+    """Run cases in a process of their own; yield each case."""
     receiver, sender = os.pipe()
     process = os.fork()
     if process == 0:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
             base = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (base + MEMORY, base + MEMORY))
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for number in numbers:
                     os.write(sender, f"{number}\n".encode())
                     write_case(name, seeds, number, seed, Path(folder) / "case")
-                    os.write(sender, f"{run_case(reader, Path(folder) / 'case')}\n".encode(errors="replace"))
+                    started = time.monotonic()
+                    end = run_case(reader, Path(folder) / "case")
+                    took = time.monotonic() - started
+                    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+                    os.write(sender, f"{took:.3f} {1024 * memory} {end}\n".encode(errors="replace"))
         os._exit(0)
     os.close(sender)
     number = -1
@@ -493,23 +588,24 @@ def run_batch(reader: Reader, name: str, seeds: list[Files], numbers: range, see
         for line in lines:
             number, end = int(line), next(lines, None)
             if end is not None:
-                yield number, end.strip()
+                took, memory, told = end.strip().split(" ", 2)
+                yield Case(number, told, float(took), int(memory))
     _, status = os.waitpid(process, 0)
     if status:
-        yield number, f"the process ended by signal {os.WTERMSIG(status)}"
+        yield Case(number, f"the process ended by signal {os.WTERMSIG(status)}")
 
 
-def run_reader(name: str, cases: int, seed: int) -> dict[str, list[int]]:
-    """Run a reader's cases; return their numbers by end."""
-    reader, ends = READERS[name], collections.defaultdict(list)
+def run_reader(name: str, cases: int, seed: int) -> list[Case]:
+    """Run a reader's cases."""
+    reader, done = READERS[name], list[Case]()
     seeds, start = reader.seeds(), 0
     while start < cases:
         last = start
-        for number, end in run_batch(reader, name, seeds, range(start, min(start + BATCH, cases)), seed):
-            ends[end].append(number)
-            last = number
+        for case in run_batch(reader, name, seeds, range(start, min(start + BATCH, cases)), seed):
+            done.append(case)
+            last = case.number
         start = last + 1
-    return ends
+    return done
 
 
 WHOLE = whole_state()
@@ -532,13 +628,16 @@ def main() -> int:
         return 0
     failed = False
     for name in args.readers:
-        started = time.monotonic()
-        ends = run_reader(name, args.cases or (2000 if READERS[name].dear else 20000), args.seed)
+        done, ends = run_reader(name, args.cases or (2000 if READERS[name].dear else 20000), args.seed), {}
+        for case in done:
+            ends.setdefault(case.end, []).append(case.number)
         counts = {end: len(ends.pop(end, [])) for end in ("accepted", "refused")}
         faults = sum(map(len, ends.values()))
-        took = time.monotonic() - started
+        longest, most = max(case.seconds for case in done), max(case.memory for case in done)
         print(
-            f"{name:10} {counts['accepted']:6} accepted {counts['refused']:6} refused {faults:5} faults {took:5.0f} s"
+            f"{name:12} {counts['accepted']:6} accepted {counts['refused']:6} refused {faults:5} faults, "
+            f"longest {longest:5.2f} s, most memory {most / 2**20:5.0f} MiB",
+            flush=True,
         )
         for end, numbers in sorted(ends.items(), key=lambda item: -len(item[1]))[:8]:
             print(f"    {len(numbers):5} × {end}, such as --case {numbers[0]}", flush=True)

@@ -1,13 +1,19 @@
 """Small odd inputs, each run by the real command; their `expected.txt` says what was asked, and what happened once."""
 
+import ast
+import io
 import re
+import shutil
+import time
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
+from ssd_zoo.weights.formats.safetensors_file import parse_header
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,6 +87,7 @@ ROWS = [
     ("video-truncated/trunc.webm", _VIDEO, 1, r": 4 frames(?s:.*)trunc\.webm is broken or cut off"),
     ("video-truncated/vp9.webm", _VIDEO, 0, r"20 frames"),
     ("hostile/bomb_P_13300.png", "detect {case}", 1, r"13300 × 13300 pixels, and 54000000 are allowed"),
+    ("hostile/image_hang.bin", "detect {case}", 0, r"image_hang\.bin: no objects"),
     ("hostile/really_eps.jpg", "detect {case}", 1, r"really_eps\.jpg is not an image"),
     ("hostile/unknown_codec.mp4", _VIDEO, 1, r"unknown_codec\.mp4 is in a video format that FFmpeg does not know"),
     *(
@@ -119,7 +126,9 @@ def test_case(case, command, code, phrase, cases, tiny, tmp_path, capsys, caplog
         pytest.importorskip("pillow_heif", reason="HEIC IS NOT TESTED without pillow-heif")
     monkeypatch.setattr("ssd_zoo.cli.detect.open_detector", lambda *args, **options: Blind().eval())
     words = [word.format(case=cases / case, out=tmp_path / "run", tiny=tiny) for word in command.split()]
+    began = time.thread_time()
     assert main(words) == code
+    assert "hostile" not in case or time.thread_time() - began < 5, "it hangs"
     out, err = capsys.readouterr()
     frames = tmp_path / "run/frames.json"
     said = "\n".join([caplog.text, out, err, frames.read_text() if frames.exists() else ""])
@@ -127,6 +136,48 @@ def test_case(case, command, code, phrase, cases, tiny, tmp_path, capsys, caplog
     assert "Traceback" not in said
 
 
+def of_literal(case):
+    """The files that a case of the fuzzer was made of."""
+    return ast.literal_eval(case.read_text())
+
+
+def test_a_config_with_lists_and_numbers_too_large(cases, tiny, tmp_path):
+    (tmp_path / "config.json").write_bytes(of_literal(cases / "hostile/config_boxes_list.txt")[0])
+    shutil.copy(tiny / "model.safetensors", tmp_path)
+    with pytest.raises(ValueError, match=r"config\.json.* not a finite number of 64 bits"):
+        ssd_zoo.from_pretrained(tmp_path)
+
+
+def test_a_config_that_names_the_hub(cases, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a request was made"))
+    shutil.copy(cases / "hostile/config_hf-hub.json", tmp_path / "config.json")
+    # Without the config that the file holds itself.
+    save_file(load_file(tiny / "model.safetensors"), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="hf-hub:owner/evil"):
+        ssd_zoo.from_pretrained(tmp_path)
+
+
+def test_results_with_a_crowd_of_64_bits(cases, tmp_path, capsys):
+    names = ("truth.json", "found.json")
+    for name, content in zip(names, of_literal(cases / "hostile/results_iou.txt"), strict=True):
+        (tmp_path / name).write_bytes(content)
+    files = ["--annotations", str(tmp_path / names[0]), "--results", str(tmp_path / names[1])]
+    assert main(["evaluate", *files]) == 2
+    assert "truth.json" in capsys.readouterr().err
+
+
+def test_a_cached_header_of_another_shape(cases):
+    content = (cases / "hostile/hub_header_cached.bin").read_bytes()
+    with pytest.raises(ValueError, match="shape"):
+        parse_header(io.BytesIO(content), len(content), "x.safetensors")
+
+
+# Run by tests of their own.
+OTHERS = {"config_boxes_list.txt", "config_hf-hub.json", "results_iou.txt", "hub_header_cached.bin"}
+
+
 def test_the_table_has_every_case(cases):
-    of_table = {getattr(row, "values", row)[0].split("/")[0] for row in ROWS}
-    assert {folder.name for folder in cases.iterdir() if folder.is_dir()} == of_table
+    rows = {getattr(row, "values", row)[0] for row in ROWS}
+    assert {folder.name for folder in cases.iterdir() if folder.is_dir()} == {case.split("/")[0] for case in rows}
+    of_hostile = {case.split("/")[1] for case in rows if case.startswith("hostile/")}
+    assert {file.name for file in (cases / "hostile").iterdir()} == of_hostile | OTHERS

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import resource
 import shlex
 import shutil
 import sys
@@ -598,6 +599,34 @@ def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
         archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/data/aotinductor/model/m.so", b"")
     with pytest.raises(ValueError, match="it holds data/aotinductor/model/m.so, which programs of detectors do not"):
         load(wrong)
+
+
+def test_bombs_of_programs_are_refused_before_they_take_memory(exported, tmp_path):
+    file, wrong = exported("pt2", "outside"), tmp_path / "wrong.pt2"
+    with zipfile.ZipFile(file) as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        texts = [member for member in archive.infolist() if member.filename.endswith(".json")]
+    assert max(member.file_size for member in texts) * 10 < 2**24, "a program's own text is far from the limit"
+    called = b"\x80\x02cbuiltins\nbytearray\nJ" + (2**30).to_bytes(4, "little") + b"\x85R."
+    deep = b"[" * 10**5
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02N.")
+        archive.writestr("x/data/0", bytes(2**28))
+    for name, content, packing, told in (
+        ("models/model.json", b" " * 2**28, zipfile.ZIP_DEFLATED, "would unpack to .* bytes"),
+        ("models/model.json", b"[]," * 2**23, zipfile.ZIP_STORED, "has 25165824 bytes, and 16777216 are allowed"),
+        ("models/model.json", deep, zipfile.ZIP_STORED, "nested deeper than 64 levels"),
+        ("data/sample_inputs/model.pt", called, zipfile.ZIP_STORED, "holds a bytearray"),
+        ("data/sample_inputs/model.pt", inner.getvalue(), zipfile.ZIP_STORED, "would unpack to .* bytes"),
+    ):
+        with zipfile.ZipFile(file) as before, zipfile.ZipFile(wrong, "w", packing) as after:
+            for member in before.namelist():
+                after.writestr(member, content if member == f"{root}/{name}" else before.read(member))
+        before_it = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(ValueError, match=told):
+            load(wrong)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_it < 2**18  # kilobytes
 
 
 def test_program_of_another_project(tmp_path):

@@ -21,6 +21,10 @@ CHEAP = [
     "mot",
     "cvat-video",
     "vid",
+    "run",
+    "masks",
+    "lists",
+    "codes",
     "journal",
 ]
 DEAR = [
@@ -38,6 +42,7 @@ DEAR = [
     "voc",
     "yolo",
     "description",
+    "exported",
 ]
 
 

@@ -259,3 +259,72 @@ def test_modules_declare_what_is_public(name):
 
 def test_package_is_typed():
     assert Path(ssd_zoo.__file__).with_name("py.typed").is_file()
+
+
+# What parses text or objects of others, with the files that may call it: the gate, and those whose text is their own.
+_OF_XML = ("fromstring", "XML", "parse", "iterparse", "XMLParser", "XMLPullParser")
+PARSERS = {
+    # Rows that the package has just made or checked, and header bytes that it has just written.
+    "json.loads": {
+        "weights/outside/json_text.py",
+        "weights/formats/safetensors_file.py",
+        "prediction/cluster.py",
+        "prediction/facts.py",
+        "saved/proof.py",
+        "cli/_journal.py",
+    },
+    # Tables have no nesting; their text comes from `read_text`.
+    "csv.reader": {"data/formats/tables.py"},
+    "csv.DictReader": {"models/table.py"},
+    "torch.load": {"weights/formats/checkpoint.py", "deploy/pt2.py"},
+    "yaml": {"weights/outside/yaml_text.py"},
+    **{f"xml.etree.ElementTree.{name}": {"weights/outside/xml_text.py"} for name in _OF_XML},
+    **{name: set() for name in ("json.load", "eval", "exec", "ast.literal_eval", "numpy.load", "numpy.fromstring")},
+    **{name: set() for name in ("configparser", "tomllib", "pickle", "marshal", "shelve", "xml.dom", "xml.sax")},
+}
+
+
+def parsers(file, source):
+    """Lists the parsers that a file of the package uses where it may not."""
+    tree, known = ast.parse(source), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {alias.asname: alias.name for alias in node.names if alias.asname}
+    names = {entry.name for entry in imports(file, source)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            first, _, rest = ast.unparse(node).partition(".")
+            names.add(f"{known.get(first, first)}{'.' if rest else ''}{rest}")
+    used = {parser for parser in PARSERS for name in names if name == parser or name.startswith(f"{parser}.")}
+    return sorted(parser for parser in used if file not in PARSERS[parser])
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_text_of_others_is_parsed_by_the_gate(file):
+    found = parsers(file, (PACKAGE / file).read_text())
+    assert not found, f"ssd_zoo/{file} uses {', '.join(found)}; read_text, parse_json and so on check what is read"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import json\njson.loads(text)",
+        "def f():\n    from json import loads",
+        "import xml.etree.ElementTree as ET\nET.parse(file)",
+        "import xml.etree.ElementTree\nxml.etree.ElementTree.fromstring(text)",
+        "import yaml",
+        "import configparser",
+        "import numpy as np\nnp.load(file)",
+        "import torch\ntorch.load(file)",
+        "eval(text)",
+    ],
+)
+def test_parser_outside_the_gate_is_caught(source):
+    assert len(parsers("data/report.py", source)) == 1
+
+
+def test_what_writes_is_no_parser():
+    source = (
+        "import json, csv\nimport xml.etree.ElementTree as ET\njson.dumps(1), csv.writer(f)\ndef f(x: ET.Element): ..."
+    )
+    assert parsers("data/report.py", source) == []

@@ -1,5 +1,6 @@
 """Detectors made fast detect the same, and say by how much they do not."""
 
+import copy
 import logging
 import pickle
 import sys
@@ -7,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from compare import assert_same_detections
 from torch import nn
 from torch._inductor.utils import run_and_get_code
@@ -15,7 +17,9 @@ from torch.nn.utils import parametrizations, prune
 import ssd_zoo
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.deploy import compare_detections, fuse_norms, optimize
+from ssd_zoo.deploy.kept_kernels import _KeptKernel
 from ssd_zoo.layers.basic import ConvNormAct, L2Norm
+from ssd_zoo.layers.convolution import FastConv2d
 
 IMAGES = [torch.rand(3, 90, 120, generator=torch.Generator().manual_seed(i)) for i in range(3)]
 
@@ -241,6 +245,34 @@ def test_layers_that_users_changed_stay(change):
     assert_same_detections(optimize(model, compile=False)(IMAGES), model(IMAGES))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda conv: conv.register_forward_hook(lambda _module, _args, output: 2 * output),
+        halve_at_random,
+        lambda conv: conv.weight.mul_(2),
+        lambda conv: conv.load_state_dict({name: 2 * value for name, value in conv.state_dict().items()}),
+        lambda conv: setattr(conv, "weight", nn.Parameter(2 * conv.weight, requires_grad=False)),
+    ],
+    ids=["hook", "pruned", "in place", "state", "another weight"],
+)
+@pytest.mark.parametrize("copied", [False, True])
+def test_kept_kernels_are_left_when_their_layer_changes(change, copied):
+    torch.manual_seed(0)
+    batch = torch.randn(2, 80, 32, 32)
+    kept = _KeptKernel(FastConv2d(80, 80, 3, padding=1).requires_grad_(False), in_graphs=False)
+    before = kept(batch)
+    assert not torch.equal(before, F.conv2d(batch, kept.conv.weight, kept.conv.bias, padding=1)), "it is Winograd's"
+    if copied:
+        kept = copy.deepcopy(kept)
+    assert torch.equal(kept(batch), before)
+    change(kept.conv)
+    expected = copy.deepcopy(kept.conv).double()(batch.double())
+    torch.testing.assert_close(kept(batch).double(), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(kept(batch), before, atol=1e-2)
+
+
 @pytest.fixture
 def maps_are_large(monkeypatch):
     """As those of VGG are, whose images are computed one after another."""
@@ -249,8 +281,6 @@ def maps_are_large(monkeypatch):
 
 @pytest.mark.usefixtures("maps_are_large")
 def test_a_deep_copy_has_layers_of_its_own():
-    import copy
-
     model = tiny()
     fast = optimize(model, compile=False)
     assert sum(hasattr(module, "transformed") for module in fast.modules()) == 1

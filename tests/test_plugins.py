@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from labelled import colourful, make_coco
 from torch import nn
 from typing_extensions import Unpack
 
@@ -87,6 +88,9 @@ assert (again.nms_thresh, again.categories, again.size) == (0.3, ["background", 
 assert ssd_zoo.from_pretrained("saved", categories=["background", "dog"]).categories == ["background", "dog"]
 assert main(["list", "acme*"]) == 0
 assert main(["detect", "photo.png", "--model", "saved"]) == 0
+train = ["train", "my_data", "--model", "acme_ssd128", "--weights", "scratch", "--output", "runs/acme"]
+assert main([*train, "--epochs", "1", "--batch-size", "4", "--no-tensorboard", "--device", "cpu"]) == 0
+assert type(ssd_zoo.from_pretrained("runs/acme/best").backbone).__module__ == "acme_ssd"
 print("all is well")
 """
 
@@ -96,6 +100,8 @@ def test_an_installed_package(site, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (70, 50)).save(tmp_path / "photo.png")
+    make_coco(tmp_path / "my_data", "train", colourful(4))
+    assert "ssd-zoo train my_data --model acme_ssd128 --weights scratch --output runs/acme" in PAGE
     found = run(USER, site, cwd=tmp_path)
     assert "acme_ssd128" in found
     assert "all is well\n" in found, found

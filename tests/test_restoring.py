@@ -1,12 +1,13 @@
 """A saved model is restored whole, or there is an error that says why not."""
 
-import contextlib
 import functools
 import io
 import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -432,29 +433,47 @@ def test_what_is_loaded_is_what_was_checked(folder, tmp_path, monkeypatch):
     assert torch.equal(next(ssd_zoo.from_pretrained(folder).parameters()), expected)
 
 
-def test_writers_and_readers_of_one_folder_see_whole_models(folder):
-    models = [tiny(), tiny()]
-    for value, model in enumerate(models):
-        for parameter in model.parameters():
-            torch.nn.init.constant_(parameter, value)
-    ssd_zoo.save_pretrained(models[0], folder)
-    writers = [
-        threading.Thread(target=lambda m=m: [ssd_zoo.save_pretrained(m, folder) for _ in range(5)]) for m in models
-    ]
-    for writer in writers:
-        writer.start()
-    seen = 0
-    while any(writer.is_alive() for writer in writers) or not seen:
+def save_constant(value, folder, times):
+    """Save a model all of whose parameters have one value, several times."""
+    model = tiny()
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, value)
+    for _ in range(times):
+        ssd_zoo.save_pretrained(model, folder)
+
+
+SAVER = "import sys; from test_restoring import save_constant; save_constant(int(sys.argv[1]), sys.argv[2], 10)"
+
+
+@pytest.mark.parametrize("writers", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_writers_and_readers_of_one_folder_see_whole_models(folder, writers):
+    save_constant(0, folder, 1)
+    if writers == "threads":
+        started = [threading.Thread(target=save_constant, args=(value, folder, 5)) for value in (0, 1)]
+        for thread in started:
+            thread.start()
+        ended = [lambda thread=thread: not thread.is_alive() for thread in started]
+    else:
+        here = Path(__file__).parent
+        paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+        commands = [[sys.executable, "-c", SAVER, str(value), str(folder)] for value in (0, 1)]
+        started = [subprocess.Popen(command, env=paths) for command in commands]
+        ended = [lambda process=process: process.poll() is not None for process in started]
+    seen, errors = 0, []
+    while not all(has() for has in ended) or not seen:
         # A model that was replaced while it was opened is an error.
-        loaded = None
-        with contextlib.suppress(ValueError):
+        try:
             loaded = ssd_zoo.from_pretrained(folder)
-        if loaded is not None:
-            seen += 1
-            values = {value for parameter in loaded.parameters() for value in parameter.unique().tolist()}
-            assert values in ({0.0}, {1.0})
-    for writer in writers:
-        writer.join()
+        except ValueError as error:
+            errors.append(str(error))
+            continue
+        seen += 1
+        of_model = {value for parameter in loaded.parameters() for value in parameter.unique().tolist()}
+        assert of_model in ({0.0}, {1.0})
+    assert all("was replaced" in error or "is damaged" in error for error in errors), errors
+    if writers == "processes":
+        assert [process.returncode for process in started] == [0, 0]
+    assert {parameter.unique().item() for parameter in ssd_zoo.from_pretrained(folder).parameters()} in ({0.0}, {1.0})
 
 
 def test_old_parts_of_the_cache_are_made_again(tmp_path, monkeypatch, caplog):

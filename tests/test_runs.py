@@ -1,6 +1,8 @@
 """How runs begin, continue, share a folder, and report; what their workers receive."""
 
+import json
 import pickle
+import random
 import re
 import shutil
 import signal
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from labelled import colourful, make_coco, make_voc, make_yolo
+from labelled import PICTURES, colourful, draw, make_coco, make_voc, make_yolo
+from layouts import SHAPES
 from train_tiny import build, data, train
 
 from ssd_zoo.cli.main import main
@@ -174,15 +177,45 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch, capsys):
     assert "The training can't begin:" in told
     assert "no split 'tran'; it has train" in told
     assert "ssdlite300_mobilenet_v3" in told
-    assert "needs tensorboard: pip install" in told
+    assert "needs tensorboard: pip install" in told, "without a split nobody knows whether AP is measured"
     assert "file is a file, not a folder" in told
-    # The validation split decides whether AP is measured.
+    # AP may be measured on a part that is held back.
+    run = ["train", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    for fraction in ([], ["--val-fraction", ".2"]):
+        assert main([*run, *fraction]) == 2
+        assert "needs faster_coco_eval, tensorboard" in capsys.readouterr().err
+    assert main([*run, "--val-fraction", "0"]) == 2
+    assert "needs tensorboard: pip install" in capsys.readouterr().err
     make_yolo(tmp_path / "data", "val")
     assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--weights", "COCO_V9"]) == 2
     told = capsys.readouterr().err
     assert "needs faster_coco_eval, tensorboard" in told
     assert "ssdlite300_mobilenet_v2 has no weights 'COCO_V9'; it has 'COCO_TF_V1'" in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("there", ["film.mp4", "frames"])
+def test_clips_need_what_reads_their_files(tmp_path, monkeypatch, capsys, there):
+    """A package that reads video files, if there are such; and COCO's metrics where a part is held back."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    if there == "film.mp4":
+        (folder / there).write_bytes(b"")
+    else:
+        draw(colourful(1)[0], folder / there / "1.png")
+    video = {"file": there, "objects": [{"frame": 0, "category": "cat", "box": [1, 2, 30, 40]}]}
+    (folder / "clips.json").write_text(json.dumps({"categories": ["cat"], "videos": [video]}))
+    lacking = {"av", "torchcodec", "faster_coco_eval", "tensorboard"}
+    find = ready.importlib.util.find_spec
+    for place in ("ssd_zoo.training.ready.importlib.util.find_spec", "ssd_zoo.data.video_layouts.find_spec"):
+        monkeypatch.setattr(place, lambda name: None if name in lacking else find(name))
+    monkeypatch.setattr("ssd_zoo.cli._prepare.open_labelled", lambda *_: pytest.fail("data was read"))
+    run = ["train", str(folder), "--output", str(tmp_path / "run")]
+    for fraction, lacks in (([], "tensorboard"), (["--val-fraction", ".2"], "faster_coco_eval, tensorboard")):
+        assert main([*run, *fraction]) == 2
+        told = capsys.readouterr().err
+        assert f"needs {lacks}: pip install" in told
+        assert ("Videos need PyAV or torchcodec" in told) == (there == "film.mp4")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -230,15 +263,28 @@ def test_the_report_is_told_once(tmp_path, capsys, caplog):
     assert "\n# run\n" in (tmp_path / "run/best/README.md").read_text()
 
 
-@pytest.mark.parametrize("make", [make_coco, make_voc, make_yolo])
-@pytest.mark.parametrize("transforms", [DetectionPresetTrain("ssd"), DetectionPresetEval(), clip_augmentation(), None])
-def test_what_workers_receive_can_be_pickled(tmp_path, make, transforms):
-    dataset = open_dataset(make(tmp_path)).with_transforms(transforms)
+@pytest.mark.parametrize(
+    ("shape", "transforms"),
+    [
+        *((shape, None) for shape in SHAPES),
+        *(
+            ("coco_official", made)
+            for made in (DetectionPresetTrain("ssd"), DetectionPresetEval(), clip_augmentation())
+        ),
+    ],
+)
+def test_what_workers_receive_can_be_pickled(tmp_path, shape, transforms):
+    SHAPES[shape](tmp_path, "train", PICTURES)
+    dataset = open_dataset(tmp_path).with_transforms(transforms)
     for received in (dataset, CachedDataset(dataset), SeededSamples(dataset, None, 0)):
         copy = pickle.loads(pickle.dumps(received))
         key = Place(0, 0, 0) if isinstance(received, SeededSamples) else 0
         torch.manual_seed(0)
-        assert copy[key][1]["labels"].tolist() is not None
+        random.seed(0)
+        expected = received[key][1]
+        torch.manual_seed(0)
+        random.seed(0)
+        assert all(torch.equal(copy[key][1][name], expected[name]) for name in ("boxes", "labels"))
 
 
 @pytest.mark.slow

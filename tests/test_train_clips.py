@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 import ssd_zoo
+from ssd_zoo.cli import _prepare
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import (
     AnnotatedVideo,
@@ -22,10 +23,12 @@ from ssd_zoo.data import (
     collate,
     fit_default_boxes,
     inspect_dataset,
+    open_dataset,
     open_video_dataset,
     usable,
     video_splits,
 )
+from ssd_zoo.data.sheet import contact_sheet, labelled_pictures
 from ssd_zoo.training import evaluate, fit
 from ssd_zoo.training.balance import count_positives, part_weights
 
@@ -382,7 +385,7 @@ def test_own_format_of_a_video_file(tmp_path):
     [
         ({"frames": 2**31 - 1}, "a number of frames from 1 to 10000000, got 2147483647"),
         ({"file": "frames/none"}, "there is no .*frames/none"),
-        ({"file": 5}, r"videos\[0\] needs the file, a text, got 5"),
+        ({"file": 5}, r"videos\[0\]: the file must be a text, got 5"),
         ({"objects": [{"frame": 9, "category": "cat", "box": [0, 0, 5, 5]}]}, "has 6 frames, but a box on frame 9"),
         ({"objects": [{"frame": 1, "category": "cat", "box": [0, 0, 5, 5]}]}, "a box on frame 1, which is not labeled"),
         (
@@ -399,21 +402,17 @@ def test_own_format_of_a_video_file(tmp_path):
         ),
         (
             {"objects": [{"frame": -1, "category": "cat", "box": [0, 0, 5, 5]}]},
-            "needs the frame, a whole number from 0",
+            "the frame must be a whole number from 0",
         ),
         ({"objects": {}}, r"videos\[0\]: objects must be a list of objects"),
         ({"labeled_frames": [77]}, "has 6 frames, but frame 77 is labeled"),
         ({"labeled_frames": "all"}, "labeled_frames must be a list of frames"),
         ({"frames": 50}, "should have 50 frames"),
         ({"labelled_frames": [0]}, r"videos\[0\] has 'labelled_frames'; did you mean 'labeled_frames'"),
-        ({"width": 64}, "needs the height"),
+        ({"width": 64}, "the height must be a whole number from 0"),
         (
             {"objects": [{"frame": 0, "categroy": "cat", "box": [0, 0, 5, 5]}]},
             r"objects\[0\] has 'categroy'; did you mean 'category'",
-        ),
-        (
-            {"objects": [{"frame": 0, "category": "cat", "track": 4, "box": [0, 0, 5, x]} for x in (5, 6)]},
-            "two boxes of track 4 on frame 0",
         ),
     ],
 )
@@ -422,8 +421,73 @@ def test_own_format_says_what_is_wrong(tmp_path, change, message):
     content = json.loads((folder / "clips.json").read_text())
     content["videos"][0] |= change
     (folder / "clips.json").write_text(json.dumps(content))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(ValueError, match=message):
         open_video_dataset(folder)
+
+
+def told(tmp_path, capsys, split=None):
+    """What the command 'data' says of clips, and what is left of them."""
+    options = [] if split is None else ["--split", split]
+    code = main(["data", str(tmp_path), *options, "--output", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    data = open_video_dataset(tmp_path, split)
+    report = inspect_dataset(data)
+    assert str(report) in said.out
+    assert code == int(bool(report.problems))
+    with pytest.raises(ValueError, match=f"has {len(report.problems)} problem"):
+        usable(data, report, "raise")
+    left = usable(data, report, "drop")
+    assert inspect_dataset(left).problems == []
+    assert all(clip.ndim == 4 for clip, _ in left)
+    return report, left
+
+
+def test_faults_of_own_format_are_told_and_dropped(tmp_path, capsys):
+    folder = write_clips(tmp_path, train=4, val=0)
+    content = json.loads((folder / "clips.json").read_text())
+    one, two, three, four = content["videos"]
+    one["objects"] += [
+        {**one["objects"][0], "box": [1, 2, 3]},
+        {**one["objects"][0], "category": "cow"},
+        {**one["objects"][0], "frame": 77},
+        {**one["objects"][0], "box": [1, 2, 30, 40]},
+    ]
+    one["objects"][0] |= {"track": None, "ignored": None}
+    two["file"] = "frames/none"
+    three["labelled_frames"] = [0]
+    four |= {"frames": None, "height": None, "labeled_frames": None, "note": None}
+    # A folder that no entry names.
+    draw(colourful(1)[0], folder / "frames/new/1.png")
+    (folder / "clips.json").write_text(json.dumps(content))
+    report, left = told(folder, capsys, "train")
+    assert report.layout == "clips.json: this project's format"
+    assert report.notes == ["2 videos (frames/new, frames/video1) without an entry in clips.json, left out"]
+    problems = "\n".join(report.problems)
+    for said in (
+        r"videos\[0\]\.objects\[5\] needs a box",
+        r"an object 'cow'; its classes are cat, dog",
+        r"has 6 frames, but a box on frame 77",
+        r"there is no .*frames/none",
+        r"videos\[2\] has 'labelled_frames'; did you mean 'labeled_frames'",
+    ):
+        assert re.search(said, problems), said
+    assert len(report.problems) == 5
+    assert [video.name for video in left.videos] == ["frames/video0", "frames/video3"]
+    assert left.videos[1].labeled_frames == list(range(6)), "null means absent"
+    with pytest.raises(ValueError, match="has 5 problems, and 13 of its objects can't be used"):
+        usable(open_video_dataset(folder, "train"), report)
+    with pytest.raises(ValueError, match="there is no .*frames/none"):
+        open_video_dataset(folder, "train")[1]
+    one["objects"] = [{"frame": 0, "category": "cat", "track": 4, "box": [0, 0, 5, x]} for x in (5, 6)]
+    content["videos"] = [one, {**one, "split": "val"}]
+    (folder / "clips.json").write_text(json.dumps(content))
+    [problem] = inspect_dataset(data := open_video_dataset(folder, "train")).problems
+    assert "two boxes of track 4 on frame 0; the first is taken" in problem
+    assert data[0][1]["boxes"].tolist() == [[0, 0, 5, 5]]
+    content["videos"] = [one, one]
+    (folder / "clips.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has several entries of frames/video0; make them one"):
+        open_video_dataset(folder, "train")
 
 
 def test_mot_counts_from_one(tmp_path):
@@ -444,6 +508,14 @@ def test_mot_counts_from_one(tmp_path):
     assert labels["frame_index"].tolist() == [0, 2, 1]
     assert labels["track_ids"].tolist() == [7, 7, 8]
     assert labels["iscrowd"].tolist() == [0, 0, 1], "a reflection is ignored, a car is left out"
+    (tmp_path / "val/MOT-02/img1").mkdir(parents=True)
+    (tmp_path / "test/MOT-03/img1").mkdir(parents=True)
+    report = inspect_dataset(open_video_dataset(tmp_path, "val"))
+    assert report.layout == "MOTChallenge: gt/gt.txt and img1"
+    assert report.notes == [
+        "boxes of MOTChallenge's classes that are no persons, left out: 1 of car",
+        "2 sequences (test/MOT-03, val/MOT-02) without gt/gt.txt, left out",
+    ]
     # CVAT names the classes; files of MOT15 have none.
     gt = tmp_path / "val/MOT-01/gt"
     (gt / "labels.txt").write_text("cat\ndog\n")
@@ -466,7 +538,7 @@ def test_mot_counts_from_one(tmp_path):
     (gt / "gt.txt").write_text("1,7,11,21,10,20\n")
     info = tmp_path / "val/MOT-01/seqinfo.ini"
     info.write_text(info.read_text().replace("imWidth=64", "imWidth=-64"))
-    with pytest.raises(ValueError, match="64 × -64 pixels"):
+    with pytest.raises(ValueError, match="imWidth must be a whole number from 1"):
         open_video_dataset(tmp_path, "val")
 
 
@@ -483,7 +555,7 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 
 def test_cvat(tmp_path):
     (tmp_path / "annotations.xml").write_text(CVAT)
-    with pytest.raises(FileNotFoundError, match="there is no video beside it; looked for film.mp4, annotations"):
+    with pytest.raises(ValueError, match="there is no video beside it; looked for film.mp4, annotations"):
         open_video_dataset(tmp_path)
     for t in range(3):
         draw(colourful(1)[0], tmp_path / "images" / f"frame_{t:06d}.png")
@@ -496,26 +568,121 @@ def test_cvat(tmp_path):
     assert labels["frame_index"].tolist() == [0, 1, 2], "outside is not in the picture"
     assert labels["track_ids"].tolist() == [0, 0, 1]
     assert not inspect_dataset(data).problems
-    (tmp_path / "annotations.xml").write_text(CVAT.replace('xtl="5"', 'xtl="x"'))
-    with pytest.raises(ValueError, match="a side of a box must be a finite number.*, got 'x'"):
-        open_video_dataset(tmp_path)
     for old, new, reason in (
-        ('frame="1"', 'frame="1.5"', "a frame must be a whole number.*, got 1.5"),
-        ("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations><meta></meta>', "declares a document type"),
+        ('xtl="5"', 'xtl="x"', r"track 1, frame 2: a side of a box must be a finite number.*, got 'x'"),
+        ('frame="1"', 'frame="1.5"', r"track 0, frame 1.5: the frame must be a whole number.*, got 1.5"),
+        ('<box frame="2" outside="1"', '<mask frame="2"', "has a shape 'mask'; boxes, polygons"),
     ):
         assert old in CVAT
         (tmp_path / "annotations.xml").write_text(CVAT.replace(old, new))
-        with pytest.raises(ValueError, match=reason):
-            open_video_dataset(tmp_path)
+        data = open_video_dataset(tmp_path)
+        [problem] = data.problems
+        assert re.search(reason, problem)
+        assert len(data[0][1]["boxes"]) == (3 if "mask" in new else 2)
+    declared = '<!DOCTYPE a [<!ENTITY b "c">]><annotations><meta></meta>'
+    (tmp_path / "annotations.xml").write_text(CVAT.replace("<annotations>", declared))
+    with pytest.raises(ValueError, match="declares a document type"):
+        open_video_dataset(tmp_path)
     outline = '<polygon frame="2" outside="0" points="5,6;9.5,6;9,12"/></track>'
     (tmp_path / "annotations.xml").write_text(CVAT.replace("</track>", outline, 1))
     assert open_video_dataset(tmp_path)[0][1]["boxes"][2].tolist() == [5, 6, 9.5, 12]
-    (tmp_path / "annotations.xml").write_text(CVAT.replace("</track>", '<mask frame="2"/></track>', 1))
-    with pytest.raises(ValueError, match="has a shape 'mask'; boxes, polygons"):
-        open_video_dataset(tmp_path)
     (tmp_path / "annotations.xml").write_text(CVAT.replace("<track", '<image id="0"/><track', 1))
     with pytest.raises(ValueError, match='is of "CVAT for images"'):
         open_video_dataset(tmp_path)
+
+
+def test_faults_of_mot_are_told_and_dropped(tmp_path, capsys):
+    for name in ("one", "two"):
+        draw(colourful(1)[0], tmp_path / name / "img1/1.jpg")
+        (tmp_path / name / "gt").mkdir()
+        (tmp_path / name / "gt/gt.txt").write_text("1,7,11,21,10,20\n1,8,11,21,10\n1,9,31,21,10,20\n7,7,1,1,9,9\n")
+    (tmp_path / "two/seqinfo.ini").write_text("[Sequence]\nimWidth=64\nimHeight=1_0\n")
+    report, left = told(tmp_path, capsys)
+    problems = "\n".join(report.problems)
+    assert "one/gt/gt.txt:2 needs frame, id, left, top, width and height" in problems
+    assert "one has 1 frames, but a box on frame 6" in problems
+    assert re.search("seqinfo.ini: imHeight must be a finite number, got '1_0'", problems)
+    assert [video.name for video in left.videos] == ["one"]
+    assert left.videos[0].target["track_ids"].tolist() == [7, 9]
+
+
+def test_faults_of_cvat_are_told_and_dropped(tmp_path, capsys):
+    for t in range(3):
+        draw(colourful(1)[0], tmp_path / f"images/{t}.png")
+    (tmp_path / "a.xml").write_text("<annotation/>")
+    (tmp_path / "b.xml").write_text(CVAT)
+    (tmp_path / "c.xml").write_text(CVAT.replace("</annotations>", ""))
+    (tmp_path / "d.xml").write_text(CVAT.replace("<track", '<image id="0"/><track', 1))
+    report, left = told(tmp_path, capsys)
+    assert report.layout == "CVAT for video: XML files with tracks"
+    assert report.notes == ["1 XML file (a.xml) not of CVAT, left out"]
+    assert [
+        re.search("c.xml:.* is not XML|is of .CVAT for images.", problem) is None for problem in report.problems
+    ] == [
+        False,
+        False,
+    ]
+    assert [video.name for video in left.videos] == ["b"]
+
+
+def test_clips_are_held_back_by_a_fraction(tmp_path, monkeypatch, capsys):
+    """What train holds back of videos without splits is what evaluate measures; by default that is nothing."""
+    folder = write_clips(tmp_path / "clips", train=4, val=0)
+    file = folder / "clips.json"
+    file.write_text(file.read_text().replace('"split": "train", ', ""))
+    assert video_splits(folder) == [""]
+    common = [str(folder), "--val-fraction", ".25", "--seed", "3"]
+    plan = ["--output", str(tmp_path / "run"), "--size", "64", "--weights", "scratch", "--plan"]
+    model = ["--model", "ssdlite300_mobilenet_v2_3d"]
+    sets = []
+    opened = _prepare.open_sets
+    monkeypatch.setattr("ssd_zoo.cli.train.open_sets", lambda *args: sets.append(opened(*args)) or sets[-1])
+    assert main(["train", *common, *plan, *model, "--no-fit-default-boxes"]) == 0
+    assert "1 of 4 videos" in capsys.readouterr().out
+    train_part, held_back, _ = sets[0]
+    names = [video.name for video in held_back.videos]
+    assert sorted([*names, *(video.name for video in train_part.videos)]) == [f"frames/video{i}" for i in range(4)]
+    measured = []
+    monkeypatch.setattr("ssd_zoo.training.evaluate", lambda _, data, **__: measured.append(data) or Measured())
+    assert main(["evaluate", *common, "--categories", "cat,dog"]) == 0
+    assert [video.name for video in measured[0].videos] == names
+    assert main(["data", *common, "--output", str(tmp_path / "sheets")]) == 0
+    assert "all-held-back: clips.json: this project's format" in capsys.readouterr().out
+    assert (tmp_path / "sheets/all.jpg").exists()
+    assert main(["train", str(folder), *plan, *model, "--no-fit-default-boxes"]) == 0
+    assert "no split for it, so AP is not measured; see --val-fraction" in capsys.readouterr().out
+    assert main(["evaluate", str(folder), "--split", "val"]) == 2
+    assert "has no split 'val'; it has all videos in one: leave out the split" in capsys.readouterr().err
+
+
+class Measured:
+    confusion = None
+
+
+def test_sheet_shows_frames(tmp_path):
+    data = open_video_dataset(write_clips(tmp_path, train=2, val=0), "train")
+    assert labelled_pictures(data) == [(i, t) for i in range(2) for t in (0, 2, 3, 4, 5)]
+    sheet = contact_sheet(data, images=4, tile=64)
+    assert sheet.size == (2 * 68 + 4, 2 * 84 + 4)
+    # At equal steps: frames 0 and 3 of the first video, 0 and 3 of the second. Its square begins at 4 + 4 * 3 + 1.
+    x = 4 + 68 + 4 + 4 * 3 + 1 + 12
+    assert sheet.getpixel((x, 4 + 84 + 22))[0] > 200, "the square of frame 3 of the second video is bright and red"
+    assert sheet.getpixel((4 + 68 + 60, 4 + 84 + 50)) == (60, 60, 60)
+
+
+@pytest.mark.parametrize("invalid", ["raise", "drop"])
+def test_fit_leaves_out_of_clips_what_it_leaves_out_of_images(tmp_path, caplog, invalid):
+    data = moving(4)
+    data.videos[0].target["boxes"][1] = torch.tensor([9.0, 9, 9, 20])
+    settings = {"epochs": 1, "batch_size": 2, "augmentation": None, **SETTINGS}
+    model = tiny(on_invalid_boxes=invalid)
+    if invalid == "raise":
+        said = r"(?s)has 1 problem, and 1 of its objects.*video0, frame 2: the box \(9, 9"
+        with pytest.raises(ValueError, match=said):
+            fit(model, data.clips(3), output=tmp_path, **settings)
+    else:
+        fit(model, data.clips(3), output=tmp_path, **settings)
+        assert "Left out: what has one of 1 problems. The first: annotations: video0, frame 2" in caplog.text
 
 
 @pytest.mark.slow
@@ -548,5 +715,10 @@ def test_cvat_of_a_part_of_a_video(tmp_path, meta, frames, labeled):
     assert video.target["frame_index"].tolist() == list(frames)
     assert video.labeled_frames == labeled
     file.write_text(text.replace("label='cat'", ""))
-    with pytest.raises(ValueError, match=r"film.xml: the track 0 has no label"):
+    with pytest.raises(ValueError, match=r"film.xml: track 0, frame \d+: the track has no label"):
         open_video_dataset(tmp_path)
+
+
+def test_opening_clips_as_images_says_what_opens_them(tmp_path):
+    with pytest.raises(ValueError, match="holds videos: open_video_dataset opens it"):
+        open_dataset(write_clips(tmp_path, train=1, val=0))

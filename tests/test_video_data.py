@@ -1,5 +1,7 @@
 """Reading and writing videos, and data sets of them."""
 
+import io
+import json
 import random
 import runpy
 
@@ -14,6 +16,7 @@ from ssd_zoo.data import (
     ClipSampler,
     VideoWriter,
     clip_augmentation,
+    inspect_dataset,
     open_camera,
     open_video,
     open_video_dataset,
@@ -177,6 +180,13 @@ def test_imagenet_vid(tmp_path):
     assert dataset.categories[target["labels"][0]] == "dog"
     assert (target["track_ids"].tolist(), target["frame_index"].tolist()) == ([4], [0])
     assert target["labeled_frames"].tolist() == [0, 2], "frame 2 is empty, frame 1 is not annotated"
+    report = inspect_dataset(dataset)
+    assert report.layout == "ImageNet VID: Data/VID and Annotations/VID"
+    assert report.notes == ["1 frame (clip_a/000001.JPEG) without an XML file, taken as not annotated"]
+    (notes / "000001.xml").write_text(VID.format(track=4, name="n02084071", y="x"))
+    [problem] = inspect_dataset(open_video_dataset(tmp_path, split="val")).problems
+    assert "000001.xml: a side of a box must be a finite number" in problem
+    (notes / "000001.xml").unlink()
     (notes / "000000.xml").write_text(VID.format(track=4, name="n1", y=8))
     with pytest.raises(ValueError, match="object 'n1', which is none of ImageNet VID's 30 classes"):
         open_video_dataset(tmp_path, split="val")
@@ -226,6 +236,33 @@ def test_augmentation_is_the_same_for_all_frames():
     assert kept == {3, 6}, "objects are cropped away in all frames or in none"
 
 
+def test_frames_of_files_have_a_limit_of_pixels(film, tmp_path):
+    allowed = r"film.mp4 can't be read: its frames have 64 × 48 pixels, and 3071 are allowed; .*--max-pixels"
+    with pytest.raises(ValueError, match=allowed):
+        open_video(film, max_pixels=3071)
+    assert len(list(open_video(film, max_pixels=3072))) == 50
+    (tmp_path / "film.mp4").write_bytes(film.read_bytes())
+    video = {"file": "film.mp4", "objects": [{"frame": 0, "category": "cat", "box": [1, 2, 30, 40]}]}
+    (tmp_path / "clips.json").write_text(json.dumps({"categories": ["cat"], "videos": [video]}))
+    with pytest.raises(ValueError, match=allowed):
+        open_video_dataset(tmp_path, max_pixels=3071)
+    assert open_video_dataset(tmp_path, max_pixels=None)[0][0].shape == (50, 3, 48, 64)
+
+
+def test_frames_that_grow_within_a_file(tmp_path):
+    """Motion JPEG of two sizes: the header tells the first alone."""
+    small, large = (io.BytesIO() for _ in range(2))
+    for stream, size in ((small, (48, 64)), (large, (480, 640))):
+        Image.fromarray(grey(99, size).permute(1, 2, 0).numpy()).save(stream, "JPEG")
+    file = tmp_path / "film.mjpeg"
+    file.write_bytes(small.getvalue() * 2 + large.getvalue())
+    assert [frame.shape for frame in open_video(file)][-1] == (3, 480, 640)
+    frames = iter(open_video(file, max_pixels=3072))
+    assert next(frames).shape == next(frames).shape == (3, 48, 64)
+    with pytest.raises(ValueError, match="its frames have 640 × 480 pixels, and 3072 are allowed"):
+        next(frames)
+
+
 def test_read_without_pyav(film, monkeypatch):
     monkeypatch.setattr("ssd_zoo.data.video.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "ssd_zoo\[video\]"'):
@@ -237,6 +274,8 @@ def test_torchcodec_reads_the_same(film, test_data, tmp_path, monkeypatch):
     clip = min((test_data / "jhmdb/clips").glob("*.avi"))
     expected = [list(open_video(file)) for file in (film, clip)]
     monkeypatch.setattr("ssd_zoo.data.video.find_spec", lambda name: None if name == "av" else name)
+    with pytest.raises(ValueError, match="its frames have 64 × 48 pixels, and 3071 are allowed"):
+        open_video(film, max_pixels=3071)
     for file, frames in zip((film, clip), expected, strict=True):
         assert all(torch.equal(*pair) for pair in zip(open_video(file), frames, strict=True))
     assert (open_video(film).fps, open_video(film).length) == (12.5, 50)

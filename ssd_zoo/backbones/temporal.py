@@ -261,8 +261,9 @@ class ShiftConv(TemporalConv):
     def forward(self, features: Tensor, past: Past) -> Tensor:
         """Return features `(F, out channels, height, width)`."""
         shifted = features.shape[1] // _SHIFTED
-        # A copy, because a view kept for the next frame would keep all channels in memory.
-        [before] = past.look_back(features[:, :shifted].clone(memory_format=torch.channels_last), 1)
+        # A copy, because a view kept for the next frame would keep all channels in memory. vmap knows no layouts.
+        layout = torch.preserve_format if torch._C._are_functorch_transforms_active() else torch.channels_last
+        [before] = past.look_back(features[:, :shifted].clone(memory_format=layout), 1)
         return self._convolve(torch.cat([before, features[:, shifted:]], dim=1), self.weight, self.bias)
 
 

@@ -11,7 +11,16 @@ from ssd_zoo.data.formats import FORMATS
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.training.plan import plan_validation
 
-__all__ = ["Data", "add_data_options", "classes_of", "hold_back", "open_labelled", "splits_of", "validation_split"]
+__all__ = [
+    "Data",
+    "add_data_options",
+    "classes_of",
+    "hold_back",
+    "open_labelled",
+    "splits_of",
+    "splits_of_videos",
+    "validation_split",
+]
 
 Data = DetectionDataset | VideoDataset
 
@@ -29,6 +38,11 @@ def classes_of(args: argparse.Namespace) -> list[str] | None:
     return with_background(name_list(args.categories)) if args.categories else None
 
 
+def splits_of_videos(path: Path, layout: str | None = None) -> list[str]:
+    """List the splits of a data set of videos; empty if it holds images, as one with a layout does."""
+    return [] if layout else video_splits(path)
+
+
 def splits_of(path: Path, layout: str | None = None) -> list[str]:
     """List the splits of a data set of images or videos.
 
@@ -36,12 +50,12 @@ def splits_of(path: Path, layout: str | None = None) -> list[str]:
         FileNotFoundError: If the path does not exist.
         ValueError: If it holds no known layout.
     """
-    return ([] if layout else video_splits(path)) or splits(path, layout=layout)
+    return splits_of_videos(path, layout) or splits(path, layout=layout)
 
 
 def open_labelled(args: argparse.Namespace, path: Path, split: str | None, categories: Sequence[str] | None) -> Data:
     """Open a data set of images or videos as the options say; errors as for `open_dataset`."""
-    if args.layout is None and video_splits(path):
+    if splits_of_videos(path, args.layout):
         return open_video_dataset(path, split, categories=categories, max_pixels=args.max_pixels)
     return open_dataset(path, split, categories=categories, layout=args.layout, max_pixels=args.max_pixels)
 

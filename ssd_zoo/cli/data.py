@@ -1,21 +1,21 @@
 """Report what a data set holds and what is wrong with it, and draw some of its images.
 
-DATA is a folder or file of annotated images in any layout that `train` reads. Each split gets a report, and a contact
-sheet of labelled images.
+DATA is a folder or file of annotated images or videos in any layout that `train` reads. Each split gets a report, and a
+contact sheet of labelled images or frames.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from ssd_zoo.cli._data import add_data_options, classes_of, validation_split
+from ssd_zoo.cli._data import Data, add_data_options, classes_of, open_labelled, splits_of, validation_split
 from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
-from ssd_zoo.data import DetectionDataset, inspect_dataset, open_dataset, splits, usable
+from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats.folders import find_split
-from ssd_zoo.data.sheet import contact_sheet
+from ssd_zoo.data.sheet import contact_sheet, labelled_pictures
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
@@ -30,7 +30,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images or videos")
     parser.add_argument("--split", metavar="NAME", help="split of the data (default: all)")
     add_data_options(parser)
     parser.add_argument("--val-fraction", type=fraction, metavar="F",
@@ -49,15 +49,16 @@ def run(args: argparse.Namespace) -> int:
         The exit code: 0; 1 if a split has problems or can't be read, 2 if none can.
     """
     check_outputs(args.output)
-    names = [args.split] if args.split else splits(args.data, layout=args.layout)
+    names = [args.split] if args.split else splits_of(args.data, args.layout)
     divided = find_split(names, "train") or names[0]
     validation_split(args.data, names, args.val_fraction)
     code, failed = 0, 0
-    for name in names:
+    for split in names:
+        # Videos without splits have one without a name.
+        name = split or "all"
         try:
-            parts = {name: open_dataset(args.data, name, categories=classes_of(args), layout=args.layout,
-                                        max_pixels=args.max_pixels)}  # fmt: skip
-            if args.val_fraction and name == divided:
+            parts = {name: open_labelled(args, args.data, split, classes_of(args))}
+            if args.val_fraction and split == divided:
                 train, held_back = divide(parts[name], args.val_fraction, args.seed)
                 parts = {name: train, f"{name}-held-back": held_back}
             code = max([code, *(_report(part, dataset, args) for part, dataset in parts.items())])
@@ -67,13 +68,14 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failed == len(names) else max(code, int(failed > 0))
 
 
-def _report(name: str, dataset: DetectionDataset, args: argparse.Namespace) -> int:
+def _report(name: str, dataset: Data, args: argparse.Namespace) -> int:
     """Print a report and write a contact sheet; return 1 if there are problems."""
     report = inspect_dataset(dataset)
     print(f"{name}: {report}")
     kept = usable(dataset, report, "drop")
     file = args.output / f"{Path(name).name}.jpg"
     save_picture(contact_sheet(kept, images=args.images), file)
-    drawn = min(args.images, sum(bool(entry.objects) for entry in kept.images))
-    print(f"{file}: {number_of(drawn, 'image')} to look at")
+    what = "image" if report.videos is None else "frame"
+    drawn = number_of(min(args.images, len(labelled_pictures(kept))), what)
+    print(f"{file}: {drawn} to look at")
     return int(bool(report.problems))

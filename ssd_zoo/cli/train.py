@@ -16,13 +16,14 @@ from typing import Any, get_args
 
 import torch
 
-from ssd_zoo.cli._data import add_data_options, splits_of, validation_split
+from ssd_zoo.cli._data import add_data_options, splits_of, splits_of_videos, validation_split
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
 from ssd_zoo.cli._prepare import Splits, build_for, fit_options, open_sets, prepared, print_plan, usable_part
 from ssd_zoo.cli._values import amount, count, fraction, positive, size, zero_is_none
 from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.presets import Augmentation
+from ssd_zoo.data.video_layouts import check_decoder
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.prediction.opening import check_model
@@ -208,9 +209,22 @@ def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
             raise ValueError(f"--finest-stride is for --model {DEFAULT_MODEL}; {args.model} has its own maps.")
     except ValueError as error:
         errors.append(error)
-    needs = {"resume": args.resume, "evaluates": bool(chosen[1]), "tensorboard": args.tensorboard}
+    evaluates = bool(chosen[1]) or _holds_back(args, chosen[0])
+    for path in chosen[0]:
+        try:
+            check_decoder(path)
+        except ImportError as error:
+            errors.append(error)
+    needs = {"resume": args.resume, "evaluates": evaluates, "tensorboard": args.tensorboard}
     raise_together([*errors, *obstacles(args.output, **needs)])
     return chosen
+
+
+def _holds_back(args: argparse.Namespace, of_train: Splits) -> bool:
+    """Return whether AP may be measured on a part of the data; the number of its images is not known yet."""
+    if args.val_fraction is None:
+        return any(not splits_of_videos(path, args.layout) for path in of_train)
+    return bool(of_train and args.val_fraction)
 
 
 def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:

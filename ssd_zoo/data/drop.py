@@ -78,7 +78,9 @@ def _kept(dataset: D, report: DataReport) -> D:
             for i, video in enumerate(dataset.videos)
             if i not in report.bad_images
         ]
-        return cast(D, dataset.with_videos(videos))
+        kept = dataset.with_videos(videos)
+        kept.problems = []
+        return cast(D, kept)
     images = [
         entry._replace(objects=tuple(x for k, x in enumerate(entry.objects) if (i, k) not in report.bad_objects))
         for i, entry in enumerate(dataset.images)

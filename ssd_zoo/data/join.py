@@ -45,7 +45,7 @@ def join_datasets(datasets: Sequence[D], categories: Sequence[str] | None = None
     notes: list[str] = []
     maps = [_onto(names, dataset, notes, grows=categories is None) for dataset in datasets]
     if isinstance(datasets[0], VideoDataset):
-        return cast(D, _join_videos(cast("Sequence[VideoDataset]", datasets), names, maps))
+        return cast(D, _join_videos(cast("Sequence[VideoDataset]", datasets), names, maps, notes))
     return cast(D, _join_images(cast("Sequence[DetectionDataset]", datasets), names, maps, notes))
 
 
@@ -106,7 +106,9 @@ class _Lines:
         return self.of_files[file](file, entry)
 
 
-def _join_videos(datasets: Sequence[VideoDataset], names: list[str], maps: Sequence[list[int]]) -> VideoDataset:
+def _join_videos(
+    datasets: Sequence[VideoDataset], names: list[str], maps: Sequence[list[int]], notes: Sequence[str]
+) -> VideoDataset:
     videos = [
         replace(video, target={**video.target, "labels": torch.tensor(labels)[video.target["labels"]]})
         for dataset, labels in zip(datasets, maps, strict=True)
@@ -119,4 +121,6 @@ def _join_videos(datasets: Sequence[VideoDataset], names: list[str], maps: Seque
         transforms=datasets[0].transforms,
         trimmed=all(dataset.trimmed for dataset in datasets),
         problems=[problem for dataset in datasets for problem in dataset.problems],
+        layout="; ".join(dict.fromkeys(dataset.layout for dataset in datasets)),
+        notes=list(dict.fromkeys([*(note for dataset in datasets for note in dataset.notes), *notes])),
     )

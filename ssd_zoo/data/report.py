@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
@@ -138,10 +138,11 @@ def inspect_dataset(
     """
     with ThreadPoolExecutor() as pool:
         items = list(
-            pool.map(lambda video: _video_item(video, read_images), dataset.videos)
+            _video_items(dataset.videos, read_images, pool)
             if isinstance(dataset, VideoDataset)
             else pool.map(lambda entry: _image_item(dataset, entry, read_images), dataset.images)
         )
+    about = dataset if isinstance(dataset, VideoDataset) else dataset.annotations
     report = DataReport(
         images=sum(item.frames for item in items),
         empty_images=sum(item.empty for item in items),
@@ -149,8 +150,8 @@ def inspect_dataset(
         sizes={"small": 0, "medium": 0, "large": 0},
         videos=len(items) if isinstance(dataset, VideoDataset) else None,
         problems=list(annotation_problems(dataset)),
-        layout="" if isinstance(dataset, VideoDataset) else dataset.annotations.layout,
-        notes=[] if isinstance(dataset, VideoDataset) else dataset.annotations.notes,
+        layout=about.layout,
+        notes=about.notes,
     )
     counts: Counter[int] = Counter()
     for i, (size, _, _, objects, place) in enumerate(items):
@@ -178,7 +179,14 @@ def _image_item(dataset: DetectionDataset, entry: LabelledImage, decode: bool) -
     return _Item(_size_of_image(entry, decode), 1, int(not objects), objects, place)
 
 
-def _video_item(video: AnnotatedVideo, decode: bool) -> _Item:
+def _video_items(videos: Sequence[AnnotatedVideo], decode: bool, pool: ThreadPoolExecutor) -> list[_Item]:
+    # A video may be listed as many clips or pieces; its frames are looked at once.
+    sources = {id(video if decode else video.frames): video for video in videos}
+    sizes = dict(zip(sources, pool.map(lambda video: _size_of_video(video, decode), sources.values()), strict=True))
+    return [_video_item(video, sizes[id(video if decode else video.frames)]) for video in videos]
+
+
+def _video_item(video: AnnotatedVideo, size: tuple[int, int] | str) -> _Item:
     target, frames = video.target, video.target["frame_index"].tolist()
     boxes = target["boxes"]
     rows = zip(boxes.tolist(), target["labels"].tolist(), area_of(boxes[:, 2:] - boxes[:, :2]).tolist(), strict=True)
@@ -189,7 +197,7 @@ def _video_item(video: AnnotatedVideo, decode: bool) -> _Item:
     def place(k: int) -> str:
         return f"{video.source or 'annotations'}: {video.name}, frame {frames[k]}"
 
-    return _Item(_size_of_video(video, decode), len(labeled), empty, objects, place)
+    return _Item(size, len(labeled), empty, objects, place)
 
 
 def _size_of_image(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
@@ -207,7 +215,7 @@ def _size_of_video(video: AnnotatedVideo, decode: bool) -> tuple[int, int] | str
     """Return the size of a video's frames, or an error message."""
     sizes, number = set(), 0
     try:
-        for frame in video:
+        for frame in video if decode else replace(video, start=0):
             number += 1
             sizes.add((frame.shape[-2], frame.shape[-1]))
             if not decode:

@@ -80,7 +80,7 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
     Args:
         source: The file, the folder, or an address such as `https://…` or `rtsp://…`.
         fps: Frames per second of a folder.
-        max_pixels: Largest number of pixels of a folder's frames; see `read_image`.
+        max_pixels: Largest number of pixels of a frame; None for no limit.
 
     Raises:
         FileNotFoundError: If the file does not exist, or the folder holds no image.
@@ -92,7 +92,9 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
     if is_address(source):
         # A stream over the network may fall silent. torchcodec searches it, which those of cameras do not allow.
         searches = find_spec("av") is None and str(source).startswith("http")
-        return open_by_torchcodec(str(source)) if searches else open_by_av(str(source), str(source), timeout=30)
+        if searches:
+            return open_by_torchcodec(str(source), max_pixels)
+        return open_by_av(str(source), str(source), timeout=30, max_pixels=max_pixels)
     path = Path(source)
     if path.is_dir():
         files = frame_files(path)
@@ -101,8 +103,8 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
         raise FileNotFoundError(f"{source} is not a file or folder.")
     if find_spec("av") is not None:
         # Without the protocol, FFmpeg takes what stands before a colon in a name for one.
-        return open_by_av(f"file:{path}", str(path))
-    return open_by_torchcodec(str(path))
+        return open_by_av(f"file:{path}", str(path), max_pixels=max_pixels)
+    return open_by_torchcodec(str(path), max_pixels)
 
 
 def is_address(source: str | Path) -> bool:

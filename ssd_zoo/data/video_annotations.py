@@ -1,34 +1,51 @@
 """Read annotations of videos: this project's `clips.json`, and MOTChallenge's text."""
 
-import configparser
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_zoo.data.annotations import check_class_names
+from ssd_zoo.data.annotations import Box, check_class_names, some
+from ssd_zoo.data.images import image_endings
 from ssd_zoo.weights.categories import is_background
-from ssd_zoo.weights.outside import parse_json, parse_number, quote, read_text, whole
+from ssd_zoo.weights.outside import number, parse_json, parse_number, quote, read_text, text, whole
 
 __all__ = [
     "CLIPS_FILE",
+    "VIDEO_ENDINGS",
     "Labels",
     "LabelledVideo",
     "VideoObject",
+    "collected",
     "read_clips_json",
     "read_mot",
     "splits_of_clips_json",
 ]
 
 CLIPS_FILE = "clips.json"
+VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 # Classes of MOTChallenge that are ignored as persons: on vehicles, static, distractors, reflections, crowds.
 # (Milan et al., "MOT16", section 3.2. https://arxiv.org/abs/1603.00831)
 _NEUTRAL = {2, 7, 8, 12, 13}
 _MOT_CLASSES = 13
+_NO_PERSONS = {
+    3: "car",
+    4: "bicycle",
+    5: "motorbike",
+    6: "vehicle without a motor",
+    9: "occluder",
+    10: "occluder on the ground",
+    11: "full occluder",
+}
 # Keys of clips.json, of a video and of an object.
 _OF_VIDEO = ("file", "split", "frames", "height", "width", "labeled_frames", "objects")
 _OF_OBJECT = ("frame", "track", "category", "box", "ignored")
+_LARGEST = 2**31 - 1
+_FARTHEST = 1e9
 
 
 class VideoObject(NamedTuple):
@@ -45,7 +62,7 @@ class VideoObject(NamedTuple):
     frame: int
     track: int
     category: str
-    box: tuple[float, float, float, float]
+    box: Box
     ignored: bool = False
 
 
@@ -58,8 +75,9 @@ class LabelledVideo(NamedTuple):
         source: File of the annotations.
         objects: The annotated objects.
         num_frames: Number of frames, if the annotations tell it.
-        labeled: The annotated frames, if not all are.
+        labeled: The annotated frames in order, if not all are.
         size: (height, width) in pixels, if the annotations tell it.
+        fault: Why the video can't be used; None if it can.
     """
 
     name: str
@@ -67,31 +85,56 @@ class LabelledVideo(NamedTuple):
     source: Path
     objects: list[VideoObject]
     num_frames: int | None = None
-    labeled: list[int] | None = None
+    labeled: Sequence[int] | None = None
     size: tuple[int, int] | None = None
+    fault: str | None = None
 
 
-Labels = tuple[list[LabelledVideo], list[str]]
+class Labels(NamedTuple):
+    """What a reader finds in one split.
+
+    Attributes:
+        videos: The videos.
+        names: Class names, background first.
+        problems: Messages about objects that are left out because they can't be used.
+        notes: Messages about files and objects that were not found or not used.
+    """
+
+    videos: list[LabelledVideo]
+    names: list[str]
+    problems: list[str]
+    notes: list[str]
+
+
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Turn the error of an entry into a problem, so that the others are read."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        problems.append(str(error).rstrip("."))
 
 
 def splits_of_clips_json(file: Path) -> list[str]:
     """List the splits that a `clips.json` names; `""` is that of videos without one."""
-    videos = _entries(_read_json(file), "videos", str(file))
-    return list(dict.fromkeys(_text(video, "split", f"{file}: videos[{i}]", "") for i, video in enumerate(videos)))
+    return list(dict.fromkeys(split for split, _ in _videos_of_json(_read_json(file), file)))
+
+
+def _videos_of_json(content: Mapping[str, object], file: Path) -> list[tuple[str, dict[str, object]]]:
+    """Return split and entry of each video."""
+    entries = _entries(content, "videos", str(file))
+    return [(text(entry.get("split", ""), f"{file}: videos[{i}].split"), entry) for i, entry in enumerate(entries)]
 
 
 def read_clips_json(files: Sequence[Path], split: str) -> Labels:
-    """Read this project's format.
+    """Read this project's format; null means absent.
 
     Args:
         files: One `clips.json`.
         split: The videos to read, by their `split`.
 
-    Returns:
-        The videos, and the class names, background first.
-
     Raises:
-        ValueError: If an entry is invalid. The message names it.
+        ValueError: If the file as a whole is invalid.
     """
     [file] = files
     content = _read_json(file)
@@ -99,40 +142,50 @@ def read_clips_json(files: Sequence[Path], split: str) -> Labels:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{file}: categories must be a list of class names, got {names!r:.200}.")
     names = [name for name in check_class_names(names, file) if not is_background(name)]
-    videos: list[LabelledVideo] = []
-    for i, entry in enumerate(_entries(content, "videos", str(file))):
-        if _text(entry, "split", f"{file}: videos[{i}]", "") == split:
-            videos.append(_of_json(entry, file, f"{file}: videos[{i}]"))
-            if any(videos[-1].frames.resolve() == video.frames.resolve() for video in videos[:-1]):
-                raise ValueError(f"{file}: videos[{i}] is the second entry of {videos[-1].name}; make them one.")
-    return videos, ["background", *names]
+    entries, problems = _videos_of_json(content, file), list[str]()
+    places = {f"{file}: videos[{i}]": entry for i, (name, entry) in enumerate(entries) if name == split}
+    videos = [_of_json(entry, file, place, problems) for place, entry in places.items()]
+    count = Counter(os.path.realpath(video.frames) for video in videos)
+    for i, video in enumerate(videos):
+        if count[os.path.realpath(video.frames)] > 1 and video.fault is None:
+            videos[i] = video._replace(fault=f"{file} has several entries of {video.name}; make them one")
+    return Labels(videos, ["background", *names], problems, _unnamed(file, [entry for _, entry in entries]))
 
 
-def _of_json(entry: Mapping[str, object], file: Path, place: str) -> LabelledVideo:
-    name = _text(entry, "file", place)
-    _check_keys(entry, _OF_VIDEO, place)
-    objects = []
-    for k, thing in enumerate(_entries(entry, "objects", place)):
-        where = f"{place}.objects[{k}]"
-        _check_keys(thing, _OF_OBJECT, where)
-        box = thing.get("box")
-        if not isinstance(box, list) or len(box) != 4:
-            raise ValueError(f"{where} needs a box [x1, y1, x2, y2] in pixels, got {box!r:.200}.")
-        x1, y1, x2, y2 = (_float(value, f"{where}.box") for value in box)
-        frame, track = _whole(thing, "frame", where), thing.get("track")
-        number = -1 if track is None else _whole(thing, "track", where)
-        ignored = thing.get("ignored", False)
-        if not isinstance(ignored, bool):
-            raise ValueError(f"{where}: ignored must be true or false, got {ignored!r:.200}.")
-        objects.append(VideoObject(frame, number, _text(thing, "category", where), (x1, y1, x2, y2), ignored))
-    labeled = entry.get("labeled_frames")
-    if labeled is not None and not (isinstance(labeled, list) and all(map(_is_whole, labeled))):
-        raise ValueError(f"{place}: labeled_frames must be a list of frames, from 0, got {labeled!r:.200}.")
-    count = _whole(entry, "frames", place) if "frames" in entry else None
-    sides = "height" in entry or "width" in entry
-    size = (_whole(entry, "height", place), _whole(entry, "width", place)) if sides else None
-    labeled = None if labeled is None else sorted(set(labeled))
-    return LabelledVideo(name, file.parent / name, file, objects, count, labeled, size)
+def _of_json(entry: Mapping[str, object], file: Path, place: str, problems: list[str]) -> LabelledVideo:
+    video = LabelledVideo(place, file, file, [])
+    try:
+        for k, thing in enumerate(_entries(entry, "objects", place)):
+            with collected(problems):
+                video.objects.append(_object_of_json(thing, f"{place}.objects[{k}]"))
+        name = text(entry.get("file"), f"{place}: the file")
+        video = video._replace(name=name, frames=file.parent / name)
+        _check_keys(entry, _OF_VIDEO, place)
+        labeled = entry.get("labeled_frames")
+        if labeled is not None and not isinstance(labeled, list):
+            raise ValueError(f"{place}: labeled_frames must be a list of frames, from 0, got {quote(labeled)}.")
+        frames = {_whole(frame, f"{place}: a frame of labeled_frames") for frame in labeled or ()}
+        count = _whole(entry["frames"], f"{place}: frames") if "frames" in entry else None
+        sides = [_whole(entry.get(side), f"{place}: the {side}") for side in ("height", "width")
+                 if "height" in entry or "width" in entry]  # fmt: skip
+        size = (sides[0], sides[1]) if sides else None
+        return video._replace(num_frames=count, labeled=None if labeled is None else sorted(frames), size=size)
+    except ValueError as error:
+        return video._replace(fault=str(error).rstrip("."))
+
+
+def _object_of_json(thing: Mapping[str, object], place: str) -> VideoObject:
+    _check_keys(thing, _OF_OBJECT, place)
+    box = thing.get("box")
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"{place} needs a box [x1, y1, x2, y2] in pixels, got {quote(box)}.")
+    x1, y1, x2, y2 = (number(value, f"{place}.box", low=-_FARTHEST, high=_FARTHEST) for value in box)
+    track = _whole(thing["track"], f"{place}: the track") if "track" in thing else -1
+    ignored = thing.get("ignored", False)
+    if not isinstance(ignored, bool):
+        raise ValueError(f"{place}: ignored must be true or false, got {quote(ignored)}.")
+    category = text(thing.get("category"), f"{place}: the category")
+    return VideoObject(_whole(thing.get("frame"), f"{place}: the frame"), track, category, (x1, y1, x2, y2), ignored)
 
 
 def _check_keys(entry: Mapping[str, object], known: Sequence[str], place: str) -> None:
@@ -140,6 +193,27 @@ def _check_keys(entry: Mapping[str, object], known: Sequence[str], place: str) -
     for key in entry.keys() - set(known):
         if close := get_close_matches(key, known, n=1, cutoff=0.8):
             raise ValueError(f"{place} has {quote(key)}; did you mean {close[0]!r}?")
+
+
+def _unnamed(file: Path, entries: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return a note about videos that lie beside those of a `clips.json` and have no entry."""
+    named = {os.path.abspath(file.parent / str(entry.get("file"))) for entry in entries}
+    others: list[str] = []
+    for folder in sorted({Path(path).parent for path in named}):
+        with suppress(OSError, ValueError):
+            folders = any(path.is_dir() and os.path.abspath(path) in named for path in folder.iterdir())
+            others += [
+                os.path.relpath(path, file.parent)
+                for path in sorted(folder.iterdir())
+                if os.path.abspath(path) not in named
+                and (path.suffix.lower() in VIDEO_ENDINGS or (folders and _has_images(path)))
+            ]
+    return [f"{some(others, 'video')} without an entry in {file.name}, left out"] if others else []
+
+
+def _has_images(folder: Path) -> bool:
+    endings = image_endings()
+    return folder.is_dir() and any(path.suffix.lower() in endings for path in folder.iterdir())
 
 
 def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
@@ -151,60 +225,64 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     Args:
         folders: Folders with `gt/gt.txt` and `img1`.
         split: Not needed.
-
-    Raises:
-        ValueError: If a line is invalid. The message names file and line.
     """
-    videos, names = [], dict[str, None]()
+    videos, names, problems, left_out = list[LabelledVideo](), dict[str, None](), list[str](), Counter[int]()
     for folder in folders:
         file, own = folder / "gt" / "gt.txt", folder / "gt" / "labels.txt"
-        known = check_class_names(_lines(own), own) if own.is_file() else None
-        names |= dict.fromkeys(["pedestrian"] if known is None else known)
-        rows = [_of_mot(line, known, f"{file}:{i}") for i, line in enumerate(_lines(file), start=1) if line.strip()]
-        count, size = _sequence_info(folder / "seqinfo.ini")
-        objects = [row for row in rows if row is not None]
-        videos.append(LabelledVideo(folder.name, folder / "img1", file, objects, count, size=size))
-    return videos, ["background", *(name for name in names if not is_background(name))]
+        video = LabelledVideo(folder.name, folder / "img1", file, [])
+        try:
+            known = check_class_names(_lines(own), own) if own.is_file() else None
+            names |= dict.fromkeys(["pedestrian"] if known is None else known)
+            for i, line in enumerate(_lines(file), start=1):
+                with collected(problems):
+                    if line.strip() and (row := _of_mot(line, known, f"{file}:{i}", left_out)):
+                        video.objects.append(row)
+            count, size = _sequence_info(folder / "seqinfo.ini")
+            videos.append(video._replace(num_frames=count, size=size))
+        except (ValueError, OSError) as error:
+            videos.append(video._replace(fault=str(error).rstrip(".")))
+    kinds = ", ".join(f"{many} of {_NO_PERSONS[kind]}" for kind, many in sorted(left_out.items()))
+    notes = [f"boxes of MOTChallenge's classes that are no persons, left out: {kinds}"] if kinds else []
+    return Labels(videos, ["background", *(name for name in names if not is_background(name))], problems, notes)
 
 
-def _of_mot(line: str, names: Sequence[str] | None, place: str) -> VideoObject | None:
+def _of_mot(line: str, names: Sequence[str] | None, place: str, left_out: Counter[int]) -> VideoObject | None:
     """Read a line: frame, id, left, top, width, height, whether it counts, class, visibility."""
-    values = [parse_number(value, f"{place}: a value", low=-1e9, high=1e9) for value in line.split(",")]
+    values = [parse_number(value, f"{place}: a value", low=-_FARTHEST, high=_FARTHEST) for value in line.split(",")]
     if len(values) < 6:
         raise ValueError(f"{place} needs frame, id, left, top, width and height, got {quote(line)}.")
     first, track, x, y, width, height, counts, kind = [*values, *(1.0, -1.0)[len(values) - 6 :]][:8]
     frame = whole(first, f"{place}: the frame", low=1) - 1
     box = (x - 1, y - 1, x - 1 + width, y - 1 + height)
     ignored = counts == 0
-    number, kind = whole(track, f"{place}: the id", low=-1), whole(kind, f"{place}: the class", low=-1)
+    track, kind = whole(track, f"{place}: the id", low=-1), whole(kind, f"{place}: the class", low=-1)
     if names is None:
+        if kind in _NO_PERSONS:
+            left_out[kind] += 1
+            return None
         if kind != -1 and not 1 <= kind <= _MOT_CLASSES:
             raise ValueError(
                 f"{place} has the class {kind}, and MOTChallenge has 1 to {_MOT_CLASSES}. Own classes are named in "
                 "labels.txt, one a line."
             )
-        if kind in _NEUTRAL or kind in (-1, 1):
-            return VideoObject(frame, number, "pedestrian", box, ignored or kind in _NEUTRAL)
-        return None
+        return VideoObject(frame, track, "pedestrian", box, ignored or kind in _NEUTRAL)
     if not 1 <= kind <= len(names):
         raise ValueError(f"{place} has the class {kind}, but labels.txt has {len(names)} lines.")
-    return VideoObject(frame, number, names[kind - 1], box, ignored)
+    return VideoObject(frame, track, names[kind - 1], box, ignored)
 
 
 def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
     """Return the number of frames and the (height, width) of a `seqinfo.ini`, where there is one."""
     if not file.is_file():
         return None, None
-    parser = configparser.ConfigParser()
-    try:
-        parser.read_string("\n".join(_lines(file)))
-        section = parser["Sequence"]
-        size = int(section["imHeight"]), int(section["imWidth"])
-        if min(size) < 1:
-            raise ValueError(f"an image of {size[0]} × {size[1]} pixels")
-        return section.getint("seqLength"), size
-    except (configparser.Error, KeyError, ValueError) as error:
-        raise ValueError(f"{file} needs seqLength, imWidth and imHeight under [Sequence]: {error!s:.200}.") from error
+    pairs = [line.partition("=") for line in _lines(file)]
+    values = {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+    def read(key: str) -> int:
+        what = f"{file}: {key}"
+        return whole(parse_number(values.get(key.lower(), ""), what), what, low=1, high=_LARGEST)
+
+    return read("seqLength") if "seqlength" in values else None, (read("imHeight"), read("imWidth"))
 
 
 def _read_json(file: Path) -> Mapping[str, object]:
@@ -215,34 +293,15 @@ def _read_json(file: Path) -> Mapping[str, object]:
 
 
 def _entries(parent: Mapping[str, object], key: str, place: str) -> list[dict[str, object]]:
+    """Return a list of objects without what is null in them."""
     entries = parent.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{place}: {key} must be a list of objects, got {entries!r:.200}.")
-    return entries
+        raise ValueError(f"{place}: {key} must be a list of objects, got {quote(entries)}.")
+    return [{key: value for key, value in entry.items() if value is not None} for entry in entries]
 
 
-def _text(entry: Mapping[str, object], key: str, place: str, default: str | None = None) -> str:
-    value = entry.get(key, default)
-    if not isinstance(value, str):
-        raise ValueError(f"{place} needs the {key}, a text, got {value!r:.200}.")
-    return value
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-
-
-def _whole(entry: Mapping[str, object], key: str, place: str) -> int:
-    value = entry.get(key)
-    if not isinstance(value, int) or not _is_whole(value):
-        raise ValueError(f"{place} needs the {key}, a whole number from 0, got {value!r:.200}.")
-    return value
-
-
-def _float(value: object, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
-        raise ValueError(f"{place} needs finite numbers, got {value!r:.200}.")
-    return float(value)
+def _whole(value: object, what: str) -> int:
+    return whole(value, what, low=0, high=_LARGEST)
 
 
 def _lines(file: Path) -> list[str]:

@@ -36,7 +36,8 @@ class AnnotatedVideo:
         start: Index in the file of the first frame.
         source: File of the annotations, for messages.
         meta: Other fields of the data set, such as `fold`.
-        max_pixels: Largest number of pixels of an image file; None for no limit.
+        max_pixels: Largest number of pixels of a frame in a file; None for no limit.
+        fault: Why the video can't be used; None if it can.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AnnotatedVideo:
     source: Path | None = None
     meta: dict[str, object] = field(default_factory=dict)
     max_pixels: int | None = MAX_PIXELS
+    fault: str | None = None
 
     def read(self, frames: Sequence[int] | None = None) -> Tensor:
         """Read frames, by default all.
@@ -59,11 +61,13 @@ class AnnotatedVideo:
             RGB, uint8 `(T, 3, H, W)`.
 
         Raises:
-            ValueError: If a frame can't be read. The message names the file.
+            ValueError: If the video can't be used, or a frame can't be read. The message names the file.
         """
+        if self.fault is not None:
+            raise ValueError(f"{self.fault}.")
         wanted = [self.start + frame for frame in (range(self.num_frames) if frames is None else frames)]
         if isinstance(self.frames, Path):
-            return read_clip(self.frames, wanted)
+            return read_clip(open_video(self.frames, max_pixels=self.max_pixels), wanted)
         if wanted and not 0 <= min(wanted) <= max(wanted) < len(self.frames):
             raise ValueError(f"{self.name} has {len(self.frames)} frames, so no frame {max(wanted)}.")
         if isinstance(self.frames, Tensor):
@@ -72,8 +76,8 @@ class AnnotatedVideo:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over the frames, each `(3, H, W)`, without keeping them."""
-        if isinstance(self.frames, Path):
-            for t, frame in enumerate(open_video(self.frames)):
+        if isinstance(self.frames, Path) and self.fault is None:
+            for t, frame in enumerate(open_video(self.frames, max_pixels=self.max_pixels)):
                 if self.start <= t < self.start + self.num_frames:
                     yield frame
         else:
@@ -132,6 +136,8 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
         transforms: Function of clip and target, such as `DetectionPresetTrain`.
         trimmed: Whether videos are cut to their tubes, so that objects are visible in every frame.
         problems: Messages about entries that could not be used.
+        layout: The recognised layout.
+        notes: Messages about files that were not found or not used.
     """
 
     def __init__(
@@ -143,9 +149,12 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
         transforms: Transform | None = None,
         trimmed: bool = False,
         problems: Sequence[str] = (),
+        layout: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         self.videos, self.categories, self.trimmed = list(videos), list(categories), trimmed
         self.sampler, self.transforms, self.problems = sampler, transforms, list(problems)
+        self.layout, self.notes = layout, list(notes)
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -31,7 +31,14 @@ def error_reason(error: Exception) -> str:
     return reason.splitlines()[0].rstrip(". ")
 
 
-def open_by_av(address: str, name: str, *, kind: str | None = None, timeout: float | None = None) -> Video:
+def open_by_av(
+    address: str,
+    name: str,
+    *,
+    kind: str | None = None,
+    timeout: float | None = None,
+    max_pixels: int | None = None,
+) -> Video:
     """Open a video by PyAV.
 
     Args:
@@ -39,18 +46,30 @@ def open_by_av(address: str, name: str, *, kind: str | None = None, timeout: flo
         name: Name in messages.
         kind: FFmpeg's name of a device's kind; by default it is no device.
         timeout: Seconds to wait for the network.
+        max_pixels: Largest number of pixels of a frame; None for no limit.
 
     Raises:
-        ValueError: If the video can't be read. The message names it.
+        ValueError: If the video can't be read, or its frames are too large. The message names it.
         ImportError: If PyAV is not installed.
     """
     if find_spec("av") is None:
         raise ImportError(MISSING)
     with _opened(address, name, kind, timeout) as (container, stream):
+        _check_size(name, stream.codec_context.width, stream.codec_context.height, max_pixels)
         fps = float(stream.average_rate or 25)
         seconds = _seconds(stream.duration, stream.time_base) or (container.duration or 0) / 1_000_000
         length = stream.frames or round(seconds * fps) or None
-    return timed_video(name, fps, None if kind else length, lambda: _frames_by_av(address, name, kind, timeout))
+    return timed_video(
+        name, fps, None if kind else length, lambda: _frames_by_av(address, name, kind, timeout, max_pixels)
+    )
+
+
+def _check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise ValueError(
+            f"{name} can't be read: its frames have {width} × {height} pixels, and {max_pixels} are allowed; make it "
+            "smaller, or allow more by max_pixels (--max-pixels)."
+        )
 
 
 @contextlib.contextmanager
@@ -81,7 +100,9 @@ def _video_stream(container: "InputContainer", name: str) -> "VideoStream":
     return streams[0]
 
 
-def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | None) -> Iterator[Frame]:
+def _frames_by_av(
+    address: str, name: str, kind: str | None, timeout: float | None, max_pixels: int | None
+) -> Iterator[Frame]:
     import av
 
     number, time, last, broken = 0, 0.0, -1.0, ""
@@ -108,6 +129,7 @@ def _frames_by_av(address: str, name: str, kind: str | None, timeout: float | No
                 for frame in packet.decode():
                     if not isinstance(frame, av.VideoFrame):
                         continue
+                    _check_size(name, frame.width, frame.height, max_pixels)
                     if packet.is_corrupt or frame.is_corrupt:
                         broken = broken or f"the picture of frame {number} is damaged"
                     if frame.pts is None:
@@ -170,13 +192,13 @@ def _upright(frame: "av.VideoFrame") -> Tensor:
     return pixels.flip(mirrored)
 
 
-def open_by_torchcodec(address: str) -> Video:
+def open_by_torchcodec(address: str, max_pixels: int | None) -> Video:
     """Open a video by torchcodec.
 
     It can't mirror frames, nor tell that a Matroska file is cut off.
 
     Raises:
-        ValueError: If the video can't be read.
+        ValueError: If the video can't be read, or its frames have more pixels.
         ImportError: If torchcodec, or the FFmpeg that it needs, is not installed.
     """
     try:
@@ -189,7 +211,7 @@ def open_by_torchcodec(address: str) -> Video:
         if "libtorchcodec" in str(error):
             raise ImportError(f"torchcodec finds no FFmpeg that it can use. {MISSING}") from error
         raise ValueError(f"{address} is not a readable video: {error_reason(error)}.") from error
-
+    _check_size(address, metadata.width or 0, metadata.height or 0, max_pixels)
     fps = metadata.average_fps or 25.0
 
     def frames() -> Iterator[Frame]:

@@ -1,19 +1,23 @@
 """Open data sets of annotated videos in the layouts of this project, MOT, CVAT and ImageNet VID."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from ssd_zoo.data.annotations import check_units
+from ssd_zoo.data.annotations import check_units, no_object, number_of, some
+from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.images import MAX_PIXELS
-from ssd_zoo.data.video import frame_files, open_video
+from ssd_zoo.data.video import MISSING, frame_files, open_video
 from ssd_zoo.data.video_annotations import (
     CLIPS_FILE,
     LabelledVideo,
+    Labels,
     VideoObject,
+    collected,
     read_clips_json,
     read_mot,
     splits_of_clips_json,
@@ -23,16 +27,24 @@ from ssd_zoo.data.video_xml import is_cvat, is_cvat_of_images, read_cvat, read_i
 from ssd_zoo.weights.categories import check_names, list_names
 from ssd_zoo.weights.outside import quote
 
-__all__ = ["open_video_dataset", "video_splits"]
+__all__ = ["check_decoder", "open_video_dataset", "video_splits"]
+
+_log = logging.getLogger("ssd_zoo")
 
 Layout = Literal["clips", "mot", "cvat", "vid"]
 # Four days at 30 frames per second; a number that is no number of frames would fill the memory.
 _MOST_FRAMES = 10_000_000
-_READERS: dict[Layout, Callable[[Sequence[Path], str], tuple[list[LabelledVideo], list[str]]]] = {
+_READERS: dict[Layout, Callable[[Sequence[Path], str], Labels]] = {
     "clips": read_clips_json,
     "mot": read_mot,
     "cvat": read_cvat,
     "vid": read_imagenet_vid,
+}
+_WHY: dict[Layout, str] = {
+    "clips": f"{CLIPS_FILE}: this project's format",
+    "mot": "MOTChallenge: gt/gt.txt and img1",
+    "cvat": "CVAT for video: XML files with tracks",
+    "vid": "ImageNet VID: Data/VID and Annotations/VID",
 }
 
 
@@ -69,18 +81,21 @@ def open_video_dataset(
     * CVAT for video: XML files with `<track>` elements, beside their video files or folders of frames.
     * ImageNet VID: the folders `Data/VID` and `Annotations/VID`.
 
+    Faults of single objects or videos are listed by `inspect_dataset`; `usable` leaves out what has them. Reading a
+    video that can't be used is an error.
+
     Args:
         path: The folder or file.
-        split: Name of the split, such as `"train"`; optional if there is only one.
+        split: Name of the split, such as `"train"`; optional if there is only one. `"val"` finds `valid`.
         categories: Class names, background first; by default those of the data set.
         sampler: As for `VideoDataset`.
         transforms: As for `VideoDataset`.
-        max_pixels: Largest number of pixels of a frame that is an image file; None for no limit.
+        max_pixels: Largest number of pixels of a frame; None for no limit.
 
     Raises:
-        FileNotFoundError: If path or videos are missing.
-        ValueError: If the layout is not recognised, the split does not exist, or annotations are invalid. The message
-            names the file.
+        FileNotFoundError: If the path is missing.
+        ValueError: If the layout is not recognised, the split does not exist, or nothing is usable. The message names
+            the file.
     """
     path = Path(path)
     if not path.exists():
@@ -98,10 +113,11 @@ def open_video_dataset(
         raise ValueError(
             f"{path} has the splits {', '.join(sources)}; choose one by split={next(iter(sources))!r} (--split)."
         )
-    if split is not None and split not in sources:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(sources)}.")
-    split = next(iter(sources)) if split is None else split
-    labels, names = _READERS[layout](sources[split], split)
+    chosen = next(iter(sources)) if split is None else find_split(list(sources), split)
+    if chosen is None:
+        have = "all videos in one: leave out the split" if list(sources) == [""] else ", ".join(sources)
+        raise ValueError(f"{path} has no split {split!r}; it has {have}.")
+    labels, names, problems, notes = _READERS[layout](sources[chosen], chosen)
     if categories is not None:
         names = check_names(categories)
         if unknown := sorted({thing.category for one in labels for thing in one.objects} - set(names)):
@@ -110,10 +126,43 @@ def open_video_dataset(
                 f"{list_names(names[1:], 20)}."
             )
     check_units([(thing.box, one.source) for one in labels for thing in one.objects])
-    videos = [replace(_video(one, names), max_pixels=max_pixels) for one in labels]
+    videos = [_video(one, names, max_pixels, problems) for one in labels]
     if not videos:
-        raise ValueError(f"{path} has no videos in the split {split!r}.")
-    return VideoDataset(videos, names, sampler=sampler, transforms=transforms)
+        raise ValueError(f"{path} has no videos in the split {chosen!r}.")
+    faults = [video.fault for video in videos if video.fault is not None]
+    if (problems or faults) and not any(len(video.target["labels"]) for video in videos if video.fault is None):
+        raise no_object([*faults, *problems])
+    if problems or faults:
+        _log.warning(
+            "%s: %s of labels and %s can't be used; inspect_dataset lists them.",
+            path, "1 entry" if len(problems) == 1 else f"{len(problems)} entries", number_of(len(faults), "video"),
+        )  # fmt: skip
+    notes = [*notes, *_left_out(path, layout, sources)]
+    return VideoDataset(
+        videos, names, sampler=sampler, transforms=transforms, problems=problems, layout=_WHY[layout], notes=notes
+    )
+
+
+def check_decoder(path: Path) -> None:
+    """Raise ImportError if a data set has video files, and no package is there that reads them."""
+    if find_spec("av") is None and find_spec("torchcodec") is None and (found := _find(path)):
+        layout, sources = found
+        videos = [one for split, files in sources.items() for one in _READERS[layout](files, split).videos]
+        if any(one.frames.is_file() for one in videos):
+            raise ImportError(MISSING)
+
+
+def _left_out(path: Path, layout: Layout, sources: dict[str, list[Path]]) -> Iterator[str]:
+    """Yield notes about what lies in a data set of many files and is not read."""
+    read = {file for files in sources.values() for file in files}
+    if layout == "mot":
+        frames = [folder for pattern in ("*/img1", "*/*/img1") for folder in sorted(path.glob(pattern))]
+        if others := [folder.parent.relative_to(path) for folder in frames if folder.parent not in read]:
+            yield f"{some(others, 'sequence')} without gt/gt.txt, left out"
+    if layout == "cvat" and path.is_dir():
+        files = [file for folder in sorted({file.parent for file in read}) for file in sorted(folder.glob("*.xml"))]
+        if others := [file.relative_to(path) for file in files if file not in read]:
+            yield f"{some(others, 'XML file')} not of CVAT, left out"
 
 
 def _find(path: Path) -> tuple[Layout, dict[str, list[Path]]] | None:
@@ -144,16 +193,37 @@ def _mot_folders(folder: Path) -> list[Path]:
 
 def _cvat_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.xml"))
-    # One look is enough: folders of Pascal VOC have thousands.
-    return files if files and is_cvat(files[0]) else []
+    # A few looks are enough: folders of Pascal VOC have thousands.
+    return list(filter(is_cvat, files)) if any(map(is_cvat, files[:20])) else []
 
 
-def _video(labels: LabelledVideo, categories: Sequence[str]) -> AnnotatedVideo:
-    """Combine a video's annotations with its frames, without decoding them."""
+def _video(
+    labels: LabelledVideo, categories: Sequence[str], max_pixels: int | None, problems: list[str]
+) -> AnnotatedVideo:
+    """Combine a video's annotations with its frames, without decoding them; add to the problems."""
+    fault = labels.fault
+    if fault is None:
+        try:
+            frames, number = _frames(labels, max_pixels)
+            target = _target(labels, categories, number, problems)
+            return AnnotatedVideo(
+                labels.name, frames, number, target, labels.size, source=labels.source, max_pixels=max_pixels
+            )
+        except (ValueError, OSError) as error:
+            fault = str(error).rstrip(".")
+    # Its objects count as lost.
+    objects = [row for row in labels.objects if row.category in categories[1:]]
+    labeled = sorted({row.frame for row in objects})
+    target = _tensors(objects, categories) | {"labeled_frames": torch.tensor(labeled, dtype=torch.int64)}
+    return AnnotatedVideo(labels.name, labels.frames, 1, target, source=labels.source, fault=fault)
+
+
+def _frames(labels: LabelledVideo, max_pixels: int | None) -> tuple[Path | list[Path], int]:
+    """Return the frames of a video, and their number; ValueError or OSError if the annotations do not fit them."""
     if not labels.frames.exists():
         raise FileNotFoundError(f"{labels.source}: there is no {labels.frames}.")
     frames: Path | list[Path] = frame_files(labels.frames) if labels.frames.is_dir() else labels.frames
-    there = len(frames) if isinstance(frames, list) else open_video(frames).length
+    there = len(frames) if isinstance(frames, list) else open_video(frames, max_pixels=max_pixels).length
     number = labels.num_frames if labels.num_frames is not None else there
     if number is None or not 0 < number <= _MOST_FRAMES:
         raise ValueError(
@@ -163,29 +233,43 @@ def _video(labels: LabelledVideo, categories: Sequence[str]) -> AnnotatedVideo:
         raise ValueError(
             f"{labels.source}: {labels.name} should have {number} frames, but {labels.frames} has {there}."
         )
-    labeled = set(range(number) if labels.labeled is None else labels.labeled)
-    if labeled and max(labeled) >= number:
-        raise ValueError(f"{labels.source}: {labels.name} has {number} frames, but frame {max(labeled)} is labeled.")
+    if labels.labeled and not 0 <= labels.labeled[0] <= labels.labeled[-1] < number:
+        raise ValueError(
+            f"{labels.source}: {labels.name} has {number} frames, but frame {labels.labeled[-1]} is labeled."
+        )
+    return frames, number
+
+
+def _target(labels: LabelledVideo, categories: Sequence[str], number: int, problems: list[str]) -> Target:
+    """Return the target of a video with a number of frames; what can't be used is left out, and a problem."""
+    labeled = range(number) if labels.labeled is None else set(labels.labeled)
     seen: set[tuple[int, int]] = set()
+    rows: list[VideoObject] = []
     for row in labels.objects:
-        if row.track >= 0 and (row.track, row.frame) in seen:
-            raise ValueError(f"{labels.source}: {labels.name} has two boxes of track {row.track} on frame {row.frame}.")
-        seen.add((row.track, row.frame))
-        if not 0 <= row.frame < number:
-            raise ValueError(f"{labels.source}: {labels.name} has {number} frames, but a box on frame {row.frame}.")
-        if row.frame not in labeled:
-            raise ValueError(f"{labels.source}: {labels.name} has a box on frame {row.frame}, which is not labeled.")
-    target = _target(labels.objects, categories, str(labels.source))
+        place = f"{labels.source}: {labels.name}"
+        with collected(problems):
+            if row.category not in categories[1:]:
+                raise ValueError(
+                    f"{place} has an object {row.category!r}; its classes are {list_names(categories[1:], 20)}."
+                )
+            if not 0 <= row.frame < number:
+                raise ValueError(f"{place} has {number} frames, but a box on frame {row.frame}.")
+            if row.frame not in labeled:
+                raise ValueError(f"{place} has a box on frame {row.frame}, which is not labeled.")
+            if row.track >= 0 and (row.track, row.frame) in seen:
+                raise ValueError(
+                    f"{place} has two boxes of track {row.track} on frame {row.frame}; the first is taken."
+                )
+            seen.add((row.track, row.frame))
+            rows.append(row)
+    target = _tensors(rows, categories)
     if labels.labeled is not None:
         target["labeled_frames"] = torch.tensor(labels.labeled, dtype=torch.int64)
-    return AnnotatedVideo(labels.name, frames, number, target, labels.size, source=labels.source)
+    return target
 
 
-def _target(rows: Sequence[VideoObject], categories: Sequence[str], source: str) -> Target:
-    labels = {name: label for label, name in enumerate(categories) if label}
-    for row in rows:
-        if row.category not in labels:
-            raise ValueError(f"{source} has an object {row.category!r}; its classes are {', '.join(labels)}.")
+def _tensors(rows: Sequence[VideoObject], categories: Sequence[str]) -> Target:
+    labels = {name: label for label, name in enumerate(categories)}
     target = {
         "boxes": torch.tensor([row.box for row in rows], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([labels[row.category] for row in rows], dtype=torch.int64),

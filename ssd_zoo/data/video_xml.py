@@ -5,14 +5,13 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssd_zoo.data.annotations import check_class_names
-from ssd_zoo.data.video_annotations import LabelledVideo, Labels, VideoObject
+from ssd_zoo.data.annotations import Box, check_class_names, some
+from ssd_zoo.data.video_annotations import VIDEO_ENDINGS, LabelledVideo, Labels, VideoObject, collected
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, read_start, whole
 
 __all__ = ["is_cvat", "is_cvat_of_images", "read_cvat", "read_imagenet_vid"]
 
 _LARGEST = 1e9
-_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
 def is_cvat(file: Path) -> bool:
@@ -35,63 +34,70 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     Args:
         files: The XML files, one per video.
         split: Not needed.
-
-    Raises:
-        ValueError: If a file is invalid. The message names it.
     """
-    videos, names = [], dict[str, None]()
-    for file in files:
+    names, problems = dict[str, None](), list[str]()
+    videos = [_of_cvat(file, names, problems) for file in files]
+    names |= dict.fromkeys(thing.category for video in videos for thing in video.objects)
+    return Labels(videos, ["background", *check_class_names(names, files[0])], problems, [])
+
+
+def _of_cvat(file: Path, names: dict[str, None], problems: list[str]) -> LabelledVideo:
+    """Read a file of CVAT, and add to names and problems."""
+    video = LabelledVideo(file.stem, file, file, [])
+    try:
         root = parse_xml(read_bytes(file), file)
         names |= dict.fromkeys((label.text or "").strip() for label in root.iterfind("meta//labels/label/name"))
         if root.find("image") is not None:
-            raise ValueError(f'{file} is of "CVAT for images"; open_dataset opens it; videos are "CVAT for video".')
-        objects = [
-            VideoObject(_whole(shape.get("frame"), file, "a frame"), track, _label(element, file), _box(shape, file))
-            for track, element in enumerate(root.iterfind("track"))
-            for shape in element
-            if shape.get("outside") != "1"
-        ]
-        names |= dict.fromkeys(thing.category for thing in objects)
+            raise ValueError(f'{file} is of "CVAT for images"; open_dataset opens it; videos are "CVAT for video"')
+        for track, element in enumerate(root.iterfind("track")):
+            for shape in element:
+                if shape.get("outside") != "1":
+                    with collected(problems):
+                        video.objects.append(_of_track(shape, element, track, file))
         count, height, width, start = (
-            _whole(written, file, name) if (written := root.findtext(f"meta//{name}")) else None
+            _whole(written, f"{file}: {name}") if (written := root.findtext(f"meta//{name}")) else None
             for name in ("size", "original_size/height", "original_size/width", "start_frame")
         )
-        labeled, step = None, _step(root, file)
+        labeled: range | None = None
+        step = _step(root, file)
         if count and (start or step > 1):
             # A part of a video: frames are numbered as in the whole one, and the others are not annotated.
-            labeled, count = [(start or 0) + step * i for i in range(count)], None
+            labeled, count = range(start or 0, (start or 0) + step * count, step), None
         size = None if height is None or width is None else (height, width)
-        videos.append(LabelledVideo(file.stem, _frames_of(file, root), file, objects, count, labeled, size))
-    return videos, ["background", *check_class_names(names, files[0])]
+        frames = _frames_of(file, root)
+        return video._replace(frames=frames, num_frames=count, labeled=labeled, size=size)
+    except (ValueError, OSError) as error:
+        return video._replace(fault=str(error).rstrip("."))
 
 
-def _label(track: ET.Element, file: Path) -> str:
+def _of_track(shape: ET.Element, track: ET.Element, number: int, file: Path) -> VideoObject:
+    place = f"{file}: track {track.get('id')!s:.40}, frame {shape.get('frame')!s:.40}"
     if not (label := (track.get("label") or "").strip()):
-        raise ValueError(f"{file}: the track {track.get('id')!s:.40} has no label.")
-    return label
+        raise ValueError(f"{place}: the track has no label.")
+    return VideoObject(_whole(shape.get("frame"), f"{place}: the frame"), number, label, _box(shape, place))
 
 
 def _step(root: ET.Element, file: Path) -> int:
     """Return the step between frames of a task, as its `frame_filter` tells it."""
-    written = (root.findtext("meta//frame_filter") or "").strip()
-    return whole(_whole(written.removeprefix("step="), file, "frame_filter"), f"{file}: step", low=1) if written else 1
+    written, what = (root.findtext("meta//frame_filter") or "").strip(), f"{file}: step of the frame_filter"
+    return whole(_whole(written.removeprefix("step="), what), what, low=1) if written else 1
 
 
-def _box(shape: ET.Element, file: Path) -> tuple[float, float, float, float]:
+def _box(shape: ET.Element, place: str) -> Box:
     """Return the box of a shape of CVAT: of a box itself, or around points."""
     if shape.tag == "box":
-        x1, y1, x2, y2 = (_number(shape.get(side), file) for side in ("xtl", "ytl", "xbr", "ybr"))
+        x1, y1, x2, y2 = (_side(shape.get(side), place) for side in ("xtl", "ytl", "xbr", "ybr"))
         return x1, y1, x2, y2
     if shape.get("points") is None:
-        raise ValueError(f"{file} has a shape {quote(shape.tag)}; boxes, polygons, polylines and points are read.")
-    points = [_number(value, file) for value in shape.get("points", "").replace(";", ",").split(",")]
+        raise ValueError(f"{place} has a shape {quote(shape.tag)}; boxes, polygons, polylines and points are read.")
+    points = [_side(value, place) for value in shape.get("points", "").replace(";", ",").split(",")]
     return min(points[::2]), min(points[1::2], default=0), max(points[::2]), max(points[1::2], default=0)
 
 
 def _frames_of(file: Path, root: ET.Element) -> Path:
     """Return the video or folder that belongs to a file of CVAT."""
     named = [Path(source.text).name for source in root.iterfind("meta//source") if source.text]
-    places = [*named, *(file.stem + ending for ending in ("", *_ENDINGS)), "images"]
+    places = [*named, *(file.stem + ending for ending in ("", *VIDEO_ENDINGS)), "images"]
     found = [path for place in places if (path := file.parent / place).exists() and path != file]
     if not found:
         raise FileNotFoundError(f"{file}: there is no video beside it; looked for {', '.join(places)}.")
@@ -107,50 +113,57 @@ def read_imagenet_vid(folders: Sequence[Path], split: str) -> Labels:
 
     Raises:
         FileNotFoundError: If the split has no frames.
-        ValueError: If an annotation is invalid. The message names the file.
     """
     [root] = folders
-    notes = root.parents[2] / "Annotations" / "VID" / split
+    labels = root.parents[2] / "Annotations" / "VID" / split
     snippets = sorted({file.parent for file in root.rglob("*.JPEG")})
     if not snippets:
         raise FileNotFoundError(f"{root} holds no frames (*.JPEG).")
-    videos = [_of_vid(frames, notes / frames.relative_to(root), root) for frames in snippets]
-    return videos, ["background", *_IMAGENET_VID.values()]
+    problems, without = list[str](), list[Path]()
+    videos = [_of_vid(frames, labels / frames.relative_to(root), root, problems, without) for frames in snippets]
+    notes = [f"{some(without, 'frame')} without an XML file, taken as not annotated"] if without else []
+    return Labels(videos, ["background", *_IMAGENET_VID.values()], problems, notes)
 
 
-def _of_vid(frames: Path, notes: Path, root: Path) -> LabelledVideo:
-    objects: list[VideoObject] = []
+def _of_vid(frames: Path, folder: Path, root: Path, problems: list[str], without: list[Path]) -> LabelledVideo:
+    """Read a snippet whose XML files lie in a folder; add to problems, and to the frames without an XML file."""
+    video = LabelledVideo(frames.relative_to(root).as_posix(), frames, folder, [])
     labeled: list[int] = []
     size: tuple[int, int] | None = None
     files = sorted(frames.glob("*.JPEG"))
     for t, file in enumerate(files):
-        xml = notes / f"{file.stem}.xml"
+        xml = folder / f"{file.stem}.xml"
         if not xml.is_file():
+            without.append(file.relative_to(root))
             continue
-        labeled.append(t)
-        tree = parse_xml(read_bytes(xml), xml)
-        height, width = (_whole(tree.findtext(f"size/{side}"), xml, side) for side in ("height", "width"))
-        size = (height, width)
-        for thing in tree.iterfind("object"):
-            synset = thing.findtext("name", "")
-            if synset not in _IMAGENET_VID:
-                raise ValueError(f"{xml} has an object {quote(synset)}, which is none of ImageNet VID's 30 classes.")
-            # The files count pixels from 0, so no offset is subtracted.
-            x1, y1, x2, y2 = (
-                _number(thing.findtext(f"bndbox/{side}"), xml) for side in ("xmin", "ymin", "xmax", "ymax")
-            )
-            track = _whole(thing.findtext("trackid", "0"), xml, "a trackid")
-            objects.append(VideoObject(t, track, _IMAGENET_VID[synset], (x1, y1, x2, y2)))
-    name = frames.relative_to(root).as_posix()
-    return LabelledVideo(name, frames, notes, objects, len(files), labeled if len(labeled) < len(files) else None, size)
+        with collected(problems):
+            tree = parse_xml(read_bytes(xml), xml)
+            height, width = (_whole(tree.findtext(f"size/{side}"), f"{xml}: {side}") for side in ("height", "width"))
+            size = (height, width)
+            labeled.append(t)
+            for thing in tree.iterfind("object"):
+                with collected(problems):
+                    video.objects.append(_of_synset(thing, t, xml))
+    part = labeled if len(labeled) < len(files) else None
+    return video._replace(num_frames=len(files), labeled=part, size=size)
 
 
-def _number(text: str | None, file: Path) -> float:
-    return parse_number(text or "", f"{file}: a side of a box", low=-_LARGEST, high=_LARGEST)
+def _of_synset(thing: ET.Element, frame: int, xml: Path) -> VideoObject:
+    synset = thing.findtext("name", "")
+    if synset not in _IMAGENET_VID:
+        raise ValueError(f"{xml} has an object {quote(synset)}, which is none of ImageNet VID's 30 classes.")
+    # The files count pixels from 0, so no offset is subtracted.
+    x1, y1, x2, y2 = (_side(thing.findtext(f"bndbox/{side}"), str(xml)) for side in ("xmin", "ymin", "xmax", "ymax"))
+    return VideoObject(
+        frame, _whole(thing.findtext("trackid", "0"), f"{xml}: a trackid"), _IMAGENET_VID[synset], (x1, y1, x2, y2)
+    )
 
 
-def _whole(text: str | None, file: Path, what: str) -> int:
-    what = f"{file}: {what}"
+def _side(text: str | None, place: str) -> float:
+    return parse_number(text or "", f"{place}: a side of a box", low=-_LARGEST, high=_LARGEST)
+
+
+def _whole(text: str | None, what: str) -> int:
     return whole(parse_number(text or "", what), what, low=-int(_LARGEST), high=int(_LARGEST))
 
 

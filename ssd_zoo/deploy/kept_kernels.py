@@ -15,8 +15,8 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
     """Store transformed kernels in convolutions that Winograd's algorithm accelerates.
 
     The model is changed in place. A transformed kernel needs four times the memory of the kernel, in addition to it. It
-    is not updated when the kernel changes. Layers with hooks, parametrisations, pruned or offloaded weights stay as
-    they are.
+    is not used once the kernel was changed in place or the convolution got a hook, a parametrisation or the like.
+    Layers that have such already stay as they are.
 
     Args:
         model: A detector for inference.
@@ -54,12 +54,26 @@ class _KeptKernel(nn.Module):
         super().__init__()
         self.conv, self.in_graphs = conv, in_graphs
         self.register_buffer("transformed", transform_kernel(conv.weight.detach()), persistent=False)
+        self._made_of = conv.weight, _version(conv.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         conv = self.conv
         padding = int(conv.padding[0])
         if self.in_graphs and torch.compiler.is_compiling():
             return conv2d(input, conv.weight, conv.bias, padding, 1, self.transformed)
+        weight, version = self._made_of
+        if has_additions(conv) or conv.weight is not weight or _version(weight) != version:
+            return conv(input)
         if winograd_pays(conv, input, conv.weight, kept=True):
             return winograd_conv2d(input, conv.weight, conv.bias, padding, self.transformed)
         return conv(input)
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take the state of a copy, whose tensors count their changes anew."""
+        super().__setstate__(state)
+        self._made_of = self.conv.weight, _version(self.conv.weight)
+
+
+def _version(weight: Tensor) -> int:
+    """Return the number of a tensor's changes in place; inference tensors do not count them."""
+    return 0 if weight.is_inference() else weight._version

@@ -53,7 +53,7 @@ def optimize(
         dtype: Precision of the network, such as `torch.bfloat16`; by default the model's. A CPU without hardware
             support for it becomes slower.
         freeze: Whether weights become constants, which the compiler can store in the device's preferred layout. They
-            then have no gradients and must not be changed.
+            then have no gradients and must not be changed. Hooks, pruning and the like belong on the model, before.
         images: Images to compare detections on, in the form that the model accepts; by default one image of noise.
             Typical images of the application give more meaningful differences.
 

@@ -1,7 +1,6 @@
 """Programs of torch.export (.pt2), and packages that AOTInductor compiled from them (.aoti.pt2)."""
 
 import io
-import json
 import re
 import tempfile
 import zipfile
@@ -15,7 +14,9 @@ from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.runtime import Opened, on_threads, quiet, to_program
 from ssd_zoo.weights.files import write_file
+from ssd_zoo.weights.formats.pickles import check_pickle
 from ssd_zoo.weights.formats.zip_archive import check_sums
+from ssd_zoo.weights.outside import parse_json
 
 __all__ = ["open_aoti", "open_pt2", "write_aoti", "write_pt2"]
 
@@ -28,6 +29,8 @@ _MEMBER = re.compile(
 # torch evaluates expressions of sizes as Python, and finds operators by name.
 _EXPRESSION = re.compile(r"(Symbol\('\w+', positive=True, integer=True\)|Max|Min|Mod|FloorDiv|[\d\s+*/(),-])*")
 _OPERATOR = re.compile(r"(torch\.ops\.(aten|ssd_zoo)|_operator)(\.\w+)+")
+# Ten times what the largest of our models has.
+_LARGEST_TEXT = 2**24
 
 
 def write_pt2(graph: Graph, path: Path) -> None:
@@ -42,11 +45,14 @@ def open_pt2(path: Path, threads: int) -> Opened:
     """Open a program of torch.export.
 
     Raises:
-        ValueError: If the file is not such a program, or holds pickled objects or libraries.
+        ValueError: If the file is not such a program, asks for too much, or holds pickled objects or libraries.
     """
     extra = {KEY: ""}
-    check_sums(path)
     try:
+        # Before anything is unpacked.
+        with path.open("rb") as stream:
+            check_pickle(stream, path)
+        check_sums(path)
         _check_members(path)
         with quiet("torch.export"):
             module = torch.export.load(path, extra_files=extra).module()
@@ -67,11 +73,15 @@ def _check_members(path: Path) -> None:
         if strange:
             raise ValueError(f"it holds {', '.join(strange[:3])}, which programs of detectors do not.")
         for member, name in zip(archive.namelist(), names, strict=True):
-            content = archive.read(member) if name.endswith((".json", ".pt")) else b""
             if name.endswith(".pt"):
-                torch.load(io.BytesIO(content), weights_only=True)
-            elif content:
-                _check_text(name, json.loads(content))
+                content = io.BytesIO(archive.read(member))
+                check_pickle(content, name)
+                content.seek(0)
+                torch.load(content, weights_only=True)
+            elif name.endswith(".json"):
+                if (size := archive.getinfo(member).file_size) > _LARGEST_TEXT:
+                    raise ValueError(f"{name} has {size} bytes, and {_LARGEST_TEXT} are allowed.")
+                _check_text(name, parse_json(archive.read(member), name, constants=True))
 
 
 def _check_text(name: str, node: object) -> None:

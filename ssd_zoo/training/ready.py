@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.drop import usable
 from ssd_zoo.data.report import inspect_dataset
+from ssd_zoo.data.video_datasets import VideoDataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Sample
@@ -114,7 +115,7 @@ def check_call(
 
 
 def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
-    """Leave out what can't be used, as `usable` does, of a data set of images that lists its labels.
+    """Leave out what can't be used, as `usable` does, of a data set that lists its labels.
 
     Args:
         model: The model, which may ask to drop all that is invalid.
@@ -122,12 +123,19 @@ def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
         may_be_empty: Whether it may have no object at all.
     """
     # A subclass may do more than its labels say.
-    if not isinstance(data, DetectionDataset) or type(data) is not DetectionDataset:
+    if type(data) not in (DetectionDataset, VideoDataset):
         return data
-    if may_be_empty and not any(entry.objects for entry in data.images):
+    # Of clips, each video is listed many times.
+    videos = data.videos if isinstance(data, VideoDataset) else []
+    once = data.with_videos(list({id(video): video for video in videos}.values())) if videos else data
+    report, drops = inspect_dataset(once, read_images=False), model.on_invalid_boxes == "drop"
+    if may_be_empty and not any(report.objects.values()):
         return data
-    report, drops = inspect_dataset(data, read_images=False), model.on_invalid_boxes == "drop"
-    kept = usable(data, report, "drop" if drops else None)
+    kept = usable(once, report, "drop" if drops else None)
+    if isinstance(kept, VideoDataset):
+        known = (id(video) for i, video in enumerate(once.videos) if i not in report.bad_images)
+        new = dict(zip(known, kept.videos, strict=True))
+        kept = kept.with_videos([new[id(video)] for video in videos if id(video) in new])
     if drops and report.problems:
         _log.warning("Left out: what has one of %d problems. The first: %s", len(report.problems), report.problems[0])
     return cast(D, kept)

@@ -157,7 +157,8 @@ def read_pickle(file: Path) -> object:
         ValueError: If the file is damaged, asks for too much, or holds objects that would have to be unpickled.
     """
     try:
-        check_pickle(file)
+        with file.open("rb") as stream:
+            check_pickle(stream, file)
         # PyTorch warns of some contents; `check_state` refuses those that do not load. torchvision's training loop
         # stores its options, a Namespace, which runs no code either.
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):

@@ -4,9 +4,10 @@ PyTorch runs no code of such a file, but a few of its bytes can ask for much mem
 """
 
 import io
+import os
 import pickletools
 import zipfile
-from pathlib import Path
+from typing import IO
 
 __all__ = ["PickleError", "check_pickle"]
 
@@ -21,22 +22,25 @@ class PickleError(ValueError):
     """Error of a file that asks for too much."""
 
 
-def check_pickle(file: Path) -> None:
+def check_pickle(stream: IO[bytes], file: object) -> None:
     """Check what a file of `torch.save` asks for.
+
+    Args:
+        stream: The file.
+        file: Its name in messages.
 
     Raises:
         PickleError: If it is compressed, lists bytes several times, or has a pickle that is too large.
         Exception: Of any type, from zipfile, if the archive is damaged.
     """
-    with file.open("rb") as stream:
-        # PyTorch recognises archives by their first bytes; zipfile also finds one at the end of a pickle.
-        if stream.read(4) != b"PK\x03\x04":
-            stream.seek(0)
-            _scan(stream.read(_LARGEST_PICKLE), _MOST_PICKLES, file)
-            return
-    with zipfile.ZipFile(file) as archive:
+    # PyTorch recognises archives by their first bytes; zipfile also finds one at the end of a pickle.
+    if stream.read(4) != b"PK\x03\x04":
+        stream.seek(0)
+        _scan(stream.read(_LARGEST_PICKLE), _MOST_PICKLES, file)
+        return
+    with zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
-        total, size = sum(entry.file_size for entry in entries), file.stat().st_size
+        total, size = sum(entry.file_size for entry in entries), stream.seek(0, os.SEEK_END)
         if total > size:
             raise PickleError(
                 f"{file} would unpack to {total} bytes: it is compressed, or lists bytes several times. torch.save "
@@ -53,7 +57,7 @@ def check_pickle(file: Path) -> None:
                 _scan(archive.read(entry), 1, file)
 
 
-def _scan(content: bytes, pickles: int, file: Path) -> None:
+def _scan(content: bytes, pickles: int, file: object) -> None:
     """Check the steps of pickles that lie one after another."""
     stream, steps = io.BytesIO(content), 0
     try:
