@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.drop import usable
+from ssd_zoo.data.drop import left_out, usable
 from ssd_zoo.data.report import inspect_dataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
@@ -129,5 +129,5 @@ def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
     report, drops = inspect_dataset(data, read_images=False), model.on_invalid_boxes == "drop"
     kept = usable(data, report, "drop" if drops else None)
     if drops and report.problems:
-        _log.warning("Left out: what has one of %d problems. The first: %s", len(report.problems), report.problems[0])
+        _log.warning("Left out: %s. The first problem: %s", left_out(data, report), report.problems[0])
     return cast(D, kept)
