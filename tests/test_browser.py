@@ -3,14 +3,13 @@
 import functools
 import http.server
 import os
-import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import CHROMIUM, ROOT
 from test_export import build
 
 import ssd_zoo
@@ -19,7 +18,6 @@ from ssd_zoo.deploy import export, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("default")]
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RUNTIME = Path(os.environ.get("SSD_ZOO_ONNXRUNTIME_WEB", ROOT / "node_modules" / "onnxruntime-web" / "dist"))
 PHOTOS = [ROOT / "examples" / name for name in ("coffee.jpg", "astronaut.jpg")]
 CONFIG = f"""

@@ -141,7 +141,7 @@ def test_timm_backbones(tmp_path, monkeypatch, capsys):
     seen = {}
     monkeypatch.setattr(train, "_choose_splits", lambda args: ({Path("cells"): "train"}, {}))
     monkeypatch.setattr(train, "obstacles", lambda *args, **options: [])
-    monkeypatch.setattr(train, "open_sets", lambda args, *splits: (None, None, None))
+    monkeypatch.setattr(train, "open_sets", lambda args, *splits: (None, None, None, None))
 
     class ReachedError(ValueError):
         pass

@@ -372,6 +372,18 @@ def test_training_presets_take_floats_as_bytes(kind):
         torch.testing.assert_close(*results, rtol=0, atol=0.04)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kind", ["ssd", "ssdlite", "light"])
+def test_training_preset_mirrors_what_may_be_mirrored(kind, flip):
+    """Of two objects, the first stays on the left."""
+    target = {"boxes": torch.tensor([[2.0, 2, 30, 62], [34, 2, 62, 62]]), "labels": torch.tensor([1, 2])}
+    preset = DetectionPresetTrain(kind, flip=flip)
+    torch.manual_seed(0)
+    found = [preset(torch.rand(3, 64, 64), target)[1] for _ in range(40)]
+    orders = {bool(two["boxes"][0, 0] < two["boxes"][1, 0]) for two in found if two["labels"].tolist() == [1, 2]}
+    assert orders == ({True, False} if flip else {True})
+
+
 @pytest.mark.parametrize("flip_vertically", [False, True])
 def test_training_preset_turns_upside_down_what_has_no_up(tmp_path, flip_vertically):
     picture = Picture("top", (64, 64), (Thing(1, (20, 4, 44, 16)),))

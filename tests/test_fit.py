@@ -210,6 +210,8 @@ def test_resuming_something_else(tmp_path):
     assert (tmp_path / "run/best/model.safetensors").exists()
     with pytest.raises(ValueError, match=r"began with batch_size=11, so it can't go on with 4"):
         fit(build(), train_data, epochs=1, batch_size=4, resume=True, **settings)
+    with pytest.raises(ValueError, match=r"began with flip=True, so it can't go on with False"):
+        fit(build(), train_data, epochs=1, batch_size=11, flip=False, resume=True, **settings)
     with pytest.raises(ValueError, match=r"began with flip_vertically=False, so it can't go on with True"):
         fit(build(), train_data, epochs=1, batch_size=11, flip_vertically=True, resume=True, **settings)
     other_loss, other_model = (
@@ -413,7 +415,7 @@ def test_optimizer_spares_norms_and_biases():
     schedule = make_schedule(optimizer, "step", steps=90, warmup_steps=10)
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}, "as they were"
     rates = []
-    for step in (0, 5, 10, 58, 62, 78, 82):
+    for step in (0, 5, 10, 59, 60, 79, 80):
         schedule.step_update(step)
         rates.append(next(group["lr"] for group in optimizer.param_groups if group["lr_scale"] == 1))
     assert rates == pytest.approx([1e-6, 0.05, 0.1, 0.1, 0.01, 0.01, 0.001], rel=1e-3)

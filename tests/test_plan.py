@@ -15,8 +15,8 @@ from ssd_zoo.data import open_dataset
 from ssd_zoo.training import budget, fit, loop, ready
 from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.budget import Budget
+from ssd_zoo.training.optimizers import make_schedule
 from ssd_zoo.training.plan import (
-    RECIPES,
     DataFacts,
     evaluation_interval,
     look_at,
@@ -26,6 +26,7 @@ from ssd_zoo.training.plan import (
     plan_training,
     plan_validation,
 )
+from ssd_zoo.training.recipes import RECIPES
 from ssd_zoo.training.run_state import read_run_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,8 +57,68 @@ def test_what_is_given_is_kept():
     assert plan_training(205, epochs=7, patience=2).patience == 2
     assert plan_training(205, parts=3).batch_size == 9, "three processes share a batch"
     assert plan_training(205, parts=16).batch_size == 16
-    paper = plan_training(205, **{k: v for k, v in RECIPES["paper"].items() if k not in ("optimizer", "augmentation")})
-    assert (paper.batch_size, paper.epochs, paper.ema_decay, paper.evaluate_every) == (16, 50, 0.9998, 1)
+
+
+def test_the_papers_recipe():
+    """Section 3.1 and the authors' solver for VOC07+12; 16,551 images are 5011 of VOC2007 and 11,540 of VOC2012."""
+    paper = RECIPES["paper"]
+    sgd = ("sgd", 1e-3, 0.9, 5e-4, 32)
+    assert tuple(paper[k] for k in ("optimizer", "learning_rate", "momentum", "weight_decay", "batch_size")) == sgd
+    assert (paper["augmentation"], paper["ema_decay"], paper["patience"]) == ("ssd", 0, 0)
+    assert paper["epochs"] * math.ceil((5011 + 11_540) / 32) == pytest.approx(120_000, abs=519), "to a whole epoch"
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=paper["learning_rate"])
+    options = {"steps": 120_000, "warmup_steps": 0, "milestones": paper["milestones"]}
+    schedule = make_schedule(optimizer, paper["schedule"], **options)
+    rates = []
+    for step in (0, 79_999, 80_000, 99_999, 100_000, 119_999):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # References/detection: 8 processes of 4 images, 120 epochs, drops after 80 and 110.
+        ("torchvision-ssd300", (8 * 4, 120, 0.002, 5e-4, "step", [80, 110])),
+        # 8 processes of 24 images, 660 epochs.
+        ("torchvision-ssdlite320", (8 * 24, 660, 0.15, 4e-5, "cosine", [])),
+    ],
+)
+def test_torchvisions_recipes(name, expected):
+    recipe = RECIPES[name]
+    names = ("batch_size", "epochs", "learning_rate", "weight_decay", "schedule")
+    drops = [round(recipe["epochs"] * share) for share in recipe["milestones"]]
+    assert (*(recipe[key] for key in names), drops) == expected
+
+
+@pytest.mark.parametrize("name", ["left arrow", "turn_Right", "arrowLeft", "b", "7", "RIGHT"])
+def test_classes_that_a_mirror_changes_are_not_flipped(name):
+    plan = plan_training(205, classes=["car", name])
+    assert not plan.flip
+    [line] = [choice.reason for choice in plan.choices if choice.name == "augmentation"]
+    assert line == f"shifts, no flips; a mirror changes {name!r}; see --flip"
+    assert plan_training(205, classes=["car", name], flip=True).flip
+
+
+@pytest.mark.parametrize("name", ["car", "bright", "Copyright sign", "10", "人", "leftover"])
+def test_other_classes_are_flipped(name):
+    plan = plan_training(205, classes=[name])
+    assert plan.flip
+    assert not plan_training(205, classes=[name], flip=False).flip
+
+
+def test_flips_are_told():
+    texts = {
+        flips: plan_training(205, flip=flips[0], flip_vertically=flips[1]).choices[4].reason
+        for flips in ((True, False), (True, True), (False, True), (False, False))
+    }
+    assert texts == {
+        (True, False): "shifts, flips left to right; upside down by --flip-vertically",
+        (True, True): "shifts, flips left to right and upside down",
+        (False, True): "shifts, flips upside down",
+        (False, False): "shifts, no flips; upside down by --flip-vertically",
+    }
 
 
 def test_evaluations():
@@ -237,7 +298,7 @@ def test_fit_chooses_and_a_resumed_run_keeps_it(tmp_path, capsys, monkeypatch):
     fit(build(), dataset, epochs=1, **settings)
     told = capsys.readouterr().err
     assert "batch size        4 " in told
-    assert "evaluation" not in told, "there are no data for it"
+    assert "evaluation        none" in told, "there are no data for it"
     kept = read_run_state(tmp_path / "run/checkpoint.pt")["settings"]
     assert {name: kept[name] for name in ("batch_size", "epochs", "ema_decay", "learning_rate", "optimizer")} == {
         "batch_size": 4, "epochs": 1, "ema_decay": 0.998, "learning_rate": 0.001, "optimizer": "adamw",
@@ -263,15 +324,41 @@ def test_the_plan_is_printed_and_nothing_is_trained(tmp_path, small, capsys):
     make_coco(tmp_path / "data", pictures=colourful(60))
     assert run(tmp_path, "--plan") == 0
     told = capsys.readouterr().out.splitlines()
-    assert len(told) <= 14
+    assert len(told) <= 15
     assert max(map(len, told)) <= 120
-    for line in ("input 64 × 96 small for a test", "validation 20 of 60 images", "length 60 epochs, 300 steps"):
+    expected = ("input 64 × 96 small for a test", "training split train 40 of 60 images", "validation 20 of 60 images")
+    for line in (*expected, "length 60 epochs, 300 steps", "batch size 8 rate and steps were found with 8, on CPUs"):
         assert any(" ".join(row.split()).startswith(line) for row in told), line
     assert told[-2].split()[:2] == ["time", "about"]
     memory = told[-1].split()
     assert memory[:2] == ["memory", "about"]
     assert 0.2 < float(memory[2]) < 24, "GB"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_tells_what_is_left_out(tmp_path, small, capsys):
+    flat = Picture("flat", (64, 64), (Thing(1, (5, 5, 5, 9)), Thing(2, (4, 4, 40, 40))))
+    make_coco(tmp_path / "data", "train", [*colourful(12), flat])
+    make_coco(tmp_path / "data", "val", [flat._replace(name="other")])
+    assert run(tmp_path, "--plan") == 2
+    assert "1 of its objects can't be used" in capsys.readouterr().err
+    assert run(tmp_path, "--plan", "--on-invalid", "drop") == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines().count("left out: 1 object, 0 images") == 2
+    rows = [" ".join(line.split()) for line in told.out.splitlines()]
+    assert "training split train 13 images; left out: 1 object, 0 images" in rows
+    assert "validation split val 1 image; left out: 1 object, 0 images" in rows
+
+
+def test_left_and_right_are_trained_without_flips(tmp_path, small, capsys):
+    make_coco(tmp_path / "data", pictures=colourful(4))
+    file = tmp_path / "data/instances_train.json"
+    file.write_text(file.read_text().replace('"cat"', '"turn left"'))
+    assert run(tmp_path, "--epochs", "1", "--no-tensorboard") == 0
+    assert "no flips; a mirror changes 'turn left'; see --flip" in capsys.readouterr().err
+    assert read_run_state(tmp_path / "run/checkpoint.pt")["settings"]["flip"] is False
+    assert run(tmp_path, "--resume", "--flip", "--epochs", "1", "--no-tensorboard") == 2
+    assert "began with flip=False, so it can't go on with True" in capsys.readouterr().err
 
 
 def test_the_plan_tells_the_steps_in_the_minutes(tmp_path, small, monkeypatch, capsys):
@@ -353,7 +440,8 @@ def test_a_recipe_gives_way_to_options(tmp_path, small, order):
     first, then = ["--recipe paper", "--epochs 1 --optimizer adamw --size 64 --no-tensorboard"][::order]
     assert run(tmp_path, *first.split(), *then.split()) == 0
     settings = read_run_state(tmp_path / "run/checkpoint.pt")["settings"]
-    expected = {"batch_size": 16, "epochs": 1, "ema_decay": 0.9998, "augmentation": "ssd", "optimizer": "adamw"}
+    expected = {"batch_size": 32, "epochs": 1, "ema_decay": 0, "augmentation": "ssd", "optimizer": "adamw"}
+    expected |= {"learning_rate": 0.001, "schedule": "step", "milestones": [80 / 120, 100 / 120]}
     assert {name: settings[name] for name in expected} == expected
     assert settings["box_loss"] == "smooth_l1"
 

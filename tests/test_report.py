@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from conftest import CHROMIUM
 from labelled import colourful, make_coco
 from train_tiny import CATEGORIES, build, train
 
@@ -13,11 +14,12 @@ import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
 from ssd_zoo.training import fit
+from ssd_zoo.training.evaluate import _evaluation
 from ssd_zoo.training.metrics.confusion import confusion_matrix, judge_record
 from ssd_zoo.training.metrics.records import make_record
 from ssd_zoo.training.mistakes import draw_mistake, worst_mistakes
 from ssd_zoo.training.plan import Choice
-from ssd_zoo.training.report import Picture, Story, Table, to_markdown, write_report
+from ssd_zoo.training.report import Picture, Story, Table, tables_of, to_markdown, write_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,16 +88,49 @@ def test_a_run_is_told_on_one_page(run):
     assert any(word.startswith("ssd-zoo train ") and "--size 64" in word for word in words)
     assert any(f"torch {torch.__version__}" in word for word in words)
     assert page.all.count("svg") == 3, "losses, AP, precision over recall"
-    assert page.all.count("table") == 5, "choices, classes, sizes, confusion, run"
+    assert page.all.count("table") == 6, "choices, classes, sizes, mistakes, confusion, run"
+    assert page.words[page.words.index("training") + 1 :][:2] == ["split train", "11 images"]
     assert sum(source.startswith("data:image/jpeg") for source in page.sources) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("width", [390, 1366])
+def test_the_page_in_a_browser(run, width):
+    """On a phone and on a screen: nothing fails, nothing is cut off, and each picture is shown."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TEST: pip install '.[dev]'")
+    if CHROMIUM is None:
+        pytest.skip("NO BROWSER TEST: there is no chromium")
+    told = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("requestfailed", lambda request: told.append(request.url))
+        page.goto((run / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        sizes = page.evaluate("[...document.images].map((image) => image.complete ? image.naturalWidth : 0)")
+        beyond = page.evaluate(
+            "[...document.querySelectorAll('img, svg, h1, h2, pre')].map((part) => part.getBoundingClientRect())"
+            ".filter((box) => box.left < 0 || box.right > innerWidth || !box.width || !box.height).length"
+        )
+        browser.close()
+    assert told == []
+    assert len(sizes) >= 6
+    assert min(sizes) > 0
+    assert beyond == 0
 
 
 def test_the_card_tells_the_same(run):
     card = (run / "best/README.md").read_text()
-    for title in ("### Results by class", "### Results by size", "### Choices", "### Run", "### Command"):
+    mistakes = "### Found and missed, at scores from .5"
+    for title in ("### Results by class", "### Results by size", mistakes, "### Choices", "### Run", "### Command"):
         assert title in card, title
     assert re.search(r"\| length \| 2 epochs, 6 steps \| given \|", card)
     assert re.search(r"\| cat \| \d+ \| [\d.]+ \|", card)
+    assert "| training | split train | 11 images |" in card
+    assert "| validation | split val | 5 images |" in card
     assert "```sh\nssd-zoo train " in card
 
 
@@ -185,6 +220,16 @@ def test_worst_mistakes():
         ("background", 2, "cat 0.60, where nothing is labelled"),
     ]
     assert len(worst_mistakes(RECORDS, CATEGORIES, most=1)) == 3
+
+
+def test_mistakes_are_counted_by_class():
+    """Of the matrix above: two cats, one found and one missed; the dogs are missed, and taken for a cat."""
+    story = Story("run", [], None, [], torch.device("cpu"), _evaluation(RECORDS, CATEGORIES, {1, 2}))
+    [table] = [table for table in tables_of(story) if "Precision" in table.header]
+    assert table.rows == [
+        ("cat", "2", "1", "1", "0", "2", "0.250", "0.500"),
+        ("dog", "2", "0", "1", "1", "1", "0.000", "0.000"),
+    ]
 
 
 def test_boxes_that_can_not_be_drawn_are_no_mistakes():

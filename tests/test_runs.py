@@ -129,7 +129,7 @@ def test_what_fit_leaves_out_is_logged(tmp_path, caplog):
     empty = val_data.with_images([entry._replace(objects=()) for entry in val_data.images])
     model = build(on_invalid_boxes="drop")
     fit(model, broken, validation=empty, output=tmp_path / "run", **{**SETTINGS, "batch_size": 11}, epochs=1)
-    assert "Left out: what has one of 1 problems. The first: " in caplog.text
+    assert "Left out: 1 object, 0 images. The first problem: " in caplog.text
 
 
 def test_two_trainings_of_one_folder(tmp_path):

@@ -14,13 +14,14 @@ from typing import TypedDict, cast
 from ssd_zoo.cli._data import Data, classes_of, hold_back, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL, build_model
 from ssd_zoo.data import VideoDataset, fit_default_boxes, inspect_dataset, join_datasets, usable
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.cache import CachedDataset
+from ssd_zoo.data.drop import left_out
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.load import load_report
 from ssd_zoo.training.plan import (
     OWN_SIZE,
-    RECIPES,
     SMALLEST_AREA,
     Choice,
     DataFacts,
@@ -33,6 +34,7 @@ from ssd_zoo.training.plan import (
 )
 from ssd_zoo.training.processes import process
 from ssd_zoo.training.ready import check_norms
+from ssd_zoo.training.recipes import RECIPES
 from ssd_zoo.training.run_state import read_run_state
 from ssd_zoo.training.timing import Times, time_training
 
@@ -67,26 +69,39 @@ def fit_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, obj
     return {**of_recipe, **given}
 
 
-def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tuple[Data, Data | None, Choice]:
-    """Open the data for training and for validation, which may be a part of the first."""
+def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tuple[Data, Data | None, Choice, Choice]:
+    """Open the data for training and for validation, which may be a part of the first, with a line of the plan each."""
     train = _open_joined(args, of_train, classes_of(args))
     if of_val:
         validation = _open_joined(args, of_val, train.categories)
         both = _in_both(train, validation)
-        name = ", ".join(dict.fromkeys(f"split {split}" for split in of_val.values()))
         where = "" if len(of_val) == len(of_train) else f" of {', '.join(map(str, of_val))}"
-        why = f"{len(validation)} images or videos{where}"
+        why = f"{_counted(validation)}{where}"
         why += f", {both} of them trained on, too: AP says little" if both else ""
-        return train, validation, Choice("validation", name, why)
-    whole = f"{len(train)} {'videos' if isinstance(train, VideoDataset) else 'images'}"
+        return train, validation, _of_training(of_train, _counted(train)), Choice("validation", _named(of_val), why)
+    whole = _counted(train)
     train, held_back = hold_back(train, args.val_fraction, args.seed)
     if held_back is None:
-        return train, None, Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
+        without = Choice("validation", "none", "no split for it, so AP is not measured; see --val-fraction")
+        return train, None, _of_training(of_train, whole), without
     asked = args.val_fraction
     why, way = ("no split for it", "--split val") if asked is None else ("given", f"--val-fraction {asked}")
     one = len(args.data) == 1 and args.train_split is None
     why += f"; evaluate {way} --seed {args.seed} measures them" if one else f", by seed {args.seed}"
-    return train, held_back, Choice("validation", f"{len(held_back)} of {whole}", why)
+    of_training = _of_training(of_train, f"{len(train)} of {whole}")
+    return train, held_back, of_training, Choice("validation", f"{len(held_back)} of {whole}", why)
+
+
+def _of_training(splits: Splits, number: str) -> Choice:
+    return Choice("training", _named(splits), number)
+
+
+def _named(splits: Splits) -> str:
+    return ", ".join(dict.fromkeys(f"split {split}" for split in splits.values() if split)) or "data without splits"
+
+
+def _counted(data: Data) -> str:
+    return number_of(len(data), "video" if isinstance(data, VideoDataset) else "image")
 
 
 def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str] | None) -> Data:
@@ -106,7 +121,7 @@ def _in_both(one: Data, other: Data) -> int:
 
 
 def build_for(
-    args: argparse.Namespace, train: Data, options: dict[str, object], talks: bool
+    args: argparse.Namespace, train: Data, of_training: Choice, options: dict[str, object], talks: bool
 ) -> tuple[SSD, Data, list[Choice]]:
     """Build the model for the training data, and leave out what can't be used of them.
 
@@ -129,7 +144,7 @@ def build_for(
     if args.tile_overlap is not None and model.tile is None:
         raise ValueError("--overlap is of tiles: give --tile too.")
     fits = plans if args.fit_default_boxes is None else args.fit_default_boxes
-    train = usable_part("training", train, args, talks, reached_by=None if fits else model)
+    train, of_training = usable_part(train, of_training, args, talks, reached_by=None if fits else model)
     if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
         config["size"], why = smaller
         finest = _settle_finest(args, looked, config)
@@ -150,7 +165,7 @@ def build_for(
             choices.append(Choice("default boxes", "fitted to the data", reached))
         else:
             choices.append(Choice("default boxes", "the model's", f"{fitted.unreached_before} objects out of reach"))
-    return model, train, choices
+    return model, train, [*choices, of_training]
 
 
 def _known_classes(model: SSD) -> list[Choice]:
@@ -176,7 +191,8 @@ def print_plan(
     """Print what `fit` would choose, and the time and memory that the training would take."""
     names = inspect.signature(plan_training).parameters
     given = {name: value for name, value in options.items() if name in names}
-    plan = plan_training(len(train), validates=validation is not None, **given)  # type: ignore[arg-type]
+    given |= {"classes": model.categories[1:], "validates": validation is not None}
+    plan = plan_training(len(train), **given)  # type: ignore[arg-type]
     print(plan_table(plan.choices))
     times = _times(model, train, plan.batch_size, options)
     evaluation = 0 if validation is None else times.image * len(validation)
@@ -194,13 +210,18 @@ def print_plan(
 
 
 def usable_part(
-    what: str, dataset: Data, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
-) -> Data:
-    """Inspect a data set, print the report, and return what can be used of it."""
+    dataset: Data, choice: Choice, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
+) -> tuple[Data, Choice]:
+    """Inspect a data set and print the report; return what can be used, and the plan's line with what can't."""
     report = inspect_dataset(dataset, reached_by)
     if talks:
-        print(f"{what} data: {report}", file=sys.stderr)
-    return usable(dataset, report, args.on_invalid)
+        print(f"{choice.name} data: {report}", file=sys.stderr)
+    kept = usable(dataset, report, args.on_invalid)
+    if not (lost := left_out(dataset, report)):
+        return kept, choice
+    if talks and args.on_invalid == "drop":
+        print(f"left out: {lost}", file=sys.stderr)
+    return kept, choice._replace(reason=f"{choice.reason}; left out: {lost}")
 
 
 def prepared(dataset: Data, args: argparse.Namespace, *, training: bool) -> Data | CachedDataset:

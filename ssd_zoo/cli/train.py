@@ -29,8 +29,9 @@ from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.prediction.opening import check_model
 from ssd_zoo.training.fit import MixedPrecision, fit
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
-from ssd_zoo.training.plan import RECIPES, plan_table
+from ssd_zoo.training.plan import plan_table
 from ssd_zoo.training.ready import BatchNormMode, obstacles, raise_together
+from ssd_zoo.training.recipes import RECIPES
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
 
@@ -106,6 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("batch_size", type=positive, help="images or clips per optimizer step, over all processes (default: 8)")
     add("accumulate", type=positive, help="parts per batch")
     add("augmentation", choices=get_args(Augmentation))
+    add("flip", action=argparse.BooleanOptionalAction,
+        help="flip images left to right (default: unless names of classes hold left or right)")  # fmt: skip
     add("flip_vertically", action="store_true", help="flip images vertically too")
     add("optimizer", choices=get_args(OptimizerName))
     add("learning_rate", type=amount, help="(default: .01 for sgd, .001 for adamw)")
@@ -157,12 +160,12 @@ def run(args: argparse.Namespace) -> int:
         args.model = _OF_TIMM[0]
     talks = args.progress and os.environ.get("RANK", "0") == "0"
     options = fit_options(args, [*_OF_FIT])
-    train, validation, of_validation = open_sets(args, *_check_all(args))
+    train, validation, of_training, of_validation = open_sets(args, *_check_all(args))
     torch.manual_seed(args.seed)
-    model, train, choices = build_for(args, train, options, talks)
-    choices.append(of_validation)
+    model, train, choices = build_for(args, train, of_training, options, talks)
     if validation is not None:
-        validation = usable_part("validation", validation, args, talks)
+        validation, of_validation = usable_part(validation, of_validation, args, talks)
+    choices.append(of_validation)
     if talks or args.plan:
         print(f"plan:\n{plan_table(choices)}", file=sys.stdout if args.plan else sys.stderr)
     images = prepared(train, args, training=True)

@@ -12,7 +12,7 @@ from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.report import DataReport, annotation_problems
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, VideoDataset
 
-__all__ = ["usable"]
+__all__ = ["left_out", "usable"]
 
 OnInvalid = Literal["raise", "drop"]
 _log = logging.getLogger("ssd_zoo")
@@ -46,9 +46,16 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
         left = "" if not report.problems else f" left, of {total}; the first of its problems: {report.problems[0]}"
         raise ValueError(f"The data set has no object{left}. Its labels were looked for in {_label_files(dataset)}.")
     if report.problems and on_invalid is None:
-        items = number_of(len(report.bad_images), "image" if report.videos is None else "video")
-        _log.warning("Left out: %s, %s. The first problem: %s", number_of(lost, "object"), items, report.problems[0])
+        _log.warning("Left out: %s. The first problem: %s", left_out(dataset, report), report.problems[0])
     return kept
+
+
+def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> str:
+    """Return how many objects, and images or videos, of a data set can't be used; empty if there are no problems."""
+    if not report.problems:
+        return ""
+    items = number_of(len(report.bad_images), "image" if report.videos is None else "video")
+    return f"{number_of(_lost(dataset, report), 'object')}, {items}"
 
 
 def _label_files(dataset: DetectionDataset | VideoDataset) -> str:

@@ -51,6 +51,7 @@ class DetectionPresetTrain:
         size: (height, width) to resize to, in pixels. Resizing here keeps batches small and fast to transfer. None
             leaves resizing to the model.
         antialias: Whether to resize with antialiasing; choose the model's setting.
+        flip: Whether to flip half of the images left to right; not if classes are mirror images, as arrows or letters.
         flip_vertically: Whether to flip vertically too, for example in aerial images.
         tile: (height, width) of a tile that is drawn from the image first; see `RandomTile`. None for none.
 
@@ -65,6 +66,7 @@ class DetectionPresetTrain:
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         size: tuple[int, int] | None = None,
         antialias: bool = True,
+        flip: bool = True,
         flip_vertically: bool = False,
         tile: tuple[int, int] | None = None,
     ) -> None:
@@ -81,7 +83,8 @@ class DetectionPresetTrain:
             affine = partial(v2.RandomAffine, degrees=0, translate=(0.1, 0.1), scale=(0.8, 1.25))
             steps += [v2.RandomApply([jitter], p=0.5), v2.RandomApply([_Filled(affine, mean)], p=0.5)]
         if kind != "none":
-            steps += [v2.RandomHorizontalFlip(), *([v2.RandomVerticalFlip()] if flip_vertically else [])]
+            steps += [v2.RandomHorizontalFlip()] if flip else []
+            steps += [v2.RandomVerticalFlip()] if flip_vertically else []
         if size is not None:
             steps.append(v2.Resize(size, antialias=antialias))
         steps += [

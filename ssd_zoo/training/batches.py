@@ -250,7 +250,9 @@ def without_objects(part: Part) -> Part:
     return images, [{key: target[key][:0] for key in keys} for target in targets]
 
 
-def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_vertically: bool) -> Transform | None:
+def augmentation_for(
+    model: SSD, kind: Augmentation | Transform | None, *, flip: bool = True, flip_vertically: bool = False
+) -> Transform | None:
     """Return the augmentation of `fit`, which resizes to the model's input; with tiles it begins by drawing one."""
     if not isinstance(kind, str):
         return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])
@@ -260,6 +262,7 @@ def augmentation_for(model: SSD, kind: Augmentation | Transform | None, flip_ver
         mean=mean,
         size=model.size,
         antialias=model.antialias,
+        flip=flip,
         flip_vertically=flip_vertically,
         tile=model.tile,
     )

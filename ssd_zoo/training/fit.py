@@ -51,7 +51,7 @@ _OF_THE_CALL = {
     *("trained_on", "choices", "command", "tile_overlap"),
 }
 # What follows from the data unless the caller gives it. A run that is resumed keeps its own.
-_CHOSEN = ("epochs", "batch_size", "ema_decay", "warmup_steps")
+_CHOSEN = ("epochs", "batch_size", "ema_decay", "warmup_steps", "flip")
 
 
 @dataclass
@@ -84,6 +84,7 @@ def fit(
     batch_size: int | None = None,
     accumulate: int = 1,
     augmentation: Augmentation | Transform | None = "light",
+    flip: bool | None = None,
     flip_vertically: bool = False,
     tile: int | tuple[int, int] | None = None,
     tile_overlap: float | None = None,
@@ -123,17 +124,21 @@ def fit(
     the end `report.html`.
 
     Args:
-        model: The model, made by a registered builder; it is trained in place.
+        model: The model, made by a registered builder; it is trained in place. Its input, feature maps and default
+            boxes stay as they are; `ssd-zoo train` chooses them before it calls `fit`.
         dataset: From `open_dataset` or `open_video_dataset`, or any that gives images or clips and targets as for
             `SSD.forward`. Of `open_dataset`'s, objects that can't be used are left out as by `usable`.
         output: The run's folder. One training at a time can use it.
-        validation: Data set on which AP is measured; its classes must be the model's.
+        validation: Data set on which AP is measured; its classes must be the model's. `fit` holds no images back:
+            without this data set AP is not measured, and the last model is kept.
         epochs: Number of passes over the data; by default chosen by the number of images (`plan_training`).
         minutes: Time of the training with its evaluations, instead of `epochs`. Steps are timed, and the schedule ends
-            in time.
+            in time. The report, some seconds, comes on top.
         batch_size: Number of images or clips per step, over all processes; by default 8, or 4 for fewer than 16 images.
         accumulate: Number of parts of a process's share of a batch; more parts need less memory.
         augmentation: A kind of `DetectionPresetTrain`, or a function of image and target; None if the data set does it.
+        flip: Whether a kind of augmentation flips images left to right; by default, unless names of classes hold "left"
+            or "right", or are single letters or digits.
         flip_vertically: Whether a kind of augmentation flips images vertically too.
         tile: Side, or (height, width), of tiles: the training draws them (`RandomTile`), and the model, which keeps it,
             detects in them. By default the model's own; 0 for none.
@@ -195,8 +200,7 @@ def fit(
     dataset, validation = usable_data(model, dataset), usable_data(model, validation, may_be_empty=True)
     model.tile_overlap = model.tile_overlap if tile_overlap is None else tile_overlap
     model.tile = check_tiles(model.tile if tile is None else tile or None, model.tile_overlap)
-    needs = {"evaluates": validation is not None, "tensorboard": tensorboard}
-    raise_together(obstacles(output, resume=resume, **needs))
+    raise_together(obstacles(output, resume=resume, evaluates=validation is not None, tensorboard=tensorboard))
     # A model that can't be saved is an error now, not after the training.
     described = describe(model)
     check_rebuild(model, json.dumps(described))
@@ -217,7 +221,9 @@ def fit(
         learning_rate=learning_rate,
         schedule=schedule,
         augmentation=augmentation,
+        flip=flip,
         flip_vertically=flip_vertically,
+        classes=model.categories[1:],
         parts=accumulate * accelerator.num_processes,
         minutes=minutes,
         validates=validation is not None,
@@ -248,6 +254,7 @@ def fit(
         "milestones": list(milestones),
         "batch_size": chosen.batch_size,
         "ema_decay": chosen.ema_decay,
+        "flip": chosen.flip,
         "warmup_steps": _warmup(plan.steps) if warmup_steps is None and minutes is None else warmup_steps,
         # With a budget the steps are known later, and change.
         "epochs": None if minutes is not None else chosen.epochs,
@@ -275,6 +282,8 @@ def fit(
             momentum=momentum,
             backbone_scale=backbone_scale,
         )
+        # Runs of older versions, which say nothing of flips, flip.
+        flips = {"flip": settings["flip"] is not False, "flip_vertically": flip_vertically}
         decay = cast(float, settings["ema_decay"])
         ema = make_ema(model, decay) if decay else None
         load_states(state, model, plain, ema, accelerator)
@@ -295,7 +304,7 @@ def fit(
             ),
             ema=ema,
             plan=plan,
-            samples=SeededSamples(dataset, augmentation_for(model, augmentation, flip_vertically), seed),
+            samples=SeededSamples(dataset, augmentation_for(model, augmentation, **flips), seed),
             settings=settings,
             progress=start,
             tensorboard=TensorBoard(output, start.step) if tensorboard and main else None,

@@ -94,7 +94,7 @@ def make_schedule(
         name: `"cosine"` down to zero, `"step"` to a tenth at the milestones, or `"constant"`.
         steps: Number of steps of the training.
         warmup_steps: Number of steps in which the rate rises from 1e-6.
-        milestones: Drops of `"step"`, as shares of the training; by default the paper's 80 and 107 of 120 thousand.
+        milestones: Drops of `"step"`, as shares of the training.
 
     Raises:
         ValueError: If there is no such schedule.
@@ -115,7 +115,8 @@ def make_schedule(
     if name == "cosine":
         schedule = CosineLRScheduler(optimizer, t_initial=max(2, steps), **warmup)
     else:
-        drops = [max(1, round(share * steps)) for share in milestones] if name == "step" else []
+        # timm looks a step ahead.
+        drops = [round(share * steps) + 1 for share in milestones] if name == "step" else []
         schedule = MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, **warmup)
     # timm sets the rate of the warm-up's start, but a schedule may be made anew within a training.
     for group, rate in zip(optimizer.param_groups, rates, strict=True):

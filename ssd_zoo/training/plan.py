@@ -5,21 +5,20 @@ arithmetic on a few facts, so a plan is the same wherever it is made.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.data.video_datasets import VideoDataset
 from ssd_zoo.detector.tiles import shown_size
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
 
 __all__ = [
-    "RECIPES",
     "Choice",
     "DataFacts",
     "TrainingPlan",
@@ -46,32 +45,6 @@ _MOST_LOOKED_AT = 1000
 # Smaller objects, in the largest input, are lost; tiles show them in pictures that are at least twice as wide and high.
 _LEAST_PIXELS = 8
 _LEARNING_RATES: dict[OptimizerName, float] = {"sgd": 0.01, "adamw": 0.001}
-
-
-class TrainingRecipe(TypedDict, total=False):
-    """Keywords of `fit` that a published way of training sets."""
-
-    optimizer: OptimizerName
-    augmentation: Augmentation
-    batch_size: int
-    epochs: int
-    ema_decay: float
-    evaluate_every: int
-    patience: int
-
-
-RECIPES: dict[str, TrainingRecipe] = {
-    "paper": {
-        "optimizer": "sgd",
-        "augmentation": "ssd",
-        "batch_size": 16,
-        "epochs": 50,
-        "ema_decay": 0.9998,
-        "evaluate_every": 1,
-        "patience": 0,
-    }
-}
-"""Keywords of `fit` by the name of a recipe; `"paper"` is SGD with the augmentation of the SSD paper."""
 
 
 class Choice(NamedTuple):
@@ -114,6 +87,7 @@ class TrainingPlan:
         evaluate_every: Epochs between evaluations.
         patience: Evaluations without a better AP that end the training; 0 for no such end.
         learning_rate: Learning rate of the head.
+        flip: Whether images are flipped left to right.
         choices: The settings as lines, with reasons.
     """
 
@@ -123,6 +97,7 @@ class TrainingPlan:
     evaluate_every: int
     patience: int
     learning_rate: float
+    flip: bool
     choices: tuple[Choice, ...]
 
 
@@ -138,7 +113,9 @@ def plan_training(
     learning_rate: float | None = None,
     schedule: ScheduleName = "cosine",
     augmentation: object = "light",
+    flip: bool | None = None,
     flip_vertically: bool = False,
+    classes: Sequence[str] = (),
     parts: int = 1,
     minutes: float | None = None,
     validates: bool = True,
@@ -159,7 +136,9 @@ def plan_training(
         learning_rate: Learning rate of the head.
         schedule: Schedule of the learning rate.
         augmentation: The augmentation.
+        flip: Whether images are flipped left to right.
         flip_vertically: Whether images are flipped vertically too.
+        classes: Names of the classes, without the background; they decide on flips.
         parts: Number that has to divide the batch: processes × `accumulate`.
         minutes: Budget of the training.
         validates: Whether there are data to measure AP on.
@@ -171,6 +150,7 @@ def plan_training(
         (8, 25, 5, 0.998)
     """
     batch = batch_size or parts * max(1, round((8 if images >= 16 else 4) / parts))
+    why_batch = "rate and steps were found with 8, on CPUs" if images >= 16 else "fewer than 16 images; otherwise 8"
     steps_per_epoch = max(1, math.ceil(images / batch))
     passes = epochs or math.ceil(max(LEAST_STEPS, 45 * math.sqrt(images)) / steps_per_epoch)
     steps = passes * steps_per_epoch
@@ -183,17 +163,21 @@ def plan_training(
         f"{number_of(passes, 'epoch')}, {number_of(steps, 'step')}" if minutes is None else f"{minutes:.3g} minutes"
     )
     why = "as in the papers" if optimizer == "sgd" else "learns faster than sgd in short trainings"
+    one_sided = _one_sided(classes)
+    flips = one_sided is None if flip is None else flip
     average = f"decay {decay:.4g}" if decay else "none"
     choices = [
         Choice("length", length, "given" if epochs or minutes else "at least 300 steps, more for more images"),
-        Choice("batch size", str(batch), _why(batch_size, "4 for fewer than 16 images, otherwise 8")),
+        Choice("batch size", str(batch), _why(batch_size, why_batch)),
         Choice("weights' average", average, _why(ema_decay, "by the number of steps")),
         Choice("optimizer", f"{optimizer}, rate {rate:g}, {schedule}", _why(learning_rate, why)),
-        _augmentation(augmentation, flip_vertically),
+        _augmentation(augmentation, flips, one_sided if flip is None else None, flip_vertically),
     ]
     if validates:
         choices.append(_evaluation(every, patience, by_time=minutes is not None and evaluate_every is None))
-    return TrainingPlan(batch, passes, decay, every, patience, rate, tuple(choices))
+    else:
+        choices.append(Choice("evaluation", "none", "no validation data, so no early end; the last model is kept"))
+    return TrainingPlan(batch, passes, decay, every, patience, rate, flips, tuple(choices))
 
 
 def evaluation_interval(epochs: int, most: int = 5) -> int:
@@ -297,12 +281,27 @@ def plan_table(choices: Sequence[Choice]) -> str:
     return "\n".join(f"  {name:<17} {value:<33} {reason}".rstrip() for name, value, reason in choices)
 
 
-def _augmentation(kind: object, flip_vertically: bool) -> Choice:
-    flips = "left to right and upside down" if flip_vertically else "left to right; upside down by --flip-vertically"
-    changes = {"ssd": "colours, zoom, crops, flips", "ssdlite": "crops and flips", "light": "shifts and flips"}
+def _augmentation(kind: object, flip: bool, one_sided: str | None, flip_vertically: bool) -> Choice:
+    changes = {"ssd": "colours, zoom, crops", "ssdlite": "crops", "light": "shifts"}
     if not isinstance(kind, str) or kind not in changes:
         return Choice("augmentation", kind if isinstance(kind, str) else "your own", "given")
-    return Choice("augmentation", kind, f"{changes[kind]} {flips}")
+    ways = " and ".join([*(["left to right"] if flip else []), *(["upside down"] if flip_vertically else [])])
+    flips = f"flips {ways}" if ways else "no flips"
+    if one_sided is not None:
+        flips += f"; a mirror changes {one_sided[:20]!r}; see --flip"
+    elif not flip_vertically:
+        flips += "; upside down by --flip-vertically"
+    return Choice("augmentation", kind, f"{changes[kind]}, {flips}")
+
+
+def _one_sided(names: Iterable[str]) -> str | None:
+    """Return the first class whose mirror image may be another class: left or right, a letter, a digit."""
+    for name in names:
+        words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+        # Signs without upper case, such as Chinese ones, are whole words.
+        if words & {"left", "right"} or (len(name) == 1 and (name.isdigit() or name.lower() != name.upper())):
+            return name
+    return None
 
 
 def _evaluation(every: int, patience: int, *, by_time: bool) -> Choice:

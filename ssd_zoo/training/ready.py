@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.drop import usable
+from ssd_zoo.data.drop import left_out, usable
 from ssd_zoo.data.report import inspect_dataset
 from ssd_zoo.data.video_datasets import VideoDataset
 from ssd_zoo.detector.ssd import SSD
@@ -137,5 +137,5 @@ def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
         new = dict(zip(known, kept.videos, strict=True))
         kept = kept.with_videos([new[id(video)] for video in videos if id(video) in new])
     if drops and report.problems:
-        _log.warning("Left out: what has one of %d problems. The first: %s", len(report.problems), report.problems[0])
+        _log.warning("Left out: %s. The first problem: %s", left_out(data, report), report.problems[0])
     return cast(D, kept)

@@ -28,6 +28,7 @@ __all__ = ["Picture", "Story", "Table", "tables_of", "to_markdown", "write_repor
 
 Lines = Mapping[str, Sequence[tuple[float, float]]]
 _MAIN, _KINDS = ("AP", "AP50", "AP75"), ("AP", "AR")
+_FOUND = "Found and missed, at scores from .5"
 _SIZES = (("small", "up to 32² pixels"), ("medium", "up to 96² pixels"), ("large", "beyond 96² pixels"))
 
 
@@ -70,7 +71,7 @@ class Story:
 
 def tables_of(story: Story) -> list[Table]:
     """Return the facts of a run as tables: results by class and by size, choices, time and versions."""
-    tables = [] if story.evaluation is None else [*_results(story.evaluation)]
+    tables = [] if story.evaluation is None else [*_results(story.evaluation), *_mistakes(story.evaluation)]
     if story.choices:
         tables.append(Table("Choices", ("Setting", "Value", "Reason"), [tuple(choice) for choice in story.choices]))
     return [*tables, Table("Run", ("", ""), _run(story))]
@@ -104,7 +105,8 @@ def write_report(file: Path, story: Story, pictures: Sequence[Picture]) -> None:
     parts = [f"<h1>{escape(story.name)}</h1>", _lead(story)]
     tables = tables_of(story)
     by_title = {table.title: _table(table) for table in tables}
-    parts += [by_title[title] for title in ("Results by size", "Results by class", "Choices") if title in by_title]
+    shown_first = ("Results by size", "Results by class", _FOUND, "Choices")
+    parts += [by_title[title] for title in shown_first if title in by_title]
     parts.append(_section("Curves", f'<div class="row">{_charts(_curves(story.history))}</div>'))
     if story.evaluation is not None:
         curves = {
@@ -154,6 +156,22 @@ def _results(evaluation: "Evaluation") -> list[Table]:
         Table("Results by class", ("Class", "Objects", *_MAIN), classes),
         Table("Results by size", ("Objects", "Number", *_KINDS), sizes),
     ]
+
+
+def _mistakes(evaluation: "Evaluation") -> list[Table]:
+    """Return numbers of mistakes, at an IoU and scores from .5, with precision and recall, by class."""
+    if evaluation.confusion is None:
+        return []
+    rows = []
+    for k, name in enumerate(evaluation.classes, start=1):
+        of_objects, of_detections = evaluation.confusion[k], evaluation.confusion[:, k]
+        objects, detections, found = int(of_objects.sum()), int(of_detections.sum()), int(of_objects[k])
+        missed, nowhere = int(of_objects[0]), int(of_detections[0])
+        shares = (found / whole if whole else math.nan for whole in (detections, objects))
+        counts = (objects, found, missed, objects - found - missed, nowhere)
+        rows.append((name, *map(str, counts), *map(_figure_text, shares)))
+    header = ("Class", "Objects", "Found", "Missed", "As another class", "Where nothing is")
+    return [Table(_FOUND, (*header, "Precision", "Recall"), rows)]
 
 
 def _run(story: Story) -> list[tuple[str, str]]:

@@ -54,7 +54,7 @@ def time_training(
     """
     at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trained = copy.deepcopy(model).to(at).to(memory_format=torch.channels_last).train()
-    samples = SeededSamples(dataset, augmentation_for(model, augmentation, flip_vertically=False), seed=0)
+    samples = SeededSamples(dataset, augmentation_for(model, augmentation), seed=0)
     plan = Plan(len(dataset), batch_size, epochs=1, seed=0, max_steps=steps + 1)  # type: ignore[arg-type]
     optimizer = make_optimizer(trained, "adamw", learning_rate=1e-6, weight_decay=0)
     began = 0.0
