@@ -5,9 +5,9 @@ sheet of labelled images.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._data import add_data_options, classes_of, validation_split
 from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
                 parts = {name: train, f"{name}-held-back": held_back}
             code = max([code, *(_report(part, dataset, args) for part, dataset in parts.items())])
         except (ValueError, OSError) as error:
-            print(f"ssd-zoo: {name}: {error}", file=sys.stderr)
+            complain(f"{name}: {error}")
             failed += 1
     return 2 if failed == len(names) else max(code, int(failed > 0))
 
