@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from labelled import colourful, make_yolo
+from PIL import Image
 
 import ssd_zoo
 from ssd_zoo.cli import info
@@ -43,6 +45,8 @@ def test_help_shows_examples_that_are_right(command, monkeypatch, capsys):
         ("detect photos --score-tresh .3", "There is no argument --score-tresh. Did you mean --score-thresh"),
         ("train cells --output x --epoch-s=3", "There is no argument --epoch-s=3. Did you mean --epochs"),
         ("list --sorted ap", "There is no argument --sorted. Did you mean --sort?"),
+        ("list --sort sise", "argument --sort: invalid choice: 'sise'. Did you mean size?"),
+        ("export a --format zip --output x", "invalid choice: 'zip'. Known are: "),
         (
             "export model more --format onnx --output x.onnx",
             "There is no argument more.\nssd-zoo export --help shows the options.",
@@ -86,6 +90,11 @@ def test_info_tells_how_to_mend_operators(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "operators fail (operator torchvision::nms does not exist). " in out
     assert "pip install --force-reinstall torch torchvision" in out
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    main(["info"])
+    assert "\033[31mfail (operator" in sys.stdout.getvalue()
 
 
 def test_import_tells_how_to_mend_operators(tmp_path):
@@ -106,10 +115,40 @@ def test_completion(capsys):
     assert "_shtab_ssd_zoo_detect_pos_0_COMPGEN=_shtab_compgen_files" in script
 
 
-def test_completion_without_its_package(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["completion", "bash"]) == 2
-    assert 'pip install "ssd_zoo[completion]"' in capsys.readouterr().err
+@pytest.fixture
+def cells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_yolo(tmp_path / "cells", pictures=colourful(4))
+    frame = Image.new("L", (64, 64))
+    frame.save(tmp_path / "street.gif", save_all=True, append_images=[Image.new("L", (64, 64), 200)])
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("accelerate", "train cells --output run"),
+        ("tensorboard", "train cells --output run"),
+        ("faster_coco_eval", "evaluate cells"),
+        ("matplotlib", "evaluate cells --output plots"),
+        ("onnx", "export ssdlite300_mobilenet_v2 --format onnx --output a.onnx"),
+        ("pyarrow", "detect cells --parquet found.parquet"),
+        ("av", "detect street.gif"),
+        ("trackers", "detect street.gif --track"),
+        ("shtab", "completion bash"),
+    ],
+)
+def test_exit_code_of_a_missing_package(package, command, cells, monkeypatch, capsys):
+    for name in (package, "torchcodec"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(command.split()) == 2
+    assert 'pip install "ssd_zoo[' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_exit_code_of_a_loss_that_is_not_finite(cells, capsys):
+    options = ["--size", "64", "--epochs", "3", "--learning-rate", "1e20", "--warmup-steps", "0", "--clip-norm", "0"]
+    assert main(["train", "cells", "--output", "run", "--weights", "scratch", "--quiet", *options]) == 1
+    assert "ssd-zoo: The loss is not finite" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):

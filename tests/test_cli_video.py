@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
+from test_readme import blocks
 from torch import nn
 
 import ssd_zoo
@@ -74,6 +76,9 @@ def test_video(detect, film, tmp_path):
     assert [len(frame["detections"]) for frame in frames] == [1] * 6 + [0] * 2
     person = frames[3]["detections"][0]
     assert person.keys() == {"category_id", "category", "bbox", "score", "track_id"}
+    page = (ROOT / "docs/detect.md").read_text()
+    shown = json.loads(blocks(page, "json")[2])
+    assert (shown.keys(), shown["detections"][0].keys()) == (frames[3].keys(), person.keys())
     assert {frame["detections"][0].get("track_id") for frame in frames[1:6]} == {1}
     annotated = output / "film.mp4"
     assert open_video(annotated).fps == 10

@@ -272,7 +272,7 @@ def test_categories_name_the_classes(name):
 
 
 def test_signature_is_closed(name):
-    with pytest.raises(TypeError, match=rf"{name}\(\) .*score_tresh"), torch.device("meta"):
+    with pytest.raises(TypeError, match=rf"{name}\(\) .*score_tresh.*Did you mean score_thresh"), torch.device("meta"):
         build(name, score_tresh=0.5)
     builder = ssd_zoo.get_model_builder(name)
     parameters = inspect.signature(builder).parameters

@@ -1,19 +1,26 @@
 """What README and docs show is true: code runs, commands work, the table of models is the registry's."""
 
+import functools
 import json
 import re
 import runpy
 import shlex
 import shutil
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from labelled import colourful, make_coco, make_yolo
+from oracles import load_oracle
 
 import ssd_zoo
+import ssd_zoo.training
 from ssd_zoo.cli.main import COMMANDS, main
+from ssd_zoo.data import VideoWriter, read_image
 from ssd_zoo.models.table import result_columns
 
 ROOT = Path(__file__).parents[1]
@@ -22,13 +29,23 @@ PAGES = {
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 README = PAGES["README.md"]
-BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What marks say that a sample needs, and how the sample shows it.
+NEEDED = {"download": "COCO_V1|owner/", "camera": "open_camera", "S3": "s3://"}
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Gives a page's blocks of code in a language, but for those that say they need something, and whole files."""
-    skipped = re.compile(r'needs a (camera|clone|data set|download)|\.py"')
-    return [code for kind, title, code in BLOCK.findall(text) if kind == language and not skipped.search(title)]
+    """Gives a page's blocks of code in a language, but for those that are marked as not run, and whole files."""
+    found = BLOCK.findall(text)
+    return [code for needed, kind, title, code in found if kind == language and not needed and ".py" not in title]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_marks_are_true_and_not_shown(page):
+    found = BLOCK.findall(PAGES[page])
+    assert all(re.search(NEEDED[needed], code) for needed, _, _, code in found if needed)
+    assert len([needed for needed, *_ in found if needed]) == PAGES[page].count("<!-- not run")
+    assert not [title for _, _, title, _ in found if "needs" in title]
 
 
 @pytest.fixture
@@ -42,11 +59,71 @@ def folder(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text, "python")])
-def test_code_runs_and_prints_what_it_says(page, folder, capsys):
-    if page == "README.md":  # whose reader has a clone
-        (folder / "photos").rename("examples")
-        shutil.copy(ROOT / "hubconf.py", folder)
+def lay_cells(folder):
+    """The data set that the pages call `cells`, of a photo a split."""
+    for split in ("train", "val", "test"):
+        for name in ("images", "labels"):
+            (folder / "cells" / name / split).mkdir(parents=True)
+        shutil.copy(folder / "photos/astronaut.jpg", folder / f"cells/images/{split}")
+        (folder / f"cells/labels/{split}/astronaut.txt").write_text("0 0.373 0.527 0.734 0.926\n")
+    (folder / "cells/data.yaml").write_text("names: [person]\n")
+
+
+def without_weights(builder):
+    """Builds without pretrained weights, which would be downloaded, after a look whether there are such."""
+
+    def build(backbone, **options):
+        if options.get("weights_backbone", "") is None:
+            return builder(backbone, **options)
+        assert timm.list_pretrained(f"{backbone}.{options.get('weights_backbone', '')}*")
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no layers are pretrained
+            return builder(backbone, **{**options, "weights_backbone": None})
+
+    return build
+
+
+@pytest.fixture
+def laid_out(folder, request, monkeypatch):
+    """Lays out what the reader of a page has beside the photos; trainings are cut short, and nothing is downloaded."""
+
+    def lay_out(page):
+        if page == "README.md":  # whose reader has a clone
+            (folder / "photos").rename("examples")
+            shutil.copy(ROOT / "hubconf.py", folder)
+        elif page == "docs/python.md":
+            (folder / "path/of/ssd_zoo").mkdir(parents=True)
+            shutil.copy(ROOT / "hubconf.py", folder / "path/of/ssd_zoo")
+        elif page == "docs/timm.md":
+            for name in ("ssd_timm", "ssdlite_timm"):
+                monkeypatch.setattr(ssd_zoo, name, without_weights(getattr(ssd_zoo, name)))
+        elif page == "docs/finetune.md":
+            pytest.importorskip("accelerate")
+            lay_cells(folder)
+            monkeypatch.setattr(ssd_zoo.training, "fit", functools.partial(ssd_zoo.training.fit, epochs=1))
+        elif page == "docs/checkpoints.md":
+            data = request.getfixturevalue("test_data")
+            state = load_oracle(data, "lufficc_vgg_ssd300_voc").state
+            torch.save({"model": state, "iteration": 120000}, "vgg_ssd300_voc0712.pth")
+            torch.save({"state_dict": {"weight": torch.zeros(1)}, "trainer": Path()}, "whole.pth")
+            (folder / "tfjs_ssdlite_mobilenet_v2_coco").symlink_to(data / "weights/tfjs_ssdlite_mobilenet_v2_coco")
+
+    return lay_out
+
+
+SLOW = ("docs/checkpoints.md", "docs/finetune.md", "docs/timm.md")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW))
+        for page, text in PAGES.items()
+        if blocks(text, "python")
+    ],
+)
+def test_code_runs_and_prints_what_it_says(page, laid_out, capsys):
+    laid_out(page)
     code = "\n".join(blocks(PAGES[page], "python"))
     exec(compile(code, page, "exec"), {})
     expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
@@ -75,23 +152,55 @@ def test_commands_are_right(page, monkeypatch, capsys):
     assert called == [arguments[0] for arguments in whole]
 
 
+def lay_everything(folder):
+    """The files that commands of the pages name."""
+    lay_cells(folder)
+    best = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", categories=["background", "person"])
+    ssd_zoo.save_pretrained(best, folder / "trained")
+    for name, split, number in (("boards", "train", 4), ("boards", "test", 2), ("labelled", "", 60)):
+        make_yolo(folder / name, split, colourful(number))
+    (folder / "labelled/data.yaml").unlink()  # as labelImg leaves it
+    (folder / "labelled/classes.txt").write_text("cat\ndog\n")
+    make_coco(folder, "").rename(folder / "instances.json")
+    (folder / "results.json").write_text('[{"image_id": 7, "category_id": 3, "bbox": [8, 6, 32, 24], "score": 0.9}]')
+    for copy in ("holiday/a.jpg", "frames/1.jpg", "frames/2.jpg"):
+        (folder / copy).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "photos/astronaut.jpg", folder / copy)
+    with VideoWriter(folder / "street.mp4", fps=5) as writer:
+        for _ in range(3):
+            writer.write(read_image(folder / "photos/astronaut.jpg"))
+
+
+# What commands name that is not laid out: data sets, cameras.
+ELSEWHERE = re.compile(r"VOCdevkit|coco/annotations|birds|DATA|rtsp:|detect 0")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/index.md", "docs/data.md", "docs/finetune.md"])
-def test_commands_run_in_the_readers_folder(page, folder):
-    """Trainings are cut short; that the command runs as a process is tested in test_cli.py."""
-    pytest.importorskip("accelerate")
-    for split in ("train", "val", "test"):
-        for name in ("images", "labels"):
-            (folder / "cells" / name / split).mkdir(parents=True)
-        shutil.copy("photos/astronaut.jpg", f"cells/images/{split}")
-        Path(f"cells/labels/{split}/astronaut.txt").write_text("0 0.373 0.527 0.734 0.926\n")
-    Path("cells/data.yaml").write_text("names: [person]\n")
-    first = [line.split() for line in blocks(PAGES[page], "sh")[0].splitlines()]
-    shown = commands(page) if page == "docs/index.md" else [line[1:] for line in first if line[0] == "ssd-zoo"]
-    assert shown
-    for arguments in shown:
+@pytest.mark.parametrize("page", ["checkpoints", "data", "detect", "evaluate", "finetune", "index", "video"])
+def test_commands_run_in_the_readers_folder(page, folder, request):
+    """Those of the page's blocks. Trainings are cut short; that commands run as processes is tested in test_cli.py."""
+    for package in ("accelerate", "av", "trackers", "shtab"):
+        pytest.importorskip(package)
+    lay_everything(folder)
+    if page == "checkpoints":
+        for file in ("ultraface/*RFB-320.pth", "tfjs_ssdlite_mobilenet_v2_coco", "tflite_ssd_mobilenet_v2_oid/*"):
+            for there in request.getfixturevalue("test_data").glob(f"weights/{file}"):
+                (folder / there.name).symlink_to(there)
+    lines = [line for block in blocks(PAGES[f"docs/{page}.md"], "sh") for line in block.splitlines()]
+    lines = [line for line in lines if line.startswith("ssd-zoo ") and not ELSEWHERE.search(line)]
+    assert lines
+    if not any("train cells" in line for line in lines):
+        (folder / "runs/cells").mkdir(parents=True)
+        (folder / "trained").rename(folder / "runs/cells/best")
+    for line in lines:
+        arguments = shlex.split(re.sub(r" [<>#] .*", "", line))[1:]
         short = ["--epochs", "1", "--size", "96"] if arguments[0] == "train" else []
-        assert main([*arguments, *short]) == 0, arguments
+        assert main([*arguments, *short]) == 0, line
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "python examples/" in text])
+def test_pages_say_that_examples_are_in_a_clone(page):
+    assert "clone of the repository" in " ".join(PAGES[page].split())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -117,7 +226,7 @@ def test_readme_shows_what_detect_prints(monkeypatch, capsys, tmp_path):
 
 
 def test_detect_page_shows_what_detect_writes(folder, capsys):
-    [shown] = blocks(PAGES["docs/detect.md"], "json")
+    shown, *_ = blocks(PAGES["docs/detect.md"], "json")
     main(["detect", "photos/astronaut.jpg", "--json", "found.json"])
     assert capsys.readouterr().out in blocks(PAGES["docs/detect.md"], "text")
     [expected], [row] = json.loads(shown), json.loads((folder / "found.json").read_text())
@@ -125,6 +234,21 @@ def test_detect_page_shows_what_detect_writes(folder, capsys):
     for key in ("bbox", "score"):
         assert row.pop(key) == pytest.approx(expected.pop(key), abs=0.02)
     assert row == expected
+
+
+def test_detect_page_shows_the_keys_of_json_lines(folder):
+    (folder / "photos/broken.jpg").touch()
+    assert main(["detect", "photos", "--json", "found.jsonl", "--quiet"]) == 1
+    _, page, _ = blocks(PAGES["docs/detect.md"], "json")
+    header, *shown = re.split(r"\n(?=\{)", page.strip())
+    first, *written = map(json.loads, (folder / "found.jsonl").read_text().splitlines())
+    named = re.findall(r'"(\w+)":', header)
+    assert [key for key in first if key in named] == named
+
+    def keys(row):
+        return tuple(row), *map(tuple, row.get("detections", [])[:1])
+
+    assert {keys(json.loads(row)) for row in shown} == {keys(row) for row in written}
 
 
 def test_description_on_pypi_needs_no_clone():
@@ -136,7 +260,7 @@ def test_description_on_pypi_needs_no_clone():
         assert re.search(one["pattern"], text), one
         text = re.sub(one["pattern"], one["replacement"], text)
     assert not re.findall(r"\]\((?!https:)", text)
-    assert "examples/" not in text
+    assert not re.findall("examples/|clone|venv|Development|^## More", text, re.MULTILINE)
     assert blocks(text, "sh") == ["pip install ssd_zoo\nssd-zoo detect photos --output out\n"]
     assert text.index("person  0.62") < text.index("## In Python") < text.index("## Models") < text.index("## Licence")
 

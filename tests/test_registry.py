@@ -1,5 +1,7 @@
 """Looking models and weights up."""
 
+import pickle
+
 import pytest
 import torchvision
 
@@ -56,12 +58,14 @@ def test_names_are_taken_once():
 
 
 def test_torchvision_lists_ours_by_their_home():
-    # Its filter asks for the package that holds a builder's file. Those of torchvision.models.detection are its own.
+    # Its filter asks for the package that holds a builder's file. Another name of that file would break pickles.
     theirs = set(torchvision.models.list_models(module=torchvision.models.detection))
     ours = set(torchvision.models.list_models(module=ssd_zoo.models))
     assert ours == set(ssd_zoo.list_models()) & set(ssd_zoo.__all__) - theirs
     assert "ssd300_vgg16d" in ours
     assert "ssd300_vgg16" in theirs
+    assert pickle.loads(pickle.dumps(ssd_zoo.ssd300_vgg16d)) is ssd_zoo.ssd300_vgg16d
+    assert set(torchvision.models.list_models()) >= ours | theirs
 
 
 def test_transforms_make_what_models_take(photo):

@@ -1,11 +1,17 @@
 """Colour texts on terminals."""
 
 import os
+import sys
 from typing import TextIO
 
-__all__ = ["painted"]
+__all__ = ["complain", "painted"]
 
-_CODES = {"bold": "1", "green": "32", "red": "31"}
+_CODES = {"green": "32", "red": "31"}
+
+
+def complain(message: object) -> None:
+    """Print an error on stderr, after the command's name in red."""
+    print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {message}", file=sys.stderr)
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed
 from ssd_zoo.cli._output import image_ids, is_kept, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
@@ -80,9 +81,9 @@ def run_images(
                 progress.write(table(row["file_name"], results), file=tables, end="")
             progress.update()
     for failure in failures:
-        print(f"ssd-zoo: {failure}", file=sys.stderr)
+        complain(failure)
     if failures:
-        print(f"ssd-zoo: {len(failures)} of {len(files)} images failed", file=sys.stderr)
+        complain(f"{len(failures)} of {len(files)} images failed")
     if journal is not None:
         _finish(journal, files, args, failed=bool(failures))
     elif args.json is not None:

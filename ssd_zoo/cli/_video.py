@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._frame_file import Detections, FrameFile
 from ssd_zoo.cli._live import detect_live
 from ssd_zoo.cli._output import is_standard_output, refuse_inputs, unused
@@ -113,7 +114,7 @@ def run_videos(
             except (ValueError, OSError) as error:
                 failures.append(str(error))
     for failure in failures:
-        print(f"ssd-zoo: {failure}", file=sys.stderr)
+        complain(failure)
     return 1 if failures else 0
 
 

@@ -5,9 +5,9 @@ contact sheet of labelled images or frames.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._data import Data, add_data_options, classes_of, open_labelled, splits_of, validation_split
 from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
                 parts = {name: train, f"{name}-held-back": held_back}
             code = max([code, *(_report(part, dataset, args) for part, dataset in parts.items())])
         except (ValueError, OSError) as error:
-            print(f"ssd-zoo: {name}: {error}", file=sys.stderr)
+            complain(f"{name}: {error}")
             failed += 1
     return 2 if failed == len(names) else max(code, int(failed > 0))
 

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, and write metrics and plots.
 
     Returns:
-        The exit code: 0, or 1 if an optional package is missing.
+        The exit code, 0.
     """
     from ssd_zoo.training import evaluate_results, plot_confusion, plot_precision_recall
 
@@ -87,17 +87,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("A file of results needs both --annotations and --results.")
     inputs = [Path(file) for file in (args.data, args.annotations, args.results) if file is not None]
     check_outputs(args.output, json=args.json, inputs=[*inputs, *model_files(args.model)])
-    try:
-        evaluation = evaluate_results(args.annotations, args.results) if of_files else _evaluate(args)
-        if os.environ.get("RANK", "0") != "0":
-            return 0
-        if args.output is not None:
-            plot_precision_recall(evaluation, args.output / "precision_recall.png")
-            if evaluation.confusion is not None:
-                plot_confusion(evaluation, args.output / "confusion.png")
-    except ImportError as error:
-        print(f"ssd-zoo: {error}", file=sys.stderr)
-        return 1
+    evaluation = evaluate_results(args.annotations, args.results) if of_files else _evaluate(args)
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    if args.output is not None:
+        plot_precision_recall(evaluation, args.output / "precision_recall.png")
+        if evaluation.confusion is not None:
+            plot_confusion(evaluation, args.output / "confusion.png")
     if args.json is not None:
         with opened(args.json) as stream:
             stream.write(evaluation.to_json().encode())

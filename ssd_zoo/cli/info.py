@@ -6,6 +6,7 @@ It also tells whether torchvision's operators load, which detectors need, and ho
 import argparse
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -13,6 +14,7 @@ import torch
 import torchvision
 
 import ssd_zoo
+from ssd_zoo.cli._colours import painted
 from ssd_zoo.weights.files import home
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
@@ -43,7 +45,8 @@ def run(_: argparse.Namespace) -> int:
     for name, what in _devices():
         failure = operators_fail(torch.device(name))
         failures += bool(failure)
-        print(f"device {name}: {what}; torchvision's operators {failure or 'work'}")
+        told = painted(failure or "work", "red" if failure else "green", sys.stdout)
+        print(f"device {name}: {what}; torchvision's operators {told}")
     print("optional packages:")
     for extra, packages in _extras().items():
         have = [f"{package} {found}" for package in packages if (found := _version(package))]

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 import ssd_zoo
-from ssd_zoo.cli._colours import painted
+from ssd_zoo.cli._colours import complain, painted
 from ssd_zoo.models.registry import propose
 
 __all__ = ["COMMANDS", "Command", "declare", "main"]
@@ -55,6 +55,11 @@ class _Parser(argparse.ArgumentParser):
             2, f"{painted(f'{self.prog}:', 'red', sys.stderr)} {message}\n{self.prog} --help shows the options.\n"
         )
 
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = propose(str(value), [*map(str, action.choices)])
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}. {near}")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
@@ -63,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Command-line arguments; by default those of the process.
 
     Returns:
-        The exit code: 0 for success; 1 if a part failed, such as one of many images; 2 for invalid arguments or input,
-        or results that can't be written; 130 for an interrupt, 141 for a closed pipe. The last two are the shells'
-        convention, 128 plus the signal.
+        The exit code: 0 for success; 1 if a part failed, such as one of many images, or a fault was found, such as a
+        loss that is not finite; 2 for invalid arguments or input, a missing package, or results that can't be written;
+        130 for an interrupt, 141 for a closed pipe. The last two are the shells' convention, 128 plus the signal.
     """
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
@@ -76,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ImportError) as error:
-        print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {error}", file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt:
-        print("ssd-zoo: interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import torch
 
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._data import add_data_options, splits_of, splits_of_videos, validation_split
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles
 from ssd_zoo.cli._prepare import Splits, build_for, fit_options, open_sets, prepared, print_plan, usable_part
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
     """Inspect the data, train, and print the path of the best model.
 
     Returns:
-        The exit code: 0, or 1 if the loss diverged or an optional package is missing.
+        The exit code: 0, or 1 if the loss diverged.
     """
     began = time.monotonic()
     if args.backbone is not None and args.model == DEFAULT_MODEL:
@@ -180,8 +181,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         measured = None if validation is None else prepared(validation, args, training=False)
         result = fit(model, images, validation=measured, choices=choices, **options)  # type: ignore[arg-type]
-    except (FloatingPointError, ImportError) as error:
-        print(f"ssd-zoo: {error}", file=sys.stderr)
+    except FloatingPointError as error:
+        complain(error)
         return 1
     if talks:
         best = f", best AP {result.best:.4f}" if result.best >= 0 else ""

@@ -62,7 +62,9 @@ def register_model(builder: Builder) -> Builder:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{name}() {error}") from None
+            unknown = [key for key in kwargs if key not in signature.parameters]
+            near = f". {propose(unknown[0], [*signature.parameters])}" if "unexpected keyword" in str(error) else ""
+            raise TypeError(f"{name}() {error}{near}") from None
         asked = _by_name(signature, bound)
         weights = asked.get("weights")
         if isinstance(weights, (str, os.PathLike)) and _is_address(weights, builder):

@@ -1,0 +1,52 @@
+"""Every page of the site fits a window of 1366 pixels and a phone of 390, and so do its tables."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# What is wider than its place: the page itself, and the tables, which the theme would let scroll.
+TOO_WIDE = """() => {
+  const places = [document.scrollingElement, ...document.querySelectorAll(".md-typeset__scrollwrap")];
+  return places.filter((place) => place.scrollWidth > place.clientWidth + 1)
+    .map((place) => `${place.scrollWidth} of ${place.clientWidth}: ${place.innerText.slice(0, 60)}`);
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The whole site, as mkdocs builds it."""
+    for package in ("mkdocs", "material", "mkdocstrings", "playwright", "onnxscript"):
+        pytest.importorskip(package, reason="PAGES ARE NOT LOOKED AT: pip install '.[dev]'")
+    if CHROMIUM is None:
+        pytest.skip("PAGES ARE NOT LOOKED AT: there is no chromium")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    return folder
+
+
+def test_pages_and_tables_fit(site):
+    from playwright.sync_api import sync_playwright
+
+    pages = sorted(site.rglob("index.html"))
+    assert len(pages) > 30
+    found = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
+        page = browser.new_page()
+        page.route("http*://**", lambda route: route.abort())
+        for width in (1366, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            for file in pages:
+                page.goto(file.as_uri())
+                if wide := page.evaluate(TOO_WIDE):
+                    found[f"{file.parent.relative_to(site)} at {width}"] = wide
+        browser.close()
+    assert not found
