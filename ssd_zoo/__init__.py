@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from ssd_zoo import _torchvision as _torchvision
 from ssd_zoo import data, models
-from ssd_zoo.version import __version__ as __version__
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
@@ -25,6 +24,7 @@ from ssd_zoo.models.ultraface import *
 from ssd_zoo.models.vgg import *
 from ssd_zoo.saved.checkpoints import load_checkpoint
 from ssd_zoo.saved.pretrained import from_pretrained, push_to_hub, save_pretrained
+from ssd_zoo.version import __version__ as __version__
 from ssd_zoo.weights.entries import Weights, WeightsEnum
 from ssd_zoo.weights.folded_norms import restore_norms
 

@@ -94,7 +94,10 @@ def test_json_lines(detect, film, tmp_path):
         assert detect(film, "--json", tmp_path / name)[0] == 0
     text = (tmp_path / "found.jsonl").read_text()
     assert text.endswith("}\n")
-    assert [json.loads(line) for line in text.splitlines()] == json.loads((tmp_path / "found.json").read_text())
+    header, *rows, end = map(json.loads, text.splitlines())
+    assert header["model"] == "ssdlite300_mobilenet_v2"
+    assert rows == json.loads((tmp_path / "found.json").read_text())
+    assert (end["file_name"], end["frames"]) == (str(film), 8)
     assert detect(tmp_path / "none.mp4", "--json", tmp_path / "none.jsonl")[0] != 0
     with FrameFile(tmp_path / "empty.jsonl"), FrameFile(tmp_path / "empty.json"):
         pass
@@ -339,3 +342,104 @@ def test_late_frames_are_left_out_and_counted(film):
     seen = int(summary.split()[2])
     assert seen in (1, 2)
     assert f"{6 - seen} late ones left out" in summary
+
+
+@pytest.fixture
+def films(film, tmp_path, monkeypatch):
+    """Three films of eight frames in the working folder, the second of them cut off at its middle."""
+    monkeypatch.chdir(tmp_path)
+    content = film.read_bytes()
+    for name in "abc":
+        Path(f"{name}.mp4").write_bytes(content[: len(content) // 2] if name == "b" else content)
+    return ["a.mp4", "b.mp4", "c.mp4"]
+
+
+class Killed(BaseException):
+    """Ends the command where it stands, as a kill would."""
+
+
+@pytest.mark.parametrize("file", ["r.json", "r.jsonl"])
+def test_the_same_command_goes_on_with_the_next_video(detect, films, monkeypatch, file):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    command = [*films, "--json", file, "--output", "out"]
+    assert detect(*command)[0] == 1, "the second film is broken"
+    whole = Path(file).read_text()
+    for left in Path().glob("r.*"):
+        left.unlink()
+    written, write = [], VideoRecord.write
+
+    def killed(self, noted):
+        if len(written) == 11:
+            raise Killed
+        written.append(self.video.name)
+        write(self, noted)
+
+    monkeypatch.setattr(VideoRecord, "write", killed)
+    with pytest.raises(Killed):
+        detect(*command)
+    monkeypatch.setattr(VideoRecord, "write", write)
+    assert written == 8 * ["a.mp4"] + 3 * ["c.mp4"]
+    lines = Path("r.jsonl" if file == "r.jsonl" else "r.json.jsonl").read_text().splitlines()
+    header, *rows = map(json.loads, lines)
+    assert header["track"] is False
+    # Of the first film, its end, the broken one, and what there is of the third.
+    assert [row.get("frame", row.get("frames")) for row in rows] == [*range(8), 8, 0, 0, 1, 2]
+    assert "b.mp4" in rows[9]["error"]
+    opened, real = [], _video.open_video
+    monkeypatch.setattr(_video, "open_video", lambda source, **options: opened.append(source) or real(source))
+    code, _, err = detect(*command)
+    assert code == 1
+    assert list(map(str, opened)) == ["b.mp4", "c.mp4"], "what has failed is tried again"
+    assert "has the results of 2 videos; going on. A video of which it has 3 frames starts anew.\n" in err
+    assert Path(file).read_text() == whole
+    assert detect(*command, "--track")[0] == 1
+    assert list(map(str, opened[2:])) == films, "of another command"
+
+
+# One process that is forked at each turn, so that the modules are imported once.
+KILLS = """
+import json, os, random, signal, sys, time
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from test_cli_video import VideoRecord, main, small_model
+from ssd_zoo.cli import detect
+write = VideoRecord.write
+VideoRecord.write = lambda *args: time.sleep(0.01) or write(*args)
+detect._build = lambda args: small_model()
+pick, kills = random.Random(0), {kills}
+for turn in range(kills + 1):
+    child = os.fork()
+    if child == 0:
+        os._exit(main(["detect", *sys.argv[1:], "--json", "r.jsonl", "--output", "out", "--quiet"]))
+    if turn < kills:
+        time.sleep(pick.uniform(0.0, 0.5))
+        os.kill(child, signal.SIGKILL)
+    code = os.waitpid(child, 0)[1]
+    # No line but the last may be cut off.
+    text = open("r.jsonl").read() if os.path.exists("r.jsonl") else ""
+    rows = [json.loads(line) for line in text.split("\\n")[1:-1]]
+    frames = [(row["video"], row["frame"]) for row in rows if "frame" in row]
+    assert len(frames) == len(set(frames)), frames
+    print(code, sum("error" not in row for row in rows if "frames" in row), len(frames), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NO FORK: kills at random are not tested")
+def test_kills_at_random_lose_no_video_and_leave_no_frame_twice(detect, films, monkeypatch):
+    films += [f"{i}.mp4" for i in range(6)]
+    for name in films[3:]:
+        Path(name).write_bytes(Path("a.mp4").read_bytes())
+    script = KILLS.format(tests=str(Path(__file__).parent), kills=20)
+    done = subprocess.run([sys.executable, "-c", script, *films], capture_output=True, text=True, check=True)
+    codes, whole, frames = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert codes[-1] == 256, "the broken film alone failed"
+    assert list(whole) == sorted(whole), "no film that was done is lost"
+    assert any(count > 8 * films_done for films_done, count in zip(whole, frames, strict=True)), (
+        "rows are there at once"
+    )
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    assert detect(*films, "--json", "s.jsonl", "--output", "out")[0] == 1
+    assert Path("r.jsonl").read_text() == Path("s.jsonl").read_text()
+    assert sorted(file.name for file in Path("out").glob("[!.]*")) == sorted({*films} - {"b.mp4"})

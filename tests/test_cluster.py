@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from test_readme import PAGES, ROOT, blocks
 
@@ -172,11 +173,27 @@ def cluster_rows(folder):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("cluster", "one_thread")
-def test_exported_models_have_the_threshold_that_is_asked_for(tmp_path):
-    export(ssd_zoo.get_model(MODEL, weights="COCO_TF_V1").eval(), tmp_path / "m.pt2", format="pt2")
-    detect_on_cluster(tmp_path / "m.pt2", str(ROOT / "examples/coffee.jpg"), str(tmp_path / "found"))
+@pytest.mark.parametrize("name", ["m.pt2", "m.xml"])
+def test_exported_models_are_sent_with_the_threshold_that_is_asked_for(tmp_path, monkeypatch, name):
+    model = ssd_zoo.get_model(MODEL, weights="COCO_TF_V1").eval()
+    export(model, tmp_path / name, format="pt2" if name == "m.pt2" else "openvino")
+    photo, start = str(ROOT / "examples/coffee.jpg"), ParquetFolder.start
+    local = ssd_zoo.predict(tmp_path / name, photo, 0.4)
+
+    def gone(self, facts):
+        start(self, facts)
+        for file in tmp_path.glob("m.*"):
+            file.unlink()
+
+    # From here on the workers have what was sent to them alone: of OpenVINO two files.
+    monkeypatch.setattr(ParquetFolder, "start", gone)
+    detect_on_cluster(tmp_path / name, photo, str(tmp_path / "found"), score_thresh=0.4)
+    assert not list(tmp_path.glob("m.*"))
     [found] = pq.read_table(tmp_path / "found").to_pylist()
-    assert found["names"] == ["cup", "dining table"]
+    assert found["names"] == local.names
+    assert len(found["names"]) > 1
+    for key in ("boxes", "scores", "labels"):
+        assert torch.tensor(found[key]).allclose(local[key].to(torch.tensor(found[key]).dtype), atol=1e-3), key
 
 
 # What Ray warns of is not ours.

@@ -6,11 +6,12 @@ import json
 import re
 import runpy
 import socket
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ssd_zoo.deploy import export, load
 from ssd_zoo.prediction.results import result_rows
 
 SERVER = Path(__file__).parents[1] / "examples" / "server"
+PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
 pytestmark = pytest.mark.usefixtures("one_thread")
 # What torch and onnx warn of is not the server's.
 quiet = pytest.mark.filterwarnings("ignore")
@@ -136,6 +138,79 @@ def test_a_body_that_does_not_come_ends():
         assert ask(port, None, "/health", "GET")[1]["requests"] == 0
 
 
+@contextmanager
+def started(file, *options):
+    """Starts the script as its page does; gives the port."""
+    pytest.importorskip("uvicorn", reason="NO SERVER: pip install ssd_zoo[server]")
+    pytest.importorskip("fastapi", reason="NO SERVER: pip install ssd_zoo[server]")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, str(SERVER / "serve.py"), str(file), "--port", str(port), *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@quiet
+@pytest.mark.slow
+def test_the_script_answers_four_clients_whatever_they_send(small_file):
+    local = load(small_file)
+    pictures = [picture(20 + 30 * i, 400 - 19 * i, ("PNG", "JPEG")[i % 2], i) for i in range(12)]
+    wanted = [expected(local, content) for content in pictures]
+    wrong = [(b"no image", 400), (b"", 400), (pictures[3][:500], 400), (b"x" * 1_000_001, 413)]
+
+    def client(first, port):
+        connection, refused = http.client.HTTPConnection("127.0.0.1", port, timeout=30), 0
+        for i in [*range(first, 12), *range(first)]:
+            while (given := ask(port, pictures[i], connection=connection))[0] == 503:
+                refused += 1
+                time.sleep(0.01)
+            assert given[:2] == (200, {"width": 20 + 30 * i, "height": 400 - 19 * i, "detections": wanted[i]})
+            body, status = wrong[i % 4]
+            assert ask(port, body)[0] in (status, 503)
+        return refused
+
+    options = ["--waiting", "2", "--max-bytes", "1000000", "--batch-size", "2"]
+    with started(small_file, *options) as port, ThreadPoolExecutor(4) as clients:
+        assert sum(clients.map(client, range(0, 12, 3), [port] * 4)) > 0, "two of four fit"
+        assert ask(port, None, "/health", "GET")[1] == {"requests": 0, "limit": 2}
+        # Eight times as many connections are the most: the next is answered before its body comes.
+        with ExitStack() as stack:
+            for _ in range(8 * 2):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            last = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            last.sendall(b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+            assert last.recv(100).startswith(b"HTTP/1.1 503 ")
+        while ask(port, pictures[0])[0] == 503:
+            time.sleep(0.05)
+
+
+@quiet
+@pytest.mark.slow
+def test_measuring_gives_the_table_of_the_page(small_file, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("uvicorn", reason="NO SERVER: pip install ssd_zoo[server]")
+    pytest.importorskip("fastapi", reason="NO SERVER: pip install ssd_zoo[server]")
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(picture(64, 48, "JPEG", i))
+    monkeypatch.setattr(sys, "argv", ["measure.py", str(small_file), str(tmp_path), "--seconds", "0.5"])
+    runpy.run_path(str(SERVER / "measure.py"), run_name="__main__")
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert f"{head}\n" in PAGE.read_text()
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    assert [row[0] for row in cells] == ["in the process, one at a time", "server, 1 client", "server, 4 clients"]
+    for _, rate, p50, p99 in cells:
+        assert float(rate) > 0
+        assert 0 < float(p50) <= float(p99)
+
+
 class Gate(torch.nn.Module):
     """A model that waits until it may go on, and fails at images of one pixel."""
 
@@ -217,10 +292,11 @@ def test_triton_repository_describes_the_file(small_file, tmp_path, monkeypatch,
         )
     }
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    tensors = [*session.get_inputs(), *session.get_outputs()]
+    outputs = session.get_outputs()
+    tensors = [*session.get_inputs(), *outputs]
     assert list(described) == [tensor.name for tensor in tensors]
-    batch = {"images": np.zeros((2, *described["images"][1][-3:]), np.float32)}
-    values = [batch["images"], *session.run(None, batch)]
+    pixels = np.random.default_rng(0).random((3, *described["images"][1][-3:]), np.float32)
+    values = [pixels, *session.run(None, {"images": pixels})]
     kinds = {"float32": "FP32", "int64": "INT64", "bool": "BOOL"}
     for tensor, value in zip(tensors, values, strict=True):
         kind, shape = described[tensor.name]
@@ -228,6 +304,12 @@ def test_triton_repository_describes_the_file(small_file, tmp_path, monkeypatch,
         actual = value.shape[1:] if most else value.shape
         assert len(shape) == len(actual)
         assert all(side in (-1, real) for side, real in zip(shape, actual, strict=True))
+    # A batch, as Triton forms it, gives what each image gives alone.
+    for i in range(3):
+        alone = session.run(None, {"images": pixels[i : i + 1]})
+        for tensor, one, whole in zip(outputs, alone, values[1:], strict=True):
+            of_image = whole if tensor.name == "default_boxes" else whole[i : i + 1]
+            np.testing.assert_allclose(one, of_image, rtol=1e-5, atol=1e-6, err_msg=tensor.name)
 
 
 @pytest.mark.slow

@@ -8,15 +8,32 @@ from types import TracebackType
 
 from torch import Tensor
 
+from ssd_zoo.cli._journal import FrameRow, TrackedFound
 from ssd_zoo.cli._output import opened
 from ssd_zoo.data import Frame
 from ssd_zoo.prediction.results import result_rows
 
-__all__ = ["Detections", "FrameFile"]
+__all__ = ["Detections", "FrameFile", "frame_row"]
 
 Detections = dict[str, Tensor]
 # What comes before the first object, between two, after the last one, and instead of all.
 _LIST, _LINES = ("[\n", ",\n", "\n]\n", "[]\n"), ("", "\n", "\n", "")
+
+
+def frame_row(video: str, frame: Frame, found: Detections, categories: Sequence[str]) -> FrameRow:
+    """Return a frame's detections as the files of results have them."""
+    rows = result_rows(found, categories, frame.number, video)
+    tracks = found["track_ids"].tolist() if "track_ids" in found else [-1] * len(rows)
+    detections: list[TrackedFound] = []
+    for row, track in zip(rows, tracks, strict=True):
+        one: TrackedFound = {
+            "category_id": row["category_id"],
+            "category": row["category"],
+            "bbox": row["bbox"],
+            "score": row["score"],
+        }
+        detections.append({**one, "track_id": track} if track >= 0 else one)
+    return {"video": video, "frame": frame.number, "time": round(frame.time, 3), "detections": detections}
 
 
 class FrameFile:
@@ -37,17 +54,9 @@ class FrameFile:
         self._before_next, self._empty = before, True
         self._stream = self._open.enter_context(opened(file))
 
-    def write(self, video: str, frame: Frame, found: Detections, categories: Sequence[str]) -> None:
+    def write(self, row: FrameRow) -> None:
         """Append a frame's object."""
-        rows = result_rows(found, categories, frame.number, video)
-        tracks = found["track_ids"].tolist() if "track_ids" in found else [-1] * len(rows)
-        detections = [
-            {key: row[key] for key in ("category_id", "category", "bbox", "score")}
-            | ({"track_id": track} if track >= 0 else {})
-            for row, track in zip(rows, tracks, strict=True)
-        ]
-        content = {"video": video, "frame": frame.number, "time": round(frame.time, 3), "detections": detections}
-        self._write(self._before_next + json.dumps(content))
+        self._write(self._before_next + json.dumps(row))
         self._before_next, self._empty = self._between, False
 
     def _write(self, text: str) -> None:

@@ -12,12 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._colours import complain
-from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed
-from ssd_zoo.cli._output import image_ids, is_kept, is_standard_output, save_picture, write_json
+from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed, open_journal
+from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
 from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.prediction.facts import model_facts
 from ssd_zoo.prediction.pipeline import Seen, detect_ahead, map_ahead
 from ssd_zoo.prediction.results import ResultRow, result_rows, table
 from ssd_zoo.prediction.sources import find_sources
@@ -59,7 +58,7 @@ def run_images(
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
     """
-    journal = _journal(models[0], args)
+    journal = open_journal(models[0], args)
     todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
     if journal is not None:
         journal.drop(todo)
@@ -89,24 +88,6 @@ def run_images(
     elif args.json is not None:
         write_json(_numbered(files, rows), args.json)
     return 1 if failures else 0
-
-
-def _journal(model: SSD, args: argparse.Namespace) -> Journal | None:
-    """Open the JSON Lines: the file of results itself, or a file beside it until the results are whole."""
-    target = next((file for file in (args.json, args.parquet) if file is not None and is_kept(file)), None)
-    if target is None:
-        return None
-    journal = Journal(
-        target if target.suffix.lower() == ".jsonl" else target.with_name(f"{target.name}.jsonl"),
-        {
-            **model_facts(model, args.model),
-            "classes": args.classes,
-            "output": None if args.output is None else str(args.output),
-        },
-    )
-    if journal.note:
-        print(f"ssd-zoo: {journal.note}", file=sys.stderr)
-    return journal
 
 
 def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *, failed: bool) -> None:

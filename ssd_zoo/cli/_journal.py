@@ -1,20 +1,27 @@
-"""Keep the results of many images while they are found, so that a killed command can go on."""
+"""Keep the results of many images or videos while they are found, so that a killed command can go on."""
 
+import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple, TypedDict, cast
 
 from typing_extensions import NotRequired
 
+from ssd_zoo.cli._output import is_kept
+from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction.facts import model_facts
 from ssd_zoo.weights.files import replacing
 from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
 
-__all__ = ["Found", "Journal", "JournalRow", "changed", "refuse_journal"]
+__all__ = ["Found", "FrameRow", "Journal", "JournalRow", "TrackedFound", "changed", "open_journal"]
 
 Header = Mapping[str, object]
 _BEGINNING = b'{"ssd_zoo"'
+# What the journal of videos has in its header, and that of images has not.
+_OF_VIDEOS = "track"
 
 
 class Found(TypedDict):
@@ -26,17 +33,33 @@ class Found(TypedDict):
     score: float
 
 
+class TrackedFound(Found):
+    """A detection in a video."""
+
+    track_id: NotRequired[int]
+
+
+class FrameRow(TypedDict):
+    """Detections in one frame of a video. `time` is in seconds."""
+
+    video: str
+    frame: int
+    time: float
+    detections: list[TrackedFound]
+
+
 class JournalRow(TypedDict):
-    """Result of one image: its detections, or why it failed."""
+    """Result of one image: its detections, or why it failed. Of a video, how many rows of frames are before it."""
 
     file_name: str
     changed: list[int]
     detections: NotRequired[list[Found]]
+    frames: NotRequired[int]
     error: NotRequired[str]
 
 
 class _Place(NamedTuple):
-    """Where a row stands in the file, and what decides whether its image is done."""
+    """Where a row and its frames stand in the file, and what decides whether its image or video is done."""
 
     start: int
     length: int
@@ -45,35 +68,39 @@ class _Place(NamedTuple):
 
 
 class Journal:
-    """File of JSON Lines: one line with the options, then one line an image.
+    """File of JSON Lines: one with the options, then one an image; or one a frame, and one at the end of each video.
 
-    A line is written at once, when its image is done. What a kill cut off is removed when the file is opened again.
-    Memory holds the places of the lines, not their content.
+    A line is written at once, when its image or frame is done. What a kill cut off is removed when the file is opened
+    again, and so are the frames of a video that had not ended. Memory holds the places of images and videos, not their
+    content.
 
     Args:
         file: Path of the file.
         header: What the results depend on. With other values the journal starts anew.
 
     Attributes:
-        note: What was found: how many images are done, or why the journal starts anew.
+        note: What was found: how many images or videos are done, or why the journal starts anew.
 
     Raises:
         OSError: If the journal can't be read or written.
-        ValueError: If a file that is not a journal has its name.
+        ValueError: If a file that is not a journal, or is one of videos instead of images, has its name.
     """
 
     def __init__(self, file: Path, header: Header) -> None:
         self.file, self.note = file, ""
         self._places: dict[str, _Place] = {}
-        self._first = f"{json.dumps(header)}\n".encode()
+        self._first, self._end = f"{json.dumps(header)}\n".encode(), 0
         if file.is_file() and file.stat().st_size:
             with file.open("rb") as stream:
                 differ = self._differences(stream.readline(), json.loads(self._first))
                 if differ:
                     self.note = f"{file} is of another command ({', '.join(differ)}); starting anew."
                 else:
-                    self._find_rows(stream)
-                    self.note = f"{file} has the results of {len(self._places)} images; going on."
+                    frames = self._find_rows(stream)
+                    what = "videos" if _OF_VIDEOS in header else "images"
+                    self.note = f"{file} has the results of {len(self._places)} {what}; going on."
+                    if frames:
+                        self.note += f" A video of which it has {frames} frames starts anew."
         self.arrange(self._places)
 
     def _differences(self, line: bytes, header: Header) -> list[str]:
@@ -85,31 +112,47 @@ class Journal:
             old = None
         if not isinstance(old, dict) or "ssd_zoo" not in old:
             raise ValueError(f"{self.file} is in the way: it is not a journal of ssd-zoo detect. Move it elsewhere.")
+        if (_OF_VIDEOS in old) != (_OF_VIDEOS in header):
+            what = "videos" if _OF_VIDEOS in old else "images"
+            raise ValueError(f"{self.file} is in the way: it holds the results of {what}. Move it elsewhere.")
         return [f"{key} was {old.get(key)!s:.100}" for key, value in header.items() if old.get(key) != value]
 
-    def _find_rows(self, stream: IO[bytes]) -> None:
-        start = stream.tell()
+    def _find_rows(self, stream: IO[bytes]) -> int:
+        """Find the rows, each with the frames before it; return how many frames are without one."""
+        start = first = stream.tell()
+        frames = 0
         for line in stream:
-            row = _row(line.decode(errors="replace")) if line.endswith(b"\n") else None
-            if row is not None:
-                self._places[row["file_name"]] = _Place(start, len(line), row["changed"], "error" in row)
-            start += len(line)
+            if not line.endswith(b"\n"):
+                break
+            end = start + len(line)
+            row = _row(line.decode(errors="replace"))
+            if row is not None and "frame" in row:
+                frames += 1
+            else:
+                # A line between that is damaged is missing from the number.
+                if row is not None and row.get("frames", 0) == frames:
+                    self._places[row["file_name"]] = _Place(first, end - first, row["changed"], "error" in row)
+                first, frames = end, 0
+            start = end
+        return frames
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the images that have rows."""
+        """Iterate over the names of the images or videos that have rows."""
         return iter(self._places)
 
     def arrange(self, names: Iterable[str]) -> None:
-        """Keep the rows of these images alone, in this order."""
+        """Keep the rows of these images or videos alone, in this order."""
         places: dict[str, _Place] = {}
         with replacing(self.file) as new:
             new.write(self._first)
+            self._end = new.tell()
             for name, line in self._lines(names):
-                places[name] = self._places[name]._replace(start=new.tell(), length=len(line))
-                new.write(line)
+                start = places[name].start if name in places else self._end
+                self._end += new.write(line)
+                places[name] = self._places[name]._replace(start=start, length=self._end - start)
         self._places = places
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -118,29 +161,46 @@ class Journal:
             return
         with self.file.open("rb") as old:
             for name in names:
-                old.seek(self._places[name].start)
-                yield name, old.read(self._places[name].length)
+                place = self._places[name]
+                rest = old.seek(place.start) + place.length
+                while old.tell() < rest:
+                    yield name, old.readline()
 
     def rows(self, names: Iterable[str]) -> Iterator[JournalRow]:
         """Read the rows of images, in the order of their names."""
         for _, line in self._lines(names):
             yield json.loads(line)
 
+    def frames(self, names: Iterable[str]) -> Iterator[FrameRow]:
+        """Read the rows of the frames of videos, in the order of the videos' names."""
+        for row in self.rows(names):
+            if "frame" in row:
+                yield cast(FrameRow, row)
+
+    def write(self, row: FrameRow) -> None:
+        """Append the result of a frame, of the video whose row comes next."""
+        self._append(row)
+
     def add(self, row: JournalRow) -> None:
-        """Append the result of an image."""
+        """Append the result of an image or of a whole video."""
+        end = self._append(row)
+        self._places[row["file_name"]] = _Place(self._end, end - self._end, row["changed"], "error" in row)
+        self._end = end
+
+    def _append(self, row: Mapping[str, object]) -> int:
+        """Append a line; return where it ends."""
         line = f"{json.dumps(row)}\n".encode()
         with self.file.open("ab", buffering=0) as stream:
-            place = _Place(stream.tell(), len(line), row["changed"], "error" in row)
             if stream.write(line) != len(line):
                 raise OSError(f"{self.file} can't be written: the disk may be full.")
-        self._places[row["file_name"]] = place
+            return stream.tell()
 
-    def is_done(self, file: Path | str) -> bool:
+    def is_done(self, file: object) -> bool:
         """Check whether a file has detections and has not changed since; of other sources that is not known."""
         place = self._places.get(str(file)) if isinstance(file, Path) else None
         return place is not None and not place.failed and place.changed == changed(file)
 
-    def drop(self, files: Iterable[Path | str]) -> None:
+    def drop(self, files: Iterable[object]) -> None:
         """Remove the rows of files that are done again."""
         again = {str(file) for file in files} & self._places.keys()
         if again:
@@ -151,35 +211,58 @@ class Journal:
         self.file.unlink(missing_ok=True)
 
 
-def refuse_journal(file: Path) -> None:
-    """Raise ValueError if a file holds the results of images, which others would replace."""
-    if file.is_file():
-        with file.open("rb") as stream:
-            if stream.read(len(_BEGINNING)) == _BEGINNING:
-                raise ValueError(f"{file} is in the way: it holds the results of images. Move it elsewhere.")
+def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journal | None:
+    """Open the JSON Lines of a command: the file of results itself, or a file beside it until the results are whole.
+
+    Args:
+        model: The detector.
+        args: The command's arguments.
+        **more: What its results depend on beyond the model, the classes and the folder of pictures.
+
+    Returns:
+        None if there is no file of results, or it is a stream.
+    """
+    target = next((file for file in (args.json, args.parquet) if file is not None and is_kept(file)), None)
+    if target is None:
+        return None
+    journal = Journal(
+        target if target.suffix.lower() == ".jsonl" else target.with_name(f"{target.name}.jsonl"),
+        {
+            **model_facts(model, args.model),
+            "classes": args.classes,
+            "output": None if args.output is None else str(args.output),
+            **more,
+        },
+    )
+    if journal.note:
+        print(f"ssd-zoo: {journal.note}", file=sys.stderr)
+    return journal
 
 
-def changed(file: Path | str) -> list[int]:
-    """Return size and time of change of a file; zeros if it is gone, or is an address."""
+def changed(file: object) -> list[int]:
+    """Return size and time of change of a file, of a folder those of its files; zeros if it is gone, or no path."""
+    if not isinstance(file, Path):
+        return [0, 0]
     try:
-        status = os.stat(file)
+        found = [os.stat(file), *(entry.stat() for entry in os.scandir(file))] if file.is_dir() else [os.stat(file)]
     except OSError:
         return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
+    return [sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)]
 
 
 def _row(line: str) -> JournalRow | None:
     """Read a row; one that is damaged does not count."""
     try:
         row = mapping(parse_json(line, "the row"), "the row")
-        text(row.get("file_name"), "file_name")
-        listing(row.get("changed"), "changed", shortest=2, longest=2)
+        if "frame" not in row:
+            text(row.get("file_name"), "file_name")
+            listing(row.get("changed"), "changed", shortest=2, longest=2)
         for one in listing(row.get("detections", []), "detections"):
             found = mapping(one, "a detection")
             box = listing(found.get("bbox"), "bbox", shortest=4, longest=4)
             for value in (*box, *(found.get(name) for name in ("score", "category_id"))):
                 number(value, "a number")
-            if found.keys() != Found.__annotations__.keys():
+            if found.keys() - {"track_id"} != Found.__annotations__.keys():
                 return None
     except ValueError:
         return None

@@ -2,14 +2,15 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import torch
 
 from ssd_zoo.cli._frame_file import Detections
-from ssd_zoo.cli._video_record import VideoRecord
+from ssd_zoo.cli._video_record import Noted, VideoRecord
 from ssd_zoo.data import Frame
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.prediction.pipeline import take_ahead
 
 __all__ = ["detect_live"]
 
@@ -19,7 +20,8 @@ State = dict[str, torch.Tensor]
 def detect_live(model: SSD, records: Sequence[VideoRecord]) -> list[tuple[str, str | None]]:
     """Detect in live videos until all of them end, or until Ctrl-C.
 
-    A frame that still waits when the next one of its camera comes is left out, and counted.
+    A frame that still waits when the next one of its camera comes is left out, and counted. Each camera has a thread
+    that decodes, one thread detects, and the caller's draws, encodes and writes.
 
     Returns:
         Of each video its summary in one line, and the error if it broke off, or None.
@@ -29,21 +31,28 @@ def detect_live(model: SSD, records: Sequence[VideoRecord]) -> list[tuple[str, s
     """
     streams = _Streams(records)
     with ExitStack() as stack:
-        stack.callback(streams.stop)
         for record in records:
             stack.enter_context(record)
-        states = _States(model)
+        found = stack.enter_context(closing(take_ahead(_detect(model, records, streams), ahead=2 * len(records))))
+        # First of all, so that detecting does not wait for another frame.
+        stack.callback(streams.stop)
         try:
-            for newest in streams:
-                frames = [frame for _, frame in newest]
-                found = states.detect([i for i, _ in newest], [frame.pixels for frame in frames])
-                for (i, frame), one in zip(newest, found, strict=True):
-                    records[i].write(records[i].draw(records[i].note(frame, one)))
+            for record, noted in found:
+                record.write(record.draw(noted))
         except KeyboardInterrupt:  # The regular end of cameras.
             pass
     for record, late in zip(records, streams.late, strict=True):
         record.late = late
     return [(record.summary(), failure) for record, failure in zip(records, streams.failures, strict=True)]
+
+
+def _detect(model: SSD, records: Sequence[VideoRecord], streams: "_Streams") -> Iterator[tuple[VideoRecord, Noted]]:
+    """Detect in the newest frames of all streams."""
+    states = _States(model)
+    for newest in streams:
+        found = states.detect([i for i, _ in newest], [frame.pixels for _, frame in newest])
+        for (i, frame), one in zip(newest, found, strict=True):
+            yield records[i], records[i].note(frame, one)
 
 
 class _States:
@@ -105,9 +114,9 @@ class _Streams:
     def __iter__(self) -> Iterator[list[tuple[int, Frame]]]:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._newest or not self._running)
+                self._changed.wait_for(lambda: self._newest or not self._running or self._stopped)
                 newest, self._newest = sorted(self._newest.items()), {}
-            if not newest:
+            if not newest or self._stopped:
                 return
             yield newest
 
@@ -115,3 +124,4 @@ class _Streams:
         """Stop reading."""
         with self._changed:
             self._stopped = True
+            self._changed.notify()

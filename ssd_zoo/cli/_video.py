@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._frame_file import Detections, FrameFile
+from ssd_zoo.cli._journal import Journal, JournalRow, changed, open_journal
 from ssd_zoo.cli._live import detect_live
 from ssd_zoo.cli._output import is_standard_output, refuse_inputs, unused
 from ssd_zoo.cli._video_record import VideoRecord
@@ -85,19 +86,31 @@ def run_videos(
 ) -> int:
     """Detect in videos one after another; in several cameras or live addresses at once.
 
+    With a file for results, those of each frame are kept in a journal. The same command goes on with the next video.
+
     Returns:
         The exit code: 0, or 1 if a video could not be read completely, or an annotated video not written.
     """
     targets = {} if args.output is None else _video_files(videos, args.output)
     # With the JSON on the standard output, the summaries would break it.
     summaries = sys.stderr if is_standard_output(args.json) else sys.stdout
-    failures = []
+    failures: list[str] = []
+    journal = open_journal(model, args, track=args.track)
+    todo = [video for video in videos if journal is None or not _is_done(journal, video, targets)]
+    if journal is not None:
+        journal.drop(todo)
     with ExitStack() as stack:
-        frame_file = None if args.json is None else stack.enter_context(FrameFile(args.json))
+        frame_file: Journal | FrameFile | None = journal
+        if journal is None and args.json is not None:
+            frame_file = stack.enter_context(FrameFile(args.json))
         together = len(videos) > 1 and all(map(_is_live, videos))
-        for sources in [videos] if together else [[video] for video in videos]:
+        for sources in [todo] if together else [[video] for video in todo]:
+            records: list[VideoRecord] = []
+            # Before a file is read: what replaces it later is done again.
+            stamps = [changed(source) for source in sources]
+            results: Sequence[tuple[str | None, str | None]]
             try:
-                records = [
+                records += [
                     VideoRecord(
                         model, _open(source, args.max_pixels), chosen, args.track, targets.get(source), frame_file
                     )
@@ -107,15 +120,39 @@ def run_videos(
                     results = detect_live(model, records)
                 else:
                     results = [detect_video(model, records[0], batch_size=args.batch_size or 1, quiet=args.quiet)]
-                for summary, failure in results:
-                    if not args.quiet:
-                        print(summary, file=summaries)
-                    failures += [failure] if failure else []
+                failures += [failure for _, failure in results if failure]
             except (ValueError, OSError) as error:
                 failures.append(str(error))
+                results = [(None, str(error))] * len(sources)
+            for i, (summary, failure) in enumerate(results):
+                if summary is not None and not args.quiet:
+                    print(summary, file=summaries)
+                if journal is not None:
+                    frames = records[i].frames if records else 0
+                    row: JournalRow = {"file_name": str(sources[i]), "changed": stamps[i], "frames": frames}
+                    journal.add(row if failure is None else {**row, "error": failure})
     for failure in failures:
         complain(failure)
+    if journal is not None:
+        _finish(journal, videos, args.json, failed=bool(failures))
     return 1 if failures else 0
+
+
+def _is_done(journal: Journal, video: Source, targets: dict[Source, Path]) -> bool:
+    return journal.is_done(video) and (video not in targets or targets[video].is_file())
+
+
+def _finish(journal: Journal, videos: Sequence[Source], file: Path, *, failed: bool) -> None:
+    """Write the results of all videos from the journal, in the order of the videos."""
+    names = [str(video) for video in videos]
+    if journal.file == file:
+        journal.arrange(names)
+        return
+    with FrameFile(file) as whole:
+        for row in journal.frames(names):
+            whole.write(row)
+    if not failed:
+        journal.remove()
 
 
 def _open(source: Source, max_pixels: int | None) -> Video:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ssd_zoo.cli._frame_file import Detections, FrameFile
+from ssd_zoo.cli._frame_file import Detections, FrameFile, frame_row
+from ssd_zoo.cli._journal import Journal
 from ssd_zoo.data import Frame, Video, VideoWriter, draw_detections
 from ssd_zoo.detector.ssd import SSD
 
@@ -32,10 +33,11 @@ class VideoRecord:
         chosen: Filter of a frame's detections.
         track: Whether to track objects.
         picture_file: Path of the annotated video to write.
-        frame_file: JSON file to write detections to.
+        frame_file: Journal or JSON file to write detections to.
 
     Attributes:
         writer: The annotated video; None without one.
+        frames: Number of frames that are written.
         late: Number of frames that were left out because newer ones had come.
     """
 
@@ -46,14 +48,14 @@ class VideoRecord:
         chosen: Callable[[Detections], Detections] = lambda found: found,
         track: bool = False,
         picture_file: Path | None = None,
-        frame_file: FrameFile | None = None,
+        frame_file: Journal | FrameFile | None = None,
     ) -> None:
         self.video, self.late = video, 0
         self.writer: VideoWriter | None = None
         self._chosen, self._frame_file, self._categories = chosen, frame_file, model.categories
         self._tracker = _tracker(video, model) if track else None
         self._open, self._picture_file = ExitStack(), picture_file
-        self._frames, self._frames_with = 0, Counter[str]()
+        self.frames, self._frames_with = 0, Counter[str]()
 
     def __enter__(self) -> "VideoRecord":
         if self._picture_file is not None:
@@ -90,8 +92,8 @@ class VideoRecord:
         if self.writer is not None:
             self.writer.write(frame.pixels, time=frame.time, duration=frame.duration)
         if self._frame_file is not None:
-            self._frame_file.write(self.video.name, frame, found, self._categories)
-        self._frames += 1
+            self._frame_file.write(frame_row(self.video.name, frame, found, self._categories))
+        self.frames += 1
         self._frames_with.update({self._categories[label] for label in found["labels"].tolist()})
 
     def summary(self) -> str:
@@ -101,7 +103,7 @@ class VideoRecord:
             parts.append(f"{len(self._tracker)} track{'' if len(self._tracker) == 1 else 's'}")
         if self.late:
             parts.insert(0, f"{self.late} late one{'' if self.late == 1 else 's'} left out")
-        return f"{self.video.name}: {self._frames} frame{'' if self._frames == 1 else 's'}, {', '.join(parts)}"
+        return f"{self.video.name}: {self.frames} frame{'' if self.frames == 1 else 's'}, {', '.join(parts)}"
 
 
 def _tracker(video: Video, model: SSD) -> "Tracker":

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.cli._images import find_files, run_images
-from ssd_zoo.cli._journal import refuse_journal
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
 from ssd_zoo.cli._output import check_outputs, holding, picture_files
 from ssd_zoo.cli._parquet import check_parquet
@@ -99,8 +98,6 @@ def run(args: argparse.Namespace) -> int:
     if args.parquet is not None and videos:
         raise ValueError("--parquet is for images; --json writes the detections of videos.")
     check_parquet(args.parquet)
-    if videos and args.json is not None:
-        refuse_journal(args.json)
     with holding(args.output, args.json, args.parquet):
         return _detect(args, files, videos, pictures)
 

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from ssd_zoo.version import __version__
 from ssd_zoo.deploy.formats import FORMATS, is_exported
 from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.version import __version__
 from ssd_zoo.weights.files import digest_file
 from ssd_zoo.weights.formats.safetensors_file import pack
 from ssd_zoo.weights.saved_models import CONFIG, MODEL

@@ -60,12 +60,14 @@ def map_ahead(
         items: Its arguments.
         threads: Number of threads.
         ahead: Most items that are begun and not yielded.
-        weigh: Bytes of a result. No more items are begun while results of 128 MB wait.
+        weigh: Bytes of a result. No more items are begun while results of 128 MB wait or are expected.
         start: Called in each thread at its start.
     """
     pool = ThreadPoolExecutor(threads, "ssd_zoo", start)
     waiting: deque[Future[R]] = deque()
     failure: BaseException | None = None
+    # Bytes of the result before, which those under way may have too. Until it is known, one item is begun.
+    last: int | None = None if weigh else 0
     source = iter(items)
     try:
         while True:
@@ -76,7 +78,8 @@ def map_ahead(
             except BaseException as error:
                 failure = error
                 break
-            while len(waiting) >= ahead or (weigh is not None and _weight(waiting, weigh) > _MOST_WAITING):
+            while waiting and (len(waiting) >= ahead or last is None or _weight(waiting, weigh, last) > _MOST_WAITING):
+                last = weigh(waiting[0].result()) if weigh else 0
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -86,9 +89,12 @@ def map_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int]) -> int:
-    done = (future for future in waiting if future.done())
-    return sum(weigh(future.result()) for future in done if future.exception() is None)
+def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int] | None, under_way: int) -> int:
+    if weigh is None:
+        return 0
+    return sum(
+        under_way if not future.done() else 0 if future.exception() else weigh(future.result()) for future in waiting
+    )
 
 
 def take_ahead(items: Iterable[T], *, ahead: int) -> Generator[T, None, None]:

@@ -13,12 +13,12 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ssd_zoo.version import __version__
 from ssd_zoo.data.annotations import number_of
 from ssd_zoo.training.logs import Row
 from ssd_zoo.training.plan import Choice
 from ssd_zoo.training.plots import precision_curves
 from ssd_zoo.training.svg import line_chart
+from ssd_zoo.version import __version__
 from ssd_zoo.weights.files import write_file
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import NamedTuple, TypedDict
 
 from torch import nn
 
-from ssd_zoo.version import __version__
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.version import __version__
 from ssd_zoo.weights.categories import check_names
 from ssd_zoo.weights.config_id import digest_in
 from ssd_zoo.weights.entries import Weights, detection_transforms
