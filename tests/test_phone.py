@@ -1,4 +1,4 @@
-"""The Kotlin code for phones, and the JavaScript for browsers, give the model's input and detections."""
+"""The Kotlin code for phones, JavaScript for browsers, and C++ give the model's input and detections."""
 
 import shutil
 import subprocess
@@ -53,6 +53,34 @@ const raw = Object.fromEntries(names.map((name) => [name, floats(name)]));
 for (const { label, score, box } of detectionsOf(raw, description, picture))
   console.log(description.categories.indexOf(label), score, ...box);
 """
+CPP = """
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+std::vector<float> floats(const char* name) {
+  std::ifstream file(name, std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  const float* first = reinterpret_cast<const float*>(bytes.data());
+  return {first, first + bytes.size() / sizeof(float)};
+}
+
+int main(int, char** args) {
+  auto number = [&](int i) { return std::strtof(args[i], nullptr); };
+  auto holds = [&](int i) { return std::string(args[i]) == "True"; };
+  Settings by{number(3), number(4), holds(7), holds(9), number(5), number(6), std::atoi(args[10]), std::atoi(args[11])};
+  auto logits = floats("cls_logits"), offsets = floats("bbox_regression"), defaults = floats("default_boxes");
+  int boxes = defaults.size() / 4;
+  for (Detection one : choose(logits.data(), offsets.data(), defaults.data(), boxes, logits.size() / boxes, by)) {
+    std::printf("%d %.9g", one.label, one.score);
+    float scales[] = {number(2) / by.width, number(1) / by.height};
+    for (int i = 0; i < 4; i++) std::printf(" %.9g", one.box[i] * scales[i % 2]);
+    std::printf("\\n");
+  }
+}
+"""
 MODELS = {
     "coco": lambda: ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.1),
     "as it was trained": lambda: ssd_zoo.ssdlite300_mobilenet_v2(
@@ -79,6 +107,18 @@ def program(tmp_path_factory):
     return folder / "program.jar"
 
 
+@pytest.fixture(scope="module")
+def cpp_program(tmp_path_factory):
+    if shutil.which("g++") is None:
+        pytest.skip("C++ IS NOT TESTED: apt install g++")
+    folder = tmp_path_factory.mktemp("cpp")
+    [code] = blocks((ROOT / "docs/deploy.md").read_text(encoding="utf-8"), "cpp")
+    (folder / "main.cpp").write_text(code + CPP)
+    command = ["g++", "-std=c++11", "-O2", "-Wall", "-Wextra", "-Werror", "main.cpp", "-o", "program"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder / "program"
+
+
 def test_page_prints_the_settings_that_it_shows(monkeypatch, capsys):
     page = (ROOT / "docs/phone.md").read_text()
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5)
@@ -93,11 +133,13 @@ def test_page_prints_the_settings_that_it_shows(monkeypatch, capsys):
     assert categories.count('", "') + 1 == 3 + int(more.partition("more*/)")[0])
 
 
-@pytest.fixture(params=["kotlin", "javascript"])
+@pytest.fixture(params=["kotlin", "javascript", "c++"])
 def command(request, tmp_path):
-    """Start of a command that reads `tmp_path`, writes the input there, and prints detections."""
+    """Start of a command that reads `tmp_path` and prints detections; but for C++ it writes the input there, too."""
     if request.param == "kotlin":
         return ["java", "-jar", request.getfixturevalue("program")]
+    if request.param == "c++":
+        return [request.getfixturevalue("cpp_program")]
     if shutil.which("node") is None:
         pytest.skip("JAVASCRIPT IS NOT TESTED: apt install nodejs")
     for name in ("detections", "pixels"):
@@ -126,9 +168,10 @@ def test_detections_in_other_languages(command, photo, name, tmp_path):
     settings = (*image.shape[1:], *model.size, model.score_thresh, model.nms_thresh, model.score_function == "softmax")
     settings = (*settings, model.antialias, model.clip_before_nms, model.topk_candidates, model.detections_per_img)
     done = subprocess.run([*command, *map(str, settings)], cwd=tmp_path, check=True, capture_output=True, text=True)
-    pixels = torch.from_numpy(np.frombuffer((tmp_path / "input").read_bytes(), np.float32).copy())
-    expected_pixels = (batch * model.image_std + model.image_mean).flatten()
-    torch.testing.assert_close(pixels, expected_pixels, rtol=0, atol=1e-4)
+    if len(command) > 1:
+        pixels = torch.from_numpy(np.frombuffer((tmp_path / "input").read_bytes(), np.float32).copy())
+        expected_pixels = (batch * model.image_std + model.image_mean).flatten()
+        torch.testing.assert_close(pixels, expected_pixels, rtol=0, atol=1e-4)
     found = torch.tensor([[float(value) for value in line.split()] for line in done.stdout.splitlines()])
     [expected] = model([image])
     assert len(expected["scores"]) > 0

@@ -74,7 +74,8 @@ def export(
         ImportError: If the format's packages are missing.
         OSError: If the file can't be written; an old one stays.
         TypeError: If the model is not an `SSD`.
-        ValueError: If an argument is not one of those allowed, or the model is in training mode.
+        ValueError: If an argument is not one of those allowed, the model is in training mode, or torch or the format's
+            converter does not take its layers.
 
     Example:
         >>> import ssd_zoo
@@ -103,7 +104,16 @@ def export(
         able = ", ".join(name for name, other in FORMATS.items() if other.bfloat16)
         raise ValueError(f"bfloat16 is for the format {able}; leave it out.")
     calibration = [] if int8 is None else calibration_batches(int8, described)
-    known.write(Graph(model, described, candidates=candidates, calibration=calibration), path)
+    try:
+        known.write(Graph(model, described, candidates=candidates, calibration=calibration), path)
+    except (ImportError, MemoryError, OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"The model can't be exported as {format!r}: {str(error).strip().partition(chr(10))[0]} Models of every "
+            "builder of ssd_zoo.list_models() can. In layers of your own, no step may depend on the values of tensors, "
+            "and the format needs their operators; 'pt2' has all of torch's."
+        ) from error
     return path
 
 
@@ -121,7 +131,9 @@ def _check(model: SSD, path: Path, format: str, nms: str | None, pixels: str, ca
             raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
     if nms is not None and nms not in FORMATS[format].nms:
         able = ", ".join(name for name, known in FORMATS.items() if nms in known.nms)
-        raise ValueError(f"Files of {format} have no operator for NMS: leave out nms={nms!r}, or take one of {able}.")
+        raise ValueError(
+            f"Files of {format} are written with NMS outside: leave out nms={nms!r}, or take one of {able}."
+        )
     if not path.name.endswith(FORMATS[format].suffix) or name_format(path) != format:
         raise ValueError(f"The name of a file of format {format!r} ends with {FORMATS[format].suffix}, got {path}.")
     if candidates < 1:
