@@ -16,6 +16,7 @@ from test_cli_video import small_model
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, read_image
 from ssd_zoo.data.images import MAX_PIXELS, image_size
+from ssd_zoo.prediction.sources import read_pixels
 
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -62,7 +63,11 @@ def test_exif_orientation_of_raw_tiffs(tmp_path, orientation, mode):
     exif[274] = orientation
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     image.save(tmp_path / "a.tif", exif=exif)
-    assert read_image(tmp_path / "a.tif")[1].tolist() == np.array(UPRIGHT)[..., 1].tolist()
+    expected = np.array(UPRIGHT)[..., 1].tolist()
+    assert read_image(tmp_path / "a.tif")[1].tolist() == expected
+    with Image.open(tmp_path / "a.tif") as opened:
+        assert read_pixels(opened)[1].tolist() == expected
+        assert str(opened.filename) == str(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("orientation", STORED)

@@ -453,6 +453,20 @@ def test_yaml_with_other_names_of_splits(tmp_path, split):
     assert find_split(splits(tmp_path), "val") == split
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"names": ["cat", "dog"], "nc": 2, "train": "train/images"}',
+        "{nc: 2, names: [cat, dog], train: train/images}\n",
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "pets"])
+def test_a_yaml_of_one_line(tmp_path, text, folder):
+    SHAPES["yolo_yaml"](tmp_path / folder, "train", PICTURES)
+    write(tmp_path / folder / "data.yaml", text)
+    assert records(tmp_path, "train") == expected("yolo_yaml", PICTURES)
+
+
 def test_a_dead_link_is_a_problem_of_its_image(tmp_path):
     picture = next(picture for picture in PICTURES if picture.things)
     draw(picture, tmp_path / "a.png")

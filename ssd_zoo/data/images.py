@@ -175,10 +175,10 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 @contextlib.contextmanager
 def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[Image.Image]:
     """Open an image without decoding it; raise every fault as a ValueError that names the file."""
-    source = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
+    stream = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
     file = given if isinstance(given, (str, Path)) else getattr(given, "name", "the image")
     try:
-        with _stream_of(source) as stream, _open(stream) as image:
+        with _open(stream) as image:
             for what, (width, height) in (("it has", image.size), ("its tiles have", _tile_size(image))):
                 if max_pixels is not None and width * height > max_pixels:
                     raise ValueError(
@@ -187,7 +187,7 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
                     )
             yield image
     except UnidentifiedImageError as error:
-        raise ValueError(f"{file} is not an image that can be read. {_way_out(source)}") from error
+        raise ValueError(f"{file} is not an image that can be read. {_way_out(stream)}") from error
     except IsADirectoryError as error:
         raise ValueError(f"{file} is a folder, not an image.") from error
     except FileNotFoundError:
@@ -202,17 +202,12 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
     return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)), int(tags.get(TiffImagePlugin.TILELENGTH, 0))
 
 
-def _stream_of(source: str | Path | IO[bytes]) -> contextlib.AbstractContextManager[IO[bytes]]:
-    # Given a path, Pillow 13.0 maps a raw TIFF into memory, and if it is turned by its tag, in a wrong shape.
-    return open(source, "rb") if isinstance(source, (str, Path)) else contextlib.nullcontext(source)
-
-
-def _open(stream: IO[bytes]) -> Image.Image:
+def _open(file: str | Path | IO[bytes]) -> Image.Image:
     # Pillow's own limit warns, and can be changed for the whole process alone; `max_pixels` is checked in its place.
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(stream, formats=_formats())
+            return Image.open(file, formats=_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -227,8 +222,8 @@ def _formats() -> list[str]:
     return [kind for kind in _FORMATS if kind in Image.OPEN]
 
 
-def _way_out(source: str | Path | IO[bytes]) -> str:
-    with _stream_of(source) as stream:
+def _way_out(file: str | Path | IO[bytes]) -> str:
+    with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
         stream.seek(0)
         start = stream.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch import Tensor
 
 __all__ = ["SIDEWAYS", "array_pixels", "orientation", "picture_pixels", "rgb_pixels"]
@@ -38,9 +38,21 @@ def picture_pixels(picture: Image.Image) -> Tensor:
     Raises:
         ValueError: If its pixels have an unknown range: floating-point numbers, or integers outside 0 to 65535.
     """
-    picture.load()
+    _load(picture)
     turn = _TURNS.get(orientation(picture))
     return torch.from_numpy(rgb_pixels(picture if turn is None else picture.transpose(turn))).permute(2, 0, 1)
+
+
+def _load(picture: Image.Image) -> None:
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        picture.load()
+        return
+    # Pillow 12.3 and 13.0 map raw TIFFs of a known path into memory, and those that they turn in a wrong shape.
+    path, picture.filename = picture.filename, ""
+    try:
+        picture.load()
+    finally:
+        picture.filename = path
 
 
 def array_pixels(array: NDArray[np.generic], in_chans: int = 3) -> Tensor:

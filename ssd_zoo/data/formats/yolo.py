@@ -103,7 +103,7 @@ def _describes(file: File) -> bool:
     """Check for names of classes; in a folder further down for splits, too, because other tools have such files."""
     content = read_text(file.path)
     keys = ["names", *(["|".join(_SPLITS)] if file.folder else [])]
-    return all(re.search(rf"^\s*[\"']?({key})[\"']?\s*:", content, re.M) for key in keys)
+    return all(re.search(rf"(?:^|[{{,])\s*[\"']?({key})[\"']?\s*:", content, re.M) for key in keys)
 
 
 def _of_yaml(file: Path, tree: Tree) -> Layout:
