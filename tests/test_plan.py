@@ -11,7 +11,7 @@ from train_tiny import build, data, train
 
 import ssd_zoo
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import open_dataset
+from ssd_zoo.data import DetectionPresetTrain, open_dataset
 from ssd_zoo.training import budget, fit, loop, ready
 from ssd_zoo.training.batches import Plan
 from ssd_zoo.training.budget import Budget
@@ -350,13 +350,23 @@ def test_the_plan_tells_what_is_left_out(tmp_path, small, capsys):
     assert "validation split val 1 image; left out: 1 object, 0 images" in rows
 
 
-def test_left_and_right_are_trained_without_flips(tmp_path, small, capsys):
+def test_left_and_right_are_trained_without_flips(tmp_path, small, capsys, monkeypatch):
+    presets = []
+
+    def preset(*args, **options):
+        presets.append(DetectionPresetTrain(*args, **options))
+        return presets[-1]
+
+    monkeypatch.setattr("ssd_zoo.training.batches.DetectionPresetTrain", preset)
     make_coco(tmp_path / "data", pictures=colourful(4))
     file = tmp_path / "data/instances_train.json"
     file.write_text(file.read_text().replace('"cat"', '"turn left"'))
     assert run(tmp_path, "--epochs", "1", "--no-tensorboard") == 0
     assert "no flips; a mirror changes 'turn left'; see --flip" in capsys.readouterr().err
     assert read_run_state(tmp_path / "run/checkpoint.pt")["settings"]["flip"] is False
+    [steps] = [str(made.transforms) for made in presets]
+    assert "ColorJitter" in steps
+    assert "Flip" not in steps
     assert run(tmp_path, "--resume", "--flip", "--epochs", "1", "--no-tensorboard") == 2
     assert "began with flip=False, so it can't go on with True" in capsys.readouterr().err
 

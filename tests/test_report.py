@@ -227,8 +227,8 @@ def test_mistakes_are_counted_by_class():
     story = Story("run", [], None, [], torch.device("cpu"), _evaluation(RECORDS, CATEGORIES, {1, 2}))
     [table] = [table for table in tables_of(story) if "Precision" in table.header]
     assert table.rows == [
-        ("cat", "2", "1", "1", "0", "2", "0.250", "0.500"),
-        ("dog", "2", "0", "1", "1", "1", "0.000", "0.000"),
+        ("cat", "2", "0.250", "0.500", "1", "1", "0", "2"),
+        ("dog", "2", "0.000", "0.000", "0", "1", "1", "1"),
     ]
 
 

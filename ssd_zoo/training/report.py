@@ -168,10 +168,10 @@ def _mistakes(evaluation: "Evaluation") -> list[Table]:
         objects, detections, found = int(of_objects.sum()), int(of_detections.sum()), int(of_objects[k])
         missed, nowhere = int(of_objects[0]), int(of_detections[0])
         shares = (found / whole if whole else math.nan for whole in (detections, objects))
-        counts = (objects, found, missed, objects - found - missed, nowhere)
-        rows.append((name, *map(str, counts), *map(_figure_text, shares)))
-    header = ("Class", "Objects", "Found", "Missed", "As another class", "Where nothing is")
-    return [Table(_FOUND, (*header, "Precision", "Recall"), rows)]
+        counts = (found, missed, objects - found - missed, nowhere)
+        rows.append((name, str(objects), *map(_figure_text, shares), *map(str, counts)))
+    counted = ("Found", "Missed", "As another class", "Where nothing is")
+    return [Table(_FOUND, ("Class", "Objects", "Precision", "Recall", *counted), rows)]
 
 
 def _run(story: Story) -> list[tuple[str, str]]:
