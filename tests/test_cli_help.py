@@ -141,7 +141,7 @@ def test_exit_code_of_a_missing_package(package, command, cells, monkeypatch, ca
     for name in (package, "torchcodec"):
         monkeypatch.setitem(sys.modules, name, None)
     assert main(command.split()) == 2
-    assert 'pip install "ssd_zoo[' in capsys.readouterr().err
+    assert "pip install " in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -209,6 +209,13 @@ def test_tables_hold_no_pipe_in_code(page):
     assert not re.findall(r"`[^`\n]*\\\|[^`\n]*`", PAGES[page])
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_text_is_not_taken_for_markup(page):
+    """Of Markdown `__name__` is bold, and a line that begins with a year and a full stop is a list."""
+    text = re.sub(r"`[^`]+`", "", BLOCK.sub("", PAGES[page]))
+    assert not re.findall(r"__\w+__|^ *\d{2,}\. ", text, re.MULTILINE)
+
+
 def test_readme_commands_are_those_that_ci_runs():
     detect, test = (line for block in blocks(README, "sh") for line in block.splitlines())
     assert detect.startswith("python3 -m venv .venv && ")

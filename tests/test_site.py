@@ -11,10 +11,13 @@ from conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# What is wider than its place: the page itself, and the tables, which the theme would let scroll.
+# What is wider than its place: the page, its tables, which the theme would let scroll, and on a screen the samples.
 TOO_WIDE = """() => {
-  const places = [document.scrollingElement, ...document.querySelectorAll(".md-typeset__scrollwrap")];
-  return places.filter((place) => place.scrollWidth > place.clientWidth + 1)
+  const columns = (code) => Math.max(...code.innerText.split("\\n").map((line) => line.length));
+  const samples = [...document.querySelectorAll(".md-typeset pre > code")].filter((code) => columns(code) <= 120);
+  return [document.scrollingElement, ...document.querySelectorAll(".md-typeset__scrollwrap")]
+    .concat(innerWidth > 1000 ? samples : [])
+    .filter((place) => place.scrollWidth > place.clientWidth + 1)
     .map((place) => `${place.scrollWidth} of ${place.clientWidth}: ${place.innerText.slice(0, 60)}`);
 }"""
 
