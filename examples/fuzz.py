@@ -305,7 +305,7 @@ def exported() -> list[Files]:
         code = (
             "import sys, ssd_zoo; from ssd_zoo.deploy import export\n"
             "model = ssd_zoo.ssdlite320_ultraface_slim(weights_backbone=None, size=64, num_classes=3).eval()\n"
-            "for file in sys.argv[1:]: export(model, file)"
+            "for file in sys.argv[1:]: export(model, file, format=file.rpartition('.')[2])"
         )
         files = [Path(folder, name) for name in ("x.onnx", "x.pt2")]
         subprocess.run([sys.executable, "-c", code, *files], check=True, capture_output=True)

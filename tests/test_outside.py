@@ -5,11 +5,14 @@ import json
 import logging
 import math
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from ssd_zoo.data import open_dataset
 from ssd_zoo.weights import outside
+from ssd_zoo.weights.categories import list_names
 from ssd_zoo.weights.outside import read_bytes
 
 
@@ -205,3 +208,16 @@ def test_pipes_are_read_up_to_the_limit():
         with contextlib.nullcontext() if limit == 5000 else pytest.raises(ValueError, match="has more than 4999"):
             assert read_bytes(Path(f"/dev/fd/{read}"), limit=limit) == content
         os.close(read)
+
+
+def test_a_line_of_many_digits_is_soon_no_line_of_ten_numbers(tmp_path):
+    """Ten numbers can be cut from 60 digits in 12,565,671,261 ways, 59! / (9! 50!)."""
+    (tmp_path / "list.txt").write_text(f"a.jpg\n1\n{'1' * 60}x\n")
+    began = time.thread_time()
+    with pytest.raises(ValueError, match="has no known layout"):
+        open_dataset(tmp_path)
+    assert time.thread_time() - began < 5
+
+
+def test_long_names_are_cut_in_lists():
+    assert list_names(["a", "b" * 3000, "c"], 2) == f"a, {'b' * 199}…, …"

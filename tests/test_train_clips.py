@@ -330,8 +330,9 @@ def test_the_command_trains_on_clips_and_measures_tubes(tmp_path, capsys):
     ]
     assert main(["train", str(folder), "--output", str(tmp_path / "run"), *options]) == 0
     told = capsys.readouterr()
-    assert "training data: 15 annotated frames of 3 videos; 15 objects: cat 5, dog 10" in told.err
-    assert "validation data: 10 annotated frames of 2 videos" in told.err
+    layout = "clips.json: this project's format\n"
+    assert f"training data: {layout}15 annotated frames of 3 videos; 15 objects: cat 5, dog 10" in told.err
+    assert f"validation data: {layout}10 annotated frames of 2 videos" in told.err
     assert "--fit-default-boxes" not in told.err, "no advice to do what is done"
     best = tmp_path / "run/best"
     assert "\n# run\n" in (best / "README.md").read_text()

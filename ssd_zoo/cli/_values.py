@@ -29,7 +29,7 @@ Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 def add_max_pixels(parser: Parser) -> None:
     """Declare `--max-pixels`, for commands that read images."""
     parser.add_argument("--max-pixels", type=zero_is_none(count), default=MAX_PIXELS, metavar="N",
-                        help="largest image that is read; 0 for no limit (default: %(default)s)")  # fmt: skip
+                        help="largest image or frame that is read; 0 for no limit (default: %(default)s)")  # fmt: skip
 
 
 def count(text: str) -> int:

@@ -80,7 +80,7 @@ def _of_video(dataset: VideoDataset, index: int, frames: list[int], tile: int) -
     video, drawn = dataset.videos[index], []
     for t, image in zip(frames, video.read(frames), strict=True):
         here = video.target["frame_index"] == t
-        target = {key: video.target[key][here] for key in ("boxes", "labels", "track_ids") if key in video.target}
+        target = {key: value[here] for key, value in video.target.items() if key != "labeled_frames"}
         drawn.append((f"{video.name}, frame {t}", _picture(image, target, dataset.categories, tile)))
     return drawn
 
@@ -91,5 +91,5 @@ def _picture(image: Tensor, target: dict[str, Tensor], categories: list[str], ti
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
     boxes = target["boxes"].as_subclass(torch.Tensor) * scale
     small = F.resize(image, size, antialias=True).as_subclass(torch.Tensor)
-    shown = {key: target[key] for key in ("labels", "track_ids") if key in target}
+    shown = {key: value for key, value in target.items() if key in ("labels", "track_ids")}
     return draw_detections(small, {"boxes": boxes, **shown}, categories)

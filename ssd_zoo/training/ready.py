@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.drop import left_out, usable
 from ssd_zoo.data.report import inspect_dataset
-from ssd_zoo.data.video_datasets import VideoDataset
+from ssd_zoo.data.video_datasets import AnnotatedVideo, VideoDataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.training.batches import Sample
@@ -125,14 +125,16 @@ def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
     # A subclass may do more than its labels say.
     if type(data) not in (DetectionDataset, VideoDataset):
         return data
-    # Of clips, each video is listed many times.
-    videos = data.videos if isinstance(data, VideoDataset) else []
-    once = data.with_videos(list({id(video): video for video in videos}.values())) if videos else data
+    once, videos = cast("DetectionDataset | VideoDataset", data), list[AnnotatedVideo]()
+    if isinstance(once, VideoDataset):
+        # Of clips, each video is listed many times.
+        videos = once.videos
+        once = once.with_videos(list({id(video): video for video in videos}.values()))
     report, drops = inspect_dataset(once, read_images=False), model.on_invalid_boxes == "drop"
     if may_be_empty and not any(report.objects.values()):
         return data
     kept = usable(once, report, "drop" if drops else None)
-    if isinstance(kept, VideoDataset):
+    if isinstance(kept, VideoDataset) and isinstance(once, VideoDataset):
         known = (id(video) for i, video in enumerate(once.videos) if i not in report.bad_images)
         new = dict(zip(known, kept.videos, strict=True))
         kept = kept.with_videos([new[id(video)] for video in videos if id(video) in new])

@@ -49,6 +49,9 @@ _SYNONYMS = {
     "tvmonitor": "tv",
 }
 
+# Characters of a name in a list; paths are names, too.
+_LONGEST_SHOWN = 200
+
 
 def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, int]:
     """Map labels to the labels of the same class in another list.
@@ -154,8 +157,9 @@ def object_classes(categories: Sequence[str]) -> list[str]:
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:
-    """Join the first names with commas, and an ellipsis for the others."""
-    return ", ".join([*names[:most], *(["…"] if len(names) > most else [])])
+    """Join the first names with commas, and an ellipsis for the others and for the end of long ones."""
+    shown = [name if len(name) <= _LONGEST_SHOWN else f"{name[: _LONGEST_SHOWN - 1]}…" for name in names[:most]]
+    return ", ".join([*shown, *(["…"] if len(names) > most else [])])
 
 
 def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collection[int]) -> dict[str, list[int]]:

@@ -14,7 +14,7 @@ __all__ = ["find"]
 _LARGEST = 2**30
 _NAME = "face"
 _START = r"\S[^\n]*\.\w+[ \t]*\n[ \t]*"
-_HEAD = re.compile(rf"(?:{_START}0[ \t]*\n\s*)*{_START}\d+[ \t]*\n(?:[ \t]*-?\d+){{10}}[ \t]*(?:\n|$)")
+_HEAD = re.compile(rf"(?:{_START}0[ \t]*\n\s*)*{_START}\d+[ \t]*\n[ \t]*-?\d+(?:[ \t]+-?\d+){{9}}[ \t]*(?:\n|$)")
 
 
 def find(tree: Tree) -> Layout | None:
