@@ -276,3 +276,32 @@ def test_two_cameras_of_the_command_are_one_batch(exported, tmp_path, monkeypatc
         for row, frame in zip(mine, film, strict=True):
             expected = result_rows(model([frame])[0], model.categories, 0, "")
             assert [one["score"] for one in row["detections"]] == [one["score"] for one in expected]
+
+
+def test_large_jpegs_are_decoded_at_a_part_of_their_size(exported, tmp_path, monkeypatch, photo, capsys):
+    monkeypatch.chdir(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was held upright, so height and width are exchanged.
+    with Image.open(photo) as picture:
+        turned = picture.transpose(Image.Transpose.ROTATE_90).resize((2048, 1536))
+        turned.save("large.jpg", quality=90, exif=exif)
+    assert read_image("large.jpg").shape == (3, 2048, 1536)
+    for least, shape in [((500, 300), (512, 384)), ((300, 500), (1024, 768)), ((2000, 300), (2048, 1536))]:
+        assert read_image("large.jpg", least=least).shape == (3, *shape)
+    command = ["detect", "large.jpg", "--json", "r.jsonl", "--quiet"]
+    found = []
+    for options in ([], ["--reduce"]):
+        assert main([*command, *options]) == 0
+        [row] = map(json.loads, Path("r.jsonl").read_text().splitlines()[1:])
+        found.append(row["detections"])
+    assert "reduce was False" in capsys.readouterr().err
+    [[whole], [part]] = found
+    assert (whole["category"], whole["score"]) == (part["category"], pytest.approx(part["score"], abs=0.03))
+    assert whole["bbox"] == pytest.approx(part["bbox"], abs=15)
+    for options, reason in [
+        (["--output", "out"], "leave out --output"),
+        (["--tile", "300"], "the model cuts images into tiles"),
+        (["--model", str(exported("small.onnx"))], "the model does not average pixels"),
+    ]:
+        assert main([*command[:2], "--reduce", *options]) == 2
+        assert reason in capsys.readouterr().err

@@ -304,6 +304,8 @@ def test_triton_repository_describes_the_file(small_file, tmp_path, monkeypatch,
         actual = value.shape[1:] if most else value.shape
         assert len(shape) == len(actual)
         assert all(side in (-1, real) for side, real in zip(shape, actual, strict=True))
+    if nms == "inside":
+        assert dict(zip([tensor.name for tensor in tensors], values, strict=True))["count"].min() > 0
     # A batch, as Triton forms it, gives what each image gives alone.
     for i in range(3):
         alone = session.run(None, {"images": pixels[i : i + 1]})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,7 +17,10 @@ from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed, open_journ
 from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
 from ssd_zoo.data import draw_detections, read_image
+from ssd_zoo.data.images import image_size
+from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.prediction.pipeline import Seen, detect_ahead, map_ahead
 from ssd_zoo.prediction.results import ResultRow, result_rows, table
 from ssd_zoo.prediction.sources import find_sources
@@ -58,7 +62,7 @@ def run_images(
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
     """
-    journal = open_journal(models[0], args)
+    journal = open_journal(models[0], args, reduce=args.reduce)
     todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
     if journal is not None:
         journal.drop(todo)
@@ -117,10 +121,15 @@ def _detect_all(
     """Detect in images and write annotated pictures; give each image's result, also where it failed."""
     categories = models[0].categories
     stamps: dict[File, list[int]] = {}
+    sizes: dict[File, tuple[int, int]] = {}
+    least = _least_size(models[0]) if args.reduce else None
 
     def read(file: File) -> Tensor:
         # Before the file is read: what replaces it later is done again.
         stamps[file] = changed(file)
+        if least is not None and isinstance(file, Path):
+            sizes[file] = image_size(file, max_pixels=args.max_pixels)
+            return read_image(file, max_pixels=args.max_pixels, least=least)
         return read_image(_standard_input() if file == "-" else file, max_pixels=args.max_pixels)
 
     def finish(seen: Seen[File]) -> JournalRow:
@@ -130,6 +139,10 @@ def _detect_all(
             if isinstance(seen.image, Exception):
                 raise seen.image
             detections = chosen(seen.found)
+            if file in sizes:
+                _, height, width = seen.image.shape
+                scales = box_scales([(height, width)], [sizes.pop(file)], torch.device("cpu"))
+                detections = {**detections, "boxes": detections["boxes"] * scales}
             row["detections"] = [_detection(found) for found in result_rows(detections, categories, 0, file)]
             if file in pictures:
                 save_picture(draw_detections(seen.image, detections, categories), pictures[file])
@@ -145,6 +158,15 @@ def _detect_all(
         rows = map_ahead(finish, seen, threads=args.workers, ahead=args.workers + 1)
         with closing(rows):
             yield from rows
+
+
+def _least_size(model: SSD | ExportedDetector) -> tuple[int, int]:
+    """Return the size that suffices for a model which averages pixels to its own."""
+    antialias = model.description.antialias if isinstance(model, ExportedDetector) else model.antialias
+    if not antialias or model.tile is not None:
+        reason = "cuts images into tiles" if antialias else "does not average pixels when it resizes"
+        raise ValueError(f"--reduce would change what is found: the model {reason}. Leave it out.")
+    return model.size
 
 
 def _detection(found: ResultRow) -> Found:

@@ -65,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help=what)
     what = "threads that read images, write pictures and run copies of an exported file (default: torch's threads)"
     parser.add_argument("--workers", type=positive, metavar="N", help=what)
+    what = "decode large JPEGs at a half, quarter or eighth of their size, if the model makes them smaller all the same"
+    parser.add_argument("--reduce", action="store_true", help=what)
     add_tiles(parser)
     add_max_pixels(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for annotated images or videos")
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     if args.parquet is not None and videos:
         raise ValueError("--parquet is for images; --json writes the detections of videos.")
     check_parquet(args.parquet)
+    if args.reduce and (videos or args.output is not None):
+        raise ValueError("--reduce is for the results of images alone: leave out --output and videos.")
     with holding(args.output, args.json, args.parquet):
         return _detect(args, files, videos, pictures)
 
