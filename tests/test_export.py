@@ -773,6 +773,7 @@ def test_old_torch(model, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize("name", ["coco", "bccd"])
+@pytest.mark.filterwarnings("ignore:An image has more candidates")
 def test_int8_keeps_ap(name, format, test_data, tmp_path):
     if format == "openvino":
         pytest.importorskip("nncf", reason='pip install "ssd_zoo[int8]"')
@@ -930,7 +931,8 @@ PHOTOS = [
 def test_photos(format, nms, name, test_data, tmp_path):
     """Input is 300 × 300 with 91 or 2 classes, and 480 × 640 with 4."""
     needs_packages_of(format)
-    model, photos = trained(name, score_thresh=0.01), photos_of(name, test_data)
+    # Of blood cells there are more candidates than files compare by default.
+    model, photos = trained(name, score_thresh=0.1 if name == "bccd" else 0.01), photos_of(name, test_data)
     images = [photos.images[i].read() for i in range(12)]
     detector = load(export(model, tmp_path / f"m{SUFFIXES[format]}", format=format, nms=nms))
     assert detector.description.licence == ("Apache-2.0 AND MIT" if name == "bccd" else "Apache-2.0")
