@@ -139,5 +139,5 @@ def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
         new = dict(zip(known, kept.videos, strict=True))
         kept = kept.with_videos([new[id(video)] for video in videos if id(video) in new])
     if drops and report.problems:
-        _log.warning("Left out: %s. The first problem: %s", left_out(data, report), report.problems[0])
+        _log.warning("Left out: %s. The first problem: %s", left_out(once, report), report.problems[0])
     return cast(D, kept)
