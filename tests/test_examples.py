@@ -2,13 +2,16 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from labelled import colourful, make_coco, make_yolo
 
 import ssd_zoo
+from ssd_zoo.deploy.export import OLDEST_TORCH
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +75,35 @@ def test_benchmarks(monkeypatch, tmp_path):
     page, results = tmp_path / "page.md", tmp_path / "results.json"
     page.write_text("<!-- results: written by examples/benchmarks/run.py -->\n<!-- end of results -->\n")
     small = ["--seconds", 0, "--threads", 1, "--no-compile", "--models", "ssdlite320_mobilenet_v3_large"]
-    small += ["--parts", "training", "postprocessing"]
+    small += ["--parts", "training", "postprocessing", "fixed"]
     run(monkeypatch, "benchmarks/run.py", *small, "--json", results, "--docs", page)
     assert len(json.loads(results.read_text())["postprocessing"]) == 4
     assert "loss and matching" in page.read_text()
+    assert "NMS by the operator, ms" in page.read_text()
+
+
+def formats_of(page):
+    """Rows of the table that formats.py writes: a builder and its figures each."""
+    _, _, table = page.read_text(encoding="utf-8").partition("<!-- builders: ")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `ssd")]
+    return {name.strip("`"): list(map(float, figures)) for name, *figures in rows}
+
+
+def test_table_of_formats_has_every_builder():
+    rows = formats_of(EXAMPLES.parent / "docs/deploy.md")
+    assert list(rows) == sorted(ssd_zoo.list_models())
+    assert all(0 <= figure < 1e-4 for figures in rows.values() for figure in figures)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.__version__ < OLDEST_TORCH, reason=f"exporting needs torch {OLDEST_TORCH}")
+@pytest.mark.filterwarnings("ignore")
+def test_table_of_formats(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(EXAMPLES / "benchmarks")
+    page = shutil.copy(EXAMPLES.parent / "docs/deploy.md", tmp_path)
+    names = ["ssdlite320_mobilenet_v3_large_3d", "ssdlite320_ultraface_slim"]
+    asked = ["--formats", "pt2", "--models", ",".join(names), "--json", tmp_path / "results.json", "--docs", page]
+    run(monkeypatch, "benchmarks/formats.py", *asked)
+    rows = formats_of(Path(page))
+    assert list(rows) == names
+    assert all(0 <= figure < 1e-4 for [figure] in rows.values())

@@ -652,6 +652,7 @@ def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
         (b'"use_pickle": false', b'"use_pickle": true', "has use_pickle True"),
         (b"\"Symbol('s", b"\"print(1) or Symbol('s", "has expr_str"),
         (b'"guards_code": []', b'"guards_code": ["print(1)"]', "has guards_code"),
+        (b'"guards_code": []', b'"guards_code": ["L[\'a\'].size()[0] == print(1)"]', "has guards_code"),
         (b"torch.ops.aten.conv2d.default", b"torch.os.system", "has target"),
     ):
         refused(message, lambda name, content: content.replace(old, new))  # noqa: B023

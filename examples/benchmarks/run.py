@@ -18,7 +18,7 @@ import torch
 from loading import loading
 from models import PAIRS
 from processes import imports, memory
-from speed import inference, postprocessing, training
+from speed import fixed, inference, postprocessing, training
 from tables import render, write_into
 from timing import machine
 
@@ -29,6 +29,7 @@ PARTS = {
     "inference": inference,
     "training": training,
     "postprocessing": postprocessing,
+    "fixed": fixed,
     "loading": loading,
     "memory": memory,
     "imports": imports,

@@ -1,6 +1,7 @@
 """Benchmark inference, training and post-processing against torchvision."""
 
 import copy
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,10 @@ from torchvision.models.detection import ssd as torchvision_ssd
 import ssd_zoo
 from ssd_zoo.deploy import compare_detections, optimize
 from ssd_zoo.detector.loss import detector_losses
+from ssd_zoo.detector.postprocess.candidates import best_candidates, is_eligible
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
+from ssd_zoo.detector.postprocess.fixed import postprocess_fixed
+from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_batch, suppress_in_rounds
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 Row = dict[str, Any]
@@ -157,6 +161,32 @@ def postprocessing(models: list[str], *, seconds: float, compile: bool) -> Itera
                 }
                 times = alternate(contenders, seconds=seconds / 10, at_least=3)
             yield {"scores": scores, "classes": classes, "boxes": boxes, "detections": kept, "times": times}
+
+
+def fixed(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:  # noqa: ARG001
+    """Time what `forward_fixed` does after the network, and NMS within it, with 91 classes."""
+    thresholds = Thresholds(score_thresh=1e-4, nms_thresh=0.55, detections_per_img=100, topk_candidates=300)
+    raw, default_boxes = _raw(91, 1917, 0.1)
+    for count in (1, 8):
+        scored = score_boxes({key: value.repeat(count, 1, 1) for key, value in raw.items()}, "softmax")
+        for take in (1000, 200):
+            scores, labels, boxes = best_candidates(scored, default_boxes, take)
+            eligible = is_eligible(scores, labels, 91, thresholds)
+            contenders: Contenders = {
+                "post-processing": functools.partial(
+                    postprocess_fixed, scored, default_boxes, (320, 320), thresholds, candidates=take
+                ),
+                "NMS": functools.partial(_nms_in_rounds, boxes, labels, eligible, thresholds.nms_thresh),
+                "NMS by the operator": functools.partial(
+                    suppress_batch, boxes, labels, eligible, 91, thresholds.nms_thresh
+                ),
+            }
+            with torch.inference_mode():
+                yield {"images": count, "candidates": take, "times": alternate(contenders, seconds=seconds / 4)}
+
+
+def _nms_in_rounds(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> object:
+    return suppress_in_rounds(overlaps_of_class(boxes, labels, nms_thresh), eligible, 24)
 
 
 def _raw(classes: int, boxes: int, spread: float) -> tuple[dict[str, Tensor], Tensor]:

@@ -94,6 +94,12 @@ def _postprocessing(rows: Rows) -> str:
     return table(["scores", "classes", "boxes", "kept", "torchvision, ms", "ssd_zoo, ms", "ratio"], lines)
 
 
+def _fixed(rows: Rows) -> str:
+    kinds = list(rows[0]["times"])
+    lines = [[row["images"], row["candidates"], *(_ms(row["times"][kind]) for kind in kinds)] for row in rows]
+    return table(["images", "candidates an image", *(f"{kind}, ms" for kind in kinds)], lines)
+
+
 def _loading(rows: Rows) -> str:
     lines = [
         [
@@ -133,6 +139,7 @@ _TABLES = {
     "inference": ("Inference", _inference),
     "training": ("A training step", _times),
     "postprocessing": ("Post-processing of one image", _postprocessing),
+    "fixed": ("Post-processing in tensors of fixed shapes, 91 classes", _fixed),
     "loading": ("Reading and augmenting 64 images of 640 × 480", _loading),
     "memory": ("Peak memory", _memory),
     "imports": ("Import", _imports),
