@@ -12,7 +12,7 @@ from ssd_zoo.models.any_timm import *
 from ssd_zoo.models.clips import *
 from ssd_zoo.models.efficientnet import *
 from ssd_zoo.models.fpn import *
-from ssd_zoo.models.load import LoadReport, load_report
+from ssd_zoo.models.loading import LoadReport, load_report
 from ssd_zoo.models.mobilenet_v1 import *
 from ssd_zoo.models.mobilenet_v2 import *
 from ssd_zoo.models.mobilenet_v3 import *

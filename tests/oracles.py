@@ -21,7 +21,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from ssd_zoo import SSD, WeightsEnum
 from ssd_zoo.weights.converters import LAYOUTS
-from ssd_zoo.weights.tables import unwrap
+from ssd_zoo.weights.key_tables import unwrap
 
 Raw = dict[str, Tensor]
 

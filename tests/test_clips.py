@@ -6,7 +6,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import ssd_zoo
-from ssd_zoo.detector.clips import join_frames, split_frames, targets_of_frames
+from ssd_zoo.detector.frames import join_frames, split_frames, targets_of_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

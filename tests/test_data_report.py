@@ -165,7 +165,7 @@ def test_few_of_thousands_of_names_are_compared_letter_by_letter(monkeypatch):
             compared.append(1)
             return super().ratio()
 
-    monkeypatch.setattr("ssd_zoo.data.report.SequenceMatcher", Counting)
+    monkeypatch.setattr("ssd_zoo.data.inspection.SequenceMatcher", Counting)
     names = ["".join(random.Random(i).choices(ascii_lowercase, k=4 + i % 12)) for i in range(1200)]
     objects = {name: 1 + 50 * i for i, name in enumerate(names)} | {"king": 9000, "knig": 2}
     text = str(DataReport(images=1, empty_images=0, objects=objects, sizes={}))

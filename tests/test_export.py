@@ -35,7 +35,7 @@ from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.deploy.openvino import write_openvino
-from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.detector.postprocess.suppress import suppress_batch
 from ssd_zoo.layers.basic import ConvNormAct
 from ssd_zoo.training import evaluate

@@ -14,7 +14,7 @@ from torch import nn
 from ssd_zoo.deploy import export, load
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
-from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.detector.frames import split_frames
 
 pytest.importorskip("onnxscript", reason='pip install "ssd_zoo[deploy]"')
 pytest.importorskip("onnxruntime", reason='pip install "ssd_zoo[deploy]"')

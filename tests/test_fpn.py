@@ -14,7 +14,7 @@ from ssd_zoo.backbones.fpn import FeaturePyramid, MobileNetV2FPN, ResNet50FPN
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.detector.shared_head import SeparableConv2d, SharedHead
 from ssd_zoo.layers.basic import MaxPool2dSame
-from ssd_zoo.models.load import fit_state
+from ssd_zoo.models.loading import fit_state
 from ssd_zoo.weights.converters import torchvision as converter
 
 NAMES = ["ssd640_resnet50_fpn", "ssdlite320_mobilenet_v2_fpn", "ssdlite640_mobilenet_v2_fpn"]

@@ -274,7 +274,7 @@ PARSERS = {
         "cli/_journal.py",
     },
     # Tables have no nesting; their text comes from `read_text`.
-    "csv.reader": {"data/formats/tables.py"},
+    "csv.reader": {"data/formats/csv_tables.py"},
     "csv.DictReader": {"models/table.py"},
     "torch.load": {"weights/formats/checkpoint.py", "deploy/pt2.py"},
     "yaml": {"weights/outside/yaml_text.py"},
@@ -320,11 +320,11 @@ def test_text_of_others_is_parsed_by_the_gate(file):
     ],
 )
 def test_parser_outside_the_gate_is_caught(source):
-    assert len(parsers("data/report.py", source)) == 1
+    assert len(parsers("data/inspection.py", source)) == 1
 
 
 def test_what_writes_is_no_parser():
     source = (
         "import json, csv\nimport xml.etree.ElementTree as ET\njson.dumps(1), csv.writer(f)\ndef f(x: ET.Element): ..."
     )
-    assert parsers("data/report.py", source) == []
+    assert parsers("data/inspection.py", source) == []

@@ -11,7 +11,7 @@ import torch
 
 import ssd_zoo
 import ssd_zoo.deploy
-from ssd_zoo.models.load import fit_state
+from ssd_zoo.models.loading import fit_state
 from ssd_zoo.weights.categories import COCO80_CATEGORIES, COCO_CATEGORIES, VOC_CATEGORIES
 
 LOGITS = "head.cls_logits.0.1"

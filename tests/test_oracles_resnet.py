@@ -9,7 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import ssd_zoo
 from ssd_zoo.backbones.resnet import ResNetConv4
 from ssd_zoo.weights.converters import nvidia
-from ssd_zoo.weights.tables import unwrap
+from ssd_zoo.weights.key_tables import unwrap
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ STATE = {
     "layers/winograd.py: _of_kernel",
     "models/registry.py: _BUILDERS",
     "models/registry.py: _PLUGINS",
-    "training/memory.py: _statements",
+    "training/kept_memory.py: _statements",
 }
 _CACHES = {"cache", "lru_cache", "WeakKeyDictionary", "WeakValueDictionary"}
 _CHANGES = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}

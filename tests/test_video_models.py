@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssd_zoo
+from ssd_zoo.backbones.inflated import VideoMobileNet, VideoVGG16D
 from ssd_zoo.backbones.mobilenet_v3 import MobileNetV3
 from ssd_zoo.backbones.temporal import CausalConv3d, Past
 from ssd_zoo.backbones.vgg import VGG16D
-from ssd_zoo.backbones.video import VideoMobileNet, VideoVGG16D
 from ssd_zoo.deploy import optimize
-from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.video import export_step, reset_streams
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssd_zoo import SSD, DefaultBoxGenerator
+from ssd_zoo.backbones.inflated import VideoBackbone, run_in_time
 from ssd_zoo.backbones.temporal import Past
-from ssd_zoo.backbones.video import VideoBackbone, run_in_time
 from ssd_zoo.layers.basic import ConvNormAct
 
 SIZE, DIGIT, FRAMES = 64, 16, 8

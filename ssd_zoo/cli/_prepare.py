@@ -19,7 +19,7 @@ from ssd_zoo.data.cache import CachedDataset
 from ssd_zoo.data.drop import left_out
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load_report
+from ssd_zoo.models.loading import load_report
 from ssd_zoo.training.plan import (
     OWN_SIZE,
     SMALLEST_AREA,

@@ -11,7 +11,7 @@ from pathlib import Path
 from ssd_zoo.cli._values import add_max_pixels, name_list, size, with_background
 from ssd_zoo.data.images import find_images, read_image
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load_report
+from ssd_zoo.models.loading import load_report
 from ssd_zoo.saved.checkpoints import open_checkpoint, warn_of_folded
 from ssd_zoo.saved.pretrained import from_pretrained, save_pretrained
 from ssd_zoo.weights.converters import ORIGINS

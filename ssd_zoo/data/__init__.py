@@ -6,9 +6,9 @@ from ssd_zoo.data.draw import draw_detections
 from ssd_zoo.data.drop import usable
 from ssd_zoo.data.fit_boxes import DefaultBoxFit, fit_default_boxes
 from ssd_zoo.data.images import find_images, image_endings, read_image
+from ssd_zoo.data.inspection import DataReport, inspect_dataset
 from ssd_zoo.data.join import join_datasets
 from ssd_zoo.data.presets import DetectionPresetEval, DetectionPresetTrain, RandomTile, collate
-from ssd_zoo.data.report import DataReport, inspect_dataset
 from ssd_zoo.data.video import Frame, Video, open_camera, open_video, read_clip
 from ssd_zoo.data.video_datasets import AnnotatedVideo, ClipSampler, VideoDataset
 from ssd_zoo.data.video_layouts import open_video_dataset, video_splits

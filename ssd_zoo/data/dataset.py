@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from ssd_zoo.data.annotations import Annotations, LabelledImage, Records, assemble, no_object
 from ssd_zoo.data.formats import recognise
 from ssd_zoo.data.formats.folders import find_split
-from ssd_zoo.data.formats.memory import read_memory
+from ssd_zoo.data.formats.in_memory import read_memory
 from ssd_zoo.data.formats.tree import merge_counts
 from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.weights.categories import check_names

@@ -9,7 +9,7 @@ import torch
 
 from ssd_zoo.data.annotations import LabelledImage, number_of
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.report import DataReport, annotation_problems
+from ssd_zoo.data.inspection import DataReport, annotation_problems
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, VideoDataset
 
 __all__ = ["left_out", "usable"]

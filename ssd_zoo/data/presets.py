@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ssd_zoo.detector.clips import holds_clips, refuse_tiles
+from ssd_zoo.detector.frames import holds_clips, refuse_tiles
 from ssd_zoo.detector.overlap import area_of
 from ssd_zoo.detector.tiles import shown_size
 

@@ -14,7 +14,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
-from ssd_zoo.models.load import find_report
+from ssd_zoo.models.loading import find_report
 from ssd_zoo.version import __version__
 from ssd_zoo.weights.categories import check_names
 from ssd_zoo.weights.outside import mapping, parse_json, quote, whole

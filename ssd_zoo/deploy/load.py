@@ -16,13 +16,13 @@ from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.runtime import Opened, on_threads
 from ssd_zoo.detector.caller import warn_caller
-from ssd_zoo.detector.clips import check_clips, holds_clips, join_frames, refuse_tiles
+from ssd_zoo.detector.frames import check_clips, holds_clips, join_frames, refuse_tiles
 from ssd_zoo.detector.inputs import check_images, check_output, check_pixel_range
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
+from ssd_zoo.detector.ranges import check_count
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
-from ssd_zoo.detector.values import check_count
 
 __all__ = ["ExportedDetector", "load"]
 

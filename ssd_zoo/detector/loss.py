@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName, ciou, giou, smooth_l1
 from ssd_zoo.detector.boxes import encode_boxes
 from ssd_zoo.detector.matcher import match_default_boxes
-from ssd_zoo.detector.values import check_fraction
+from ssd_zoo.detector.ranges import check_fraction
 
 if TYPE_CHECKING:
     from ssd_zoo.detector.ssd import SSD

@@ -10,17 +10,17 @@ from ssd_zoo.detector.box_losses import BoxLoss, BoxLossName
 from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.checks import DeferredChecks
-from ssd_zoo.detector.clips import check_clips, forward_clips, holds_clips, step_streams, step_streams_raw
+from ssd_zoo.detector.choices import check_normalization, checked_setting
 from ssd_zoo.detector.compiled import not_compiled, only_callees_compiled
 from ssd_zoo.detector.constants import WithConstants
 from ssd_zoo.detector.feature_maps import feature_map_shapes
+from ssd_zoo.detector.frames import check_clips, forward_clips, holds_clips, step_streams, step_streams_raw
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_output, check_pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, detector_losses
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
-from ssd_zoo.detector.settings import check_normalization, checked_setting
 from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
 from ssd_zoo.detector.tiles import check_tiles, forward_tiles

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ssd_zoo.detector.clips import holds_clips, refuse_tiles
+from ssd_zoo.detector.frames import holds_clips, refuse_tiles
 from ssd_zoo.detector.inputs import check_images
 from ssd_zoo.detector.overlap import box_iou
+from ssd_zoo.detector.ranges import check_fraction
 from ssd_zoo.detector.sizes import parse_size, sizes_of
-from ssd_zoo.detector.values import check_fraction
 
 if TYPE_CHECKING:
     from ssd_zoo.detector.ssd import SSD

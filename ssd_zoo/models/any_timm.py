@@ -13,7 +13,7 @@ from ssd_zoo.backbones.timm_backbone import TimmBackbone
 from ssd_zoo.detector.heads import SSDLiteHead
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import BatchNorm2d
-from ssd_zoo.models.load import note_loaded
+from ssd_zoo.models.loading import note_loaded
 from ssd_zoo.models.options import Options
 from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import finish, settle

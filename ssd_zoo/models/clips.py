@@ -12,10 +12,10 @@ from typing import cast
 from torch import nn
 from typing_extensions import Unpack
 
+from ssd_zoo.backbones.inflated import Frames, VideoMobileNet, VideoVGG16D
 from ssd_zoo.backbones.temporal import Inflate, Temporal
-from ssd_zoo.backbones.video import Frames, VideoMobileNet, VideoVGG16D
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import load_weights, note_inflated, split_clip_weights
+from ssd_zoo.models.loading import load_weights, note_inflated, split_clip_weights
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights
 from ssd_zoo.models.mobilenet_v3 import MobileNetV3_Large_Weights, SSDLite320_MobileNet_V3_Large_Weights
 from ssd_zoo.models.options import Options

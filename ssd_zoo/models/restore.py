@@ -1,6 +1,6 @@
 """Restoring of models: what nobody asked to change is there, or it is an error.
 
-Fine-tuning, where the caller asks for other classes or parts, is lenient; see `ssd_zoo.models.load`.
+Fine-tuning, where the caller asks for other classes or parts, is lenient; see `ssd_zoo.models.loading`.
 """
 
 import inspect
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import find_report, without_tensors
+from ssd_zoo.models.loading import find_report, without_tensors
 from ssd_zoo.models.options import Settings
 from ssd_zoo.weights.config import SavedModel, check_arguments, is_plain_word
 from ssd_zoo.weights.files import read_header

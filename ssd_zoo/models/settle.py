@@ -16,7 +16,7 @@ from ssd_zoo.detector.caller import warn_caller
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import NormLayer
-from ssd_zoo.models.load import load_backbone, load_weights
+from ssd_zoo.models.loading import load_backbone, load_weights
 from ssd_zoo.models.options import DEFAULTS, Options, Settings
 from ssd_zoo.weights.categories import COCO_CATEGORIES, check_names
 from ssd_zoo.weights.entries import WeightsEnum

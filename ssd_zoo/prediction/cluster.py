@@ -17,8 +17,8 @@ from torch import Tensor
 from ssd_zoo.data.images import MAX_PIXELS, read_image
 from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.deploy.runtime import missing
+from ssd_zoo.detector.ranges import check_count, check_fraction
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.detector.values import check_count, check_fraction
 from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, ParquetRow, find_image_files, resolve_address
 from ssd_zoo.prediction.facts import model_facts, model_files

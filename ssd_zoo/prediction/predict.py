@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssd_zoo.data.images import read_image
 from ssd_zoo.data.web import fetch, is_web
 from ssd_zoo.detector.inputs import check_images
-from ssd_zoo.detector.values import check_count, check_fraction
+from ssd_zoo.detector.ranges import check_count, check_fraction
 from ssd_zoo.prediction.detections import Detections
 from ssd_zoo.prediction.opening import load_model, pick_device, pick_thresh
 from ssd_zoo.prediction.pipeline import detect_ahead

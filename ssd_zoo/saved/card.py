@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TypeAlias, TypedDict
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import find_report
+from ssd_zoo.models.loading import find_report
 from ssd_zoo.weights.categories import object_classes
 
 __all__ = ["Card", "Metrics", "make_card"]

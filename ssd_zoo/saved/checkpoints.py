@@ -13,13 +13,13 @@ from torch import Tensor
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
-from ssd_zoo.models.load import note_loaded
+from ssd_zoo.models.loading import note_loaded
 from ssd_zoo.models.registry import get_model
 from ssd_zoo.saved.file_boxes import boxes_of_file
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.formats.checkpoint import check_finite, check_state, read_checkpoint
+from ssd_zoo.weights.key_tables import Match
 from ssd_zoo.weights.origin import Checkpoint, count_head
-from ssd_zoo.weights.tables import Match
 
 __all__ = ["OpenedCheckpoint", "load_checkpoint", "open_checkpoint", "warn_of_folded"]
 

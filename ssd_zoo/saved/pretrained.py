@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.load import find_report
+from ssd_zoo.models.loading import find_report
 from ssd_zoo.models.registry import builder_of
 from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssd_zoo.detector.clips import check_clip_targets, holds_clips, shown_frames, targets_of_frames
+from ssd_zoo.detector.frames import check_clip_targets, holds_clips, shown_frames, targets_of_frames
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.detector.ssd import SSD
 

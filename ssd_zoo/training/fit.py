@@ -19,9 +19,9 @@ from ssd_zoo.saved.proof import check_rebuild
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, augmentation_for, describe_data
 from ssd_zoo.training.budget import Budget
 from ssd_zoo.training.inference import parts_per_item
+from ssd_zoo.training.kept_memory import keep_memory
 from ssd_zoo.training.logs import Row, TensorBoard
 from ssd_zoo.training.loop import Progress, Trainer
-from ssd_zoo.training.memory import keep_memory
 from ssd_zoo.training.optimizers import (
     OptimizerName,
     ScheduleName,

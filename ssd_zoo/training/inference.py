@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ssd_zoo.data.presets import PER_OBJECT, without_crowds
-from ssd_zoo.detector.clips import holds_clips, join_frames, shown_frames, split_frames
+from ssd_zoo.detector.frames import holds_clips, join_frames, shown_frames, split_frames
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import tile_grid
 from ssd_zoo.detector.tubes import Tube, link_tubes

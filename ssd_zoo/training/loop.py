@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ssd_zoo.detector.clips import holds_clips
+from ssd_zoo.detector.frames import holds_clips
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.balance import count_positives, part_weights
 from ssd_zoo.training.batches import (

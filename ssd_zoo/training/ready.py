@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.drop import left_out, usable
-from ssd_zoo.data.report import inspect_dataset
+from ssd_zoo.data.inspection import inspect_dataset
 from ssd_zoo.data.video_datasets import AnnotatedVideo, VideoDataset
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 from ssd_zoo.data.presets import DetectionPresetEval
-from ssd_zoo.detector.clips import holds_clips, split_frames
+from ssd_zoo.detector.frames import holds_clips, split_frames
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.saved.pretrained import from_pretrained, save_pretrained
 from ssd_zoo.training.batches import Place, Sample, SeededSamples

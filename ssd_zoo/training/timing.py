@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from ssd_zoo.data.presets import Augmentation, DetectionPresetEval
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, augmentation_for, make_loader, to_device
-from ssd_zoo.training.memory import keep_memory
+from ssd_zoo.training.kept_memory import keep_memory
 from ssd_zoo.training.optimizers import make_optimizer
 
 __all__ = ["Times", "time_training"]

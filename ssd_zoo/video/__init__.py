@@ -1,6 +1,6 @@
 """Detect in streams, track objects, link tubes, and compute their metrics."""
 
-from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.detector.tubes import link_tubes, tube_iou, tubes_of_target
 from ssd_zoo.training.metrics.video_ap import (
     bootstrap_difference,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ssd_zoo.data.batching import batch_items
-from ssd_zoo.detector.clips import split_frames
+from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.detector.ssd import SSD
 
 __all__ = ["detect_stream", "export_step", "reset_streams"]

@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ssd_zoo.detector.ranges import check_count
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.detector.values import check_count
 from ssd_zoo.layers.folded import folded_norms
 
 __all__ = ["fill_folded_norms", "restore_norms"]

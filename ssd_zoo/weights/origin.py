@@ -8,7 +8,7 @@ from itertools import product
 from torch import Tensor
 
 from ssd_zoo.weights.categories import COCO80_CATEGORIES, VOC_CATEGORIES
-from ssd_zoo.weights.tables import Match, Table, Tables, match_names
+from ssd_zoo.weights.key_tables import Match, Table, Tables, match_names
 
 __all__ = ["Checkpoint", "Origin", "Recipe", "boxes_per_cell", "count_head"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ssd_zoo.data.formats import coco, cvat, kitti, labelme, tables, voc, widerface, yolo
+from ssd_zoo.data.formats import coco, csv_tables, cvat, kitti, labelme, voc, widerface, yolo
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import Layout, Tree
 from ssd_zoo.weights.outside import read_start
@@ -18,7 +18,7 @@ FORMATS: dict[str, Callable[[Tree], Layout | None]] = {
     "cvat": cvat.find,
     "kitti": kitti.find,
     "widerface": widerface.find,
-    "table": tables.find,
+    "table": csv_tables.find,
 }
 # Formats that are often exported beside another one; they are read only where they stand alone.
 _SECOND = ("table",)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ssd_zoo.detector.values import check_count, check_fraction
+from ssd_zoo.detector.ranges import check_count, check_fraction
 
 __all__ = ["Thresholds"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ssd_zoo.weights.tables import Table
+from ssd_zoo.weights.key_tables import Table
 
 __all__ = ["conv_norm", "fold_biases", "mobilenet_v2"]
 

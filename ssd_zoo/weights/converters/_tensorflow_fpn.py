@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ssd_zoo.weights.tables import Table
+from ssd_zoo.weights.key_tables import Table
 
 __all__ = ["FPNLITE", "FPNLITE_MARK", "FPNLITE_OWN_TOWERS", "levels_differ", "split_levels"]
 

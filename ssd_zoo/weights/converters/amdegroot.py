@@ -1,9 +1,9 @@
 """Weights of github.com/amdegroot/ssd.pytorch."""
 
 from ssd_zoo.weights.converters._vgg16 import COCO_SIDES, VOC_SIDES, vgg16_recipe
+from ssd_zoo.weights.key_tables import Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head
 from ssd_zoo.weights.settings import AMDEGROOT
-from ssd_zoo.weights.tables import Tables
 
 __all__ = ["ORIGIN"]
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ssd_zoo.weights.converters._mobilenet import conv_norm, fold_biases, mobilenet_v2
 from ssd_zoo.weights.converters._vgg16 import COCO_SIDES, VOC_SIDES, vgg16_recipe
+from ssd_zoo.weights.key_tables import Table, Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head
 from ssd_zoo.weights.settings import LUFFICC
-from ssd_zoo.weights.tables import Table, Tables
 
 __all__ = ["ORIGIN"]
 

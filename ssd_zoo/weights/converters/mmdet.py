@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ssd_zoo.weights.converters._mobilenet import conv_norm
 from ssd_zoo.weights.converters._vgg16 import vgg16_recipe
+from ssd_zoo.weights.key_tables import Table, Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell, count_head
 from ssd_zoo.weights.settings import MMDET
-from ssd_zoo.weights.tables import Table, Tables
 
 __all__ = ["ORIGIN"]
 

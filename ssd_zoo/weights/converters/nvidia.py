@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from ssd_zoo.weights.key_tables import Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell
-from ssd_zoo.weights.tables import Tables
 
 __all__ = ["ORIGIN"]
 

@@ -3,9 +3,9 @@
 from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.weights.converters._mobilenet import conv_norm, fold_biases
 from ssd_zoo.weights.converters._vgg16 import VOC_SIDES, vgg16_recipe
+from ssd_zoo.weights.key_tables import Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, count_head
 from ssd_zoo.weights.settings import AMDEGROOT
-from ssd_zoo.weights.tables import Tables
 
 __all__ = ["ORIGIN"]
 

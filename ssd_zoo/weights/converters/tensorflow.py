@@ -20,8 +20,8 @@ from ssd_zoo.weights.converters._tensorflow_fpn import (
     split_levels,
 )
 from ssd_zoo.weights.folded_norms import fill_folded_norms
+from ssd_zoo.weights.key_tables import Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe, boxes_per_cell
-from ssd_zoo.weights.tables import Tables
 
 __all__ = ["ORIGIN"]
 

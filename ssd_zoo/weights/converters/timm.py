@@ -7,8 +7,8 @@ VGG-16, ResNets and MobileNetV2 compute the same as timm's. Norms of MobileNetV3
 from collections.abc import Sequence
 
 from ssd_zoo.weights.converters._mobilenet import conv_norm
+from ssd_zoo.weights.key_tables import Table, Tables
 from ssd_zoo.weights.origin import Origin
-from ssd_zoo.weights.tables import Table, Tables
 
 __all__ = ["ORIGIN"]
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from ssd_zoo.weights.categories import COCO_CATEGORIES
 from ssd_zoo.weights.converters._mobilenet import conv_norm, mobilenet_v2
+from ssd_zoo.weights.key_tables import Table, Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe
-from ssd_zoo.weights.tables import Table, Tables
 
 __all__ = ["ORIGIN"]
 

@@ -1,8 +1,8 @@
 """Weights of github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB."""
 
 from ssd_zoo.weights.converters._mobilenet import conv_norm
+from ssd_zoo.weights.key_tables import Tables
 from ssd_zoo.weights.origin import Checkpoint, Origin, Recipe
-from ssd_zoo.weights.tables import Tables
 
 __all__ = ["ORIGIN"]
 

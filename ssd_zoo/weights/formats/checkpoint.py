@@ -17,8 +17,8 @@ from ssd_zoo.weights.formats.safetensors_file import read_contents
 from ssd_zoo.weights.formats.tfjs import read_tfjs
 from ssd_zoo.weights.formats.tflite import read_tflite
 from ssd_zoo.weights.formats.zip_archive import check_sums
+from ssd_zoo.weights.key_tables import unwrap
 from ssd_zoo.weights.outside import quote
-from ssd_zoo.weights.tables import unwrap
 
 __all__ = ["check_finite", "check_state", "read_checkpoint", "read_pickle"]
 

@@ -3,8 +3,8 @@
 Every error is a ValueError that names the source and quotes a short part of it.
 """
 
-from ssd_zoo.weights.outside.files import decode, read_bytes, read_start, read_text
 from ssd_zoo.weights.outside.json_text import parse_json
+from ssd_zoo.weights.outside.texts import decode, read_bytes, read_start, read_text
 from ssd_zoo.weights.outside.values import JSON, listing, mapping, number, parse_number, quote, text, whole
 from ssd_zoo.weights.outside.xml_text import parse_xml
 from ssd_zoo.weights.outside.yaml_text import parse_yaml

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from typing import NoReturn
 
-from ssd_zoo.weights.outside.files import decode
+from ssd_zoo.weights.outside.texts import decode
 from ssd_zoo.weights.outside.values import DEEPEST, JSON, LARGEST_INT, line_at, quote, too_deep
 
 __all__ = ["parse_json"]

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from xml.parsers import expat
 
-from ssd_zoo.weights.outside.files import decode
+from ssd_zoo.weights.outside.texts import decode
 from ssd_zoo.weights.outside.values import DEEPEST, line_at, too_deep
 
 __all__ = ["parse_xml"]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from ssd_zoo.weights.outside.files import decode
+from ssd_zoo.weights.outside.texts import decode
 from ssd_zoo.weights.outside.values import DEEPEST, JSON, parse_number, quote, too_deep
 
 __all__ = ["parse_yaml"]

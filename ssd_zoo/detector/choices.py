@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, get_args
 from ssd_zoo.detector.box_losses import BoxLossName
 from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
+from ssd_zoo.detector.ranges import check_choice, check_count, check_fraction
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.tiles import check_tiles
-from ssd_zoo.detector.values import check_choice, check_count, check_fraction
 
 if TYPE_CHECKING:
     from ssd_zoo.detector.ssd import SSD
