@@ -181,7 +181,7 @@ def test_what_training_holds_back_is_what_is_evaluated(tmp_path, capsys):
 
         patch.setattr("ssd_zoo.cli.train.fit", fit)
         command = ["--weights", "scratch", "--size", "64", "--no-fit-default-boxes", "--no-tensorboard"]
-        assert main(["train", *options, *command, "--output", str(tmp_path / "run")]) == 1
+        assert main(["train", *options, *command, "--output", str(tmp_path / "run")]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "validation 2 of 8 images given; evaluate --val-fraction 0.25 --seed 3 measures them" in told
     for part in seen:

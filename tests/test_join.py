@@ -114,7 +114,7 @@ def test_the_command_trains_on_several(tmp_path, capsys):
     assert "training data: COCO: " in told
     assert "; Pascal VOC: " in told
     assert "7 images, 1 without objects; 7 objects: cat 3, dog 4" in told
-    assert f"validation split test 2 images or videos of {folders[0]}" in told
+    assert f"validation split test 2 images of {folders[0]}" in told
     assert ssd_zoo.from_pretrained(tmp_path / "run/best").categories == ["background", "cat", "dog"]
 
 

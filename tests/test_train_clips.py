@@ -640,7 +640,7 @@ def test_clips_are_held_back_by_a_fraction(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ssd_zoo.cli.train.open_sets", lambda *args: sets.append(opened(*args)) or sets[-1])
     assert main(["train", *common, *plan, *model, "--no-fit-default-boxes"]) == 0
     assert "1 of 4 videos" in capsys.readouterr().out
-    train_part, held_back, _ = sets[0]
+    train_part, held_back, *_ = sets[0]
     names = [video.name for video in held_back.videos]
     assert sorted([*names, *(video.name for video in train_part.videos)]) == [f"frames/video{i}" for i in range(4)]
     measured = []
@@ -683,7 +683,7 @@ def test_fit_leaves_out_of_clips_what_it_leaves_out_of_images(tmp_path, caplog, 
             fit(model, data.clips(3), output=tmp_path, **settings)
     else:
         fit(model, data.clips(3), output=tmp_path, **settings)
-        assert "Left out: what has one of 1 problems. The first: annotations: video0, frame 2" in caplog.text
+        assert "Left out: 1 object, 0 videos. The first problem: annotations: video0, frame 2" in caplog.text
 
 
 @pytest.mark.slow
