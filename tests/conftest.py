@@ -42,6 +42,14 @@ def photo() -> Path:
     return ROOT / "examples" / "astronaut.jpg"
 
 
+@pytest.fixture(autouse=True)
+def own_accelerate() -> Iterator[None]:
+    """Forgets accelerate's settings after a test; a training would go on with them, for they are the process's."""
+    yield
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Keeps many small computations from waiting for each other's threads on a busy machine."""

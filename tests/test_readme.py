@@ -172,7 +172,7 @@ def lay_everything(folder):
 
 
 # What commands name that is not laid out: data sets, cameras.
-ELSEWHERE = re.compile(r"VOCdevkit|coco/annotations|birds|DATA|rtsp:|detect 0")
+ELSEWHERE = re.compile(r"VOC2007|coco/annotations|birds|DATA|rtsp:|detect 0")
 
 
 @pytest.mark.slow

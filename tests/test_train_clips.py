@@ -222,6 +222,16 @@ def test_a_batch_without_a_labeled_frame_changes_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
+def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path):
+    """As of accelerate's bfloat16 on a CPU, whose gradients of maps of one cell read memory that was never written."""
+    model = tiny()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    next(model.head.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(FloatingPointError, match=r"A gradient is not finite at step 0 .* norm of the gradients is nan"):
+        fit(model, moving(2).clips(3), output=tmp_path, epochs=1, batch_size=2, augmentation=None, **SETTINGS)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("frames", ["all", "last"])
 def test_fit_measures_on_clips(tmp_path, frames):

@@ -177,7 +177,7 @@ def fit(
         command: The command to repeat the run, for both.
 
     Raises:
-        FloatingPointError: If the loss is not finite; the message names the batch's images.
+        FloatingPointError: If the loss or a gradient is not finite; the message names the batch's images.
         ImportError: If accelerate, faster-coco-eval, matplotlib or tensorboard is missing.
         OSError: If the folder or a checkpoint can't be written, as on a full disk; the last good checkpoint stays.
         ValueError: If more than 1 % of the objects can't be used and the model's `on_invalid_boxes` is `"raise"`,

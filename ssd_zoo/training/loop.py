@@ -153,10 +153,13 @@ class Trainer:
             for name, value in losses.items():
                 sums[name] += value.detach().float() * weight
         reduced = self._reduce(sums)
-        if not all(map(_is_finite, reduced.values())):
+        if not all(map(math.isfinite, reduced.values())):
             self._fail(reduced)
         if self.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm)
+            norm = float(self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm))
+            # fp16's scaler leaves out steps with such gradients by itself.
+            if self.accelerator.scaler is None and not math.isfinite(norm):
+                self._fail({**reduced, "the norm of the gradients": norm}, "A gradient is")
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
@@ -189,12 +192,12 @@ class Trainer:
         values = self.accelerator.reduce(stacked, "sum").tolist()
         return dict(zip([*sums, "loss"], values, strict=True))
 
-    def _fail(self, losses: dict[str, float]) -> None:
-        names = ", ".join(self.samples.name(place.item) for place in self.plan.batch(self.progress.step))
-        epoch = self.progress.step // self.plan.steps_per_epoch + 1
-        told = ", ".join(f"{name} is {value}" for name, value in losses.items())
+    def _fail(self, figures: dict[str, float], what: str = "The loss is") -> None:
+        step, told = self.progress.step, ", ".join(f"{name} is {value}" for name, value in figures.items())
+        names = ", ".join(self.samples.name(place.item) for place in self.plan.batch(step))
         raise FloatingPointError(
-            f"The loss is not finite at step {self.progress.step} (epoch {epoch}): {told}. The batch was {names}. "
+            f"{what} not finite at step {step} (epoch {step // self.plan.steps_per_epoch + 1}): {told}. "
+            f"The batch was {names}. "
             "A smaller learning rate, a longer warm-up or clip_norm may help; the last checkpoint is from before."
         )
 
@@ -344,7 +347,3 @@ class Trainer:
 class _Nothing:
     def close(self) -> None:
         pass
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0
