@@ -83,7 +83,9 @@ def test_raw_output(model, images, interpreter):
         offsets, logits = run(interpreter, image)
         torch.testing.assert_close(raw["cls_logits"][i].sigmoid(), logits.sigmoid(), rtol=0, atol=1e-5)
         theirs = offsets[:, [1, 0, 3, 2]]
-        assert (raw["bbox_regression"][i] - theirs).abs().quantile(0.999) < 1e-4
+        off = (raw["bbox_regression"][i] - theirs).abs()
+        assert off.quantile(0.999) < 1e-4
+        assert off.max() < 2e-4
         if i == 6:
             # Here the largest difference, 1e-4 of offsets up to 80, is theirs: from the offsets in double precision
             # theirs differ by up to 1.1e-4, ours by 4.3e-5.

@@ -135,7 +135,7 @@ def test_images_in_memory_are_bounded(exported, tmp_path, monkeypatch, most):
     # Those that are read, those that are detected, those that are drawn; and one in each of the three hands between.
     by_number, drawn = 2 * 4 + 2 * 4, 4 + 1
     assert max(seen) <= min(by_number, 2 * (most // size + 1)) + drawn + 3
-    assert sum(seen[-20:]) / 20 > 3, "they do overlap"
+    assert max(seen) > 3, "they do overlap"
 
 
 @pytest.mark.parametrize("name", ["small.onnx", pytest.param("small.xml", marks=pytest.mark.slow)])

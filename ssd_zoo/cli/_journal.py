@@ -163,8 +163,8 @@ class Journal:
             for name in names:
                 place = self._places[name]
                 rest = old.seek(place.start) + place.length
-                while old.tell() < rest:
-                    yield name, old.readline()
+                while old.tell() < rest and (line := old.readline()):
+                    yield name, line
 
     def rows(self, names: Iterable[str]) -> Iterator[JournalRow]:
         """Read the rows of images, in the order of their names."""
@@ -191,7 +191,9 @@ class Journal:
         """Append a line; return where it ends."""
         line = f"{json.dumps(row)}\n".encode()
         with self.file.open("ab", buffering=0) as stream:
+            start = stream.tell()
             if stream.write(line) != len(line):
+                stream.truncate(start)
                 raise OSError(f"{self.file} can't be written: the disk may be full.")
             return stream.tell()
 
@@ -244,7 +246,8 @@ def changed(file: object) -> list[int]:
     if not isinstance(file, Path):
         return [0, 0]
     try:
-        found = [os.stat(file), *(entry.stat() for entry in os.scandir(file))] if file.is_dir() else [os.stat(file)]
+        entries = os.scandir(file) if file.is_dir() else ()
+        found = [os.stat(file), *(entry.stat(follow_symlinks=False) for entry in entries)]
     except OSError:
         return [0, 0]
     return [sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)]

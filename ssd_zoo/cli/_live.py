@@ -31,11 +31,12 @@ def detect_live(model: SSD, records: Sequence[VideoRecord]) -> list[tuple[str, s
     """
     streams = _Streams(records)
     with ExitStack() as stack:
+        stack.callback(streams.stop)
         for record in records:
             stack.enter_context(record)
-        found = stack.enter_context(closing(take_ahead(_detect(model, records, streams), ahead=2 * len(records))))
-        # First of all, so that detecting does not wait for another frame.
-        stack.callback(streams.stop)
+        # Without the streams' end, detecting would wait for another frame.
+        ahead = take_ahead(_detect(model, records, streams), ahead=2 * len(records), stop=streams.stop)
+        found = stack.enter_context(closing(ahead))
         try:
             for record, noted in found:
                 record.write(record.draw(noted))

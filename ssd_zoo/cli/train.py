@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("accumulate", type=positive, help="parts per batch")
     add("augmentation", choices=get_args(Augmentation))
     add("flip", action=argparse.BooleanOptionalAction,
-        help="flip images left to right (default: unless names of classes hold left or right)")  # fmt: skip
+        help="flip images left to right (default: unless a mirror changes classes by their names)")  # fmt: skip
     add("flip_vertically", action="store_true", help="flip images vertically too")
     add("optimizer", choices=get_args(OptimizerName))
     add("learning_rate", type=amount, help="(default: .01 for sgd, .001 for adamw)")

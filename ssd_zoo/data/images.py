@@ -171,7 +171,8 @@ def size_if_readable(file: Path) -> tuple[int, int] | None:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the (height, width) of a Pillow image that is turned upright by its EXIF orientation."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    # One that is loaded has been turned, and has lost the tag.
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2:
         # Pillow turns a TIFF while it is loaded; whether `size` is that before or after depends on its version.
         height, width, turned = (image.tag_v2.get(tag, 1) for tag in _TIFF_TAGS)
     else:

@@ -148,7 +148,7 @@ def check_decoder(path: Path) -> None:
     if find_spec("av") is None and find_spec("torchcodec") is None and (found := _find(path)):
         layout, sources = found
         videos = [one for split, files in sources.items() for one in _READERS[layout](files, split).videos]
-        if any(one.frames.is_file() for one in videos):
+        if any(one.fault is None and one.frames.is_file() for one in videos):
             raise ImportError(MISSING)
 
 

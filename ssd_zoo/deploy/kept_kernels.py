@@ -54,24 +54,32 @@ class _KeptKernel(nn.Module):
         super().__init__()
         self.conv, self.in_graphs = conv, in_graphs
         self.register_buffer("transformed", transform_kernel(conv.weight.detach()), persistent=False)
-        self._made_of = conv.weight, _version(conv.weight)
+        self._made_of: tuple[Tensor | None, int] = conv.weight, _version(conv.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         conv = self.conv
         padding = int(conv.padding[0])
-        if self.in_graphs and torch.compiler.is_compiling():
-            return conv2d(input, conv.weight, conv.bias, padding, 1, self.transformed)
-        weight, version = self._made_of
-        if has_additions(conv) or conv.weight is not weight or _version(weight) != version:
+        if torch.compiler.is_compiling():
+            kept = padding, 1, self.transformed
+            return conv2d(input, conv.weight, conv.bias, *kept) if self.in_graphs else conv(input)
+        if has_additions(conv) or not self._is_fresh():
             return conv(input)
         if winograd_pays(conv, input, conv.weight, kept=True):
             return winograd_conv2d(input, conv.weight, conv.bias, padding, self.transformed)
         return conv(input)
 
+    def _is_fresh(self) -> bool:
+        weight, version = self._made_of
+        return self.conv.weight is weight and _version(self.conv.weight) == version
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_made_of": self._is_fresh()}
+
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take the state of a copy, whose tensors count their changes anew."""
+        """Take the state of a copy, whose tensors count their changes anew; a stale kernel stays stale."""
         super().__setstate__(state)
-        self._made_of = self.conv.weight, _version(self.conv.weight)
+        weight = self.conv.weight
+        self._made_of = weight if state["_made_of"] else None, _version(weight)
 
 
 def _version(weight: Tensor) -> int:

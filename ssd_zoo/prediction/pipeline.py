@@ -49,6 +49,7 @@ def map_ahead(
     ahead: int,
     weigh: Callable[[R], int] | None = None,
     start: Callable[[], None] | None = None,
+    stop: Callable[[], None] | None = None,
 ) -> Generator[R, None, None]:
     """Apply a function in threads, and yield the results in order.
 
@@ -62,6 +63,7 @@ def map_ahead(
         ahead: Most items that are begun and not yielded.
         weigh: Bytes of a result. No more items are begun while results of 128 MB wait or are expected.
         start: Called in each thread at its start.
+        stop: Called before the end waits for the calls that have begun.
     """
     pool = ThreadPoolExecutor(threads, "ssd_zoo", start)
     waiting: deque[Future[R]] = deque()
@@ -86,6 +88,8 @@ def map_ahead(
         if failure is not None:
             raise failure
     finally:
+        if stop is not None:
+            stop()
         pool.shutdown(cancel_futures=True)
 
 
@@ -97,15 +101,16 @@ def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int] | None, unde
     )
 
 
-def take_ahead(items: Iterable[T], *, ahead: int) -> Generator[T, None, None]:
+def take_ahead(items: Iterable[T], *, ahead: int, stop: Callable[[], None] | None = None) -> Generator[T, None, None]:
     """Take items in a thread of their own, before they are asked for.
 
     Args:
         items: The items. An error is raised after the items before it.
         ahead: Most items that wait.
+        stop: Called before the end waits for the item that is under way.
     """
     source, end = iter(items), object()
-    taken = map_ahead(lambda _: next(source, end), repeat(None), threads=1, ahead=ahead)
+    taken = map_ahead(lambda _: next(source, end), repeat(None), threads=1, ahead=ahead, stop=stop)
     try:
         for item in taken:
             if item is end:

@@ -80,7 +80,7 @@ def _rows(file: Path, separator: str = ",") -> Iterator[list[str]]:
 
 
 def _table(file: File) -> _Table | None:
-    lines = read_start(file.path, 4096).splitlines()
+    lines = read_start(file.path, 4096).replace("\0", "").splitlines()
     for separator in _SEPARATORS:
         row = next(csv.reader(lines[:1], delimiter=separator), [])
         header = [cell.strip().lower().replace("_", "") for cell in row]

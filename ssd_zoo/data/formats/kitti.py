@@ -41,10 +41,14 @@ def _item(file: Path, image: Path, problems: list[str]) -> Item:
         if not line.split() or line.split()[0].lower() == _IGNORED:
             continue
         try:
-            if not (match := _LINE.fullmatch(line.strip())):
+            if match := _LINE.fullmatch(line.strip()):
+                name, numbers = " ".join(match[1].split()), match[2].split()
+            else:
+                name, *numbers = line.split()
+            if len(numbers) not in (14, 15):
                 raise ValueError(f"expected a class name and 14 numbers, got {quote(line)}")
-            x1, y1, x2, y2 = (parse_number(word, "a side of the box") for word in match[2].split()[3:7])
-            things.append(Thing(" ".join(match[1].split()), (x1, y1, x2, y2), number))
+            x1, y1, x2, y2 = (parse_number(word, "a side of the box") for word in numbers[3:7])
+            things.append(Thing(name, (x1, y1, x2, y2), number))
         except ValueError as error:
             problems.append(f"{file}:{number}: {str(error).rstrip('.')}")
     return Item(image, file, things)
