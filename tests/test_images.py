@@ -143,6 +143,10 @@ def test_size_is_that_of_the_pixels_of_every_format(tmp_path, kind, ending, mode
     image.save(
         file, kind, exif=exif, **options, **({"append_images": [second]} if options == {"save_all": True} else {})
     )
+    try:
+        Image.open(io.BytesIO(file.read_bytes())).load()
+    except OSError:
+        pytest.skip(f"this Pillow does not read the {kind} of {mode} that it writes")
     read = read_image(file)
     assert image_size(file) == read.shape[1:]
     # Other formats have no EXIF, or another field that turns.
