@@ -14,7 +14,7 @@ import pytest
 import torch
 from launch import fork, join
 from PIL import Image
-from test_cli_video import small_model
+from small_models import small_model
 
 from ssd_zoo.cli import _images
 from ssd_zoo.cli import detect as detect_command
@@ -198,7 +198,7 @@ FORKS = """
 import os, random, signal, sys, time
 sys.path.insert(0, {tests!r})
 import torch
-from test_cli_video import small_model
+from small_models import small_model
 from ssd_zoo.cli import _images, detect, main
 torch.set_num_threads(1)
 read = _images.read_image
@@ -271,7 +271,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 from layouts import make
-from test_cli_video import small_model
+from small_models import small_model
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import VideoWriter
 from ssd_zoo.deploy import export

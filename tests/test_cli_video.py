@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from small_models import small_model
 from torch import nn
 
 import ssd_zoo
@@ -54,17 +55,6 @@ def detect(capsys):
         return code, out, err
 
     return run
-
-
-def small_model():
-    """One convolution: it costs nothing and finds what it finds."""
-    torch.manual_seed(0)
-    backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8, padding=1))
-    backbone.forward = lambda batch: [backbone[0](batch)]
-    boxes = ssd_zoo.DefaultBoxGenerator(aspect_ratios=[[]], scales=[0.4, 0.5])
-    return ssd_zoo.SSD(
-        backbone, boxes, (32, 32), ["background", "thing"], score_thresh=0.5, detections_per_img=3
-    ).eval()
 
 
 def test_video(detect, film, tmp_path):
@@ -420,7 +410,13 @@ for turn in range(kills + 1):
     if child == 0:
         os._exit(main(["detect", *sys.argv[1:], "--json", "r.jsonl", "--output", "out", "--quiet"]))
     if turn < kills:
-        time.sleep(pick.uniform(0.0, 0.5))
+        # Half of them at once, half once it writes.
+        size, deadline = os.path.getsize("r.jsonl") if os.path.exists("r.jsonl") else 0, time.monotonic() + 3
+        while turn % 2 and time.monotonic() < deadline:
+            if os.path.exists("r.jsonl") and os.path.getsize("r.jsonl") > size:
+                break
+            time.sleep(0.005)
+        time.sleep(pick.uniform(0.0, 0.1))
         os.kill(child, signal.SIGKILL)
     code = os.waitpid(child, 0)[1]
     # No line but the last may be cut off.

@@ -71,6 +71,9 @@ def test_torchmetrics(detections):
     # What is found counts as true, so all is found.
     metric.update(detections, [{key: found[key] for key in ("boxes", "labels")} for found in detections])
     assert metric.compute()["map"] == pytest.approx(1)
+    metric.reset()
+    metric.update(detections, [{"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": detections[0]["labels"][:1]}])
+    assert metric.compute()["map"] == 0
 
 
 def test_torchmetrics_measures_what_we_measure(model, test_data):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin, features
-from test_cli_video import small_model
+from small_models import small_model
 
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import find_images, read_image

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from test_cli_video import small_model
+from small_models import small_model
 
 import ssd_zoo
 from ssd_zoo.cli import _images, _video
@@ -191,7 +191,9 @@ for moment in moments:
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
     code = os.waitpid(child, 0)[1]
-    if os.path.exists("r.json.jsonl"):
+    if code == 0:
+        done = 0  # It had ended before the signal, and the next one starts anew.
+    elif os.path.exists("r.json.jsonl"):
         names = [json.loads(line)["file_name"] for line in open("r.json.jsonl").read().split("\\n")[1:-1]]
         assert len(names) == len(set(names)), names
         assert len(names) >= done, "nothing that was done is lost"
@@ -201,7 +203,7 @@ for moment in moments:
     if os.path.exists("r.parquet"):
         text = open("r.parquet", "rb").read()
         assert text[:4] == text[-4:] == b"PAR1"
-    print(moment, code, done, flush=True)
+    print(moment, code, flush=True)
 """
 
 
@@ -212,9 +214,9 @@ def test_kills_lose_nothing_of_an_exported_file(exported, images):
     model = str(exported("small.onnx"))
     done = subprocess.run([sys.executable, "-c", KILLS, model], capture_output=True, text=True, check=True)
     *killed, last = done.stdout.splitlines()
-    assert last == f"None 0 {COUNT}"
-    # By the signal, but for those that the time has not reached.
-    assert sum(line.split()[-2] == "9" for line in killed) >= 9, done.stdout
+    assert last == "None 0"
+    # Those at a place were killed there; those at a time may have ended before.
+    assert all(line.endswith(" 9") for line in killed if line.startswith("(")), done.stdout
     expected = one_by_one(model, images)
     assert json.loads(Path("r.json").read_text()) == [row for rows in expected for row in rows]
     rows = parquet.read_table("r.parquet").to_pylist()

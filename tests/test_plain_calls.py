@@ -352,8 +352,8 @@ DERIVATIVES = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")
 @pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet implemented the batching rule")
 @pytest.mark.parametrize("kind", ["1", "2", "3d", "2plus1d", "depthwise", "shift"])
-def test_derivatives_are_those_of_torchs_convolution(derive, kind):
-    """Of layers of a dilation; and of temporal layers, which take no shortcut in float64."""
+def test_derivatives_are_those_of_plain_calls(derive, kind):
+    """Those of torch's convolution; of temporal layers those in float64, in which they take no shortcut."""
     torch.manual_seed(0)
     if kind in "12":
         layer = conv = FastConv2d(CHANNELS, CHANNELS, 3, padding=int(kind), dilation=int(kind))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli_video import small_model
+from small_models import small_model
 from torch import nn
 from web_server import serving
 

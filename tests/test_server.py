@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli_video import small_model
+from small_models import small_model
 
 from ssd_zoo.data import read_image
 from ssd_zoo.deploy import export, load
@@ -148,10 +148,12 @@ def started(file, *options):
     command = [sys.executable, str(SERVER / "serve.py"), str(file), "--port", str(port), *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
+        deadline = time.monotonic() + 120
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "it does not start"
             time.sleep(0.05)
         yield port
     finally:

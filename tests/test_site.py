@@ -1,16 +1,14 @@
 """Every page of the site fits a window of 1366 pixels and a phone of 390, and so do its tables."""
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import CHROMIUM, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What is wider than its place: the page, its tables, which the theme would let scroll, and on a screen the samples.
 TOO_WIDE = """() => {
   const columns = (code) => Math.max(...code.innerText.split("\\n").map((line) => line.length));

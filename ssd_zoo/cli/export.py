@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--int8", metavar="SOURCE",
                         help="folder of typical images, to quantise the file to eight-bit integers")  # fmt: skip
     parser.add_argument("--bfloat16", action="store_true",
-                        help="compute in bfloat16 where the CPU can, in half the time (OpenVINO)")  # fmt: skip
+                        help="compute in bfloat16 where the CPU can, which is faster (OpenVINO)")  # fmt: skip
     parser.add_argument("--licence", metavar="NAME", help="licence of the weights (default: as far as known)")
     parser.add_argument("--origin", metavar="TEXT", help="origin of the weights (default: as far as known)")
     parser.add_argument("--quiet", action="store_true", help="print no summary and no progress")

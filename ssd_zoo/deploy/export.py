@@ -62,8 +62,8 @@ def export(
         int8: Typical images, by which the file is quantised to eight-bit integers: fifty to three hundred, as the
             model takes them. For `"onnx"` and `"openvino"`, and models of images. `compare_detections` of model and
             loaded file shows what changes.
-        bfloat16: Whether the file computes in bfloat16 on CPUs that can, which takes about half the time. Scores then
-            differ by some hundredths. For `"openvino"`.
+        bfloat16: Whether the file computes in bfloat16 on CPUs that can, which takes half to two thirds of the time.
+            Scores then differ by some hundredths. For `"openvino"`.
         licence: Licence of the weights, for the file; by default as far as it is known.
         origin: Origin of the weights, for the file; by default as far as it is known.
 
@@ -110,7 +110,7 @@ def export(
         raise
     except Exception as error:
         raise ValueError(
-            f"The model can't be exported as {format!r}: {str(error).strip().partition(chr(10))[0]} Models of every "
+            f"The model can't be exported as {kind!r}: {str(error).strip().partition(chr(10))[0]} Models of every "
             "builder of ssd_zoo.list_models() can. In layers of your own, no step may depend on the values of tensors, "
             "and the format needs their operators; 'pt2' has all of torch's."
         ) from error

@@ -59,8 +59,11 @@ class SharedHead(nn.Module):
         self.num_classes = num_classes
         channels, boxes = in_channels[0], boxes_per_location[0]
         conv_layer = SeparableConv2d if separable else FastConv2d
-        layer = _OwnTowers if own_towers else _Tower
-        tower = partial(layer, channels, num_convs, len(in_channels), conv_layer=conv_layer, norm_layer=norm_layer)
+        of_maps = partial(_Tower, channels, num_convs, conv_layer=conv_layer, norm_layer=norm_layer)
+
+        def tower() -> nn.Module:
+            return _OwnTowers(of_maps(1) for _ in in_channels) if own_towers else of_maps(len(in_channels))
+
         self.tower = tower() if one_tower else nn.Identity()
         self.cls_logits = nn.ModuleList()
         self.bbox_regression = nn.ModuleList()
@@ -118,19 +121,6 @@ class _Tower(nn.Module):
 
 class _OwnTowers(nn.ModuleList):
     """Towers of which each serves one feature map."""
-
-    def __init__(
-        self,
-        channels: int,
-        num_convs: int,
-        num_maps: int,
-        *,
-        conv_layer: Callable[..., nn.Module],
-        norm_layer: NormLayer,
-    ) -> None:
-        super().__init__(
-            _Tower(channels, num_convs, 1, conv_layer=conv_layer, norm_layer=norm_layer) for _ in range(num_maps)
-        )
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
         return [tower([features])[0] for tower, features in zip(self, feature_maps, strict=True)]

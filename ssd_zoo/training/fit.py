@@ -126,8 +126,8 @@ def fit(
     Args:
         model: The model, made by a registered builder; it is trained in place. Its input, feature maps and default
             boxes stay as they are; `ssd-zoo train` chooses them before it calls `fit`.
-        dataset: From `open_dataset` or `open_video_dataset`, or any that gives images or clips and targets as for
-            `SSD.forward`. Of the first two, objects that can't be used are left out as by `usable`.
+        dataset: From `open_dataset` or `open_video_dataset`, of which objects that can't be used are left out as by
+            `usable`; or any other that gives images or clips and targets as for `SSD.forward`.
         output: The run's folder. One training at a time can use it.
         validation: Data set on which AP is measured; its classes must be the model's. `fit` holds no images back:
             without this data set AP is not measured, and the last model is kept.
