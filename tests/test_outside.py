@@ -13,7 +13,7 @@ import pytest
 from ssd_zoo.data import open_dataset
 from ssd_zoo.weights import outside
 from ssd_zoo.weights.categories import list_names
-from ssd_zoo.weights.outside import read_bytes
+from ssd_zoo.weights.outside import json_text, parse_json, parse_xml, read_bytes, xml_text
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,25 @@ def test_pipes_are_read_up_to_the_limit():
         with contextlib.nullcontext() if limit == 5000 else pytest.raises(ValueError, match="has more than 4999"):
             assert read_bytes(Path(f"/dev/fd/{read}"), limit=limit) == content
         os.close(read)
+
+
+@pytest.mark.parametrize("content", ["[1,[2,{}]]", b"[1,[2,{}]]"])
+def test_the_number_of_values_of_json_is_known_before_they_take_memory(content, monkeypatch):
+    monkeypatch.setattr(json_text, "_MOST_VALUES", 5)
+    assert parse_json(content, "a.json") == [1, [2, {}]]
+    monkeypatch.setattr(json_text, "_MOST_VALUES", 4)
+    monkeypatch.setattr(json_text.json, "loads", None)
+    with pytest.raises(ValueError, match=r"^a\.json has 5 values, and 4 are allowed; split it into several files\.$"):
+        parse_json(content, "a.json")
+
+
+def test_the_number_of_elements_of_xml_is_known_before_they_take_memory(monkeypatch):
+    content = '<a><b c="1"/></a>'
+    monkeypatch.setattr(xml_text, "_MOST_TAGS", 4)
+    assert parse_xml(content, "a.xml").tag == "a"
+    monkeypatch.setattr(xml_text, "_MOST_TAGS", 3)
+    with pytest.raises(ValueError, match=r"^a\.xml has 4 tags and attributes, and 3 are allowed"):
+        parse_xml(content, "a.xml")
 
 
 def test_a_line_of_many_digits_is_soon_no_line_of_ten_numbers(tmp_path):

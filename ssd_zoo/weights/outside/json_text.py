@@ -6,10 +6,12 @@ from collections import Counter
 from typing import NoReturn
 
 from ssd_zoo.weights.outside.texts import decode
-from ssd_zoo.weights.outside.values import DEEPEST, JSON, LARGEST_INT, line_at, quote, too_deep
+from ssd_zoo.weights.outside.values import DEEPEST, JSON, LARGEST_INT, check_number_of, line_at, quote, too_deep
 
 __all__ = ["parse_json"]
 
+# Each takes 32 bytes, as a floating-point number in a list, or more.
+_MOST_VALUES = 2**28
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
 
@@ -23,9 +25,11 @@ def parse_json(content: str | bytes, source: object, *, constants: bool = False)
         constants: Whether `NaN` and `Infinity` are allowed.
 
     Raises:
-        ValueError: If it is not JSON, is nested too deep, repeats a key, or holds a number out of range.
+        ValueError: If it is not JSON, is nested too deep, repeats a key, or holds a number out of range or too many
+            values.
     """
     content = decode(content, source) if isinstance(content, bytes) else content
+    check_number_of("values", content, (",", "[", "{"), _MOST_VALUES, source)
 
     def refuse(literal: str) -> NoReturn:
         line = line_at(content, max(content.find(literal), 0))

@@ -4,12 +4,14 @@ import math
 import re
 import reprlib
 import sys
+from collections.abc import Sequence
 from typing import TypeAlias, Union
 
 __all__ = [
     "DEEPEST",
     "JSON",
     "LARGEST_INT",
+    "check_number_of",
     "line_at",
     "listing",
     "mapping",
@@ -41,6 +43,13 @@ def quote(value: object) -> str:
 def line_at(content: str, position: int) -> int:
     """Return the line number of a position, counted from 1."""
     return content.count("\n", 0, position) + 1
+
+
+def check_number_of(what: str, content: str, marks: Sequence[str], most: int, source: object) -> None:
+    """Raise ValueError if a text may hold too many values, each of which has a mark, before they take memory."""
+    found = sum(map(content.count, marks))
+    if found > most:
+        raise ValueError(f"{source} has {found} {what}, and {most} are allowed; split it into several files.")
 
 
 def too_deep(source: object, what: str) -> ValueError:

@@ -4,9 +4,12 @@ import xml.etree.ElementTree as ET
 from xml.parsers import expat
 
 from ssd_zoo.weights.outside.texts import decode
-from ssd_zoo.weights.outside.values import DEEPEST, line_at, too_deep
+from ssd_zoo.weights.outside.values import DEEPEST, check_number_of, line_at, too_deep
 
 __all__ = ["parse_xml"]
+
+# Each takes some hundred bytes with its attributes.
+_MOST_TAGS = 2**25
 
 
 def parse_xml(content: str | bytes, source: object) -> ET.Element:
@@ -17,11 +20,12 @@ def parse_xml(content: str | bytes, source: object) -> ET.Element:
         source: Name of the text in messages.
 
     Raises:
-        ValueError: If it is not XML, declares a document type or entities, or is nested too deep.
+        ValueError: If it is not XML, declares a document type or entities, is nested too deep or has too many elements.
     """
     content = decode(content, source) if isinstance(content, bytes) else content
     if (at := content.find("<!DOCTYPE")) >= 0:
         raise ValueError(f"{source}:{line_at(content, at)} declares a document type; remove that, it is not read.")
+    check_number_of("tags and attributes", content, ("<", "="), _MOST_TAGS, source)
     parser = ET.XMLParser(target=_Tree(source))
     try:
         parser.feed(content.removeprefix("\ufeff"))
