@@ -254,6 +254,23 @@ def box_count(model, index, shape):
     return last.out_channels // 4
 
 
+def test_a_default_device_is_that_of_a_context():
+    with torch.device("meta"):
+        expected = build("ssd300_vgg16d")
+    torch.set_default_device("meta")
+    try:
+        model = build("ssd300_vgg16d")
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(
+        [*model.parameters(), *model.buffers()], [*expected.parameters(), *expected.buffers()], strict=True
+    ):
+        assert one.device == other.device
+        assert one.is_meta or torch.equal(one, other)
+    assert next(model.parameters()).is_meta
+    assert model.default_boxes[0].tolist() == build("ssd300_vgg16d").default_boxes[0].tolist()
+
+
 @pytest.mark.parametrize("size", [0, -3, (300,), (1, 2, 3), 300.0, "300"])
 def test_bad_sizes(name, size):
     with pytest.raises((ValueError, TypeError), match="size must be a positive int or"):

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
+import ssd_zoo
 from ssd_zoo.backbones.temporal import Past, temporal_layer
 from ssd_zoo.detector.shared_head import SeparableConv2d
 from ssd_zoo.layers.basic import BatchNorm2d, Conv2dSame, ConvNormAct
@@ -367,3 +368,29 @@ def test_derivatives_are_those_of_plain_calls(derive, kind):
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-4 * b.abs().max().item())
+
+
+def smooth(module):
+    """Replaces what a rounding error can switch: ReLUs, and the maxima of pools."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, nn.Softplus())
+        elif isinstance(child, nn.MaxPool2d):
+            setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
+        else:
+            smooth(child)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "most"), [(lambda model: None, 0.02), (smooth, 1e-5)], ids=["VGG", "smooth"])
+def test_gradients_to_the_image_are_as_far_from_exact_ones_as_the_page_says(change, most):
+    torch.manual_seed(0)
+    model = ssd_zoo.ssd300_vgg16d(weights=None, weights_backbone=None, num_classes=5).eval()
+    change(model)
+    gradients = []
+    for one in (model, copy.deepcopy(model).double()):
+        batch = torch.randn(1, 3, 300, 300, generator=torch.Generator().manual_seed(1)).to(next(one.parameters()).dtype)
+        raw = one.forward_raw(batch.requires_grad_())
+        sum(value.square().mean() for value in raw.values()).backward()
+        gradients.append(batch.grad.double())
+    assert (gradients[0] - gradients[1]).norm() < most * gradients[1].norm()
