@@ -4,9 +4,10 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -212,6 +213,20 @@ def test_what_is_allowed_is_not_caught(file, source):
 
 def test_no_model_file_bears_a_builders_name():
     assert not {Path(file).stem for file in FILES if file.startswith("models/")} & set(ssd_zoo.list_models())
+
+
+def test_a_builders_name_is_written_three_times_at_most():
+    """In `__all__`, as the function, and once more, as for what makes it a default or a checkpoint's model."""
+    written = Counter()
+    for file in FILES:
+        tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                node.value.value = None
+        written.update(re.findall(r"\w+", ast.unparse(tree)))
+    builders = {builder.__name__ for builder in map(ssd_zoo.get_model_builder, ssd_zoo.list_models())}
+    assert builders <= written.keys()
+    assert {name: written[name] for name in builders if written[name] > 3} == {}
 
 
 def test_import_leaves_heavy_packages_out():

@@ -33,7 +33,7 @@ PAGE = "detect"
 """Page of the documentation."""
 EXAMPLES = (
     'ssd-zoo detect photos "holiday/*.jpg" --output found --json found.json',
-    "ssd-zoo detect https://example.org/photo.jpg --model ssd300_vgg16d",
+    "ssd-zoo detect https://example.org/photo.jpg --model ssd512_vgg16d",
     "ssd-zoo detect street.mp4 --track --output found",
     "ssd-zoo detect - < photo.jpg",
 )

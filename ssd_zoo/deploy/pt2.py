@@ -29,7 +29,7 @@ _MEMBER = re.compile(
 # torch evaluates expressions of sizes as Python, and finds operators by name.
 _EXPRESSION = re.compile(r"(Symbol\('\w+', positive=True, integer=True\)|Max|Min|Mod|FloorDiv|[\d\s+*/(),-])*")
 _OPERATOR = re.compile(r"(torch\.ops\.(aten|ssd_zoo)|_operator)(\.\w+)+")
-# The text of ssd300_efficientnet_b3 has 951 418 bytes.
+# The longest text of a builder's program, SSD300 on EfficientNet-B3, has 951 418 bytes.
 _LARGEST_TEXT = 2**24
 # torch evaluates conditions on the inputs, too. Files of models of clips say that there are as many images as streams.
 _SIZE = r"L(\['[\w.]+'\])+\.size\(\)\[0\]"

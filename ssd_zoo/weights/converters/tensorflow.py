@@ -104,13 +104,13 @@ _TABLES: Tables = [
     ("BoxPredictor_0/ClassPredictor_depthwise/depthwise_weights", [*_SSDLITE_MOBILENET_V2, _NO_VARIABLE]),
     (None, [*_SSD_MOBILENET_V2, _NO_VARIABLE]),
 ]
-# Builders of the tables' models, in the same order.
-_BUILDERS = (
-    "ssd300_mobilenet_v1",
-    "ssdlite320_mobilenet_v2_fpn",
-    "ssdlite320_mobilenet_v2_fpn",
-    "ssdlite300_mobilenet_v2",
-    "ssd300_mobilenet_v2",
+# Head, input size and network of the tables' models, in the same order.
+_MODELS = (
+    ("ssd", 300, "mobilenet_v1"),
+    ("ssdlite", 320, "mobilenet_v2_fpn"),
+    ("ssdlite", 320, "mobilenet_v2_fpn"),
+    ("ssdlite", 300, "mobilenet_v2"),
+    ("ssd", 300, "mobilenet_v2"),
 )
 
 _KERNEL = r".*(weights|/merged_input|/(Conv2D|separable_conv2d(_\d)?)/ReadVariableOp(_1)?)"
@@ -138,11 +138,13 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
         arguments["size"] = tuple(int(side) for side in size)
     if shapes := read_box_shapes(constants):
         arguments["default_boxes"] = DefaultBoxGenerator(shapes=shapes, clip="none")
-    builder = next(name for name, (_, table) in zip(_BUILDERS, _TABLES, strict=True) if table is checkpoint.table)
+    tables = [table for _, table in _TABLES]
+    head, side, network = next(model for model, of in zip(_MODELS, tables, strict=True) if of is checkpoint.table)
     if checkpoint.table is FPNLITE_OWN_TOWERS:
         arguments["own_towers"] = True
-    if builder == "ssdlite320_mobilenet_v2_fpn" and arguments.get("size") == (640, 640):
-        builder = "ssdlite640_mobilenet_v2_fpn"
+    if side == 320 and arguments.get("size") == (640, 640):
+        side = 640
+    builder = f"{head}{side}_{network}"
     return Recipe(builder, arguments, {len(COCO_CATEGORIES): COCO_CATEGORIES}, read_default_boxes(constants))
 
 
