@@ -1,7 +1,8 @@
-"""Where the tests find pictures, and what they run on."""
+"""Where the tests find pictures and pages, and what they run on."""
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,21 @@ def test_data() -> Path:
 def photo() -> Path:
     """The photograph that ships with the repository: one astronaut, 512 × 512."""
     return ROOT / "examples" / "astronaut.jpg"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the documentation, as mkdocs builds it: `SSD_ZOO_SITE`, where CI has it, or built here."""
+    for package in ("mkdocs", "material", "mkdocstrings", "playwright", "onnxscript"):
+        pytest.importorskip(package, reason="PAGES ARE NOT LOOKED AT: pip install '.[dev]'")
+    if CHROMIUM is None:
+        pytest.skip("PAGES ARE NOT LOOKED AT: there is no chromium")
+    if "SSD_ZOO_SITE" in os.environ:
+        return Path(os.environ["SSD_ZOO_SITE"])
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,6 @@ import functools
 import http.server
 import io
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -46,35 +44,23 @@ PHOTO = """async () => {
   console.log = (...parts) => lines.push(parts.map((part) => ArrayBuffer.isView(part) ? Array.from(part) : part));
 }"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.xdist_group("site"),
+]
 
 RUNTIME = Path(os.environ.get("SSD_ZOO_ONNXRUNTIME_WEB", ROOT / "node_modules" / "onnxruntime-web" / "dist"))
 PHOTOS = [ROOT / "examples" / name for name in ("coffee.jpg", "astronaut.jpg")]
-CONFIG = f"""
-INHERIT: {ROOT / "mkdocs.yml"}
-docs_dir: {ROOT / "docs"}
-nav: [browser.md]
-not_in_nav: "*"
-hooks: [{ROOT / "docs" / "_files.py"}]
-exclude_docs: "_*\\n*.md\\n!/browser.md"
-plugins: []
-"""
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The page of the site alone, as mkdocs builds it, behind a web server."""
-    for package in ("mkdocs", "material", "playwright", "onnxscript"):
-        pytest.importorskip(package, reason="NO BROWSER TEST: pip install '.[dev]'")
-    if CHROMIUM is None:
-        pytest.skip("NO BROWSER TEST: there is no chromium")
+def address(site):
+    """Where a web server of its own has the page."""
     if not (RUNTIME / "ort.wasm.min.mjs").is_file():
         pytest.skip(f"NO BROWSER TEST: {RUNTIME} has no ort.wasm.min.mjs; npm install --no-save onnxruntime-web")
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "mkdocs.yml").write_text(CONFIG)
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", folder / "mkdocs.yml"]
-    subprocess.run([*build, "--site-dir", folder / "site"], check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder / "site"))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/browser/"
@@ -95,7 +81,7 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def page(site, browser):
+def page(address, browser):
     """The page, which takes onnxruntime-web from this machine; `found` holds what it detected last."""
 
     def serve(route):
@@ -106,7 +92,7 @@ def page(site, browser):
     page.set_default_timeout(120_000)
     page.route("https://cdn.jsdelivr.net/npm/onnxruntime-web@*/dist/*", serve)
     page.add_init_script(LISTEN)
-    page.goto(site)
+    page.goto(address)
     yield page
     page.close()
 

@@ -52,18 +52,16 @@ pytestmark = [
 SUFFIXES = {name: known.suffix for name, known in FORMATS.items()}
 # Formats whose export takes many seconds, with the package that it needs.
 HEAVY = {"litert": "litert_torch", "executorch": "executorch", "aoti": "torch"}
-# The tests of a format run in one of pytest's processes, which exports once.
-PLACES = [
-    pytest.param(
-        name,
-        nms,
-        id=f"{name}-{nms}",
-        marks=[pytest.mark.xdist_group(name), *([pytest.mark.slow] if name != "onnx" else [])],
-    )
-    for name, known in FORMATS.items()
-    if known.runs
-    for nms in known.nms
-]
+
+
+def of(format, *values, slow=True, id=None):
+    """Parameters of a test. All tests of a format run in one of pytest's processes, which exports once."""
+    marks = [pytest.mark.xdist_group(format), *([pytest.mark.slow] if slow and format != "onnx" else [])]
+    return pytest.param(format, *values, id=id, marks=marks)
+
+
+of_onnx, of_openvino, of_pt2 = map(pytest.mark.xdist_group, ("onnx", "openvino", "pt2"))
+PLACES = [of(name, nms, id=f"{name}-{nms}") for name, known in FORMATS.items() if known.runs for nms in known.nms]
 CATEGORIES = ["background", "cat", "dog", "käse"]
 
 
@@ -158,7 +156,7 @@ def test_detections_are_the_models(model, file):
     assert_same_detections(detector(batch), model(batch))
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("format", [of("onnx"), of("openvino", slow=False)])
 @pytest.mark.parametrize("nms", ["inside", "outside"])
 @torch.no_grad()
 def test_many_images_are_spread_over_threads(model, file):
@@ -171,7 +169,7 @@ def test_many_images_are_spread_over_threads(model, file):
 
 
 @pytest.mark.parametrize("nms", ["inside", "outside"])
-@pytest.mark.parametrize("format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("format", [of("onnx"), of("openvino")])
 @torch.no_grad()
 def test_runtimes_take_batches_of_any_size(model, file):
     """`load` runs these files one image at a time; other programs need not."""
@@ -182,11 +180,13 @@ def test_runtimes_take_batches_of_any_size(model, file):
         assert_outputs_are_the_models(found, model, model.forward_raw(some))
 
 
+@of_onnx
 def test_number_of_images_has_a_name(exported):
     graph = onnx.load(exported()).graph
     assert {value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)} == {"batch"}
 
 
+@of_onnx
 @torch.no_grad()
 def test_call_leaves_torchs_threads(exported):
     detector, before = load(exported()), torch.get_num_threads()
@@ -246,11 +246,9 @@ def test_streams(model, file):
     ("format", "in_chans"),
     [
         ("onnx", 1),
-        *(
-            pytest.param(kind, in_chans, marks=[pytest.mark.slow, pytest.mark.xdist_group(kind)])
-            for in_chans, formats in ((4, ("onnx", "litert", "pt2")), (1, ("openvino", "executorch", "aoti")))
-            for kind in formats
-        ),
+        pytest.param("onnx", 4, marks=pytest.mark.slow),
+        *(of(kind, 4) for kind in ("litert", "pt2")),
+        *(of(kind, 1) for kind in ("openvino", "executorch", "aoti")),
     ],
 )
 @torch.no_grad()
@@ -432,6 +430,7 @@ def described(content, **changes):
     return model.SerializeToString()
 
 
+@of_onnx
 def test_wrong_onnx_files(exported, tmp_path):
     whole = exported().read_bytes()
     cases = [
@@ -478,7 +477,7 @@ def test_wrong_onnx_files(exported, tmp_path):
 
 @pytest.mark.parametrize(
     "format",
-    ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "litert", "executorch", "pt2"))],
+    [of(name) for name in ("onnx", "openvino", "litert", "executorch", "pt2")],
 )
 def test_damage_anywhere_is_seen(format, exported, tmp_path):
     file = exported(format, "outside")
@@ -495,6 +494,7 @@ def test_damage_anywhere_is_seen(format, exported, tmp_path):
     load(wrong)
 
 
+@of_onnx
 @torch.no_grad()
 def test_a_file_without_a_digest_is_told(model, exported, tmp_path):
     (tmp_path / "m.onnx").write_bytes(described(exported().read_bytes(), licence="MIT"))
@@ -503,6 +503,7 @@ def test_a_file_without_a_digest_is_told(model, exported, tmp_path):
     assert_same_detections(detector(IMAGES), model(IMAGES))
 
 
+@of_onnx
 @pytest.mark.parametrize("names", [CATEGORIES[:3], [*CATEGORIES, "more"]])
 def test_names_that_do_not_fit_the_classes(names, exported, tmp_path):
     file = tmp_path / "m.onnx"
@@ -511,6 +512,7 @@ def test_names_that_do_not_fit_the_classes(names, exported, tmp_path):
         load(file)
 
 
+@of_onnx
 @torch.no_grad()
 def test_a_class_that_no_name_is_for(exported, tmp_path):
     file = tmp_path / "m.onnx"
@@ -521,6 +523,7 @@ def test_a_class_that_no_name_is_for(exported, tmp_path):
         detector(IMAGES)
 
 
+@of_onnx
 @pytest.mark.parametrize("nms", ["inside", "outside"])
 @torch.no_grad()
 def test_thresholds_that_are_set_have_effect_or_are_an_error(nms, exported, tmp_path):
@@ -545,6 +548,7 @@ def test_thresholds_that_are_set_have_effect_or_are_an_error(nms, exported, tmp_
         detector.categories = ["background", "cat"]
 
 
+@of_onnx
 @torch.no_grad()
 def test_copies_and_pickles_open_the_file_again(exported, tmp_path):
     file = tmp_path / "m.onnx"
@@ -561,7 +565,7 @@ def test_copies_and_pickles_open_the_file_again(exported, tmp_path):
         pickle.loads(pickled)
 
 
-@pytest.mark.parametrize("format", ["pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)])
+@pytest.mark.parametrize("format", [of("pt2", slow=False), *map(of, HEAVY)])
 def test_wrong_files_of_other_formats(format, exported, tmp_path):
     file = exported(format, "outside")
     whole = file.read_bytes()
@@ -606,6 +610,7 @@ class Payload:
         return (print, ("a pickle was run",))
 
 
+@of_pt2
 def test_changed_bytes_of_a_program_are_seen(exported, tmp_path):
     whole, wrong = exported("pt2", "outside").read_bytes(), tmp_path / "wrong.pt2"
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
@@ -637,6 +642,7 @@ def test_licence_and_origin_of_a_saved_model(tmp_path):
     assert "; their licence: MIT.\n" in card
 
 
+@of_pt2
 def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
     file, wrong = exported("pt2", "outside"), tmp_path / "wrong.pt2"
 
@@ -663,6 +669,7 @@ def test_pt2_runs_nothing_but_operators(exported, tmp_path, capsys):
         load(wrong)
 
 
+@of_pt2
 def test_bombs_of_programs_are_refused_before_they_take_memory(exported, tmp_path):
     file, wrong = exported("pt2", "outside"), tmp_path / "wrong.pt2"
     with zipfile.ZipFile(file) as archive:
@@ -699,6 +706,7 @@ def test_program_of_another_project(tmp_path):
         load(tmp_path / "m.pt2")
 
 
+@of_openvino
 @pytest.mark.slow
 def test_wrong_openvino_files(exported, tmp_path):
     file, weights = tmp_path / "m.xml", tmp_path / "m.bin"
@@ -752,10 +760,10 @@ def test_missing_package_for_int8(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("format", "package", "extra"),
     [
-        ("onnx", "onnxruntime", "deploy"),
-        pytest.param("openvino", "openvino", "deploy", marks=pytest.mark.slow),
-        pytest.param("litert", "ai_edge_litert", "litert", marks=pytest.mark.slow),
-        pytest.param("executorch", "executorch", "executorch", marks=pytest.mark.slow),
+        of("onnx", "onnxruntime", "deploy"),
+        of("openvino", "openvino", "deploy"),
+        of("litert", "ai_edge_litert", "litert"),
+        of("executorch", "executorch", "executorch"),
     ],
 )
 def test_missing_runtimes(format, package, extra, exported, monkeypatch):
@@ -980,6 +988,7 @@ def test_page_decodes_as_the_model(antialias, settings, tmp_path):
         np.testing.assert_allclose(np.stack(boxes), expected["boxes"], atol=0.01)
 
 
+@pytest.mark.xdist_group("litert")
 @pytest.mark.slow
 def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
     pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')

@@ -37,7 +37,7 @@ ROOMS = (
 )
 # Files of these folders stand alone, but for what all of them share, and for what makes models of clips from those of
 # images.
-FAMILIES = {"models": {"options", "registry", "settle", "loading", "table"}, "weights/converters": set()}
+FAMILIES = {"models": {"options", "registry", "settle", "loading", "projects", "table"}, "weights/converters": set()}
 ON_FAMILIES = ("models/clips.py", "weights/converters/__init__.py")
 # Packages and the only files or folders that may import them.
 HOMES = (("timm", ("backbones/timm.py", "training/")), ("huggingface_hub", ("weights/", "saved/")))

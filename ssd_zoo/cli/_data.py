@@ -39,7 +39,7 @@ def classes_of(args: argparse.Namespace) -> list[str] | None:
 
 
 def splits_of_videos(path: Path, layout: str | None = None) -> list[str]:
-    """List the splits of a data set of videos; empty if it holds images, as one with a layout does."""
+    """List the splits of a data set of videos; empty for images."""
     return [] if layout else video_splits(path)
 
 
@@ -61,7 +61,7 @@ def open_labelled(args: argparse.Namespace, path: Path, split: str | None, categ
 
 
 def validation_split(path: Path, names: Sequence[str], fraction: float | None, asked: str | None = None) -> str | None:
-    """Return the split for validation of a data set that has the splits `names`; None if it has none.
+    """Return the split for validation among `names`, or None.
 
     Raises:
         ValueError: If there is one, and a fraction of the training images is asked for.
@@ -73,7 +73,7 @@ def validation_split(path: Path, names: Sequence[str], fraction: float | None, a
 
 
 def hold_back(train: Data, fraction: float | None, seed: int) -> tuple[Data, Data | None]:
-    """Divide data without a split for validation into those to train on and those to measure on.
+    """Divide data without a validation split into training and validation data.
 
     Without a fraction, `plan_validation` decides on images, and no videos are held back.
     """

@@ -49,7 +49,10 @@ class FrameRow(TypedDict):
 
 
 class JournalRow(TypedDict):
-    """Result of one image: its detections, or why it failed. Of a video, how many rows of frames are before it."""
+    """Result of one image: its detections, or why it failed.
+
+    Of a video, the number of rows of frames before it.
+    """
 
     file_name: str
     changed: list[int]
@@ -68,7 +71,9 @@ class _Place(NamedTuple):
 
 
 class Journal:
-    """File of JSON Lines: one with the options, then one an image; or one a frame, and one at the end of each video.
+    """JSON Lines of a command: options first, then a line per image.
+
+    Videos have a line per frame, and one at their end.
 
     A line is written at once, when its image or frame is done. What a kill cut off is removed when the file is opened
     again, and so are the frames of a video that had not ended. Memory holds the places of images and videos, not their
@@ -198,7 +203,10 @@ class Journal:
             return stream.tell()
 
     def is_done(self, file: object) -> bool:
-        """Check whether a file has detections and has not changed since; of other sources that is not known."""
+        """Check whether a file has detections and has not changed since.
+
+        Of other sources that is not known.
+        """
         place = self._places.get(str(file)) if isinstance(file, Path) else None
         return place is not None and not place.failed and place.changed == changed(file)
 
@@ -214,7 +222,9 @@ class Journal:
 
 
 def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journal | None:
-    """Open the JSON Lines of a command: the file of results itself, or a file beside it until the results are whole.
+    """Open the JSON Lines of a command.
+
+    They are the file of results, or a file beside it until the results are whole.
 
     Args:
         model: The detector.
@@ -242,7 +252,10 @@ def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journa
 
 
 def changed(file: object) -> list[int]:
-    """Return size and time of change of a file, of a folder those of its files; zeros if it is gone, or no path."""
+    """Return size and time of change of a file, or of several.
+
+    Of a folder they are those of its files; zeros if it is gone, or not a path.
+    """
     if not isinstance(file, Path):
         return [0, 0]
     try:

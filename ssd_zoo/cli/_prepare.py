@@ -70,7 +70,10 @@ def fit_options(args: argparse.Namespace, names: Sequence[str]) -> dict[str, obj
 
 
 def open_sets(args: argparse.Namespace, of_train: Splits, of_val: Splits) -> tuple[Data, Data | None, Choice, Choice]:
-    """Open the data for training and for validation, which may be a part of the first, with a line of the plan each."""
+    """Open training and validation data, with their lines of the plan.
+
+    Validation may be a part of the training data.
+    """
     train = _open_joined(args, of_train, classes_of(args))
     if of_val:
         validation = _open_joined(args, of_val, train.categories)
@@ -212,7 +215,10 @@ def print_plan(
 def usable_part(
     dataset: Data, choice: Choice, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
 ) -> tuple[Data, Choice]:
-    """Inspect a data set and print the report; return what can be used, and the plan's line with what can't."""
+    """Inspect a data set, print the report and return what is usable.
+
+    With it comes the plan's line about what is not.
+    """
     report = inspect_dataset(dataset, reached_by)
     if talks:
         print(f"{choice.name} data: {report}", file=sys.stderr)

@@ -73,7 +73,10 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 
 def operators_fail(device: torch.device) -> str:
-    """Return why torchvision's operators fail on a device, and how to mend it; empty if they work."""
+    """Return why torchvision's operators fail on a device; empty if they work.
+
+    With it is how to mend it.
+    """
     try:
         boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2]], device=device)
         if torchvision.ops.nms(boxes, boxes[:, 2], 0.5).tolist() == [0]:

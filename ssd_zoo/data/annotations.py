@@ -185,7 +185,10 @@ def some(files: Sequence[object], what: str, most: int = 3) -> str:
 
 
 def around_turned(cx: float, cy: float, width: float, height: float, angle: float) -> Box:
-    """Return the upright box around a box that is turned about its centre by an angle in radians."""
+    """Return the upright box around a turned box.
+
+    It is turned about its centre by an angle in radians.
+    """
     across, down = abs(math.cos(angle)), abs(math.sin(angle))
     half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
     return cx - half_width, cy - half_height, cx + half_width, cy + half_height
@@ -262,7 +265,7 @@ def assemble(
 
 
 def no_object(problems: Sequence[str]) -> ValueError:
-    """Return the error of a data set in which nothing can be read, with the first problems."""
+    """Return the error of an unreadable data set, with its first problems."""
     first = "".join(f"\n  {problem:.300}" for problem in problems[:5])
     return ValueError(f"No object can be read, {number_of(len(problems), 'problem')}:{first}")
 

@@ -51,7 +51,10 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
 
 
 def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> str:
-    """Return how many objects, and images or videos, of a data set can't be used; empty if there are no problems."""
+    """Count the objects, images and videos that can't be used.
+
+    Empty if there are no problems.
+    """
     if not report.problems:
         return ""
     items = number_of(len(report.bad_images), "image" if report.videos is None else "video")

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.presets import without_crowds
@@ -136,11 +137,11 @@ def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:
 def _cluster(sizes: Tensor, count: int) -> Tensor:
     """Cluster sizes `(n, 2)` into `count` medians under IoU, smallest area first."""
     by_area = sizes[sizes.prod(1).argsort()]
+    # Boxes with a common corner.
+    boxes = F.pad(sizes, (2, 0))
     medians = by_area[torch.linspace(0, len(sizes) - 1, count).round().long()]
     for _ in range(100):
-        smaller = torch.min(sizes.unsqueeze(1), medians).prod(-1)
-        iou = smaller / (sizes.prod(1, keepdim=True) + medians.prod(1) - smaller)
-        nearest = iou.argmax(1)
+        nearest = box_iou(boxes, F.pad(medians, (2, 0))).argmax(1)
         moved = torch.stack(
             [sizes[nearest == k].median(0).values if (nearest == k).any() else medians[k] for k in range(count)]
         )

@@ -57,7 +57,7 @@ def image_endings() -> set[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Check for a name that begins with a dot, or that systems give to folders of their own."""
+    """Return whether a name is hidden: with a dot, or a system's."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
@@ -162,7 +162,10 @@ def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tupl
 
 
 def size_if_readable(file: Path) -> tuple[int, int] | None:
-    """Return (height, width) of an image of any size; None if it can't be read, which `inspect_dataset` reports."""
+    """Return the (height, width) of an image; None if it is unreadable.
+
+    `inspect_dataset` reports those that can't be read.
+    """
     try:
         return image_size(file, max_pixels=None)
     except (ValueError, OSError):
@@ -170,7 +173,7 @@ def size_if_readable(file: Path) -> tuple[int, int] | None:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return the (height, width) of a Pillow image that is turned upright by its EXIF orientation."""
+    """Return the (height, width) of a Pillow image, turned upright by EXIF."""
     # One that is loaded has been turned, and has lost the tag.
     if isinstance(image, TiffImagePlugin.TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2:
         # Pillow turns a TIFF while it is loaded; whether `size` is that before or after depends on its version.
@@ -244,7 +247,9 @@ def _way_out(file: str | Path | IO[bytes]) -> str:
 
 
 def tensor_of(image: object, name: str) -> Tensor:
-    """Return an image in memory, Pillow's or a tensor `(1 or 3, H, W)`, as RGB, uint8 `(3, H, W)`.
+    """Convert a Pillow image or tensor to RGB, uint8 `(3, H, W)`.
+
+    Tensors are `(1 or 3, H, W)`.
 
     A Pillow image is turned upright by its EXIF orientation, as files are.
 

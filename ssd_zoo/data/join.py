@@ -18,7 +18,9 @@ D = TypeVar("D", bound=DetectionDataset | VideoDataset)
 
 
 def join_datasets(datasets: Sequence[D], categories: Sequence[str] | None = None) -> D:
-    """Join data sets of images, or of videos, into one, such as VOC's of 2007 and of 2012.
+    """Join data sets of images, or of videos, into one.
+
+    VOC's of 2007 and of 2012 are an example.
 
     Classes are joined by name, with COCO's and VOC's synonyms (see `match_classes`). Transforms and samplers are the
     first one's. If two images have the same `image_id`, all are numbered anew.

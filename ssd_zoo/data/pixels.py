@@ -89,7 +89,7 @@ def array_pixels(array: NDArray[np.generic], in_chans: int = 3) -> Tensor:
 
 
 def orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 if there is none or it can't be read."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is unreadable."""
     try:
         found = picture.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow raises errors of any type on broken metadata.

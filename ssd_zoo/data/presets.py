@@ -163,7 +163,10 @@ class RandomTile(nn.Module):
         self.tile = tile
 
     def forward(self, image: Picture, target: Target) -> tuple[Picture, Target]:
-        """Cut the tile from an image, and from a target with boxes in xyxy; a clip is refused."""
+        """Cut the tile from an image and its target in xyxy.
+
+        A clip is refused.
+        """
         if holds_clips([image]):
             refuse_tiles(self.tile)
         height, width = v2.functional.get_size(image)

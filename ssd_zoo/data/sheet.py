@@ -31,7 +31,9 @@ def labelled_pictures(dataset: DetectionDataset | VideoDataset) -> list[Place]:
 
 
 def contact_sheet(dataset: DetectionDataset | VideoDataset, *, images: int = 16, tile: int = 320) -> Image.Image:
-    """Draw some images of a data set, or frames of its videos, with their boxes, classes and names.
+    """Draw images or frames of a data set with boxes and classes.
+
+    Each has its name below.
 
     They are taken at equal steps from those with objects.
 

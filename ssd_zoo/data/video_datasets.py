@@ -91,7 +91,10 @@ class AnnotatedVideo:
         return list(range(self.num_frames)) if labeled is None else labeled.tolist()
 
     def pieces(self, length: int) -> "list[AnnotatedVideo]":
-        """Cut the video into successive pieces of at most `length` frames that hold an annotated frame."""
+        """Cut the video into successive pieces of at most `length` frames.
+
+        Each holds an annotated frame.
+        """
         labeled = set(self.labeled_frames)
         parts = [range(first, min(first + length, self.num_frames)) for first in range(0, self.num_frames, length)]
         return [
@@ -183,7 +186,10 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
         return clips
 
     def pieces(self, length: int) -> "VideoDataset":
-        """Return a data set of successive pieces of at most `length` frames, for validation in training."""
+        """Return a data set of successive pieces, for validation in training.
+
+        Pieces have at most `length` frames.
+        """
         return self.with_videos([piece for video in self.videos for piece in video.pieces(length)])
 
     def in_memory(self, longest: int | None = None) -> "VideoDataset":

@@ -49,7 +49,7 @@ _WHY: dict[Layout, str] = {
 
 
 def video_splits(path: str | Path) -> list[str]:
-    """List the splits of a data set of videos; empty if the path holds no such data set.
+    """List the splits of a data set of videos; empty without one.
 
     A data set without splits has one whose name is empty.
 
@@ -144,7 +144,7 @@ def open_video_dataset(
 
 
 def check_decoder(path: Path) -> None:
-    """Raise ImportError if a data set has video files, and no package is there that reads them."""
+    """Raise ImportError if there are videos that no package here reads."""
     if find_spec("av") is None and find_spec("torchcodec") is None and (found := _find(path)):
         layout, sources = found
         videos = [one for split, files in sources.items() for one in _READERS[layout](files, split).videos]

@@ -101,7 +101,9 @@ class VideoWriter:
             self._mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        """Write buffered frames, and put the file in its place; without any frame an older file stays.
+        """Write buffered frames, and put the file in its place.
+
+        Without any frame an older file stays.
 
         Raises:
             OSError: If the file can't be written. An older file stays.

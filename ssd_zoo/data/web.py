@@ -55,7 +55,9 @@ def fetch(address: str, *, largest: int = _LARGEST, timeout: float = 30) -> byte
 
 
 def is_image_address(address: str, endings: Collection[str], *, timeout: float = 30) -> bool:
-    """Return whether an address is that of an image, by its extension or by what the server says.
+    """Return whether an address is an image's.
+
+    Its extension tells, or what the server says.
 
     Args:
         address: Any address.

@@ -105,7 +105,10 @@ class Description:
         licence: str | None = None,
         origin: str | None = None,
     ) -> "Description":
-        """Describe a model; by default licence and origin are those of the weights that it was built with."""
+        """Describe a model.
+
+        By default licence and origin are those of the weights that it was built with.
+        """
         report = find_report(model)
         return cls(
             nms=nms,

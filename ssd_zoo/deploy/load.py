@@ -233,7 +233,10 @@ class ExportedDetector(nn.Module):
 
     @torch.no_grad()
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
-        """Detect objects in the next frames of streams; see `SSD.step`. The state is on the CPU."""
+        """Detect objects in the next frames of streams; see `SSD.step`.
+
+        The state is on the CPU.
+        """
         refuse_tiles(self.tile)
         clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
         frames = check_clips(clips, self.in_chans, self.default_boxes.device)

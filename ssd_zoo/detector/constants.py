@@ -10,7 +10,7 @@ __all__ = ["WithConstants"]
 
 
 class WithConstants(nn.Module):
-    """A module whose constants are on its device, and in float32 in any precision of the module.
+    """Module whose constants stay on its device and in float32.
 
     On the meta device they stay where they are, because values would be lost there and no file holds them.
     """

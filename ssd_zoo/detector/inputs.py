@@ -70,7 +70,7 @@ def check_images(images: object, in_chans: int, device: torch.device) -> None:
 
 
 def check_dense(name: str, value: Tensor) -> None:
-    """Raise TypeError if a tensor is sparse, nested, quantised, complex, or of an eight-bit float type."""
+    """Raise TypeError for sparse, nested, quantised, complex and eight-bit float tensors."""
     what = way_out = None
     if value.is_nested:
         what, way_out = "is a nested tensor", "unbind()"
@@ -87,7 +87,10 @@ def check_dense(name: str, value: Tensor) -> None:
 
 
 def check_device(name: str, value: Tensor, device: torch.device) -> None:
-    """Raise ValueError if a tensor is not on the model's device, TypeError if it has no values."""
+    """Raise an error if a tensor is elsewhere than the model.
+
+    A ValueError, or a TypeError if it has no values.
+    """
     if value.is_meta and device.type != "meta":
         raise TypeError(f"{name} is on the meta device and has no values; pass a tensor on {device}.")
     if value.device != device:

@@ -159,7 +159,7 @@ class SSD(WithConstants):
         return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "SSD":
-        """Set training or evaluation mode. Training mode warns of folded norms, which would change the output."""
+        """Set training or evaluation mode; training warns of folded norms."""
         if mode and (folded := folded_norms(self)):
             warn_caller(
                 f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
@@ -255,7 +255,7 @@ class SSD(WithConstants):
         return self.head(self.backbone(batch, lengths) if in_time else self.backbone(batch))
 
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
-        """Detect objects in the next frames of streams, as in the whole clip in one call.
+        """Detect objects in the next frames of streams, as in whole clips.
 
         Args:
             images: One frame `(in_chans, H, W)` per stream, or several `(T, in_chans, H, W)`.

@@ -37,7 +37,7 @@ _LEAST_SHARE = 0.5
 
 
 def check_tiles(tile: object, overlap: object) -> Size | None:
-    """Check the size of tiles and their overlap; return the (height, width) of tiles, if there are any.
+    """Check the size and overlap of tiles; return their (height, width).
 
     Raises:
         TypeError: If the overlap is not a number.
@@ -58,12 +58,17 @@ def check_tiles(tile: object, overlap: object) -> Size | None:
 
 
 def shown_size(picture: Size, tile: Size | None) -> Size:
-    """Return the (height, width) of what the input shows: of the picture, or of a tile where that is smaller."""
+    """Return the (height, width) that the input shows: picture or tile.
+
+    Of the two it is the smaller.
+    """
     return picture if tile is None else (min(picture[0], tile[0]), min(picture[1], tile[1]))
 
 
 def shown_boxes(boxes: Tensor, picture: Size, tile: Size | None) -> tuple[Tensor, Size]:
-    """Return boxes as tiles side by side show them, uncut, and the (height, width) of what the input shows.
+    """Return boxes as tiles side by side show them, uncut.
+
+    With them comes the (height, width) that the input shows.
 
     Args:
         boxes: `(G, 4)`, xyxy in the picture's pixels.

@@ -11,13 +11,14 @@ from typing_extensions import Unpack
 from ssd_zoo.backbones.mobilenet_v1 import MobileNetV1
 from ssd_zoo.detector.boxes import tf_box_shapes
 from ssd_zoo.detector.heads import SSDHead, SSDSeparableHead
-from ssd_zoo.detector.ssd import SSD, Head
+from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import RELU, BatchNorm2d, Conv2dSame
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.projects import qfgaohao_ssd300
 from ssd_zoo.models.registry import register_model
-from ssd_zoo.models.settle import Settled, finish, settle
+from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.entries import WeightsEnum
-from ssd_zoo.weights.settings import AMDEGROOT, TENSORFLOW
+from ssd_zoo.weights.settings import TENSORFLOW
 
 __all__ = [
     "ssd300_mobilenet_v1",
@@ -76,7 +77,7 @@ def ssd300_mobilenet_v1_qfgaohao(
         norm_layer=asked.norm_layer or BatchNorm2d,
         act_layer=RELU,
     )
-    return _qfgaohao(asked, backbone, SSDHead)
+    return qfgaohao_ssd300(asked, backbone, SSDHead)
 
 
 @register_model
@@ -99,21 +100,4 @@ def ssdlite300_mobilenet_v1_qfgaohao(
         norm_layer=asked.norm_layer or BatchNorm2d,
         act_layer=RELU,
     )
-    return _qfgaohao(asked, backbone, SSDSeparableHead)
-
-
-def _qfgaohao(asked: Settled, backbone: MobileNetV1, head: Head) -> SSD:
-    backbone.freeze(asked.trainable(backbone.num_stages))
-    default_boxes = asked.default_boxes(
-        aspect_ratios=[[2, 3]] * 6,
-        scales=[side / 300 for side in (60, 105, 150, 195, 240, 285, 330)],
-        steps=[16, 32, 64, 100, 150, 300] if asked.size == (300, 300) else None,
-        clip="all",
-    )
-    return finish(
-        asked,
-        backbone,
-        default_boxes,
-        head=head,
-        **AMDEGROOT | {"image_mean": (127 / 255,) * 3, "image_std": (128 / 255,) * 3},
-    )
+    return qfgaohao_ssd300(asked, backbone, SSDSeparableHead)

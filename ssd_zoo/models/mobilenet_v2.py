@@ -20,12 +20,13 @@ from ssd_zoo.detector.heads import SSDHead, SSDLiteHead
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import BatchNorm2d, Conv2dSame
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.projects import lufficc_ssdlite320, qfgaohao_ssd300
 from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.categories import COCO80_CATEGORIES, COCO_CATEGORIES, VOC_CATEGORIES
 from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 from ssd_zoo.weights.published import lufficc_weights, mmdet_weights, timm_weights, torchvision_weights
-from ssd_zoo.weights.settings import AMDEGROOT, LUFFICC, MMDET, TENSORFLOW
+from ssd_zoo.weights.settings import MMDET, TENSORFLOW
 
 __all__ = [
     "MobileNetV2_Weights",
@@ -254,21 +255,7 @@ def ssdlite320_mobilenet_v2_lufficc(
         in_chans=asked.in_chans,
         norm_layer=norm_layer,
     )
-    backbone.freeze(asked.trainable(backbone.num_stages))
-    default_boxes = asked.default_boxes(
-        aspect_ratios=[[2, 3]] * 6,
-        scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
-        # The source rounds 320 / 3 to 107.
-        steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
-        clip="all",
-    )
-    return finish(
-        asked,
-        backbone,
-        default_boxes,
-        head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
-        **LUFFICC,
-    )
+    return lufficc_ssdlite320(asked, backbone, norm_layer)
 
 
 @register_model
@@ -291,17 +278,4 @@ def ssdlite300_mobilenet_v2_qfgaohao(
         in_chans=asked.in_chans,
         norm_layer=norm_layer,
     )
-    backbone.freeze(asked.trainable(backbone.num_stages))
-    default_boxes = asked.default_boxes(
-        aspect_ratios=[[2, 3]] * 6,
-        scales=[side / 300 for side in (60, 105, 150, 195, 240, 285, 330)],
-        steps=[16, 32, 64, 100, 150, 300] if asked.size == (300, 300) else None,
-        clip="all",
-    )
-    return finish(
-        asked,
-        backbone,
-        default_boxes,
-        head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
-        **AMDEGROOT | {"image_mean": (127 / 255,) * 3, "image_std": (128 / 255,) * 3},
-    )
+    return qfgaohao_ssd300(asked, backbone, partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True))

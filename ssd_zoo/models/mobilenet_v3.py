@@ -13,12 +13,12 @@ from ssd_zoo.detector.heads import SSDLiteHead
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.basic import BatchNorm2d
 from ssd_zoo.models.options import Options
+from ssd_zoo.models.projects import lufficc_ssdlite320
 from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.categories import COCO_CATEGORIES, VOC_CATEGORIES
 from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 from ssd_zoo.weights.published import lufficc_weights, torchvision_weights
-from ssd_zoo.weights.settings import LUFFICC
 
 __all__ = [
     "MobileNetV3_Large_Weights",
@@ -163,18 +163,4 @@ def ssdlite320_mobilenet_v3_large_lufficc(
         in_chans=asked.in_chans,
         norm_layer=norm_layer,
     )
-    backbone.freeze(asked.trainable(backbone.num_stages))
-    default_boxes = asked.default_boxes(
-        aspect_ratios=[[2, 3]] * 6,
-        scales=[side / 320 for side in (60, 105, 150, 195, 240, 285, 330)],
-        # The source rounds 320 / 3 to 107.
-        steps=[16, 32, 64, 107, 160, 320] if asked.size == (320, 320) else None,
-        clip="all",
-    )
-    return finish(
-        asked,
-        backbone,
-        default_boxes,
-        head=partial(SSDLiteHead, norm_layer=norm_layer, plain_last=True),
-        **LUFFICC,
-    )
+    return lufficc_ssdlite320(asked, backbone, norm_layer)

@@ -32,7 +32,7 @@ def latencies() -> tuple[str, dict[tuple[str, str], tuple[float, float]]]:
 
 
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
-    """List the weights of all detectors with the builders that their figures are of.
+    """List the weights of all detectors with their builders.
 
     Weights that ship in the package come first. Clip models take the weights of image models, whose figures they have
     only where they treat each frame as an image.

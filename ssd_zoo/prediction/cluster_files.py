@@ -158,7 +158,9 @@ class ParquetFolder:
             )
 
     def remove_failed(self, files: Sequence[ImageFile]) -> set[str]:
-        """Remove rows that have to be made again: of images that failed, and files with images that have changed.
+        """Remove rows that have to be made again.
+
+        They are those of images that failed, and files with images that have changed.
 
         Returns:
             Names of the images that are done.
@@ -187,7 +189,10 @@ class ParquetFolder:
         return done
 
     def write_rows(self, key: str, rows: Sequence[ParquetRow]) -> None:
-        """Write the rows of some images. The same key replaces what was written before, so none is there twice."""
+        """Write the rows of some images.
+
+        The same key replaces what was written before, so none is there twice.
+        """
         failed = [row for row in rows if row["error"] is not None]
         found = [row for row in rows if row["error"] is None]
         for start, some in ((_FAILED, failed), ("part-", found)):

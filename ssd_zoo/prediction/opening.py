@@ -26,7 +26,7 @@ _OF_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
 def is_saved(name: str) -> bool:
-    """Return whether a name is that of a saved model: a path that exists, or a repository of the Hub.
+    """Return whether a name is a saved model's path or Hub repository.
 
     `owner/name` is a repository if there is no folder `owner`, and no saved model of a similar path.
     """
@@ -169,7 +169,7 @@ def open_detector(
 def load_model(
     name: str | os.PathLike[str], weights: str | None = None, *, progress: bool = True
 ) -> tuple[nn.Module, list[str]]:
-    """Open a model as `open_detector` does, or one of torchvision's detectors, with its class names.
+    """Open a model, ours or torchvision's, with its class names.
 
     Args:
         name: See `open_detector`; or the name of a detector of torchvision.

@@ -244,7 +244,10 @@ def to_device(part: Part, device: torch.device) -> Part:
 
 
 def without_objects(part: Part) -> Part:
-    """Return clips with all frames labeled and empty; their loss, which counts nothing, can then be computed."""
+    """Return clips with all frames labeled and empty.
+
+    Their loss, which counts nothing, can then be computed.
+    """
     images, targets = part
     keys = ("boxes", "labels", "frame_index")
     return images, [{key: target[key][:0] for key in keys} for target in targets]
@@ -253,7 +256,10 @@ def without_objects(part: Part) -> Part:
 def augmentation_for(
     model: SSD, kind: Augmentation | Transform | None, *, flip: bool = True, flip_vertically: bool = False
 ) -> Transform | None:
-    """Return the augmentation of `fit`, which resizes to the model's input; with tiles it begins by drawing one."""
+    """Return the augmentation of `fit`, which resizes to the model's input.
+
+    With tiles it begins by drawing one.
+    """
     if not isinstance(kind, str):
         return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])
     mean = [min(1.0, max(0.0, value)) for value in model.image_mean.flatten().tolist()]

@@ -98,7 +98,9 @@ class Evaluation:
         return "; ".join(parts)
 
     def to_json(self) -> str:
-        """Return the metrics, the classes that one side lacks, and under `per_class` the metrics of each class.
+        """Return the metrics, and under `per_class` those of each class.
+
+        With them are the classes that one side lacks.
 
         Figures without objects are null.
         """
@@ -183,7 +185,7 @@ def evaluate(
 
 
 def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation:
-    """Score a file of results against a file of annotations by COCO's rules alone.
+    """Score a file of results by COCO's rules alone.
 
     Both are in COCO's formats. Results that name their class under `category`, as those of `ssd-zoo detect`, are
     matched by that name, as in `evaluate`; others by `category_id`. The averages are over all classes of the

@@ -59,7 +59,10 @@ class Results:
 
 
 def parts_per_item(model: SSD, dataset: Dataset[Sample]) -> int:
-    """Return the number of tiles that a model cuts the first image of a data set into; 1 without tiles."""
+    """Return the number of tiles of a data set's first image.
+
+    1 for a model without tiles.
+    """
     if model.tile is None:
         return 1
     image, _ = SeededSamples(dataset, None, 0)[Place(0, 0, 0)]

@@ -42,7 +42,9 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(records: Sequence[Record], categories: Sequence[str], most: int = 6) -> list[Mistake]:
-    """Return the worst mistakes of each kind: largest objects that were missed, surest detections that are wrong.
+    """Return the worst mistakes of each kind.
+
+    They are the largest objects that were missed, and the surest detections that are wrong.
 
     What is a mistake is judged as for `confusion_matrix`.
 

@@ -186,7 +186,10 @@ def evaluation_interval(epochs: int, most: int = 5) -> int:
 
 
 def plan_validation(images: int) -> int:
-    """Return how many of the training images to take for validation: 15 %, 20 to 1000; none of fewer than 60."""
+    """Return the number of training images to take for validation.
+
+    15 %, from 20 to 1000; none of fewer than 60.
+    """
     return 0 if images < 60 else min(1000, max(20, round(0.15 * images)))
 
 

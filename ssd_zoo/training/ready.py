@@ -28,7 +28,9 @@ BatchNormMode = Literal["train", "frozen", "sync"]
 
 
 def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool) -> list[Exception]:
-    """Return errors for all that a run lacks: packages, rights, a free folder, a whole checkpoint.
+    """Return errors for all that a run lacks.
+
+    Packages, rights, a free folder, a whole checkpoint.
 
     Args:
         output: The run's folder.
@@ -115,7 +117,9 @@ def check_call(
 
 
 def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
-    """Leave out what can't be used, as `usable` does, of a data set that lists its labels.
+    """Leave out what is unusable of a data set that lists labels.
+
+    As `usable` does.
 
     Args:
         model: The model, which may ask to drop all that is invalid.

@@ -70,7 +70,10 @@ class Story:
 
 
 def tables_of(story: Story) -> list[Table]:
-    """Return the facts of a run as tables: results by class and by size, choices, time and versions."""
+    """Return the facts of a run as tables.
+
+    Results by class and by size, choices, time and versions.
+    """
     tables = [] if story.evaluation is None else [*_results(story.evaluation), *_mistakes(story.evaluation)]
     if story.choices:
         tables.append(Table("Choices", ("Setting", "Value", "Reason"), [tuple(choice) for choice in story.choices]))

@@ -227,7 +227,7 @@ def load_states(
     ema: "ModelEmaV3 | None",
     accelerator: "Accelerator",
 ) -> None:
-    """Load a checkpoint's weights and states into the parts of a training; do nothing without a checkpoint."""
+    """Load a checkpoint, if any, into the parts of a training."""
     if state is None:
         return
     model.load_state_dict(state["model"])

@@ -59,7 +59,9 @@ def line_chart(lines: Mapping[str, Sequence[tuple[float, float]]], *, top: float
 
 
 def ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
-    """Return round numbers at equal steps of 1, 2 or 5, from at most `low` to at least `high`; two at least.
+    """Return two or more round numbers that span `low` to `high`.
+
+    Their steps are equal: 1, 2 or 5 times a power of ten.
 
     Args:
         low: The least number to cover.

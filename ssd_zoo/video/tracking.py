@@ -9,7 +9,9 @@ __all__ = ["Tracker"]
 
 
 class Tracker:
-    """Tracker of a video's objects: ByteTrack of the package `trackers`, per class. Its length is the number of tracks.
+    """Tracker of a video's objects: ByteTrack per class.
+
+    ByteTrack is that of the package `trackers`. The tracker's length is the number of tracks.
 
     Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box". https://arxiv.org/abs/2110.06864
 

@@ -127,7 +127,9 @@ def check_names(categories: object) -> list[str]:
 
 
 def find_twice(names: Sequence[str]) -> list[str]:
-    """Return the names that occur twice; spaces around a name and the encoding of accents make no difference.
+    """Return the names that occur twice.
+
+    Spaces around a name and the encoding of accents make no difference.
 
     Upper and lower case do: "A" and "a" may be two signs of an alphabet.
     """
@@ -142,7 +144,10 @@ def plain_name(name: str) -> str:
 
 
 def is_one_line(name: str) -> bool:
-    """Return whether a name is without line breaks and control codes, which pictures and terminals can't show."""
+    """Return whether a name has no line breaks and control codes.
+
+    Pictures and terminals can't show these.
+    """
     return not any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name)
 
 
@@ -157,7 +162,10 @@ def object_classes(categories: Sequence[str]) -> list[str]:
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:
-    """Join the first names with commas, and an ellipsis for the others and for the end of long ones."""
+    """Join the first names with commas, and an ellipsis for others.
+
+    Long names end in an ellipsis, too.
+    """
     shown = [name if len(name) <= _LONGEST_SHOWN else f"{name[: _LONGEST_SHOWN - 1]}…" for name in names[:most]]
     return ", ".join([*shown, *(["…"] if len(names) > most else [])])
 

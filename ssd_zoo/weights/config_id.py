@@ -10,7 +10,10 @@ __all__ = ["are_of_two_saves", "digest_in", "sign"]
 
 
 def digest_in(config: JSON) -> str | None:
-    """Return the digest of the tensors that a config names; older ones have none that can be checked."""
+    """Return the digest of tensors that a config names.
+
+    Older ones have none that can be checked.
+    """
     found = config.get("weights_id") if isinstance(config, dict) else None
     return found if isinstance(found, str) and found.startswith("sha256:") else None
 
@@ -22,7 +25,10 @@ def sign(config: Mapping[str, object]) -> str:
 
 
 def are_of_two_saves(ours: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bool:
-    """Return whether a config.json is not that of its tensors, but as another save has left it, not edited."""
+    """Return whether a config.json is of another save than its tensors.
+
+    An edited one is not.
+    """
     if ours.get("weights_id") != theirs.get("weights_id"):
         return True
     # Older versions did not sign.

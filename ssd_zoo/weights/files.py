@@ -47,7 +47,7 @@ def write_file(path: Path, *content: bytes | memoryview) -> None:
 
 
 def check_folder(folder: Path, name: str = "The folder") -> None:
-    """Check that files can be written to a folder, which may have to be made; leave no trace.
+    """Check that a folder can be made and written; leave no trace.
 
     Raises:
         OSError: If they can't. The message begins with the name.
@@ -150,7 +150,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def naming_download(path: Path) -> Iterator[None]:
-    """Name the file that has to be deleted if a file of the Hub's cache, which holds links, can't be read."""
+    """Name the file to delete if the Hub's cache is unreadable.
+
+    The cache holds links; the file is what they lead to.
+    """
     try:
         yield
     except ValueError as error:

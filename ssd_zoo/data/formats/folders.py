@@ -26,7 +26,9 @@ def _words(name: str) -> list[str]:
 
 
 def canonical_split(name: str) -> str | None:
-    """Return `train`, `val` or `test` for a split's name, such as `valid` or `train2017`; None for others.
+    """Return `train`, `val` or `test` for a split's name, or None.
+
+    Such names are `valid` and `train2017`.
 
     A kind's name may stand on either side, as in `train_images` and `labels_train`.
     """

@@ -32,7 +32,9 @@ class HuggingFace(Protocol):
 
 
 def read_hugging_face(source: HuggingFace, names: list[str] | None) -> Records:
-    """Read a column of images, and `objects` with boxes and classes: lists of each, or a list of both.
+    """Read columns of images, and of `objects` with boxes and classes.
+
+    Objects are lists of each, or a list of both.
 
     Boxes are x, y, width and height, or corners, if only that fits the images. Classes are texts or numbers from 0.
 

@@ -12,7 +12,9 @@ __all__ = ["by_split"]
 
 
 def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], notes: list[str]) -> dict[str, list[File]]:
-    """Group files by the folder that is named as a split; without such folders all are the split `all`.
+    """Group files by the folder that is named as a split.
+
+    Without such folders all are the split `all`.
 
     Lists of images come before that where files lie outside such folders, or where several lists divide one folder.
 

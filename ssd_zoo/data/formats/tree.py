@@ -243,7 +243,10 @@ def none_or_many(name: str, images: Sequence[Path]) -> str:
 
 
 def in_any_case(file: Path, root: Path) -> Path:
-    """Find a file or folder whose folders below the root, or whose ending, are written in other letters' case."""
+    """Find a file or folder that is written in another case.
+
+    Case may differ in the folders below the root and in the ending.
+    """
     if file.exists() or not file.is_relative_to(root):
         return file
     found = root
@@ -286,7 +289,10 @@ def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Pa
 
 
 def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
-    """Return a note about images without annotations, but those that used ones are links to; they are left out."""
+    """Return a note about images without annotations, which are left out.
+
+    Images that used ones are links to do not count.
+    """
     taken = set(used)
     rest = [image.path for image in tree.images if image.path not in taken]
     linked = {os.path.realpath(path) for path in taken if path.is_symlink()} if rest else set()

@@ -99,7 +99,7 @@ def score_records(
 
 
 def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoScores, int, list[str], list[str]]:
-    """Score a file of results against a file of annotations, both in COCO's formats.
+    """Score a file of results against annotations, in COCO's formats.
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.

@@ -74,7 +74,7 @@ def area_under(precision: Tensor, recall: Tensor) -> float:
 
 
 def eleven_points(precision: Tensor, recall: Tensor) -> float:
-    """Compute the mean of the best precisions at recalls from 0, .1, … and 1."""
+    """Average the best precisions at the recalls 0, .1, … 1."""
     # Counted in tenths, as a sum of .1 falls short of what it stands for.
     at_least = [precision[recall * 10 >= point - 1e-6] for point in range(11)]
     return sum(float(values.max()) if len(values) else 0.0 for values in at_least) / 11

@@ -46,7 +46,10 @@ def line_at(content: str, position: int) -> int:
 
 
 def check_number_of(what: str, content: str, marks: Sequence[str], most: int, source: object) -> None:
-    """Raise ValueError if a text may hold too many values, each of which has a mark, before they take memory."""
+    """Raise ValueError if a text may hold too many values.
+
+    Marks are counted, so that values take no memory yet.
+    """
     found = sum(map(content.count, marks))
     if found > most:
         raise ValueError(f"{source} has {found} {what}, and {most} are allowed; split it into several files.")

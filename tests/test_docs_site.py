@@ -1,13 +1,9 @@
 """Every page of the site fits a window of 1366 pixels and a phone of 390, and so do its tables."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-from conftest import CHROMIUM, ROOT
+from conftest import CHROMIUM
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.xdist_group("site")]
 
 # What is wider than its place: the page, its tables, which the theme would let scroll, and on a screen the samples.
 TOO_WIDE = """() => {
@@ -18,19 +14,6 @@ TOO_WIDE = """() => {
     .filter((place) => place.scrollWidth > place.clientWidth + 1)
     .map((place) => `${place.scrollWidth} of ${place.clientWidth}: ${place.innerText.slice(0, 60)}`);
 }"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The whole site, as mkdocs builds it."""
-    for package in ("mkdocs", "material", "mkdocstrings", "playwright", "onnxscript"):
-        pytest.importorskip(package, reason="PAGES ARE NOT LOOKED AT: pip install '.[dev]'")
-    if CHROMIUM is None:
-        pytest.skip("PAGES ARE NOT LOOKED AT: there is no chromium")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
-    return folder
 
 
 def test_pages_and_tables_fit(site):
