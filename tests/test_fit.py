@@ -138,11 +138,17 @@ def assert_close(weights, one):
     assert (one.model.state_dict()[weight] - build().state_dict()[weight]).abs().max() > 0.001
 
 
+# Of one of pytest's processes, which trains `one` once.
+beside_one = pytest.mark.xdist_group("one")
+
+
+@beside_one
 @pytest.mark.slow
 def test_parts_train_as_one(one, tmp_path):
     assert_close(train(tmp_path / "parts", tmp_path / "data", **AS_ONE, accumulate=2).model.state_dict(), one)
 
 
+@beside_one
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [accelerate_launch, lambda run, **options: two_machines(run, run, **options)])
 def test_processes_train_as_one(launch, one, tmp_path):

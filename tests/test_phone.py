@@ -1,5 +1,6 @@
 """The Kotlin code for phones, JavaScript for browsers, and C++ give the model's input and detections."""
 
+import functools
 import shutil
 import subprocess
 
@@ -148,22 +149,30 @@ def command(request, tmp_path):
     return ["node", "main.mjs"]
 
 
+@functools.cache
+@torch.no_grad()
+def asked(name, photo):
+    """Returns a model, a photo, its batch, and the model's raw output and detections."""
+    torch.manual_seed(0)
+    model, image = MODELS[name]().eval(), read_image(ROOT / "examples" / photo)
+    batch = model.prepare([image])
+    [detections] = model([image])
+    return model, image, batch, model.forward_raw(batch), detections
+
+
+# One of pytest's processes compiles the programs, and asks each model once for all languages.
+@pytest.mark.xdist_group("phone")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("photo", ["astronaut.jpg", "coffee.jpg"])
-@torch.no_grad()
 def test_detections_in_other_languages(command, photo, name, tmp_path):
-    torch.manual_seed(0)
-    model = MODELS[name]().eval()
-    image = read_image(ROOT / "examples" / photo)
+    model, image, batch, raw, expected = asked(name, photo)
     red, green, blue = image.to(torch.int32)
     (tmp_path / "argb").write_bytes((-(2**24) + red * 2**16 + green * 2**8 + blue).to(torch.int32).numpy().tobytes())
     rgba = torch.cat([image, torch.full_like(image[:1], 255)])
     (tmp_path / "rgba").write_bytes(rgba.permute(1, 2, 0).contiguous().numpy().tobytes())
     (tmp_path / "description.json").write_text(Description.of(model, nms="outside", pixels="float32").to_json())
-    batch = model.prepare([image])
-    raw = {**model.forward_raw(batch), "default_boxes": model.default_boxes}
-    for key, value in raw.items():
+    for key, value in {**raw, "default_boxes": model.default_boxes}.items():
         (tmp_path / key).write_bytes(value.float().numpy().tobytes())
     settings = (*image.shape[1:], *model.size, model.score_thresh, model.nms_thresh, model.score_function == "softmax")
     settings = (*settings, model.antialias, model.clip_before_nms, model.topk_candidates, model.detections_per_img)
@@ -173,7 +182,6 @@ def test_detections_in_other_languages(command, photo, name, tmp_path):
         expected_pixels = (batch * model.image_std + model.image_mean).flatten()
         torch.testing.assert_close(pixels, expected_pixels, rtol=0, atol=1e-4)
     found = torch.tensor([[float(value) for value in line.split()] for line in done.stdout.splitlines()])
-    [expected] = model([image])
     assert len(expected["scores"]) > 0
     assert found[:, 0].tolist() == expected["labels"].tolist()
     torch.testing.assert_close(found[:, 1], expected["scores"], rtol=0, atol=1e-5)

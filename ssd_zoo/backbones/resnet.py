@@ -30,7 +30,7 @@ class ResNetConv4(nn.Module):
     torchvision's names.
 
     Args:
-        depth: 18, 34, 50 or 101.
+        depth: Number of layers of a ResNet, such as 50.
         extras: Per extra layer (intermediate channels, channels out, stride, padding). It is a 1 × 1 convolution to the
             intermediate channels, then a 3 × 3 convolution of that stride and padding.
         norm_extras: Whether extra layers have norms. If not, their convolutions have biases.
