@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     what = "images or frames per batch (default: 1; for images on a GPU 16)"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=what)
-    what = "threads that read images, write pictures and run copies of an exported file (default: torch's threads)"
+    what = "threads that read images, write pictures and call an exported file (default: torch's threads)"
     parser.add_argument("--workers", type=positive, metavar="N", help=what)
     what = "decode large JPEGs at a half, quarter or eighth of their size, if the model makes them smaller all the same"
     parser.add_argument("--reduce", action="store_true", help=what)
