@@ -4,11 +4,13 @@ import copy
 import functools
 import io
 import json
+import os
 import pickle
 import re
 import shlex
 import shutil
 import sys
+import threading
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +168,42 @@ def test_many_images_are_spread_over_threads(model, file):
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: detector(IMAGES), range(8)):
             assert_same_detections(found, expected)
+
+
+@pytest.mark.parametrize("nms", ["outside"])
+@pytest.mark.parametrize(
+    "format", ["onnx", "openvino", "pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
+)
+@torch.no_grad()
+def test_callers_run_at_once(file):
+    """Two calls at once find what each finds alone, also after pickling."""
+    detector, images = load(file, threads=1, callers=2), IMAGES[:2]
+    expected = [detector([image])[0] for image in images]
+    with ThreadPoolExecutor(2) as pool:
+        for found in [pool.map(lambda image: detector([image])[0], images) for _ in range(4)]:
+            assert_same_detections(list(found), expected)
+    copied = pickle.loads(pickle.dumps(detector))
+    assert_same_detections([copied([image])[0] for image in images], expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="NO AFFINITY: whether a core is shared is not tested")
+@pytest.mark.parametrize(("nms", "format"), [("outside", "onnx"), ("outside", "openvino")])
+def test_threads_are_not_tied_to_a_core(file):
+    """Of two files or processes that tie their threads to cores, both share the first one."""
+    detector, caller, seen = load(file, threads=1), threading.get_native_id(), set()
+    done = threading.Event()
+
+    def watch():
+        while not done.wait(0.0005):
+            seen.add(frozenset(os.sched_getaffinity(caller)))
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        for _ in range(100):
+            detector(IMAGES[:1])
+        done.set()
+        watching.result()
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 @pytest.mark.parametrize("nms", ["inside", "outside"])
@@ -466,6 +504,7 @@ def test_wrong_onnx_files(exported, tmp_path):
         ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),
         ({"threads": "2"}, TypeError, "threads must be an integer of at least 1, got '2'"),
         ({"threads": 1.5}, TypeError, "threads must be an integer of at least 1, got 1.5"),
+        ({"callers": 0}, ValueError, "callers must be at least 1, got 0"),
     ):
         with pytest.raises(error, match=message):
             load(exported(), **wrong)

@@ -73,13 +73,13 @@ def one_by_one(file, images):
 @pytest.mark.parametrize(
     ("name", "workers", "batch_size"), [("small.onnx", 2, 1), pytest.param("small.xml", 3, 3, marks=pytest.mark.slow)]
 )
-def test_copies_of_an_exported_file_keep_order_and_results(
+def test_threads_that_call_an_exported_file_keep_order_and_results(
     exported, images, monkeypatch, capsys, name, workers, batch_size
 ):
     ran, forward = set(), ExportedDetector.forward
 
     def slow(self, given):
-        ran.add(id(self))
+        ran.add(threading.get_ident())
         # Some are overtaken.
         time.sleep(0.03 * (given[0].shape[-1] % 3 == 0))
         return forward(self, given)
@@ -87,7 +87,7 @@ def test_copies_of_an_exported_file_keep_order_and_results(
     monkeypatch.setattr(ExportedDetector, "forward", slow)
     command = ["detect", "images", "--model", str(exported(name)), "--workers", str(workers), "--json", "r.json"]
     assert main([*command, "--batch-size", str(batch_size), "--quiet"]) == 0
-    assert len(ran) == workers, "each copy has had its part"
+    assert len(ran) == workers, "each thread has had its part"
     monkeypatch.setattr(ExportedDetector, "forward", forward)
     expected = [row for rows in one_by_one(exported(name), images) for row in rows]
     assert len(expected) > COUNT
@@ -99,7 +99,7 @@ def test_models_of_all_kinds_find_what_they_find_alone(exported, images, kind):
     model = load(exported("small.onnx"), threads=1) if kind == "exported" else small_model()
     if kind == "optimized":
         model = optimize(model, images=[read_image(images[0])], compile=False)
-    found = detect_ahead([model], images, read_image, batch_size=3, workers=2)
+    found = detect_ahead(model, images, read_image, batch_size=3, workers=2)
     for image, seen in zip(images, found, strict=True):
         assert seen.source == image
         [alone] = model([seen.image])

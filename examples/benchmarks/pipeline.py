@@ -49,9 +49,9 @@ class Used(NamedTuple):
     memory: float
 
 
-def network_alone(file: str, photo: Tensor) -> ExportedDetector:
+def network_alone(file: str, photo: Tensor, callers: int) -> ExportedDetector:
     """Open an exported file that runs on the same batch whatever the image, and gives nothing."""
-    detector = load(file, threads=1)
+    detector = load(file, threads=1, callers=callers)
     batch, _ = detector.description.resize([photo])
 
     def forward(images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -75,26 +75,28 @@ def run(command: list[str], folder: Path) -> Used:
     return Used(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
 
 
-def rate(models: list[nn.Module], files: list[Path], *, batch_size: int, workers: int) -> float:
-    """Return the photos per second of models that have run before."""
+def rate(model: nn.Module, files: list[Path], *, batch_size: int, workers: int, callers: int) -> float:
+    """Return the photos per second of a model that has run before."""
     start = time.perf_counter()
-    count = sum(1 for _ in detect_ahead(models, files, read_image, batch_size=batch_size, workers=workers))
-    return count / (time.perf_counter() - start)
+    found = detect_ahead(model, files, read_image, batch_size=batch_size, workers=workers, callers=callers)
+    return sum(1 for _ in found) / (time.perf_counter() - start)
 
 
 def bound(model: str, files: list[Path], threads: int) -> float:
     """Return the photos per second of decoding and the network alone."""
-    models = [network_alone(model, read_image(files[0])) for _ in range(threads)]
-    return rate(models, files, batch_size=1, workers=threads)
+    alone = network_alone(model, read_image(files[0]), threads)
+    return rate(alone, files, batch_size=1, workers=threads, callers=threads)
 
 
 def sweep(model: str | None, files: list[Path], workers: int) -> list[float]:
-    """Return the photos per second by batch size; of an exported file with a copy for each worker."""
-    if model is None:
-        models: list[nn.Module] = [open_detector("ssdlite300_mobilenet_v2", score_thresh=0.5)]
-    else:
-        models = [open_detector(model, threads=1, score_thresh=0.5) for _ in range(workers)]
-    return [max(rate(models, files, batch_size=size, workers=workers) for _ in range(2)) for size in BATCHES]
+    """Return the photos per second by batch size; an exported file is called by each worker."""
+    callers = 1 if model is None else workers
+    threads = None if model is None else 1
+    opened = open_detector(model or "ssdlite300_mobilenet_v2", threads=threads, callers=callers, score_thresh=0.5)
+    return [
+        max(rate(opened, files, batch_size=size, workers=workers, callers=callers) for _ in range(2))
+        for size in BATCHES
+    ]
 
 
 def make_video(file: Path, photos: list[Path], frames: int) -> Path:

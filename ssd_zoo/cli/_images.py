@@ -49,7 +49,7 @@ def find_files(sources: Sequence[str]) -> list[File]:
 
 
 def run_images(
-    models: Sequence[SSD],
+    model: SSD,
     files: Sequence[File],
     pictures: dict[File, Path],
     args: argparse.Namespace,
@@ -62,7 +62,7 @@ def run_images(
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
     """
-    journal = open_journal(models[0], args, reduce=args.reduce)
+    journal = open_journal(model, args, reduce=args.reduce)
     todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
     if journal is not None:
         journal.drop(todo)
@@ -71,7 +71,7 @@ def run_images(
     # With the JSON on the standard output, the table would break it.
     tables = sys.stderr if is_standard_output(args.json) else sys.stdout
     hidden = args.quiet or len(todo) < 2 or not sys.stderr.isatty()
-    found = _detect_all(models, todo, pictures, args, chosen)
+    found = _detect_all(model, todo, pictures, args, chosen)
     with closing(found), tqdm(total=len(todo), unit="image", disable=hidden) as progress:
         for row in found:
             failures += [row["error"]] if "error" in row else []
@@ -112,17 +112,17 @@ def _is_done(journal: Journal, file: File, pictures: dict[File, Path]) -> bool:
 
 
 def _detect_all(
-    models: Sequence[SSD],
+    model: SSD,
     files: Sequence[File],
     pictures: dict[File, Path],
     args: argparse.Namespace,
     chosen: Callable[[Detections], Detections],
 ) -> Generator[JournalRow, None, None]:
     """Detect in images and write annotated pictures; give each image's result, also where it failed."""
-    categories = models[0].categories
+    categories = model.categories
     stamps: dict[File, list[int]] = {}
     sizes: dict[File, tuple[int, int]] = {}
-    least = _least_size(models[0]) if args.reduce else None
+    least = _least_size(model) if args.reduce else None
 
     def read(file: File) -> Tensor:
         # Before the file is read: what replaces it later is done again.
@@ -150,7 +150,7 @@ def _detect_all(
             row["error"] = str(error)
         return row
 
-    seen = detect_ahead(models, files, read, batch_size=args.batch_size, workers=args.workers)
+    seen = detect_ahead(model, files, read, batch_size=args.batch_size, workers=args.workers, callers=args.callers)
     with closing(seen):
         if not pictures:
             yield from map(finish, seen)

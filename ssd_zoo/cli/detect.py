@@ -5,7 +5,6 @@ The default model detects the 80 classes of COCO, with weights included in the p
 
 import argparse
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -38,8 +37,8 @@ EXAMPLES = (
     "ssd-zoo detect - < photo.jpg",
 )
 """Commands for the help."""
-# Images from which copies of an exported model pay, and most copies, each of which needs memory.
-_MANY, _MOST_COPIES = 16, 8
+# Images from which several threads pay that call an exported model, and most of them, each of which needs memory.
+_MANY, _MOST_CALLERS = 16, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: cuda if available, else cpu)")
     what = "images or frames per batch (default: 1; for images on a GPU 16)"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=what)
-    what = "threads that read images, write pictures and run copies of an exported file (default: torch's threads)"
+    what = "threads that read images, write pictures and call an exported file (default: torch's threads)"
     parser.add_argument("--workers", type=positive, metavar="N", help=what)
     what = "decode large JPEGs at a half, quarter or eighth of their size, if the model makes them smaller all the same"
     parser.add_argument("--reduce", action="store_true", help=what)
@@ -110,30 +109,21 @@ def _detect(
     args: argparse.Namespace, files: Sequence[Path | str], videos: Sequence[Source], pictures: dict[Path | str, Path]
 ) -> int:
     args.workers = args.workers or torch.get_num_threads()
-    models = _copies(args, len(files))
-    classes = _class_indices(args.classes, models[0].categories)
+    # Threads that each detect in an image make more images per second than one whose work is divided among threads.
+    many = is_exported(args.model) and len(files) >= _MANY
+    args.callers = min(args.workers, _MOST_CALLERS) if many else 1
+    model = _build(args)
+    classes = _class_indices(args.classes, model.categories)
     if videos:
-        return run_videos(models[0], videos, args, lambda found: _only(classes, found))
-    args.batch_size = args.batch_size or pick_batch_size(models[0])
-    return run_images(models, files, pictures, args, lambda found: _only(classes, found))
-
-
-def _copies(args: argparse.Namespace, images: int) -> list[SSD]:
-    """Open the model; for many images an exported one several times, each of them to run in one thread.
-
-    Two copies in a thread each detect in more images per second than one copy that divides its work among two threads.
-    """
-    count = min(args.workers, _MOST_COPIES) if is_exported(args.model) and images >= _MANY else 1
-    args.threads = None if count == 1 else 1
-    if count == 1:
-        return [_build(args)]
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(_build, [args] * count))
+        return run_videos(model, videos, args, lambda found: _only(classes, found))
+    args.batch_size = args.batch_size or pick_batch_size(model)
+    return run_images(model, files, pictures, args, lambda found: _only(classes, found))
 
 
 def _build(args: argparse.Namespace) -> SSD:
     device = pick_device(args.device)
-    model = open_detector(args.model, args.weights, threads=args.threads, progress=not args.quiet)
+    threads = None if args.callers == 1 else 1
+    model = open_detector(args.model, args.weights, threads=threads, callers=args.callers, progress=not args.quiet)
     model.score_thresh = pick_thresh(model, args.score_thresh)
     set_tiles(model, args)
     # An exported detector has all that detecting needs.

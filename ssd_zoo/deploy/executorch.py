@@ -1,6 +1,5 @@
 """ExecuTorch's files (.pte), with XNNPACK's kernels. They take one image; NMS is outside."""
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,12 +55,10 @@ def open_executorch(path: Path, threads: int) -> Opened:  # noqa: ARG001
     except Exception as error:
         raise ValueError(f"{path} can't be opened as an ExecuTorch file: {error}") from error
     names = outputs_of(Description.from_json(description, str(path)))
-    lock = threading.Lock()
 
     def run(inputs: Mapping[str, Tensor], _kept: bytes = content) -> dict[str, Tensor]:
         # The program reads its weights from the content, and does not keep that.
-        with lock:
-            found = program.load_method("forward").execute([value.contiguous() for value in inputs.values()])
+        found = program.load_method("forward").execute([value.contiguous() for value in inputs.values()])
         return dict(zip(names, found, strict=True))
 
     return Opened(description, run_one_by_one(run))

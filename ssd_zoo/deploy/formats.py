@@ -12,7 +12,7 @@ from ssd_zoo.deploy.litert import open_litert, write_litert
 from ssd_zoo.deploy.onnx import open_onnx, write_onnx
 from ssd_zoo.deploy.openvino import open_openvino, write_openvino
 from ssd_zoo.deploy.pt2 import open_aoti, open_pt2, write_aoti, write_pt2
-from ssd_zoo.deploy.runtime import Opened
+from ssd_zoo.deploy.runtime import Opened, run_free
 
 __all__ = ["FORMATS", "Format", "find_format", "is_exported"]
 
@@ -23,7 +23,7 @@ class Format(NamedTuple):
     Attributes:
         suffix: End of the files' names.
         write: Writes a graph to a path.
-        open: Opens a path, to run on a number of threads.
+        open: Opens a path, to run on a number of threads for each of a number of callers at once.
         nms: Places of NMS that the format has, the default first.
         int8: Whether files can be quantised.
         bfloat16: Whether files can ask for bfloat16.
@@ -33,7 +33,7 @@ class Format(NamedTuple):
 
     suffix: str
     write: Callable[[Graph, Path], None]
-    open: Callable[[Path, int], Opened]
+    open: Callable[[Path, int, int], Opened]
     nms: tuple[Nms, ...] = ("inside", "outside")
     int8: bool = False
     bfloat16: bool = False
@@ -41,14 +41,24 @@ class Format(NamedTuple):
     digest: bool = False
 
 
+def _for_each_caller(open_file: Callable[[Path, int], Opened]) -> Callable[[Path, int, int], Opened]:
+    """Open a file once for each caller, of a runtime whose opened files take one at a time."""
+
+    def open_all(path: Path, threads: int, callers: int) -> Opened:
+        opened = [open_file(path, threads) for _ in range(callers)]
+        return opened[0]._replace(run=run_free([one.run for one in opened]))
+
+    return open_all
+
+
 FORMATS = {
     "onnx": Format(".onnx", write_onnx, open_onnx, int8=True, digest=True),
     "openvino": Format(".xml", write_openvino, open_openvino, int8=True, bfloat16=True, digest=True),
-    "litert": Format(".tflite", write_litert, open_litert, ("outside",), digest=True),
-    "executorch": Format(".pte", write_executorch, open_executorch, ("outside",), digest=True),
-    "coreml": Format(".mlpackage", write_coreml, open_coreml, ("outside",), runs=False),
-    "pt2": Format(".pt2", write_pt2, open_pt2),
-    "aoti": Format(".aoti.pt2", write_aoti, open_aoti),
+    "litert": Format(".tflite", write_litert, _for_each_caller(open_litert), ("outside",), digest=True),
+    "executorch": Format(".pte", write_executorch, _for_each_caller(open_executorch), ("outside",), digest=True),
+    "coreml": Format(".mlpackage", write_coreml, _for_each_caller(open_coreml), ("outside",), runs=False),
+    "pt2": Format(".pt2", write_pt2, _for_each_caller(open_pt2)),
+    "aoti": Format(".aoti.pt2", write_aoti, _for_each_caller(open_aoti)),
 }
 """Formats by name."""
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -102,13 +101,11 @@ def open_litert(path: Path, threads: int) -> Opened:
     if description is None:
         raise ValueError(f"{path} was not exported by ssd_zoo. {_FOREIGN.format(path)}")
     types = {name: detail["dtype"] for name, detail in runner.get_input_details().items()}
-    lock = threading.Lock()
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Its integers have 32 bits.
         arrays = {name: value.contiguous().numpy().astype(types[name], copy=False) for name, value in inputs.items()}
-        with lock:
-            found = {name: torch.from_numpy(array.copy()) for name, array in runner(**arrays).items()}
+        found = {name: torch.from_numpy(array.copy()) for name, array in runner(**arrays).items()}
         return {name: value.long() if value.dtype == torch.int32 else value for name, value in found.items()}
 
     return Opened(description, run_one_by_one(run))

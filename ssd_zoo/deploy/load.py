@@ -31,7 +31,7 @@ State = dict[str, Tensor]
 
 
 def load(
-    path: str | os.PathLike[str], *, score_thresh: float | None = None, threads: int | None = None
+    path: str | os.PathLike[str], *, score_thresh: float | None = None, threads: int | None = None, callers: int = 1
 ) -> "ExportedDetector":
     """Load an exported detector, to be called as the model is.
 
@@ -40,6 +40,7 @@ def load(
         score_thresh: Least score of a detection; by default the file's. A file that contains post-processing has
             dropped lower scores, so for it this can't be less than its own.
         threads: Number of threads; by default torch's.
+        callers: Number of threads that may call the detector at once. Each call has threads of its own.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -53,9 +54,10 @@ def load(
     path = Path(path)
     if threads is not None:
         check_count("threads", threads)
+    check_count("callers", callers)
     threads = threads or torch.get_num_threads()
-    opened, described = _open(path, threads)
-    detector = ExportedDetector(described, opened, str(path), threads)
+    opened, described = _open(path, threads, callers)
+    detector = ExportedDetector(described, opened, str(path), threads, callers)
     if score_thresh is not None:
         detector.score_thresh = score_thresh
     if described.digest is None and find_format(path).digest:
@@ -63,7 +65,7 @@ def load(
     return detector
 
 
-def _open(path: Path, threads: int) -> tuple[Opened, Description]:
+def _open(path: Path, threads: int, callers: int) -> tuple[Opened, Description]:
     known = find_format(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -71,7 +73,7 @@ def _open(path: Path, threads: int) -> tuple[Opened, Description]:
         if path.stat().st_size == 0:
             raise ValueError(f"{path} can't be opened as an exported file: it is empty.")
         check_digest(path)
-    opened = known.open(path, threads)
+    opened = known.open(path, threads, callers)
     return opened, Description.from_json(opened.description, str(path))
 
 
@@ -106,9 +108,11 @@ class ExportedDetector(nn.Module):
     topk_candidates: int | None
     clip_before_nms: bool
 
-    def __init__(self, description: Description, opened: Opened, source: str, threads: int = 1) -> None:
+    def __init__(
+        self, description: Description, opened: Opened, source: str, threads: int = 1, callers: int = 1
+    ) -> None:
         super().__init__()
-        self._run, self._busy, self._threads = opened.run, opened.busy, threads
+        self._run, self._busy, self._threads, self._callers = opened.run, opened.busy, threads, callers
         self._file, self.description = Path(source).absolute(), description
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         for name, value in asdict(description.thresholds).items():
@@ -146,7 +150,7 @@ class ExportedDetector(nn.Module):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)
-        opened, described = _open(self._file, self._threads)
+        opened, described = _open(self._file, self._threads, self._callers)
         if described != self.description:
             raise ValueError(f"{self._file} was replaced since the detector was copied or pickled. Load it again.")
         self._run = opened.run

@@ -96,8 +96,8 @@ def _nms() -> Callable[..., object]:
     return suppress_batch
 
 
-def open_onnx(path: Path, threads: int) -> Opened:
-    """Open a file in ONNX Runtime.
+def open_onnx(path: Path, threads: int, callers: int) -> Opened:  # noqa: ARG001
+    """Open a file in ONNX Runtime, where any number of threads may share a session.
 
     Raises:
         ImportError: If onnxruntime is missing.
@@ -121,8 +121,7 @@ def open_onnx(path: Path, threads: int) -> Opened:
         session = session_on(threads)
     except Exception as error:
         raise ValueError(f"{path} can't be opened as an ONNX file: {error}") from error
-    # Threads may share a session.
-    run = run_on_threads(_runner(session), lambda: [_runner(session_on(1))] * threads, threads)
+    run = run_on_threads(_runner(session), lambda: _runner(session_on(1)), threads)
     return Opened(session.get_modelmeta().custom_metadata_map.get(KEY), run)
 
 

@@ -1,7 +1,6 @@
 """OpenVINO's files: a graph (.xml) and its weights (.bin) beside it."""
 
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from ssd_zoo.deploy.digest import seal
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.onnx import to_onnx
 from ssd_zoo.deploy.quantize import quantize_openvino
-from ssd_zoo.deploy.runtime import Opened, Run, missing, run_on_threads
+from ssd_zoo.deploy.runtime import Opened, Run, missing, run_free, run_on_threads
 from ssd_zoo.weights.files import digest_file, write_file
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _raise_nms_thresholds(model: "openvino.Model") -> None:
             node.input(3).replace_source_output(opset9.constant(raised, np.float32).output(0))
 
 
-def open_openvino(path: Path, threads: int) -> Opened:
+def open_openvino(path: Path, threads: int, callers: int) -> Opened:
     """Open a file in OpenVINO, for the CPU.
 
     Raises:
@@ -91,17 +90,19 @@ def open_openvino(path: Path, threads: int) -> Opened:
         raise ValueError(f"{path} can't be opened as an OpenVINO file: {error}") from error
     if digest is not None and digest != digest_file(weights):
         raise ValueError(f"{weights} does not belong to {path}, or is damaged. Export the model again.")
-    settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads}
+    # OpenVINO ties threads to cores, those of each opened file to the same first ones: two files then share a core.
+    settings: dict[str, bool | int | str] = {"ENABLE_CPU_PINNING": False}
     # By default OpenVINO computes in bfloat16 where the CPU can.
     if not Description.from_json(description, str(path)).bfloat16:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
 
-    def compiled(streams: int) -> list[Run]:
-        file = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": streams})
-        return [_runner(file.create_infer_request()) for _ in range(streams)]
+    def compiled(streams: int, threads: int) -> Run:
+        numbers = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * threads}
+        file = core.compile_model(model, "CPU", {**settings, **numbers})
+        return run_free([_runner(file.create_infer_request()) for _ in range(streams)])
 
-    [run] = compiled(1)
-    return Opened(description, run_on_threads(run, lambda: compiled(threads), threads), busy=False)
+    run = run_on_threads(compiled(callers, threads), lambda: compiled(threads * callers, 1), threads)
+    return Opened(description, run, busy=False)
 
 
 def _text(model: "openvino.Model", key: str) -> str | None:
@@ -126,13 +127,11 @@ def _for_one_image(model: "openvino.Model") -> "openvino.Model":
 
 def _runner(request: "openvino.InferRequest") -> Run:
     names = [output.any_name for output in request.model_outputs]
-    lock = threading.Lock()
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         inputs = {**inputs, "images": inputs["images"].permute(0, 2, 3, 1)}
         arrays = {name: value.contiguous().numpy() for name, value in inputs.items()}
-        with lock:
-            found = request.infer(arrays, share_inputs=True)
-            return {name: torch.from_numpy(found[i]) for i, name in enumerate(names)}
+        found = request.infer(arrays, share_inputs=True)
+        return {name: torch.from_numpy(found[i]) for i, name in enumerate(names)}
 
     return run

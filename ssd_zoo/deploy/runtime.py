@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 
 from ssd_zoo.deploy.graph import Graph
 
-__all__ = ["Opened", "Run", "missing", "on_threads", "quiet", "run_one_by_one", "run_on_threads", "to_program"]
+__all__ = ["Opened", "Run", "missing", "on_threads", "quiet", "run_free", "run_one_by_one", "run_on_threads"]
+__all__ += ["to_program"]
 
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -59,7 +60,27 @@ def run_one_by_one(run: Run) -> Run:
     return lambda inputs: _joined([run(row) for row in _rows(inputs)])
 
 
-def run_on_threads(run: Run, open_others: Callable[[], Sequence[Run]], threads: int) -> Run:
+def run_free(runs: Sequence[Run]) -> Run:
+    """Return a function for as many callers at once as there are given ones, of which each call takes one that is free.
+
+    Args:
+        runs: Functions that take one caller at a time.
+    """
+    free: queue.SimpleQueue[Run] = queue.SimpleQueue()
+    for run in runs:
+        free.put(run)
+
+    def run_one(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        run = free.get()
+        try:
+            return run(inputs)
+        finally:
+            free.put(run)
+
+    return run_one
+
+
+def run_on_threads(run: Run, open_other: Callable[[], Run], threads: int) -> Run:
     """Return a function of any number of images that runs a file of one image for each.
 
     Of many images each is computed by one thread, which is faster than all threads at one image after another: for
@@ -67,28 +88,18 @@ def run_on_threads(run: Run, open_others: Callable[[], Sequence[Run]], threads: 
 
     Args:
         run: Runs one image on all threads.
-        open_others: Returns functions that run one image on one thread each; called at the first call with many images.
+        open_other: Returns a function that runs one image on one thread, for so many callers at once; called at the
+            first call with many images.
         threads: Number of threads.
     """
-    free: queue.SimpleQueue[Run] = queue.SimpleQueue()
-    opened = threading.Event()
+    others: list[Run] = []
     lock = threading.Lock()
 
     def run_many(rows: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
         with lock:
-            if not opened.is_set():
-                for other in open_others():
-                    free.put(other)
-                opened.set()
+            others[:] = others or [open_other()]
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(run_free, rows))
-
-    def run_free(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        other = free.get()
-        try:
-            return other(row)
-        finally:
-            free.put(other)
+            return list(pool.map(others[0], rows))
 
     def run_all(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         rows = _rows(inputs)

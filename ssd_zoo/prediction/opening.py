@@ -132,6 +132,7 @@ def open_detector(
     *,
     score_thresh: float | None = None,
     threads: int | None = None,
+    callers: int = 1,
     progress: bool = True,
 ) -> SSD | ExportedDetector:
     """Open a model for detecting, in evaluation mode.
@@ -142,6 +143,7 @@ def open_detector(
         weights: Name of a registered model's weights, or the path of a saved model; None selects `DEFAULT`.
         score_thresh: Least score of a detection; by default the model's.
         threads: Threads of an exported file; by default torch's. Other models always take torch's.
+        callers: Threads that may call an exported file at once, each with threads of its own; see `load`.
         progress: Whether to show the progress of downloads.
 
     Raises:
@@ -153,7 +155,7 @@ def open_detector(
     if is_exported(name):
         if weights is not None:
             raise ValueError(f"{name} is an exported file and has its weights; leave out the weights {weights}.")
-        return load(name, score_thresh=score_thresh, threads=threads)
+        return load(name, score_thresh=score_thresh, threads=threads, callers=callers)
     if weights is None and not is_saved(name) and name.lower() not in list_models():
         name, weights = _by_weights(name) or (name, None)
     check_model(name, weights)

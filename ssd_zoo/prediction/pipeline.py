@@ -1,9 +1,8 @@
 """Read, detect and finish images at the same time: in order, and in bounded memory."""
 
 import contextlib
-import queue
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, repeat
@@ -123,17 +122,23 @@ def take_ahead(items: Iterable[T], *, ahead: int, stop: Callable[[], None] | Non
 
 
 def detect_ahead(
-    models: Sequence[nn.Module], sources: Iterable[S], read: Callable[[S], Tensor], *, batch_size: int, workers: int
+    model: nn.Module,
+    sources: Iterable[S],
+    read: Callable[[S], Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    callers: int = 1,
 ) -> Generator[Seen[S], None, None]:
     """Detect objects in images while the next ones are read.
 
     Args:
-        models: A detector, which is called in the caller's thread; or several that give equal results. Each of them is
-            called in a thread of its own, with one of torch's threads.
+        model: A detector.
         sources: What `read` takes.
         read: Reads an image. Its error takes the image's place.
         batch_size: Images per batch.
         workers: Threads that read.
+        callers: Threads that call the detector, each with one of torch's threads; 1 for the caller's own thread.
 
     Yields:
         In the order of the sources, each with its image and its detections on the CPU.
@@ -141,24 +146,14 @@ def detect_ahead(
     images = map_ahead(partial(_read, read), sources, threads=workers, ahead=2 * workers + batch_size - 1, weigh=_bytes)
     batches = batch_items(images, batch_size)
     with contextlib.closing(images):
-        if len(models) == 1:
+        if callers == 1:
             # Without a name for the batch, it is freed before the next one is read.
-            yield from chain.from_iterable(map(partial(_detect, models[0]), batches))
+            yield from chain.from_iterable(map(partial(_detect, model), batches))
             return
-        free: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()
-        for model in models:
-            free.put(model)
-
-        def detect(batch: list[Seen[S]]) -> list[Seen[S]]:
-            model = free.get()
-            try:
-                return _detect(model, batch)
-            finally:
-                free.put(model)
-
         with _one_thread_each() as start:
-            count = len(models)
-            found = map_ahead(detect, batches, threads=count, ahead=2 * count, weigh=_bytes_of_all, start=start)
+            found = map_ahead(
+                partial(_detect, model), batches, threads=callers, ahead=2 * callers, weigh=_bytes_of_all, start=start
+            )
             with contextlib.closing(found):
                 yield from chain.from_iterable(found)
 

@@ -80,7 +80,7 @@ def predict(
     workers = torch.get_num_threads() if many else 1
     results: list[Detections] = []
     with _ready(detector, score_thresh):
-        for image, pixels, found in detect_ahead([detector], asked, read, batch_size=batch_size, workers=workers):
+        for image, pixels, found in detect_ahead(detector, asked, read, batch_size=batch_size, workers=workers):
             if isinstance(pixels, Exception):
                 raise pixels
             over = found["scores"] > score_thresh
