@@ -165,9 +165,11 @@ TAKEN = {
     ("docs/deploy.md", "cpp"): "test_phone.py",
     ("docs/deploy.md", "js"): "test_browser.py",
     ("docs/deploy.md", "py"): "test_export.py",
+    ("docs/finetune.md", "py"): "test_clients.py",
     ("docs/phone.md", "kotlin"): "test_phone.py",
     ("docs/phone.md", "py"): "test_phone.py",
     ("docs/plugins.md", "toml"): "test_plugins.py",
+    ("docs/python.md", "py"): "test_clients.py",
     ("docs/video.md", "py"): "test_videos.py",
 }
 
