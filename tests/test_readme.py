@@ -244,13 +244,17 @@ def lay_everything(folder):
     best = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", categories=["background", "person"])
     ssd_zoo.save_pretrained(best, folder / "trained")
     ssd_zoo.save_pretrained(ssd_zoo.ssdlite320_ultraface_slim(num_classes=3, size=64), folder / "small")
-    for name, split, number in (("boards", "train", 4), ("boards", "test", 2), ("labelled", "", 60)):
+    for name, split, number in (
+        ("boards", "train", 4),
+        ("boards", "test", 2),
+        ("coco128", "train", 4),
+        ("labelled", "", 60),
+    ):
         make_yolo(folder / name, split, colourful(number))
     (folder / "labelled/data.yaml").unlink()  # as labelImg leaves it
     (folder / "labelled/classes.txt").write_text("cat\ndog\n")
     make_coco(folder, "").rename(folder / "instances.json")
     (folder / "results.json").write_text('[{"image_id": 7, "category_id": 3, "bbox": [8, 6, 32, 24], "score": 0.9}]')
-    make_yolo(folder / "coco128", "", colourful(4))
     write_clips(folder / "birds")
     shutil.copytree(folder / "cells", folder / "faces")
     (folder / "faces/data.yaml").write_text("names: [face]\n")
