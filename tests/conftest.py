@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+# Where the package that is tested lies: in CI where pip has put the wheel. Processes of tests import it from there.
+INSTALLED = str(Path(find_spec("ssd_zoo").origin).parents[1])
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VARIABLE = "SSD_ZOO_TEST_DATA"
 

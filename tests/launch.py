@@ -46,7 +46,7 @@ def start(output, *launcher, environment=None, **options):
     variables = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
         **(environment or {}),
     }
     command = [sys.executable, *launcher, str(SCRIPT), str(output), json.dumps(options)]

@@ -575,3 +575,10 @@ def test_a_model_with_other_settings_starts_anew(images, monkeypatch, capsys):
     model.image_mean += 0.1
     assert main(command) == 0
     assert "weights was" in capsys.readouterr().err
+
+
+def test_a_journal_of_a_version_that_told_less_starts_anew_and_says_so(tmp_path):
+    file = tmp_path / "found.jsonl"
+    Journal(file, {"ssd_zoo": "0.1.0"})
+    told = Journal(file, {"ssd_zoo": "0.1.0", "reduce": False}).note
+    assert told == f"{file} is of another command (reduce is not told); starting anew."

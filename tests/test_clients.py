@@ -1,6 +1,7 @@
 """Packages that use detectors take ours as they are, without an adapter; `pip install ".[clients]"` brings them."""
 
 import importlib
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from labelled import colourful, make_coco
 from PIL import Image
+from test_readme import PAGES, blocks
 from torch import nn
 
 import ssd_zoo
@@ -160,18 +162,30 @@ def test_sahi(model, coffee, detections):
     assert "cup" in {found.category.name for found in sliced.object_prediction_list}
 
 
-def test_lightning(tmp_path):
+def test_lightning(tmp_path, monkeypatch):
     lightning = client("lightning")
+    client("faster_coco_eval")
+    client("torchmetrics")
+    monkeypatch.chdir(tmp_path)
+    loader = torch.utils.data.DataLoader(squares(4), batch_size=4, collate_fn=collate)
+    model = ssd_zoo.ssdlite320_ultraface_slim(categories=["background", "square"], size=64)
+    sample = {"torch": torch, "ssd_zoo": ssd_zoo, "model": model, "loader": loader}
+    [code] = blocks(PAGES["docs/finetune.md"], "py")
+    exec(code, sample)
+    assert list(Path("lightning_logs").rglob("*.ckpt"))
+    assert ssd_zoo.from_pretrained("runs/lightning").categories == ["background", "square"]
 
-    class Task(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model, self.losses = small(), []
+    class Task(sample["Task"]):
+        losses, precisions = [], []
 
         def training_step(self, batch, index):
-            losses = self.model(*batch)
-            self.losses.append(sum(losses.values()).item())
-            return sum(losses.values())
+            loss = super().training_step(batch, index)
+            self.losses.append(loss.item())
+            return loss
+
+        def on_validation_epoch_end(self):
+            super().on_validation_epoch_end()
+            self.precisions.append(self.trainer.callback_metrics["AP"].item())
 
         def predict_step(self, batch, index):
             return self.model(batch[0])
@@ -179,18 +193,18 @@ def test_lightning(tmp_path):
         def configure_optimizers(self):
             return torch.optim.AdamW(self.parameters(), 0.002)
 
-    task = Task()
-    loader = torch.utils.data.DataLoader(
-        squares(4), batch_size=4, collate_fn=lambda samples: tuple(map(list, zip(*samples, strict=True)))
-    )
+    task = Task(small())
     trainer = lightning.Trainer(
         max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path,
+        enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(task, loader)
+    trainer.fit(task, loader, loader)
     assert np.mean(task.losses[-3:]) < 0.8 * task.losses[0]
+    assert len(task.precisions) == 8
     [batch] = trainer.predict(task, loader)
     assert [found["boxes"].shape[1] for found in batch] == [4] * 4
+    ours = ssd_zoo.training.evaluate(task.model, open_dataset(squares(4), categories=["background", "square"]))
+    assert task.precisions[-1] == pytest.approx(ours.metrics["AP"], abs=1e-6)
 
 
 def test_torchvisions_training_loop(tmp_path, monkeypatch, capsys):
@@ -244,21 +258,31 @@ def test_albumentations():
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
 
 
-def test_grad_cam(model, coffee, detections):
-    client("pytorch_grad_cam")
-    from pytorch_grad_cam import EigenCAM, GradCAM
-    from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
+def inside(heat: torch.Tensor, box: Sequence[float]) -> torch.Tensor:
+    x1, y1, x2, y2 = map(round, box)
+    mask = torch.zeros(heat.shape, dtype=torch.bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
 
-    image = read_image(coffee).unsqueeze(0).float() / 255
-    cup = detections[0]["boxes"][0]
-    target = FasterRCNNBoxScoreTarget(labels=detections[0]["labels"][:1], bounding_boxes=cup.unsqueeze(0).numpy())
-    for method in (GradCAM, EigenCAM):
-        with method(model=model, target_layers=[model.backbone.last]) as cam:
-            [heat] = cam(image, targets=[target])
-        assert heat.shape == image.shape[-2:]
-        assert heat.max() > 0.5
-    x1, y1, x2, y2 = cup.int().tolist()
-    assert heat[y1:y2, x1:x2].max() > 0
+
+@pytest.mark.parametrize("method", ["GradCAM", "EigenCAM"])
+def test_grad_cam(method, coffee, detections, tmp_path, monkeypatch):
+    client("pytorch_grad_cam")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(coffee, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    [code] = blocks(PAGES["docs/python.md"], "py")
+    sample = {}
+    exec(code.replace("GradCAM", method), sample)
+    assert sample["picture"].shape == (*sample["photo"].shape[1:], 3)
+    heat = torch.from_numpy(sample["heat"])
+    assert heat.shape == sample["photo"].shape[1:]
+    assert heat.max() > 0.5
+    cup = inside(heat, detections[0]["boxes"][0].tolist())
+    print(method, heat[cup].mean(), heat[~cup].mean())
+    assert heat[cup].max() > 0
+    if method == "GradCAM":  # The other knows of no target.
+        assert heat[cup].mean() > 2 * heat[~cup].mean(), "the cup is what speaks for a cup"
 
 
 def test_captum(model, coffee):
@@ -271,10 +295,8 @@ def test_captum(model, coffee):
     batch = model.prepare([read_image(coffee)])
     heat = Saliency(score_of_cup).attribute(batch.requires_grad_())[0].sum(0)
     assert heat.shape == batch.shape[-2:]
-    x1, y1, x2, y2 = (round(300 * part) for part in (174 / 600, 24 / 400, 416 / 600, 252 / 400))
-    inside = torch.zeros(heat.shape, dtype=torch.bool)
-    inside[y1:y2, x1:x2] = True
-    assert heat[inside].mean() > 2 * heat[~inside].mean(), "the cup is what speaks for a cup"
+    cup = inside(heat, [300 * part for part in (174 / 600, 24 / 400, 416 / 600, 252 / 400)])
+    assert heat[cup].mean() > 2 * heat[~cup].mean(), "the cup is what speaks for a cup"
 
 
 def test_accelerate_moves_detections(detections):

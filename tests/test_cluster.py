@@ -173,11 +173,12 @@ def cluster_rows(folder):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("cluster", "one_thread")
-def test_exported_models_are_sent_with_the_threshold_that_is_asked_for(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["m.xml", "m.pt2"])
+def test_exported_models_are_sent_with_the_threshold_that_is_asked_for(name, tmp_path, monkeypatch):
     model = ssd_zoo.get_model(MODEL, weights="COCO_TF_V1").eval()
-    export(model, tmp_path / "m.xml", format="openvino")
+    file = export(model, tmp_path / name)
     photo, start = str(ROOT / "examples/coffee.jpg"), ParquetFolder.start
-    local = ssd_zoo.predict(tmp_path / "m.xml", photo, 0.4)
+    local = ssd_zoo.predict(file, photo, 0.4)
 
     def gone(self, facts):
         start(self, facts)
@@ -186,7 +187,7 @@ def test_exported_models_are_sent_with_the_threshold_that_is_asked_for(tmp_path,
 
     # From here on the workers have what was sent to them alone: of OpenVINO two files.
     monkeypatch.setattr(ParquetFolder, "start", gone)
-    detect_on_cluster(tmp_path / "m.xml", photo, str(tmp_path / "found"), score_thresh=0.4)
+    detect_on_cluster(file, photo, str(tmp_path / "found"), score_thresh=0.4)
     assert not list(tmp_path.glob("m.*"))
     [found] = pq.read_table(tmp_path / "found").to_pylist()
     assert found["names"] == local.names
@@ -201,9 +202,12 @@ def test_exported_models_are_sent_with_the_threshold_that_is_asked_for(tmp_path,
 @pytest.mark.usefixtures("cluster")
 def test_page_shows_what_it_prints(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pandas")
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "photos").mkdir()
+    for photo in ("astronaut.jpg", "coffee.jpg"):
+        shutil.copy(ROOT / "examples" / photo, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
     [code] = blocks(PAGES["docs/cluster.md"], "py")
-    exec(code.replace('"found"', repr(str(tmp_path / "found"))), {})
+    exec(code, {})
     shown = re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)
     assert [line for line in capsys.readouterr().out.splitlines() if line in shown] == shown
 

@@ -220,6 +220,14 @@ def test_resuming_something_else(tmp_path):
         fit(build(), train_data, epochs=1, batch_size=11, flip=False, resume=True, **settings)
     with pytest.raises(ValueError, match=r"began with flip_vertically=False, so it can't go on with True"):
         fit(build(), train_data, epochs=1, batch_size=11, flip_vertically=True, resume=True, **settings)
+    # A run of an older version, which says nothing of flips, has flipped.
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    checkpoint["settings"]["flip"] = None
+    torch.save(checkpoint, tmp_path / "run/checkpoint.pt")
+    for flip in (None, True):
+        fit(build(), train_data, epochs=1, batch_size=11, flip=flip, resume=True, **settings)
+    with pytest.raises(ValueError, match=r"began with flip=True, so it can't go on with False"):
+        fit(build(), train_data, epochs=1, batch_size=11, flip=False, resume=True, **settings)
     other_loss, other_model = (
         build(),
         ssd_zoo.ssdlite320_mobilenet_v3_large(weights_backbone=None, size=64, categories=train_data.categories),

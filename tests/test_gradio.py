@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import INSTALLED, ROOT
 
 # Gradio's packages warn of each other.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -25,7 +25,7 @@ print(json.dumps([table["data"] for picture, table in answers]))
 def address():
     """The demo as it is started by hand, on a free port."""
     pytest.importorskip("gradio", reason="NO DEMO: pip install gradio")
-    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "OMP_NUM_THREADS": "1", "PYTHONPATH": INSTALLED}
     command = [sys.executable, "-u", ROOT / "examples" / "gradio_demo.py"]
     with subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True) as demo:
         try:

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT
+from conftest import INSTALLED, ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
 
@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
     for photo in ("astronaut.jpg", "coffee.jpg"):
         shutil.copy(ROOT / "examples" / photo, tmp_path)
     # Kernels import what the tests import.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", INSTALLED)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "notebooks").mkdir()
     return tmp_path / "notebooks"

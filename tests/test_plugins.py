@@ -2,12 +2,13 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
+from conftest import INSTALLED, ROOT
 from labelled import colourful, make_coco
 from torch import nn
 from typing_extensions import Unpack
@@ -15,7 +16,6 @@ from typing_extensions import Unpack
 import ssd_zoo
 from ssd_zoo.models import plugins, registry
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 [CODE], [PROJECT] = (
     re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S) for kind in ('python title="acme_ssd.py"', "toml")
@@ -59,7 +59,7 @@ def site(tmp_path_factory):
 
 def run(code, *path, cwd):
     """Runs code in a process of its own that finds further packages; returns its output."""
-    paths = os.pathsep.join(map(str, [ROOT, *path]))
+    paths = os.pathsep.join(map(str, [INSTALLED, *path]))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error::UserWarning", "-c", code]
     result = subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True)
@@ -86,10 +86,10 @@ for one, other in zip(model([image])[0].values(), again([image])[0].values()):
     assert torch.equal(one, other)
 assert (again.nms_thresh, again.categories, again.size) == (0.3, ["background", "cat", "dog"], (96, 96))
 assert ssd_zoo.from_pretrained("saved", categories=["background", "dog"]).categories == ["background", "dog"]
-assert main(["list", "acme*"]) == 0
-assert main(["detect", "photo.png", "--model", "saved"]) == 0
-train = ["train", "my_data", "--model", "acme_ssd128", "--weights", "scratch", "--output", "runs/acme"]
-assert main([*train, "--epochs", "1", "--batch-size", "4", "--no-tensorboard", "--device", "cpu"]) == 0
+assert main(["detect", "photo.jpg", "--model", "saved"]) == 0
+for command in COMMANDS:
+    short = ["--epochs", "1", "--batch-size", "4", "--no-tensorboard", "--device", "cpu"]
+    assert main([*command, *(short if command[0] == "train" else [])]) == 0, command
 assert type(ssd_zoo.from_pretrained("runs/acme/best").backbone).__module__ == "acme_ssd"
 print("all is well")
 """
@@ -99,14 +99,15 @@ print("all is well")
 def test_an_installed_package(site, tmp_path):
     from PIL import Image
 
-    Image.new("RGB", (70, 50)).save(tmp_path / "photo.png")
+    Image.new("RGB", (70, 50)).save(tmp_path / "photo.jpg")
     make_coco(tmp_path / "my_data", "train", colourful(4))
-    assert "ssd-zoo train my_data --model acme_ssd128 --weights scratch --output runs/acme" in PAGE
-    found = run(USER, site, cwd=tmp_path)
+    commands = [shlex.split(line)[1:] for line in re.findall(r"^ssd-zoo .*", PAGE, re.M)]
+    assert len(commands) == 3
+    found = run(f"COMMANDS = {commands}\n{USER}", site, cwd=tmp_path)
     assert "acme_ssd128" in found
     assert "all is well\n" in found, found
     # Where the package is not installed, the error names it; the command's error does, too.
-    command = "from ssd_zoo.cli.main import main; assert main(['detect', 'photo.png', '--model', 'saved']) == 2"
+    command = "from ssd_zoo.cli.main import main; assert main(['detect', 'photo.jpg', '--model', 'saved']) == 2"
     told, _, found = run(f"{command}\nimport ssd_zoo; ssd_zoo.from_pretrained('saved')", cwd=tmp_path).partition(
         "Traceback"
     )

@@ -1,13 +1,16 @@
 """What README and docs show is true: code runs, commands work, the table of models is the registry's."""
 
+import argparse
 import functools
 import json
 import re
 import runpy
 import shlex
 import shutil
+import sys
 import warnings
 from importlib import import_module
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import timm
 import torch
 from labelled import colourful, make_coco, make_yolo
 from oracles import load_oracle
+from test_train_clips import write_clips
 
 import ssd_zoo
 import ssd_zoo.training
@@ -31,7 +35,17 @@ PAGES = {
 README = PAGES["README.md"]
 BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What marks say that a sample needs, and how the sample shows it.
-NEEDED = {"download": "COCO_V1|owner/", "camera": "open_camera", "S3": "s3://"}
+NEEDED = {
+    "download": "COCO_V1|owner/",
+    "camera": "open_camera",
+    "S3": "s3://",
+    "hours": "examples/(benchmarks|video)/",
+    "Docker": "docker run",
+    "TensorRT": "trtexec",
+    "Jupyter": "jupyter lab",
+    "Android": "Module.load",
+    "Xcode": "MLMultiArray",
+}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -130,12 +144,84 @@ def test_code_runs_and_prints_what_it_says(page, laid_out, capsys):
     assert capsys.readouterr().out.splitlines() == expected
 
 
+def shell_lines(page: str, run: bool = True) -> list[str]:
+    """Gives the commands in the blocks of a page: those that are not marked, or all."""
+    found = [code for needed, kind, _, code in BLOCK.findall(PAGES[page]) if kind == "sh" and not (run and needed)]
+    return [line.split("  # ")[0] for line in "".join(found).replace("\\\n", "").splitlines()]
+
+
 def commands(page: str) -> list[list[str]]:
     """Gives the arguments of all `ssd-zoo` commands that a page shows, in blocks, in tables and in the text."""
-    inline = re.findall(r"`(ssd-zoo [^`]+)`", PAGES[page])
-    shown = [line.split("  # ")[0] for block in blocks(PAGES[page], "sh") for line in block.splitlines()]
-    shown = [line for line in shown + inline if line.startswith("ssd-zoo ") and "…" not in line]
+    shown = shell_lines(page) + re.findall(r"`(ssd-zoo [^`]+)`", PAGES[page])
+    shown = [line for line in shown if line.startswith("ssd-zoo ") and "…" not in line]
     return [shlex.split(re.sub(r" [<>] .*", "", line))[1:] for line in shown]
+
+
+TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py")}
+# Samples that are not `python`, and who takes them from the page.
+TAKEN = {
+    ("docs/browser.md", "js"): "test_browser.py",
+    ("docs/cluster.md", "py"): "test_cluster.py",
+    ("docs/deploy.md", "cpp"): "test_phone.py",
+    ("docs/deploy.md", "js"): "test_browser.py",
+    ("docs/deploy.md", "py"): "test_export.py",
+    ("docs/finetune.md", "py"): "test_clients.py",
+    ("docs/phone.md", "kotlin"): "test_phone.py",
+    ("docs/phone.md", "py"): "test_phone.py",
+    ("docs/plugins.md", "toml"): "test_plugins.py",
+    ("docs/python.md", "py"): "test_clients.py",
+    ("docs/video.md", "py"): "test_videos.py",
+}
+
+
+def test_every_sample_is_run_by_a_test_or_says_why_not():
+    """Python is by the test above."""
+    samples = {(page, kind) for page in PAGES for needed, kind, *_ in BLOCK.findall(PAGES[page]) if not needed}
+    assert {sample for sample in samples if sample[1] not in ("sh", "python", "text", "json")} == TAKEN.keys()
+    for (page, _), test in TAKEN.items():
+        assert re.search(rf'\b{Path(page).stem}(\.md)?"', TESTS[test]), f"{test} reads no {page}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "sh") and page != "README.md"])
+def test_every_command_is_run_by_a_test_or_says_why_not(page):
+    """`ssd-zoo` is by the test below, and README's commands are by CI."""
+    for line in shell_lines(page):
+        program, script, *_ = shlex.split(line)
+        assert program in ("ssd-zoo", "pip", "python", "curl"), line
+        if program == "python":
+            assert [test for test, code in TESTS.items() if f'{Path(script).name}"' in code], line
+
+
+def test_extras_exist():
+    named = ",".join(re.findall(r"ssd_zoo\[([\w,]+)", "".join(PAGES.values())))
+    assert set(named.split(",")) <= set(metadata("ssd_zoo").get_all("Provides-Extra"))
+
+
+EXAMPLES = sorted({line for page in PAGES for line in shell_lines(page, run=False) if line.startswith("python ")})
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_take_the_arguments_that_pages_give_them(line, monkeypatch):
+    class ParsedError(Exception):
+        pass
+
+    def parse(parser, *arguments):
+        parsed(parser, *arguments)
+        raise ParsedError
+
+    _, script, *arguments = shlex.split(line)
+    parsed = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend((ROOT / script).parent)
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    except ParsedError:
+        pass
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{script} NEEDS MORE: {error}")
+    else:
+        pytest.fail("no arguments are parsed")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
@@ -157,12 +243,21 @@ def lay_everything(folder):
     lay_cells(folder)
     best = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", categories=["background", "person"])
     ssd_zoo.save_pretrained(best, folder / "trained")
-    for name, split, number in (("boards", "train", 4), ("boards", "test", 2), ("labelled", "", 60)):
+    ssd_zoo.save_pretrained(ssd_zoo.ssdlite320_ultraface_slim(num_classes=3, size=64), folder / "small")
+    for name, split, number in (
+        ("boards", "train", 4),
+        ("boards", "test", 2),
+        ("coco128", "train", 4),
+        ("labelled", "", 60),
+    ):
         make_yolo(folder / name, split, colourful(number))
     (folder / "labelled/data.yaml").unlink()  # as labelImg leaves it
     (folder / "labelled/classes.txt").write_text("cat\ndog\n")
     make_coco(folder, "").rename(folder / "instances.json")
     (folder / "results.json").write_text('[{"image_id": 7, "category_id": 3, "bbox": [8, 6, 32, 24], "score": 0.9}]')
+    write_clips(folder / "birds")
+    shutil.copytree(folder / "cells", folder / "faces")
+    (folder / "faces/data.yaml").write_text("names: [face]\n")
     for copy in ("holiday/a.jpg", "frames/1.jpg", "frames/2.jpg"):
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "photos/astronaut.jpg", folder / copy)
@@ -171,31 +266,49 @@ def lay_everything(folder):
             writer.write(read_image(folder / "photos/astronaut.jpg"))
 
 
-# What commands name that is not laid out: data sets, cameras.
-ELSEWHERE = re.compile(r"VOC2007|coco/annotations|birds|DATA|rtsp:|detect 0")
+# What commands need that tests do not have: a camera, a download.
+ELSEWHERE = re.compile(r"rtsp:|detect 0|--model (ssd300_vgg16d|fasterrcnn_|ssdlite320_mobilenet_v3_large)")
+FURTHER = {
+    "docs/browser.md": ["onnxscript"],
+    "docs/cluster.md": ["onnxscript"],
+    "docs/deploy.md": ["nncf", "onnxscript", "openvino"],
+    "docs/phone.md": ["coremltools", "executorch", "litert_torch"],
+}
+# Cuts commands short.
+SHORT = {"train": ["--epochs", "1", "--size", "96"], "benchmark": ["--seconds", "0", "--formats", "onnx"]}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["checkpoints", "data", "detect", "evaluate", "finetune", "index", "video"])
+@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@pytest.mark.parametrize(
+    "page",
+    # The page on plugins is run beside its own package, see test_plugins.py.
+    [
+        page
+        for page in PAGES
+        if "ssd-zoo" in "".join(shell_lines(page)) and Path(page).stem not in ("README", "plugins")
+    ],
+)
 def test_commands_run_in_the_readers_folder(page, folder, request):
-    """Those of the page's blocks. Trainings are cut short; that commands run as processes is tested in test_cli.py."""
-    for package in ("accelerate", "av", "trackers", "shtab"):
+    """Those of the page's blocks; that commands run as processes is tested in test_cli.py."""
+    for package in ("accelerate", "av", "trackers", "shtab", *FURTHER.get(page, ())):
         pytest.importorskip(package)
     lay_everything(folder)
-    if page == "checkpoints":
+    if page == "docs/checkpoints.md":
         for file in ("ultraface/*RFB-320.pth", "tfjs_ssdlite_mobilenet_v2_coco", "tflite_ssd_mobilenet_v2_oid/*"):
             for there in request.getfixturevalue("test_data").glob(f"weights/{file}"):
                 (folder / there.name).symlink_to(there)
-    lines = [line for block in blocks(PAGES[f"docs/{page}.md"], "sh") for line in block.splitlines()]
-    lines = [line for line in lines if line.startswith("ssd-zoo ") and not ELSEWHERE.search(line)]
+    lines = [line for line in shell_lines(page) if line.startswith("ssd-zoo ") and not ELSEWHERE.search(line)]
     assert lines
     if not any("train cells" in line for line in lines):
         (folder / "runs/cells").mkdir(parents=True)
         (folder / "trained").rename(folder / "runs/cells/best")
     for line in lines:
-        arguments = shlex.split(re.sub(r" [<>#] .*", "", line))[1:]
-        short = ["--epochs", "1", "--size", "96"] if arguments[0] == "train" else []
-        assert main([*arguments, *short]) == 0, line
+        arguments = shlex.split(re.sub(r" [<>] .*", "", line))[1:]
+        offline = ["--weights", "scratch"] if "--backbone" in arguments else []
+        # Exporting takes a minute by model and format; test_export.py does it with the model of the pages.
+        arguments = ["small" if arguments[0] == "export" and "_" in name else name for name in arguments]
+        assert main([*arguments, *offline, *SHORT.get(arguments[0], [])]) == 0, line
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "python examples/" in text])

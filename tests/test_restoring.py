@@ -15,6 +15,7 @@ import accelerate
 import pytest
 import torch
 from configs import change_config, write_config
+from conftest import INSTALLED
 from safetensors.torch import load_file, save_file
 
 import ssd_zoo
@@ -455,7 +456,7 @@ def test_writers_and_readers_of_one_folder_see_whole_models(folder, writers):
         ended = [lambda thread=thread: not thread.is_alive() for thread in started]
     else:
         here = Path(__file__).parent
-        paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+        paths = {**os.environ, "PYTHONPATH": os.pathsep.join([INSTALLED, str(here)])}
         commands = [[sys.executable, "-c", SAVER, str(value), str(folder)] for value in (0, 1)]
         started = [subprocess.Popen(command, env=paths) for command in commands]
         ended = [lambda process=process: process.poll() is not None for process in started]

@@ -120,7 +120,8 @@ class Journal:
         if (_OF_VIDEOS in old) != (_OF_VIDEOS in header):
             what = "videos" if _OF_VIDEOS in old else "images"
             raise ValueError(f"{self.file} is in the way: it holds the results of {what}. Move it elsewhere.")
-        return [f"{key} was {old.get(key)!s:.100}" for key, value in header.items() if old.get(key) != value]
+        differ = [key for key, value in header.items() if old.get(key) != value]
+        return [f"{key} was {old[key]!s:.100}" if key in old else f"{key} is not told" for key in differ]
 
     def _find_rows(self, stream: IO[bytes]) -> int:
         """Find the rows, each with the frames before it; return how many frames are without one."""

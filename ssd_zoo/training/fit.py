@@ -282,8 +282,7 @@ def fit(
             momentum=momentum,
             backbone_scale=backbone_scale,
         )
-        # Runs of older versions, which say nothing of flips, flip.
-        flips = {"flip": settings["flip"] is not False, "flip_vertically": flip_vertically}
+        flips = {"flip": cast(bool, settings["flip"]), "flip_vertically": flip_vertically}
         decay = cast(float, settings["ema_decay"])
         ema = make_ema(model, decay) if decay else None
         load_states(state, model, plain, ema, accelerator)

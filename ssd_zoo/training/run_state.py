@@ -125,6 +125,8 @@ def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[st
         unfinished.unlink(missing_ok=True)
     state = read_run_state(file)
     before = state["settings"]
+    if before.get("flip") is None:  # Runs of older versions, which say nothing of flips, flip.
+        before["flip"] = True
     settings.update({name: before.get(name) for name in chosen})
     check_same(before, settings, output)
     began, epochs = before["epochs"], settings["epochs"]
