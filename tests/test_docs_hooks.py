@@ -1,5 +1,6 @@
 """What is made when the docs are built: figures, tables, the plot of models."""
 
+import logging
 import re
 import runpy
 from pathlib import Path
@@ -74,3 +75,6 @@ def test_the_docs_are_built_from_any_folder(tmp_path, monkeypatch):
     loaded = config.load_config(str(DOCS.parent / "mkdocs.yml"))
     # The page of changes includes a file of this folder.
     assert Path(loaded.mdx_configs["pymdownx.snippets"]["base_path"]) == DOCS.parent
+    # With `strict`, links to headings that are not there fail the build.
+    assert loaded.strict
+    assert set(loaded.validation.links.values()) == {logging.WARNING}
