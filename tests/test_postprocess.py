@@ -17,7 +17,7 @@ from ssd_zoo.detector.postprocess import suppress as suppress_module
 from ssd_zoo.detector.postprocess.cpu import decode_arrays, suppress_arrays
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed, try_few_candidates
-from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_by_kernel, suppress_in_rounds
+from ssd_zoo.detector.postprocess.suppress import suppress_by_kernel, suppress_in_rounds
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 SIZE = (300, 300)
@@ -250,8 +250,13 @@ def test_scores_that_are_no_numbers_are_no_detections(detect):
         assert all(torch.equal(found[key], of_others[key]) for key in found)
 
 
+@pytest.mark.parametrize("branches", [True, False])
+@pytest.mark.parametrize(("block", "too_few"), [(40, 1), (1000, 2)])
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.6])
-def test_rounds_of_suppression_are_the_kernels(nms_thresh):
+def test_rounds_of_suppression_are_the_kernels(nms_thresh, block, too_few, branches, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not branches)
+    for name in ("_BLOCK", "_BLOCK_OF_GRAPH"):
+        monkeypatch.setattr(suppress_module, name, block)
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(3, 300, 2, generator=generator, dtype=torch.float64) * 20
     boxes = torch.cat([corners, corners + 5 + torch.rand(3, 300, 2, generator=generator)], dim=-1)
@@ -261,13 +266,27 @@ def test_rounds_of_suppression_are_the_kernels(nms_thresh):
     for i in range(3):
         index = eligible[i].nonzero().squeeze(1)
         expected[i, index[suppress_by_kernel(boxes[i, index], labels[i, index], nms_thresh)]] = True
-    overlaps = overlaps_of_class(boxes, labels, nms_thresh)
-    kept, settled = suppress_in_rounds(overlaps, eligible, 300)
+    kept, settled = suppress_in_rounds(boxes, labels, eligible, nms_thresh, most=300, rounds=300)
     assert settled.all()
     assert torch.equal(kept, expected)
     assert 0.02 < kept.float().mean() < 0.8
-    # Two rounds are too few, and it says so.
-    assert not suppress_in_rounds(overlaps, eligible, 2)[1].any()
+    # The first ones do not depend on how many are looked for.
+    kept, settled = suppress_in_rounds(boxes, labels, eligible, nms_thresh, most=5, rounds=300)
+    assert settled.all()
+    assert torch.equal(kept & (kept.cumsum(1) <= 5), expected & (expected.cumsum(1) <= 5))
+    assert not suppress_in_rounds(boxes, labels, eligible, nms_thresh, most=300, rounds=too_few)[1].any()
+
+
+@pytest.mark.parametrize(
+    ("nms_thresh", "second"), [(0.0, [10.0, 0, 20, 10]), (0.5, [0.0, 0, 10, 5]), (1.0, [0.0, 0, 10, 10])]
+)
+def test_rounds_keep_boxes_whose_iou_is_the_threshold(nms_thresh, second):
+    """By hand: the second box overlaps the first by 0, 1/2 or all of the union; the others have no area."""
+    boxes = torch.tensor([[[0.0, 0, 10, 10], second, [3, 3, 3, 3], [3, 3, 3, 3]]])
+    ones = torch.ones(1, 4)
+    kept, settled = suppress_in_rounds(boxes, ones.long(), ones > 0, nms_thresh, most=4, rounds=9)
+    assert kept.all()
+    assert settled.all()
 
 
 def test_fixed_shapes_say_where_candidates_may_be_missing():

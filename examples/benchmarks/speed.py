@@ -21,7 +21,7 @@ from ssd_zoo.detector.loss import detector_losses
 from ssd_zoo.detector.postprocess.candidates import best_candidates, is_eligible
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.fixed import postprocess_fixed
-from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_batch, suppress_in_rounds
+from ssd_zoo.detector.postprocess.suppress import suppress_batch, suppress_in_rounds
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 Row = dict[str, Any]
@@ -176,17 +176,15 @@ def fixed(models: list[str], *, seconds: float, compile: bool) -> Iterator[Row]:
                 "post-processing": functools.partial(
                     postprocess_fixed, scored, default_boxes, (320, 320), thresholds, candidates=take
                 ),
-                "NMS": functools.partial(_nms_in_rounds, boxes, labels, eligible, thresholds.nms_thresh),
+                "NMS": functools.partial(
+                    suppress_in_rounds, boxes, labels, eligible, thresholds.nms_thresh, most=100, rounds=24
+                ),
                 "NMS by the operator": functools.partial(
                     suppress_batch, boxes, labels, eligible, 91, thresholds.nms_thresh
                 ),
             }
             with torch.inference_mode():
                 yield {"images": count, "candidates": take, "times": alternate(contenders, seconds=seconds / 4)}
-
-
-def _nms_in_rounds(boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float) -> object:
-    return suppress_in_rounds(overlaps_of_class(boxes, labels, nms_thresh), eligible, 24)
 
 
 def _raw(classes: int, boxes: int, spread: float) -> tuple[dict[str, Tensor], Tensor]:

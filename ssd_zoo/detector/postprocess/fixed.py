@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from ssd_zoo.detector.postprocess.candidates import best_candidates, is_eligible
-from ssd_zoo.detector.postprocess.suppress import overlaps_of_class, suppress_batch, suppress_in_rounds
+from ssd_zoo.detector.postprocess.suppress import suppress_batch, suppress_in_rounds
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 
 __all__ = ["FEW_ROUNDS", "MOST_CANDIDATES", "MOST_PAIRS", "few_candidates", "postprocess_fixed", "try_few_candidates"]
@@ -65,7 +65,7 @@ def postprocess_fixed(
         size: (height, width) of the input.
         thresholds: Thresholds of post-processing.
         candidates: Number of best (box, class) pairs per image that enter NMS.
-        rounds: Rounds of NMS, see `suppress_in_rounds`; up to ten usually suffice. None for torchvision's kernel.
+        rounds: Rounds of NMS, see `suppress_in_rounds`; up to 14 suffice for photos. None for torchvision's kernel.
 
     Returns:
         `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`, padded with zeros. K is
@@ -83,8 +83,7 @@ def postprocess_fixed(
         kept = suppress_batch(compared, labels, eligible, num_classes, thresholds.nms_thresh)
         exact = torch.ones_like(kept[:, 0])
     else:
-        overlaps = overlaps_of_class(compared, labels, thresholds.nms_thresh)
-        kept, exact = suppress_in_rounds(overlaps, eligible, rounds)
+        kept, exact = suppress_in_rounds(compared, labels, eligible, thresholds.nms_thresh, most=most, rounds=rounds)
     if take < available:
         # There are enough detections, or no other candidate can become one.
         decided = (kept.sum(1) >= most) | (scores[:, -1] <= thresholds.score_thresh)

@@ -4,12 +4,21 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["overlaps_of_class", "suppress_batch", "suppress_by_kernel", "suppress_in_rounds"]
+__all__ = ["suppress_batch", "suppress_by_kernel", "suppress_in_rounds"]
 
 # Coordinates are clamped to this number of pixels, so that groups can be shifted apart.
 _FAR = 1e6
 # Most boxes that the kernel compares at once; it needs one bit of memory per pair.
 _MOST_BOXES = 2**15
+# Candidates that are compared at once, so that their pairs fit into the caches of a CPU.
+_BLOCK = 128
+# The same in a graph, where each block adds a hundred operators. With 256, compiling takes three times as long.
+_BLOCK_OF_GRAPH = 600
+
+
+def _finite(boxes: Tensor) -> Tensor:
+    """Return boxes of which none that is not finite affects others."""
+    return boxes.nan_to_num(0).clamp(-_FAR, _FAR)
 
 
 def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
@@ -28,8 +37,7 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
     # Not every device has float64, which is used below.
     given = boxes.device
     where = given if boxes.is_cuda else torch.device("cpu")
-    # A box that is not finite must not affect other boxes.
-    boxes = boxes.detach().to(where).nan_to_num(0).clamp(-_FAR, _FAR).double()
+    boxes = _finite(boxes.detach().to(where)).double()
     groups = groups.to(where)
     order = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=where)
     if len(boxes) > _MOST_BOXES:
@@ -67,48 +75,77 @@ def _(boxes: Tensor, labels: Tensor, eligible: Tensor, num_classes: int, nms_thr
     return torch.empty_like(eligible)
 
 
-def overlaps_of_class(boxes: Tensor, labels: Tensor, nms_thresh: float) -> Tensor:
-    """Return which candidates suppress which.
+def suppress_in_rounds(
+    boxes: Tensor, labels: Tensor, eligible: Tensor, nms_thresh: float, *, most: int, rounds: int
+) -> tuple[Tensor, Tensor]:
+    """Apply greedy NMS to one block of candidates after another, in rounds.
+
+    In each round a candidate of the block stays unless one that stayed in the previous round suppresses it. The first
+    candidate is correct from the start, and each round corrects at least one more, usually nearly all. If a round
+    changes nothing, the result is that of greedy NMS.
 
     Args:
         boxes: `(N, K, 4)`, xyxy, in descending order of score.
         labels: `(N, K)`.
+        eligible: `(N, K)`, False for candidates that do not take part.
+        nms_thresh: Largest IoU of two kept boxes of a class.
+        most: Number of kept candidates that are looked for. Later ones may be kept without need.
+        rounds: Number of rounds for each block.
+
+    Returns:
+        `(N, K)`, True for kept candidates, and `(N,)`, whether the last round of each block changed nothing.
+    """
+    # Every runtime has fast matrix products. A positive sum of zeros and ones never rounds to zero, even in float16.
+    dtype = torch.float16 if boxes.is_cuda else boxes.dtype
+    # A graph has no branches, and a GPU would have to wait. Elsewhere, steps that can change nothing are left out.
+    branches = not (boxes.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    size = _BLOCK if branches else labels.shape[1] if boxes.is_cuda else _BLOCK_OF_GRAPH
+    facts, weights = _facts(boxes, labels), torch.arange(labels.shape[1], 0, -1, device=boxes.device)
+    kept, settled = eligible[:, :0].to(dtype), torch.ones_like(eligible[:, 0])
+    for start in range(0, labels.shape[1], size):
+        block, stay = facts[..., start : start + size], eligible[:, start : start + size, None].to(dtype)
+        if start:
+            # Only the first of all kept candidates matter; those that are not kept have no weight.
+            weight, index = (kept * weights[:start]).topk(min(most, start), sorted=False)
+            first = facts.gather(2, index.unsqueeze(1).expand(-1, facts.shape[1], -1))
+            stay = (stay - _overlaps(block, first, nms_thresh).to(dtype) @ weight.unsqueeze(-1)).relu()
+        overlaps = _overlaps(block, block, nms_thresh).tril(-1).to(dtype)
+        after = before = stay
+        for _ in range(rounds):
+            before = after
+            after = (stay - overlaps @ before).relu()
+            if branches and torch.equal(after, before):
+                break
+        kept = torch.cat([kept, after.squeeze(-1)], dim=1)
+        settled = settled & (after == before).flatten(1).all(1)
+        if branches and (kept.sum(1) >= most).all():
+            break
+    return torch.cat([kept, torch.zeros_like(labels[:, kept.shape[1] :], dtype=dtype)], dim=1) > 0, settled
+
+
+def _facts(boxes: Tensor, labels: Tensor) -> Tensor:
+    """Return what `_overlaps` compares, `(N, 6, K)`: xyxy, areas, and labels."""
+    x1, y1, x2, y2 = _finite(boxes.detach()).unbind(-1)
+    # An IoU of boxes of different classes, less the difference, is below any threshold.
+    return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1), 2 * labels.to(x1)], dim=1)
+
+
+def _overlaps(rows: Tensor, columns: Tensor, nms_thresh: float) -> Tensor:
+    """Return which candidates have the same class and overlap by more than the threshold.
+
+    On a CPU, comparisons take five times as long as sums and products, so there are none.
+
+    Args:
+        rows: `(N, 6, R)`, from `_facts`.
+        columns: `(N, 6, C)`, from `_facts`.
         nms_thresh: Largest IoU of two kept boxes of a class.
 
     Returns:
-        `(N, K, K)`, True where the column's candidate precedes the row's, has the same class, and overlaps it by more
-        than the threshold.
+        `(N, R, C)`, zeros and ones.
     """
-    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(-1)
-    a1, b1, a2, b2 = boxes.unsqueeze(1).unbind(-1)
-    width = (torch.min(x2, a2) - torch.max(x1, a1)).clamp(min=0)
-    intersection = width * (torch.min(y2, b2) - torch.max(y1, b1)).clamp(min=0)
-    union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - intersection
-    position = torch.arange(labels.shape[1], device=labels.device)
-    before = position.unsqueeze(1) > position
-    return (intersection / union > nms_thresh) & (labels.unsqueeze(2) == labels.unsqueeze(1)) & before
-
-
-def suppress_in_rounds(overlaps: Tensor, eligible: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """Apply greedy NMS to all candidates at once, in rounds.
-
-    In each round a candidate stays unless one that stayed in the previous round suppresses it. The first candidate is
-    correct from the start, and each round corrects at least one more, usually nearly all. If a round changes nothing,
-    the result is that of greedy NMS.
-
-    Args:
-        overlaps: `(N, K, K)` from `overlaps_of_class`.
-        eligible: `(N, K)`, False for candidates that do not take part.
-        rounds: Number of rounds.
-
-    Returns:
-        `(N, K)`, True for kept candidates, and `(N,)`, whether the last round changed nothing.
-    """
-    # Every runtime has fast matrix products. A positive sum of zeros and ones never rounds to zero, even in float16.
-    dtype = torch.float16 if overlaps.is_cuda else torch.float32
-    overlaps, stay = overlaps.to(dtype), eligible.to(dtype).unsqueeze(-1)
-    kept = before = stay
-    for _ in range(rounds):
-        before = kept
-        kept = (stay - overlaps @ before).relu()
-    return kept.squeeze(-1) > 0, (kept == before).flatten(1).all(1)
+    rows, columns = rows.unsqueeze(3), columns.unsqueeze(2)
+    sides = (torch.min(rows[:, 2:4], columns[:, 2:4]) - torch.max(rows[:, :2], columns[:, :2])).clamp(min=0)
+    intersection = sides[:, 0] * sides[:, 1]
+    union = rows[:, 4] + columns[:, 4] - intersection
+    iou = intersection / union.clamp(min=torch.finfo(torch.float32).tiny)
+    return (iou - (rows[:, 5] - columns[:, 5]).abs() - nms_thresh).sign().relu()
