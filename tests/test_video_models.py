@@ -422,6 +422,20 @@ def test_weights_are_inflated_and_reported():
     torch.testing.assert_close(split_frames(actual, 2)[0], expected, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("temporal", "stages"),
+    [("depthwise", (4, 5)), ("3d", (3, 4, 5)), ("2plus1d", (3, 4, 5)), ("shift", (3, 4, 5)), ("shift", (1,))],
+)
+def test_weights_of_clips_need_the_layers_in_time_that_they_were_trained_with(tmp_path, temporal, stages):
+    light = {"weights_backbone": None, "num_classes": 3, "size": 64}
+    saved = ssd_zoo.ssdlite300_mobilenet_v2_3d(temporal="depthwise", temporal_stages=(3, 4, 5), **light)
+    ssd_zoo.save_pretrained(saved, tmp_path / "clips")
+    with pytest.raises(ValueError, match=r"does not fit this model.*the temporal and temporal_stages of the weights"):
+        ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=tmp_path / "clips", temporal=temporal, temporal_stages=stages)
+    more = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=tmp_path / "clips", temporal_stages=(2, 3, 4, 5))
+    assert "new" in set(ssd_zoo.load_report(more).tensors.values())
+
+
 def test_moves_to_channels_last(model):
     frames = clip(2)
     before = raw_of(model, frames)

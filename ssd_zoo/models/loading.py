@@ -25,7 +25,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.backbones.temporal import CausalConv3d
+from ssd_zoo.backbones.temporal import CausalConv3d, TemporalConv
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.options import Options
 from ssd_zoo.weights.categories import list_names, match_classes
@@ -230,11 +230,14 @@ def fit_state(
     unused = [name for name in state if name not in own]
     may_differ = _tensors_that_may_differ(model)
     strange = [name for name, what in tensors.items() if what == "new" and not may_differ(name)]
-    strange += [name for name in unused if not may_differ(name)]
+    # A new layer in time keeps its frame. One that was trained can't be left out.
+    strange += [name for name in unused if ".temporal." in name or not may_differ(name)]
     if strange:
+        in_time = any(".temporal." in name for name in (*own, *state))
+        hint = " Layers that look back in time need the temporal and temporal_stages of the weights." if in_time else ""
         raise ValueError(
             f"{source} does not fit this model: {len(strange)} tensors of other names or shapes, "
-            f"among them {', '.join(strange[:3])}."
+            f"among them {', '.join(strange[:3])}.{hint}"
         )
     model.load_state_dict(fitted)
     copied = classes if "copied by class name" in tensors.values() else {}
@@ -301,4 +304,4 @@ def _tensors_that_may_differ(model: SSD) -> Callable[[str], bool]:
 def _may_be_norm(name: str, module: nn.Module) -> bool:
     if name.rpartition(".")[2] == "norm":
         return True
-    return not any(module.children()) and not isinstance(module, (nn.Conv2d, nn.Linear))
+    return not any(module.children()) and not isinstance(module, (nn.Conv2d, nn.Linear, TemporalConv))
