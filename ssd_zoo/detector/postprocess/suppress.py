@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from ssd_zoo.layers.plain import is_watched
+
 __all__ = ["suppress_batch", "suppress_by_kernel", "suppress_in_rounds"]
 
 # Coordinates are clamped to this number of pixels, so that groups can be shifted apart.
@@ -98,7 +100,7 @@ def suppress_in_rounds(
     # Every runtime has fast matrix products. A positive sum of zeros and ones never rounds to zero, even in float16.
     dtype = torch.float16 if boxes.is_cuda else boxes.dtype
     # A graph has no branches, and a GPU would have to wait. Elsewhere, steps that can change nothing are left out.
-    branches = not (boxes.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    branches = not (boxes.is_cuda or torch.compiler.is_compiling() or is_watched())
     size = _BLOCK if branches else labels.shape[1] if boxes.is_cuda else _BLOCK_OF_GRAPH
     facts, weights = _facts(boxes, labels), torch.arange(labels.shape[1], 0, -1, device=boxes.device)
     kept, settled = eligible[:, :0].to(dtype), torch.ones_like(eligible[:, 0])
