@@ -37,6 +37,7 @@ from ssd_zoo.deploy.description import Description
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.deploy.openvino import write_openvino
+from ssd_zoo.deploy.runtime import on_threads
 from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.detector.postprocess.suppress import suppress_batch
 from ssd_zoo.layers.basic import ConvNormAct
@@ -234,6 +235,30 @@ def test_call_leaves_torchs_threads(exported):
         with pytest.raises(ValueError, match="NaN"):
             detector([torch.full((3, 9, 9), torch.nan)])
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_callers_at_once_leave_torchs_threads_to_new_ones():
+    before, inside, leave, seen = torch.get_num_threads(), threading.Event(), threading.Event(), []
+
+    def call():
+        with on_threads(1):
+            inside.set()
+            leave.wait(60)
+
+    torch.set_num_threads(3)
+    try:
+        other = threading.Thread(target=call)
+        with on_threads(1):
+            other.start()
+            assert inside.wait(60)
+        leave.set()
+        other.join()
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert [torch.get_num_threads(), *seen] == [3, 3]
     finally:
         torch.set_num_threads(before)
 

@@ -357,3 +357,13 @@ def test_thresholds_that_make_no_sense(wrong, message):
         Thresholds(**wrong)
     with pytest.raises(ValueError, match=message):
         ssd_zoo.get_model("ssdlite300_mobilenet_v2", weights=None, weights_backbone=None, **wrong)
+
+
+def test_box_that_is_not_finite_suppresses_none():
+    nan, inf = float("nan"), float("inf")
+    boxes = torch.tensor([[[nan, 10, 50, 60], [0, 10, 50, 60], [0, 0, inf, inf], [0, 0, 9e5, 9e5]]])
+    one_class, all_take_part = torch.ones(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool)
+    kept, settled = suppress_in_rounds(boxes, one_class, all_take_part, 0.5, most=4, rounds=4)
+    assert kept.all()
+    assert settled.all()
+    assert suppress_by_kernel(boxes[0], one_class[0], 0.5).tolist() == [0, 1, 2, 3]

@@ -57,7 +57,7 @@ FORMATS = {
     "litert": Format(".tflite", write_litert, _for_each_caller(open_litert), ("outside",), digest=True),
     "executorch": Format(".pte", write_executorch, _for_each_caller(open_executorch), ("outside",), digest=True),
     "coreml": Format(".mlpackage", write_coreml, _for_each_caller(open_coreml), ("outside",), runs=False),
-    "pt2": Format(".pt2", write_pt2, _for_each_caller(open_pt2)),
+    "pt2": Format(".pt2", write_pt2, open_pt2),
     "aoti": Format(".aoti.pt2", write_aoti, _for_each_caller(open_aoti)),
 }
 """Formats by name."""

@@ -40,7 +40,8 @@ def load(
         score_thresh: Least score of a detection; by default the file's. A file that contains post-processing has
             dropped lower scores, so for it this can't be less than its own.
         threads: Number of threads; by default torch's.
-        callers: Number of threads that may call the detector at once. Each call has threads of its own.
+        callers: Number of threads that may call the detector at once. Those of ONNX Runtime share its
+            threads; elsewhere each has threads of its own.
 
     Raises:
         FileNotFoundError: If there is no such file.

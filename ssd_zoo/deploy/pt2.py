@@ -44,8 +44,8 @@ def write_pt2(graph: Graph, path: Path) -> None:
     write_file(path, content.getbuffer())
 
 
-def open_pt2(path: Path, threads: int) -> Opened:
-    """Open a program of torch.export.
+def open_pt2(path: Path, threads: int, callers: int) -> Opened:  # noqa: ARG001
+    """Open a program of torch.export, which any number of threads may call.
 
     Raises:
         ValueError: If the file is not such a program, asks for too much, or holds pickled objects or libraries.

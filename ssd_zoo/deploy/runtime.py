@@ -18,6 +18,10 @@ from ssd_zoo.deploy.graph import Graph
 __all__ = ["Opened", "Run", "missing", "on_threads", "quiet", "run_free", "run_one_by_one", "run_on_threads"]
 __all__ += ["to_program"]
 
+# Torch's number of threads before the first of the calls of `on_threads` that are under way, once for each.
+_UNDER_WAY: list[int] = []
+_COUNTED = threading.Lock()
+
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
@@ -130,12 +134,17 @@ def on_threads(threads: int) -> Iterator[None]:
     With one, no threads of torch wait busily while a runtime computes on its own; a call of ONNX Runtime
     takes half as long again beside them.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    with _COUNTED:
+        # New threads take the number of the last call of `set_num_threads`, so the last to leave sets what was before.
+        _UNDER_WAY.append(_UNDER_WAY[0] if _UNDER_WAY else torch.get_num_threads())
+        own = torch.get_num_threads()
+        torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _COUNTED:
+            before = _UNDER_WAY.pop()
+            torch.set_num_threads(own if _UNDER_WAY else before)
 
 
 @contextlib.contextmanager

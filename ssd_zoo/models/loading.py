@@ -233,7 +233,7 @@ def fit_state(
     # A new layer in time keeps its frame. One that was trained can't be left out.
     strange += [name for name in unused if ".temporal." in name or not may_differ(name)]
     if strange:
-        in_time = any(".temporal." in name for name in (*own, *state))
+        in_time = any(".temporal." in name for name in (*strange, *unused))
         hint = " Layers that look back in time need the temporal and temporal_stages of the weights." if in_time else ""
         raise ValueError(
             f"{source} does not fit this model: {len(strange)} tensors of other names or shapes, "

@@ -143,7 +143,7 @@ def open_detector(
         weights: Name of a registered model's weights, or the path of a saved model; None selects `DEFAULT`.
         score_thresh: Least score of a detection; by default the model's.
         threads: Threads of an exported file; by default torch's. Other models always take torch's.
-        callers: Threads that may call an exported file at once, each with threads of its own; see `load`.
+        callers: Threads that may call an exported file at once; see `load`.
         progress: Whether to show the progress of downloads.
 
     Raises:

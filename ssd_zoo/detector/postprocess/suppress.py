@@ -19,8 +19,8 @@ _BLOCK_OF_GRAPH = 600
 
 
 def _finite(boxes: Tensor) -> Tensor:
-    """Return boxes of which none that is not finite affects others."""
-    return boxes.nan_to_num(0).clamp(-_FAR, _FAR)
+    """Return boxes of which none that is not finite affects others: it becomes a point."""
+    return boxes.where(boxes.isfinite().all(-1, keepdim=True), 0).clamp(-_FAR, _FAR)
 
 
 def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
