@@ -13,6 +13,8 @@ STATE = {
     "data/formats/tree.py: _names",
     "data/formats/yolo_labels.py: _label_folder",
     "data/images.py: _formats",
+    # Torch's number of threads is the process's, too.
+    "deploy/runtime.py: _UNDER_WAY",
     "layers/winograd.py: _matrices",
     "layers/winograd.py: _of_kernel",
     "models/registry.py: _BUILDERS",
