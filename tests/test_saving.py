@@ -1,6 +1,7 @@
 """Models as folders: what is saved is what is loaded, and what can't be trusted is refused."""
 
 import logging
+import shutil
 import signal
 import time
 from functools import partial
@@ -308,6 +309,9 @@ def test_what_is_no_saved_model_is_refused(folder, tmp_path):
         ssd_zoo.from_pretrained(folder, score_tresh=0.5)
     with pytest.raises(ValueError, match=r"is a model of ssdlite320_mobilenet_v3_large, not of ssd300_vgg16d"):
         ssd_zoo.ssd300_vgg16d(weights=str(folder), size=300)
+    shutil.copytree(folder, tmp_path / "run" / "best")
+    with pytest.raises(FileNotFoundError, match=r"run has no config.json.*Did you mean .*run.best\?"):
+        ssd_zoo.from_pretrained(tmp_path / "run")
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no config.json"):
         ssd_zoo.from_pretrained(folder)

@@ -58,8 +58,10 @@ def open_saved(address: str | os.PathLike[str]) -> SavedModel:
 def _open_folder(folder: Path, source: str) -> SavedModel:
     for name in (CONFIG, MODEL):
         if not (folder / name).is_file():
+            # A run of `ssd-zoo train` keeps its models in folders.
+            near = f" Did you mean {folder / 'best'}?" if (folder / "best" / CONFIG).is_file() else ""
             raise FileNotFoundError(
-                f"{source} has no {name}; a folder of ssd_zoo.save_pretrained holds {CONFIG} and {MODEL}."
+                f"{source} has no {name}; a folder of ssd_zoo.save_pretrained holds {CONFIG} and {MODEL}.{near}"
             )
     with naming_download(folder / CONFIG):
         text = _read_config(folder / CONFIG)
