@@ -216,7 +216,7 @@ def test_a_camera_runs_until_it_is_stopped(tmp_path):
 
 
 LONG_VIDEO = """
-import ctypes, gc, statistics, sys
+import ctypes, gc, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -235,9 +235,10 @@ def watched():
 with FrameFile(Path("found.json")) as frame_file:
     model = small_model()
     record = VideoRecord(model, Video("long", 25, None, watched), frame_file=frame_file)
-    print(*_video.detect_video(model, record, batch_size=64, quiet=True))
+    print(*_video.detect_video(model, record, batch_size=8, quiet=True))
+# The least of some: a batch may be on its way through the model, with all its feature maps.
 for seen in alive, used:
-    print(round(statistics.median(seen[-5:]) - statistics.median(seen[5:10])))
+    print(min(seen[-8:]) - min(seen[4:12]))
 """
 
 
@@ -258,9 +259,9 @@ def test_memory_stays_flat_over_a_long_video(tmp_path, monkeypatch):
     summary, tensors, grown = done.stdout.splitlines()
     assert summary.startswith("long: 4000 frames")
     assert summary.endswith(" None"), "no failure"
-    # What kept a tensor of each frame would keep 2,000 of the frames between; a batch comes and goes.
+    # What kept a tensor of each frame would keep 1,600 of the frames between; a batch comes and goes.
     assert int(tensors) < 200
-    # What kept the pixels would grow by 74 MB.
+    # What kept the pixels would grow by 59 MB.
     assert int(grown) < 20e6
     with open("found.json") as stream:
         assert sum(1 for _ in stream) == 4_002

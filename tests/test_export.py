@@ -383,7 +383,7 @@ def test_int8(format, model, tmp_path):
             torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=0, atol=0.03)
         if nms == "outside":
             batch = model.prepare(IMAGES[:2])
-            found = FORMATS[format].open(file, 1).run({"images": (batch * model.image_std + model.image_mean)})
+            found = FORMATS[format].open(file, 1, 1).run({"images": (batch * model.image_std + model.image_mean)})
             assert torch.equal(found["default_boxes"], model.default_boxes)
             for name, value in model.forward_raw(batch).items():
                 error = (found[name] - value).abs()

@@ -52,7 +52,7 @@ def largest_difference(name: str, format: str) -> float:
     model = build(name)
     with tempfile.TemporaryDirectory() as folder:
         file = export(model, Path(folder) / f"model{FORMATS[format].suffix}", format=format, nms="outside")
-        opened = FORMATS[format].open(file, torch.get_num_threads())
+        opened = FORMATS[format].open(file, torch.get_num_threads(), 1)
         images = torch.rand(3, model.in_chans, *model.size, generator=torch.Generator().manual_seed(0))
         largest = 0.0
         state = expected_state = None
