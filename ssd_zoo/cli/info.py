@@ -75,7 +75,7 @@ def _devices() -> Iterator[tuple[str, str]]:
 def operators_fail(device: torch.device) -> str:
     """Return why torchvision's operators fail on a device; empty if they work.
 
-    With it is how to mend it.
+    The text says how to mend it, too.
     """
     try:
         boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2]], device=device)

@@ -57,7 +57,7 @@ def image_endings() -> set[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a name is hidden: with a dot, or a system's."""
+    """Return whether a name begins with a dot, or is a system's own."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 

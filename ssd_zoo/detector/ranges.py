@@ -34,7 +34,9 @@ def check_fraction(name: str, value: object, what: str) -> None:
 def check_count(name: str, value: object, *, least: int = 1) -> None:
     """Check that a value is an integer and not too small.
 
-    A TypeError if it is not an integer, and a ValueError if it is below the least one.
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is below the least one.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer of at least {least}, got {value!r}.")

@@ -60,7 +60,7 @@ def check_tiles(tile: object, overlap: object) -> Size | None:
 def shown_size(picture: Size, tile: Size | None) -> Size:
     """Return the (height, width) that the input shows: picture or tile.
 
-    Of the two it is the smaller.
+    Each side is the smaller of the two.
     """
     return picture if tile is None else (min(picture[0], tile[0]), min(picture[1], tile[1]))
 

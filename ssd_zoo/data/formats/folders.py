@@ -28,7 +28,7 @@ def _words(name: str) -> list[str]:
 def canonical_split(name: str) -> str | None:
     """Return `train`, `val` or `test` for a split's name, or None.
 
-    Such names are `valid` and `train2017`.
+    `valid` stands for `val`, for example, and `train2017` for `train`.
 
     A kind's name may stand on either side, as in `train_images` and `labels_train`.
     """

@@ -34,7 +34,7 @@ def is_yolo(file: Path) -> bool:
 def locate(folder: Path, root: str, entry: str) -> Path | None:
     """Find a path that may be of another machine.
 
-    As written, or its longest end that exists below the folder.
+    That is the path as written, or its longest end that exists below the folder.
     """
     entry, root = entry.replace("\\", "/"), root.replace("\\", "/")
     candidates = [folder / root / entry, folder / entry]
