@@ -24,6 +24,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
 from ssd_zoo.detector.tiles import check_tiles, forward_tiles
+from ssd_zoo.detector.torchvision_names import WithWaysOut
 from ssd_zoo.layers.folded import folded_norms, remember_folded_norms
 
 __all__ = ["SSD"]
@@ -37,7 +38,7 @@ State = dict[str, Tensor]
 Size = tuple[int, int]
 
 
-class SSD(WithConstants):
+class SSD(WithWaysOut, WithConstants):
     """A single-shot detector with the API of torchvision's detectors.
 
     In training mode `model(images, targets)` returns the losses `bbox_regression` and `classification`. In evaluation
@@ -124,10 +125,9 @@ class SSD(WithConstants):
         self.size = size
         self.categories = list(categories)
         self.in_chans, self.antialias = in_chans, antialias
-        self.score_function = score_function
         self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
         self.detections_per_img, self.topk_candidates = detections_per_img, topk_candidates
-        self.clip_before_nms = clip_before_nms
+        self.score_function, self.clip_before_nms = score_function, clip_before_nms
         self.classification_loss, self.box_loss = classification_loss, box_loss
         self.positive_fraction, self.min_negatives = positive_fraction, min_negatives
         self.iou_thresh, self.on_invalid_boxes = iou_thresh, on_invalid_boxes

@@ -49,7 +49,7 @@ def load_checkpoint(
         size: Side, or (height, width), of the input; by default the origin's. Tensors do not show it.
 
     Returns:
-        The model, on the CPU, in evaluation mode.
+        The model, on the CPU, in evaluation mode. Builders and `from_pretrained` return theirs in training mode.
 
     Raises:
         OSError: If there is no such file.

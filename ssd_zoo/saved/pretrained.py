@@ -117,6 +117,9 @@ def from_pretrained(
         categories: Other categories, background first; the class head keeps rows of names that it knows.
         **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
 
+    Returns:
+        The model in training mode, as from a builder. Call `model.eval()` to detect.
+
     Raises:
         FileNotFoundError: If there is no such folder, repository or revision.
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
