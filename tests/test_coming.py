@@ -74,3 +74,45 @@ def test_models_that_are_built_train_and_checkpoints_detect(theirs, model, tmp_p
     assert ssd_zoo.ssdlite320_ultraface_slim().training
     assert ssd_zoo.from_pretrained(ssd_zoo.save_pretrained(model, tmp_path)).training
     assert not ssd_zoo.load_checkpoint(theirs.state_dict()).training
+
+
+def keywords(function, **unknown):
+    with pytest.raises(TypeError) as caught:
+        function(**unknown)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "unknown", "message"),
+    [
+        (ssd_zoo.predict, "score_threshold", "predict() got an unexpected keyword argument 'score_threshold'. Did you "
+         "mean score_thresh?"),
+        (ssd_zoo.predict, "conf", "Known are: model, images, score_thresh, batch_size, device."),
+        (ssd_zoo.load_checkpoint, "category", "Did you mean categories?"),
+        (ssd_zoo.training.fit, "epoch", "Did you mean epochs?"),
+        (ssd_zoo.training.evaluate, "batchsize", "Did you mean batch_size?"),
+        (ssd_zoo.deploy.export, "formats", "Did you mean format?"),
+        (ssd_zoo.video.detect_stream, "batch", "Did you mean batch_size?"),
+        (ssd_zoo.ssd300_vgg16d, "score_threshold", "Did you mean score_thresh"),
+        (ssd_zoo.ssd300_vgg16d, "pretrained", "'pretrained'. Write weights=\"DEFAULT\"."),
+        (ssd_zoo.ssd300_vgg16d, "pretrained_backbone", "Write weights_backbone=\"DEFAULT\"."),
+    ],
+)  # fmt: skip
+def test_near_keywords(function, unknown, message):
+    assert message in keywords(function, **{unknown: 1})
+
+
+def test_names_of_torchvision_lead_to_ours():
+    with pytest.raises(AttributeError, match=r"no attribute 'ssd300_vgg16'. Did you mean ssd300_vgg16d"):
+        _ = ssd_zoo.ssd300_vgg16
+    with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
+        _ = ssd_zoo.other
+    with pytest.raises(ValueError, match="Unknown model 'ssd300_vgg16'. Did you mean ssd300_vgg16d"):
+        ssd_zoo.get_model("ssd300_vgg16")
+
+
+def test_categories_begin_with_the_background(theirs):
+    without, written = ["cat", "dog"], r"; got 2\. Write categories=\['background', 'cat', 'dog'\]\.$"
+    for names, way_out in ((without, written), (["BG", "dog"], r"; got 2\.$")):
+        with pytest.raises(ValueError, match=f"must be 3 names, the background's first{way_out}"):
+            ssd_zoo.load_checkpoint(theirs.state_dict(), categories=names)

@@ -23,6 +23,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.ranges import check_count
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["ExportedDetector", "load"]
 
@@ -30,6 +31,7 @@ Detections = list[dict[str, Tensor]]
 State = dict[str, Tensor]
 
 
+@with_near_keywords
 def load(
     path: str | os.PathLike[str], *, score_thresh: float | None = None, threads: int | None = None, callers: int = 1
 ) -> "ExportedDetector":

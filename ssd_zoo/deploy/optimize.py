@@ -13,6 +13,7 @@ from ssd_zoo.deploy.compare import compare_detections
 from ssd_zoo.deploy.fuse import fuse_norms
 from ssd_zoo.deploy.kept_kernels import keep_kernels
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["optimize"]
 
@@ -27,6 +28,7 @@ Network = Callable[..., dict[str, Tensor]]
 _log = logging.getLogger("ssd_zoo")
 
 
+@with_near_keywords
 def optimize(
     model: SSD,
     *,

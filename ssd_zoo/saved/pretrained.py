@@ -15,7 +15,7 @@ from typing import Any
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.loading import find_report
-from ssd_zoo.models.registry import builder_of
+from ssd_zoo.models.registry import builder_of, with_near_keywords
 from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model
 from ssd_zoo.weights.config import describe
@@ -33,6 +33,7 @@ _REPO = re.compile(r"(hf-hub:)?[\w.-]+/[\w.-]+(@\S+)?")
 _log = logging.getLogger("ssd_zoo")
 
 
+@with_near_keywords
 def save_pretrained(
     model: SSD,
     folder: str | os.PathLike[str],
@@ -143,6 +144,7 @@ def from_pretrained(
     return build(weights=saved, num_classes=num_classes, categories=categories, **overrides)
 
 
+@with_near_keywords
 def push_to_hub(
     model: SSD,
     repo_id: str,

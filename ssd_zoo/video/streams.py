@@ -14,12 +14,14 @@ from torch.export import ExportedProgram
 from ssd_zoo.data.batching import batch_items
 from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["detect_stream", "export_step", "reset_streams"]
 
 State = dict[str, Tensor]
 
 
+@with_near_keywords
 def detect_stream(
     model: SSD, frames: Iterable[Tensor], *, batch_size: int = 1
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
