@@ -145,7 +145,7 @@ class SSD(WithWaysOut, WithConstants):
             self.register_constant(name, torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1))
 
     def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, checked_setting(self, name, value))  # type: ignore[arg-type]
+        super().__setattr__(name, checked_setting(self, name, value))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         # Other types may round what folded norms are recognised by.
