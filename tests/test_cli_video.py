@@ -101,7 +101,7 @@ def test_clip_model_detects_as_it_does_in_the_clip(detect, film, tmp_path):
     for batch_size in (1, 3):
         assert detect(film, *options, "--batch-size", batch_size, "--json", tmp_path / f"{batch_size}.json")[0] == 0
     one, three = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 3))
-    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", score_thresh=0.3).eval()
+    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="DEFAULT", score_thresh=0.3).eval()
     with torch.inference_mode():
         [whole] = model([read_clip(film)])
     for frame, other, found in zip(one, three, split_frames(whole, 8), strict=True):

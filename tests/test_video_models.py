@@ -412,8 +412,8 @@ def test_weights_are_inflated_and_reported():
     video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", temporal="2plus1d", score_thresh=0.5).eval()
     report = ssd_zoo.load_report(video).tensors
     assert report["backbone.stem.conv.weight"] == "loaded"
-    assert report["backbone.blocks.8.project.conv.temporal.weight"] == "new"
-    video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", score_thresh=0.5).eval()
+    assert report["backbone.blocks.8.project.conv.temporal.weight"] == "inflated"
+    video = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", temporal="3d", score_thresh=0.5).eval()
     assert ssd_zoo.load_report(video).tensors["backbone.blocks.8.depthwise.conv.weight"] == "inflated"
     frame = ssd_zoo.data.read_image("examples/astronaut.jpg")
     with torch.no_grad():
@@ -434,6 +434,23 @@ def test_weights_of_clips_need_the_layers_in_time_that_they_were_trained_with(tm
         ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=tmp_path / "clips", temporal=temporal, temporal_stages=stages)
     more = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=tmp_path / "clips", temporal_stages=(2, 3, 4, 5))
     assert "new" in set(ssd_zoo.load_report(more).tensors.values())
+
+
+@pytest.mark.parametrize(("temporal", "stages"), [("depthwise", (4, 5)), ("3d", (3, 4, 5)), ("shift", (1,))])
+def test_weights_that_ship_need_their_layers_in_time(temporal, stages):
+    with pytest.raises(ValueError, match=r"COCO_CLIPS_V1 does not fit this model.*the temporal and temporal_stages"):
+        ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_CLIPS_V1", temporal=temporal, temporal_stages=stages)
+
+
+def test_weights_of_clips_complete_those_of_images():
+    entry = ssd_zoo.SSDLite300_MobileNet_V2_3D_Weights.COCO_CLIPS_V1
+    video, image = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="DEFAULT"), entry.value.base.get_state_dict()
+    state = video.state_dict()
+    torch.testing.assert_close(state["head.cls_logits.0.1.weight"], image["head.cls_logits.0.1.weight"])
+    assert not torch.equal(state["backbone.stem.conv.weight"], image["backbone.stem.conv.weight"])
+    assert set(ssd_zoo.load_report(video).tensors.values()) == {"loaded"}
+    taken = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights=ssd_zoo.SSDLite300_MobileNet_V2_Weights.BCCD_V1)
+    assert taken.categories == ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="BCCD_V1").categories
 
 
 def test_moves_to_channels_last(model):

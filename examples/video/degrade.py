@@ -34,7 +34,7 @@ def degrade(clip: Tensor, kind: str, strength: float, generator: torch.Generator
         return torch.stack([_blur(frame, strength, generator) for frame in clip])
     if kind == "compression":
         quality = round(30 * 0.1**strength)
-        return torch.stack([_as_jpeg(frame, quality) for frame in clip])
+        return torch.stack([as_jpeg(frame, quality) for frame in clip])
     if kind == "blanks":
         lost = torch.rand(len(clip), generator=generator) < 0.2 + 0.4 * strength
         noise = 128 + 30 * torch.randn(clip.shape, generator=generator)
@@ -44,7 +44,7 @@ def degrade(clip: Tensor, kind: str, strength: float, generator: torch.Generator
     raise ValueError(f"There is no kind {kind!r}; there are {', '.join(KINDS)}.")
 
 
-def _as_jpeg(frame: Tensor, quality: int) -> Tensor:
+def as_jpeg(frame: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     to_pil_image(frame).save(file, "JPEG", quality=quality)
     return pil_to_tensor(Image.open(file))

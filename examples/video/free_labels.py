@@ -1,7 +1,8 @@
 """Teach a detector for clips to see through bad frames, without labels.
 
 The teacher is the detector of images, on clean frames. The student, which looks back in time, sees the same frames
-degraded, and learns to give the teacher's feature maps. Clips are videos, or pans and zooms over photos.
+degraded, and learns to give the teacher's feature maps, scores and offsets. Clips are videos, or pans and zooms over
+photos, as sharp as a video's frames.
 
 python examples/video/free_labels.py ../shared/data/jhmdb --without-fold 2 --output student
 python examples/video/free_labels.py ../shared/data/jhmdb --without-fold 2 --output student2d \
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from degrade import KINDS, degrade
+from degrade import KINDS, as_jpeg, degrade
 from torch import Tensor
 
 import ssd_zoo
@@ -43,7 +44,7 @@ def clips_of(files: list[Path], frames: int, generator: torch.Generator) -> Iter
                 for _ in range(random.randrange(3)):
                     other = random.choice([one for one in files if is_photo(one)])
                     move_over(clip, _photo(other, kept), generator)
-                yield clip
+                yield as_video(clip, generator)
             else:
                 kept.setdefault(file, read_clip(file))
                 clip = kept[file]
@@ -80,6 +81,8 @@ def pan(photo: Tensor, frames: int, generator: torch.Generator, size: int = 300)
     """Move a window over a photo, between two random places and sizes."""
     height, width = photo.shape[-2:]
     ends = torch.rand(2, 3, generator=generator)
+    # From a picture that stands still to a turn of the camera.
+    ends[1] = ends[0] + (ends[1] - ends[0]) * torch.rand((), generator=generator).square()
     windows = []
     for t in range(frames):
         share, x, y = (ends[0] + (ends[1] - ends[0]) * t / max(1, frames - 1)).tolist()
@@ -88,6 +91,26 @@ def pan(photo: Tensor, frames: int, generator: torch.Generator, size: int = 300)
         window = photo[None, :, top : top + h, left : left + w].float()
         windows.append(F.interpolate(window, (size, size), mode="bilinear", antialias=True)[0])
     return torch.stack(windows).round().clamp(0, 255).byte()
+
+
+def as_video(clip: Tensor, generator: torch.Generator) -> Tensor:
+    """Make photos as soft, and as much compressed, as frames of a video of 150 to 300 lines."""
+    soft, quality = torch.rand(2, generator=generator).tolist()
+    size = round(clip.shape[-1] * (0.5 + 0.5 * soft))
+    small = F.interpolate(clip.float(), (size, size), mode="bilinear", antialias=True)
+    frames = F.interpolate(small, clip.shape[-2:], mode="bilinear").round().byte()
+    return torch.stack([as_jpeg(frame, round(30 + 65 * quality)) for frame in frames])
+
+
+def output_distance(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
+    """Return the difference of scores and of the objects' offsets, per object that the teacher sees."""
+    ours, theirs = (raw["cls_logits"][..., 1:].sigmoid() for raw in (student, teacher))
+    seen = theirs.amax(-1)
+    seen = torch.where(seen > 0.1, seen, 0)
+    count = seen.sum().clamp(min=1)
+    pair = student["bbox_regression"], teacher["bbox_regression"]
+    offsets = F.smooth_l1_loss(*pair, reduction="none").sum(-1)
+    return ((ours - theirs).square().sum() + (seen * offsets).sum() / 4) / count
 
 
 def distance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
@@ -117,17 +140,17 @@ def train(student: ssd_zoo.SSD, teacher: ssd_zoo.SSD, args: argparse.Namespace) 
     student.eval().to(memory_format=torch.channels_last)
     for step in range(args.steps):
         clean = [next(clips) for _ in range(args.batch_size)]
-        # One of six stays clean, so that clean frames are not forgotten.
-        kinds = random.choices([*KINDS, "clean"], k=len(clean))
+        # Some stay clean, so that clean frames are not forgotten.
         bad = [
-            clip if kind == "clean" else degrade(clip, kind, random.random(), generator)
-            for clip, kind in zip(clean, kinds, strict=True)
+            clip if random.random() < args.clean else degrade(clip, random.choice(KINDS), random.random(), generator)
+            for clip in clean
         ]
         with torch.no_grad():
             wanted = teacher.backbone(teacher.prepare(clean))
+            wanted_raw = teacher.head(wanted)
         batch, lengths = student.prepare(bad), [len(clip) for clip in bad]
         found = student.backbone(batch, lengths) if hasattr(student.backbone, "step") else student.backbone(batch)
-        loss = distance(found, wanted)
+        loss = distance(found, wanted) + output_distance(student.head(found), wanted_raw)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)
@@ -150,6 +173,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--slower", type=float, default=0.1, help="rate of all but the temporal weights")
     parser.add_argument("--blocks", type=int, help="how many of MobileNet's blocks learn beside the temporal weights")
+    parser.add_argument("--clean", type=float, default=0.17, help="share of the clips that are not degraded")
+    parser.add_argument("--start", type=Path, help="student of an earlier training, which goes on")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="how far to go from the weights of images to the learned"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     random.seed(args.seed)
@@ -160,7 +188,14 @@ def main() -> None:
     else:
         settings = {"temporal": args.temporal, "temporal_stages": tuple(args.stages)}
         student = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights="COCO_TF_V1", **settings)
+    images = {name: value.detach().clone() for name, value in student.named_parameters()}
+    if args.start:
+        student.load_state_dict(ssd_zoo.from_pretrained(args.start).state_dict())
     train(student, teacher, args)
+    # Between both, a model keeps what it did well and most of what it learned (Wortsman et al., CVPR 2022, WiSE-FT).
+    with torch.no_grad():
+        for name, value in student.named_parameters():
+            value.copy_(torch.lerp(images[name], value, args.share))
     ssd_zoo.save_pretrained(student.eval(), args.output)
 
 

@@ -1,8 +1,7 @@
 """Detectors for clips of video, inflated from detectors for images.
 
-Most layers of the 2-D model process the frames of a clip one by one; some stages also look back in time. The models are
-experimental: no weights are published. Inflated from 2-D weights by default arguments, they detect in each frame what
-the 2-D model detects, until they are trained on clips.
+Most layers of the 2-D model process the frames of a clip one by one; some stages also look back in time. Inflated from
+2-D weights by default arguments, they detect in each frame what the 2-D model detects, until they are trained on clips.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +18,41 @@ from ssd_zoo.models.loading import load_weights, note_inflated, split_clip_weigh
 from ssd_zoo.models.mobilenet_v2 import MobileNetV2_Weights, SSDLite300_MobileNet_V2_Weights
 from ssd_zoo.models.mobilenet_v3 import MobileNetV3_Large_Weights, SSDLite320_MobileNet_V3_Large_Weights
 from ssd_zoo.models.options import Options
-from ssd_zoo.models.registry import get_model, register_model
+from ssd_zoo.models.registry import get_model, get_model_weights, register_model
 from ssd_zoo.models.vgg import SSD300_VGG16D_Weights, VGG16D_Weights
-from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.categories import COCO_CATEGORIES
+from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 
-__all__ = ["ssd300_vgg16d_3d", "ssdlite300_mobilenet_v2_3d", "ssdlite320_mobilenet_v3_large_3d"]
+__all__ = [
+    "SSDLite300_MobileNet_V2_3D_Weights",
+    "ssd300_vgg16d_3d",
+    "ssdlite300_mobilenet_v2_3d",
+    "ssdlite320_mobilenet_v3_large_3d",
+]
+
+
+class SSDLite300_MobileNet_V2_3D_Weights(WeightsEnum):
+    """Weights of TensorFlow's SSDLite300 on MobileNetV2 for clips, and those of images that it starts from."""
+
+    COCO_CLIPS_V1 = Weights(
+        url="package:ssdlite300_mobilenet_v2_3d_coco_clips_v1.safetensors",
+        transforms=detection_transforms,
+        meta={
+            "num_params": 4527999,
+            "macs": 0.751e9,
+            "file_size": 1.201e6,
+            "categories": COCO_CATEGORIES,
+            "licence": "Apache-2.0",
+            "origin": "ssd_zoo, from COCO_TF_V1 by examples/video/free_labels.py, without labels",
+            "recipe": "examples/video/free_labels.py",
+            "metrics": {},
+        },
+        sha256="6ac6736ff7fb61b9f779a3eae607dc7effe2288603e3cf8c2633e48c5c0b1db5",
+        base=SSDLite300_MobileNet_V2_Weights.COCO_TF_V1,
+    )
+    COCO_TF_V1 = SSDLite300_MobileNet_V2_Weights.COCO_TF_V1.value
+    BCCD_V1 = SSDLite300_MobileNet_V2_Weights.BCCD_V1.value
+    DEFAULT = COCO_CLIPS_V1
 
 
 @register_model
@@ -37,7 +66,7 @@ def ssd300_vgg16d_3d(
     weights_backbone: VGG16D_Weights | str | None = VGG16D_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build SSD300 on VGG-16 for clips (experimental).
+    """Build SSD300 on VGG-16 for clips.
 
     With `temporal_stages=(4, 5)` a frame sees the 12 frames before it.
 
@@ -61,18 +90,18 @@ def ssd300_vgg16d_3d(
 @register_model
 def ssdlite300_mobilenet_v2_3d(
     *,
-    temporal: Temporal = "3d",
-    temporal_stages: Sequence[int] = (4, 5),
+    temporal: Temporal = "depthwise",
+    temporal_stages: Sequence[int] = (3, 4, 5),
     inflate: Inflate = "identity",
     frames: Frames = "all",
-    weights: SSDLite300_MobileNet_V2_Weights | str | None = None,
+    weights: SSDLite300_MobileNet_V2_3D_Weights | SSDLite300_MobileNet_V2_Weights | str | None = None,
     weights_backbone: MobileNetV2_Weights | str | None = MobileNetV2_Weights.DEFAULT,
     finest_stride: int = 16,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build TensorFlow's SSDLite on MobileNetV2 for clips (experimental).
+    """Build TensorFlow's SSDLite on MobileNetV2 for clips.
 
-    With `temporal_stages=(4, 5)` a frame sees the 22 frames before it.
+    With `temporal_stages=(3, 4, 5)` a frame sees the 28 frames before it.
 
     Args:
         temporal: How layers look back in time: `"3d"`, `"2plus1d"`, `"depthwise"` or `"shift"`, as for SSD300.
@@ -107,7 +136,7 @@ def ssdlite320_mobilenet_v3_large_3d(
     reduced_tail: bool = True,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build torchvision's SSDLite on MobileNetV3-Large for clips (experimental).
+    """Build torchvision's SSDLite on MobileNetV3-Large for clips.
 
     With `temporal_stages=(4, 5)` a frame sees the 18 frames before it.
 
@@ -139,7 +168,7 @@ def _of_clips(
     **arguments: object,
 ) -> SSD:
     """Build the model of images whose name the builder has without "_3d", and inflate its backbone."""
-    of_images, of_clips = split_clip_weights(weights)
+    of_images, of_clips = split_clip_weights(get_model_weights(builder).verify(weights))
     model = get_model(builder.__name__.removesuffix("_3d"), weights=of_images, **arguments)
     model.backbone = inflated(model.backbone)
     note_inflated(model)

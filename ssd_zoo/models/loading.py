@@ -165,14 +165,15 @@ def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = No
     _keep(model, LoadReport(source, tensors, origin=origin))
 
 
-def split_clip_weights(weights: W) -> tuple[W | Weights, Weights | None]:
+def split_clip_weights(weights: W) -> tuple[W | Weights, W | None]:
     """Split weights into those loaded before and those loaded after inflation.
 
-    A saved clip model has tensors of the inflated model and settings for the 2-D model. Other weights are of the 2-D
-    model.
+    Those of a clip model have tensors of the inflated model and settings for the 2-D model. Other weights are of the
+    2-D model.
     """
-    if isinstance(weights, Weights) and str(weights.meta.get("builder")).endswith("_3d"):
-        return without_tensors(weights), weights
+    entry = weights.value if isinstance(weights, WeightsEnum) else weights
+    if isinstance(entry, Weights) and (entry.base or str(entry.meta.get("builder")).endswith("_3d")):
+        return without_tensors(entry), weights
     return weights, None
 
 
@@ -182,13 +183,13 @@ def without_tensors(weights: Weights) -> Weights:
 
 
 def note_inflated(model: SSD) -> None:
-    """Record in the report which loaded kernels were inflated."""
+    """Record in the report which loaded kernels were inflated, and that layers in time were added."""
     report = vars(model).get(_REPORT)
     if isinstance(report, LoadReport):
         known = report.tensors
         inflated = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, CausalConv3d)}
         tensors = {
-            name: "inflated" if name in inflated and known.get(name) == "loaded" else known.get(name, "new")
+            name: "inflated" if name in inflated and known.get(name) == "loaded" else known.get(name, "inflated")
             for name in model.state_dict()
             if not name.endswith("num_batches_tracked")
         }

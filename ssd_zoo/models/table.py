@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssd_zoo.models.registry import get_model_weights, usable_models
 from ssd_zoo.weights.categories import object_classes
-from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.entries import Weights, WeightsEnum
 
 __all__ = ["LATENCIES", "RESULTS", "latencies", "list_weights", "result_columns", "weights_list", "weights_table"]
 
@@ -40,13 +40,13 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
     Args:
         include: Shell-style patterns of builders' names.
     """
-    builders: dict[WeightsEnum, str] = {}
+    first: dict[Weights, tuple[str, WeightsEnum]] = {}
     for name in usable_models():
         for entry in get_model_weights(name).__members__.values():
             # Names of image models sort before those of clip models.
-            builders.setdefault(entry, name)
-    listed = {entry for name in usable_models(include) for entry in get_model_weights(name).__members__.values()}
-    found = [(name, entry) for entry, name in builders.items() if entry in listed]
+            first.setdefault(entry.value, (name, entry))
+    listed = {entry.value for name in usable_models(include) for entry in get_model_weights(name).__members__.values()}
+    found = [row for value, row in first.items() if value in listed]
     return sorted(found, key=lambda row: not row[1].url.startswith("package:"))
 
 

@@ -42,6 +42,7 @@ class Weights(torchvision.models.Weights):
         sha256: The file's hash, or its beginning; None where it is unknown, or part of the file's name.
         digest: The digest of a saved model's tensors; see `save_pretrained`.
         prefixes: Beginnings of the needed tensors' names; from the Hub only these are downloaded.
+        base: The weights that have all tensors which this file lacks; for a model for clips those of images.
     """
 
     layout: str | None = None
@@ -49,6 +50,7 @@ class Weights(torchvision.models.Weights):
     sha256: str | None = None
     digest: str | None = None
     prefixes: tuple[str, ...] = ()
+    base: "WeightsEnum | None" = None
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -64,7 +66,8 @@ class Weights(torchvision.models.Weights):
         Args:
             progress: Whether to show a progress bar on stderr.
         """
-        return read_weights(self, progress)
+        of_base = self.base.get_state_dict(progress) if self.base else {}
+        return {**of_base, **read_weights(self, progress)}
 
 
 Self = TypeVar("Self", bound="WeightsEnum")
@@ -80,6 +83,7 @@ class WeightsEnum(torchvision.models.WeightsEnum):
     def verify(cls: type[Self], obj: object) -> Self | None:
         """Return a member, given itself, its name or its full name.
 
+        Another enum's member counts as this one's of the same value, as clip models have the weights of images.
         `Weights` of a saved model are returned unchanged; builders use them like a member.
 
         Raises:
@@ -88,6 +92,8 @@ class WeightsEnum(torchvision.models.WeightsEnum):
         """
         if obj is None or type(obj) is cls or isinstance(obj, Weights):
             return cast("Self | None", obj)
+        if isinstance(obj, WeightsEnum) and obj.value in cls._value2member_map_:
+            return cls(obj.value)
         if isinstance(obj, str):
             name = obj.removeprefix(f"{cls.__name__}.")
             if name in cls.__members__:
