@@ -23,6 +23,7 @@ from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data.inspection import group_problems
 from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.prediction.opening import load_model, pick_device
 
@@ -111,7 +112,8 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if not args.quiet:
         print(report.layout, *(f"note: {note}" for note in report.notes), sep="\n", file=sys.stderr)
-        print("".join(f"problem: {problem}\n" for problem in report.problems[:20]), end="", file=sys.stderr)
+        problems = group_problems(report.problems)[0]
+        print("".join(f"problem: {problem}\n" for problem in problems), end="", file=sys.stderr)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     set_tiles(model, args)
     with keep_memory():

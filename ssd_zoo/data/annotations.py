@@ -1,5 +1,6 @@
 """Annotation records, and their assembly into a split with checked names and boxes."""
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "assemble",
     "check_class_names",
     "check_units",
+    "nearest",
     "no_object",
     "number_of",
     "some",
@@ -184,6 +186,13 @@ def some(files: Sequence[object], what: str, most: int = 3) -> str:
     return f"{number_of(len(files), what)} ({list_names(list(map(str, files)), most)})"
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a sentence about the name that a class without match may mean; empty if none is near."""
+    by_spelling = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), by_spelling, n=1)
+    return f" It may be {by_spelling[close[0]]!r}: write a class in one way in all files." if close else ""
+
+
 def around_turned(cx: float, cy: float, width: float, height: float, angle: float) -> Box:
     """Return the upright box around a turned box.
 
@@ -246,7 +255,7 @@ def assemble(
                 place = f"{item.source}:{records.line(item.source, thing.entry)}"
                 raise ValueError(
                     f"{place}: the data set has objects of {quote(thing.name)}, which is not among the categories "
-                    f"{list_names(categories[1:], 20)}."
+                    f"{list_names(categories[1:], 20)}.{nearest(thing.name, categories[1:])}"
                 )
             x1, y1, x2, y2 = thing.box
             if not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in thing.box):

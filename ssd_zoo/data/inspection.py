@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
 from ssd_zoo.detector.tiles import shown_boxes
 
-__all__ = ["DataReport", "annotation_problems", "inspect_dataset"]
+__all__ = ["DataReport", "annotation_problems", "group_problems", "inspect_dataset"]
 
 # People at the edge of a video are labelled beyond it; a wrong number leaves less of a box.
 _LEAST_WITHIN = 0.25
@@ -101,10 +101,23 @@ class DataReport:
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
                 )
         lines += [f"note: {note}" for note in [*self.notes, *_near_names(self.objects)]]
-        lines += [f"problem: {problem}" for problem in self.problems[:20]]
-        if len(self.problems) > 20:
-            lines.append(f"and {len(self.problems) - 20} more problems")
+        problems, others = group_problems(self.problems)
+        lines += [f"problem: {problem}" for problem in problems]
+        if others:
+            lines.append(f"and {number_of(others, 'more problem')}")
         return "\n".join(lines)
+
+
+def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], int]:
+    """Return the first problems, one for all places where it is the same, and the number of all others."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        # What follows the file and the line.
+        groups[problem.partition(": ")[2] or problem].append(problem)
+    shown = list(groups.values())[:most]
+    also = ["" if len(same) == 1 else f" (and in {number_of(len(same) - 1, 'more place')})" for same in shown]
+    lines = [f"{same[0]}{more}" for same, more in zip(shown, also, strict=True)]
+    return lines, len(problems) - sum(map(len, shown))
 
 
 def _near_names(objects: Mapping[str, int]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ssd_zoo.data.annotations import check_units, no_object, number_of, some
+from ssd_zoo.data.annotations import check_units, nearest, no_object, number_of, some
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.data.video import MISSING, frame_files, open_video
@@ -123,7 +123,7 @@ def open_video_dataset(
         if unknown := sorted({thing.category for one in labels for thing in one.objects} - set(names)):
             raise ValueError(
                 f"{path} has objects of {quote(unknown[0])}, which is not among the categories "
-                f"{list_names(names[1:], 20)}."
+                f"{list_names(names[1:], 20)}.{nearest(unknown[0], names[1:])}"
             )
     check_units([(thing.box, one.source) for one in labels for thing in one.objects])
     videos = [_video(one, names, max_pixels, problems) for one in labels]
@@ -133,10 +133,8 @@ def open_video_dataset(
     if (problems or faults) and not any(len(video.target["labels"]) for video in videos if video.fault is None):
         raise no_object([*faults, *problems])
     if problems or faults:
-        _log.warning(
-            "%s: %s of labels and %s can't be used; inspect_dataset lists them.",
-            path, "1 entry" if len(problems) == 1 else f"{len(problems)} entries", number_of(len(faults), "video"),
-        )  # fmt: skip
+        lost = f"{number_of(len(problems), 'label')} and {number_of(len(faults), 'video')}"
+        _log.warning("%s can't be used, the first: %s", lost, [*problems, *faults][0])
     notes = [*notes, *_left_out(path, layout, sources)]
     return VideoDataset(
         videos, names, sampler=sampler, transforms=transforms, problems=problems, layout=_WHY[layout], notes=notes
