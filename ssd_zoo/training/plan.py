@@ -162,12 +162,14 @@ def plan_training(
     length = (
         f"{number_of(passes, 'epoch')}, {number_of(steps, 'step')}" if minutes is None else f"{minutes:.3g} minutes"
     )
+    why_length = "given" if epochs else "at least 300 steps, more for more images"
+    why_length = why_length if minutes is None else "for steps and evaluations"
     why = "as in the papers" if optimizer == "sgd" else "learns faster than sgd in short trainings"
     one_sided = _one_sided(classes)
     flips = one_sided is None if flip is None else flip
     average = f"decay {decay:.4g}" if decay else "none"
     choices = [
-        Choice("length", length, "given" if epochs or minutes else "at least 300 steps, more for more images"),
+        Choice("length", length, why_length),
         Choice("batch size", str(batch), _why(batch_size, why_batch)),
         Choice("weights' average", average, _why(ema_decay, "by the number of steps")),
         Choice("optimizer", f"{optimizer}, rate {rate:g}, {schedule}", _why(learning_rate, why)),
