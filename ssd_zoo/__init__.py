@@ -51,7 +51,10 @@ else:
         if name in _LATER:
             room = importlib.import_module(f"ssd_zoo.{_LATER[name] or name}")
             return getattr(room, name) if _LATER[name] else room
-        raise AttributeError(f"module 'ssd_zoo' has no attribute {name!r}")
+        missing = f"module 'ssd_zoo' has no attribute {name!r}"
+        if name.startswith("ssd"):
+            missing += f". {models.registry.propose(name, models.registry.list_models())}"
+        raise AttributeError(missing)
 
     def __dir__():
         return sorted({*globals(), *_LATER})

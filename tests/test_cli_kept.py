@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,8 +17,10 @@ from launch import fork, join
 from PIL import Image
 from small_models import small_model
 
+import ssd_zoo
 from ssd_zoo.cli import _images
 from ssd_zoo.cli import detect as detect_command
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._journal import Journal
 from ssd_zoo.cli.main import COMMANDS, main
 from ssd_zoo.prediction.opening import pick_thresh
@@ -361,14 +364,59 @@ def test_output_takes_a_folder(images, capsys):
         ("ssdlite300_mobilenetv2", "Did you mean ssdlite300_mobilenet_v2"),
         ("ssd300_vgg", "Did you mean "),
         ("images", "images has no config.json"),
+        ("det.onx", "no model or folder 'det.onx'. Did you mean det.onnx?"),
+        ("det", "Did you mean det.onnx?"),
+        ("runs/det.tflit", "Did you mean runs/det.tflite?"),
+        ("ssd300_vgg16", "It is torchvision's, which only predict and evaluate take. Did you mean ssd300_vgg16d or "),
     ],
 )
 def test_near_names_of_models(images, capsys, name, answer):
     for folder in ("last", "best"):
         (Path("runs/cells") / folder).mkdir(parents=True)
         (Path("runs/cells") / folder / "config.json").touch()
+    for file in ("det.onnx", "runs/det.tflite"):
+        Path(file).touch()
     assert main(["detect", "images", "--model", name]) == 2
     assert answer in capsys.readouterr().err
+
+
+def test_names_are_listed_once(images, capsys):
+    assert main(["detect", "images", "--model", "something"]) == 2
+    names = re.findall(r"\w+", capsys.readouterr().err.partition("Known are:")[2])
+    assert names == ssd_zoo.list_models()
+
+
+@pytest.mark.parametrize(
+    ("file", "answer"),
+    [
+        ("x.pth", "ssd-zoo: x.pth is a checkpoint, not an image. Convert it: ssd-zoo convert x.pth --output DIR; then "
+         "ssd-zoo detect IMAGES --model DIR."),
+        ("det.onnx", "ssd-zoo: det.onnx is a model, not an image: ssd-zoo detect IMAGES --model det.onnx."),
+    ],
+)  # fmt: skip
+def test_models_are_no_images(images, capsys, file, answer):
+    Path(file).touch()
+    assert main(["detect", "images", file]) == 2
+    assert answer in capsys.readouterr().err
+    with pytest.raises(ValueError, match="not an image"):
+        ssd_zoo.predict("BCCD_V1", file)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("choose one by split='a b' (--split a b).", "choose one by --split a b."),
+        ("choose one by layout='voc' or 'yolo' (--layout), or", "choose one by --layout, or"),
+        ("allow more by max_pixels (--max-pixels).", "allow more by --max-pixels."),
+        ("Name them: categories=['background', …] (--categories).", "Name them: --categories."),
+        ("Set model.tile = None (--tile 0).", "Set --tile 0."),
+        ("with nms='outside' (--nms outside).", "with --nms outside."),
+        ("Photo (1).jpg can't be read", "Photo (1).jpg can't be read"),
+    ],
+)
+def test_the_command_names_options_alone(capsys, message, told):
+    complain(message)
+    assert capsys.readouterr().err == f"ssd-zoo: {told}\n"
 
 
 @pytest.mark.parametrize("given", ["Sofa", "couch", "COUCH", "tvmonitor", "dining_table"])

@@ -7,6 +7,7 @@ from torchvision.transforms import v2
 
 import ssd_zoo
 from ssd_zoo.detector.frames import join_frames, split_frames, targets_of_frames
+from ssd_zoo.video import detect_stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,6 +89,65 @@ def test_join_and_split_are_inverse():
         torch.testing.assert_close(part, frame)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("images", [list(CLIP), CLIP, [CLIP[0]]])
+def test_images_for_a_model_that_looks_back_are_told_once(images, training):
+    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights_backbone=None, num_classes=3, size=96).train(training)
+    targets = [{"boxes": BOXES[:1], "labels": torch.tensor([1])}] * len(images)
+    with pytest.warns(UserWarning, match=r"images \(C, H, W\).* one by one.*torch.stack\(frames\)") as caught:
+        model(images, targets)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    model(images, targets)
+
+
+def test_a_clip_of_one_frame_is_an_image():
+    torch.manual_seed(0)
+    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights_backbone=None, num_classes=3, size=96, inflate="average").eval()
+    with torch.no_grad():
+        [clip] = model([CLIP[:1]])
+        with pytest.warns(UserWarning, match="one by one"):
+            [image] = model([CLIP[0]])
+    assert set(clip.pop("frame_index").tolist()) == {0}
+    torch.testing.assert_close(clip, image)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (CLIP[0], r"Got one tensor of shape \(3, 80, 60\); step takes a list .*: step\(\[frame\], state\)\."),
+        (CLIP, r"Got one tensor of shape \(3, 3, 80, 60\).*: step\(\[frames\], state\), or step\(list\(frames\)"),
+        ([], "Got no images"),
+        (["frame.jpg"], r"images\[0\] is a str, not a tensor"),
+        ([CLIP, CLIP[0]], r"clips\[1\] has shape \(3, 80, 60\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ssdlite300_mobilenet_v2", "ssdlite300_mobilenet_v2_3d"])
+def test_frames_of_streams_come_in_a_list(images, message, name):
+    model = ssd_zoo.get_model(name, weights_backbone=None, num_classes=3, size=96).eval()
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.step(images)
+
+
+@pytest.mark.parametrize("call", [lambda model: model([CLIP]), lambda model: model.step([CLIP])])
+def test_models_that_do_not_look_back_yet_say_so(call, caplog):
+    settings = {"weights_backbone": None, "num_classes": 3, "size": 96}
+    model = ssd_zoo.ssdlite300_mobilenet_v2_3d(**settings).eval()
+    call(model)
+    call(model)
+    assert [record.getMessage()[:40] for record in caplog.records] == ["This model does not look back yet: its w"]
+    caplog.clear()
+    trained = ssd_zoo.ssdlite300_mobilenet_v2_3d(**settings).eval()
+    trained.backbone.blocks[8].depthwise.conv.weight.data[0] = 1
+    others = [
+        ssd_zoo.ssdlite300_mobilenet_v2_3d(**settings, temporal="shift"),
+        ssd_zoo.ssdlite300_mobilenet_v2(**settings),
+    ]
+    for model in (trained, *others):
+        call(model.eval())
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("clips", "message"),
     [
@@ -137,3 +197,14 @@ def test_fit_trains_on_clips(tmp_path):
     settings = {"augmentation": None, "tensorboard": False, "progress": False}
     result = fit(model, clips, output=tmp_path, epochs=1, batch_size=2, **settings)
     assert not torch.equal(result.model.backbone.blocks[8].depthwise.conv.weight.cpu(), before)
+
+
+@pytest.mark.parametrize("name", ["coco", torch.nn.Identity()])
+def test_detect_stream_takes_a_detector(name):
+    with pytest.raises(TypeError, match=r"Expected a detector, got .*ssd_zoo.prediction.open_detector"):
+        next(detect_stream(name, CLIP))
+
+
+def test_detect_stream_takes_frames(model):
+    with pytest.raises(TypeError, match=r"got 'street.mp4'.*ssd_zoo.data.open_video"):
+        next(detect_stream(model, "street.mp4"))

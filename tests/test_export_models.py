@@ -92,7 +92,10 @@ def assert_same_in_time(detector, model):
     for ours, theirs in zip(found, model(clips), strict=True):
         assert torch.equal(ours["frame_index"], theirs["frame_index"])
         assert_same_detections(split_frames(ours, 4), split_frames(theirs, 4))
-    assert_same_detections(detector([clips[1][0]]), model([clips[1][0]]))
+    with pytest.warns(UserWarning, match="one by one"):
+        alone = detector([clips[1][0]])
+    assert_same_detections(detector([clips[1][0]]), alone)
+    assert_same_detections(alone, split_frames(model([clips[1]])[0], 1))
     state = expected_state = None
     for piece in (clips[0][:1], clips[0][1:]):
         [ours], state = detector.step([piece], state)

@@ -16,6 +16,9 @@ import ssd_zoo
 from ssd_zoo.detector.feature_maps import feature_map_shapes
 from ssd_zoo.models.options import Options
 
+# Models of clips take images, too, one by one, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore:This model looks back in time:UserWarning")
+
 NAMES = ssd_zoo.list_models()
 IMAGES = [
     torch.rand(3, 120, 90, generator=torch.Generator().manual_seed(0)),

@@ -11,7 +11,16 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from ssd_zoo.backbones.temporal import Inflate, Past, State, Temporal, TemporalConv, temporal_layer
+from ssd_zoo.backbones.temporal import (
+    CausalConv3d,
+    Inflate,
+    Past,
+    ShiftConv,
+    State,
+    Temporal,
+    TemporalConv,
+    temporal_layer,
+)
 
 __all__ = ["Frames", "VideoBackbone", "VideoMobileNet", "VideoVGG16D", "run_in_time"]
 
@@ -79,6 +88,14 @@ class VideoBackbone(nn.Module):
             setattr(self.get_submodule(parent), place, BlockInTime(layer))
         elif isinstance(layer, nn.Sequential):
             setattr(self.get_submodule(parent), place, SequenceInTime(layer))
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether frames before change the feature maps; inflated kernels do not, until they are trained on clips."""
+        return any(
+            isinstance(layer, ShiftConv) or (isinstance(layer, CausalConv3d) and layer.past_counts)
+            for layer in self.modules()
+        )
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
         """Return the feature maps of a flat batch of frames."""

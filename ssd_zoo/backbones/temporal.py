@@ -177,6 +177,11 @@ class CausalConv3d(TemporalConv):
             return torch.cat([kernel / _TAPS] * _TAPS)
         return torch.cat([torch.zeros_like(kernel)] * (_TAPS - 1) + [kernel])
 
+    @property
+    def past_counts(self) -> bool:
+        """Whether a kernel of the frames before has a number other than zero."""
+        return bool(self.weight[: -self.out_channels].any())
+
     def forward(self, features: Tensor, past: Past) -> Tensor:
         """Return features `(F, out channels, height, width)`."""
         if self.weight.shape[1:] == (1, 1, 1) and self.groups == self.out_channels:

@@ -1,17 +1,21 @@
 """Colour texts on terminals."""
 
 import os
+import re
 import sys
 from typing import TextIO
 
 __all__ = ["complain", "painted"]
 
 _CODES = {"green": "32", "red": "31"}
+# An argument in Python, and the option of the command that sets it.
+_ARGUMENT = re.compile(r"(?:[\w.]+ ?= ?)?(?:'[^']*'(?: or '[^']*')*|\[[^\]]*\]|\S+) \((--[^)]+)\)")
 
 
 def complain(message: object) -> None:
-    """Print an error on stderr, after the command's name in red."""
-    print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    """Print an error on stderr, after the command's name in red; of arguments it names the options alone."""
+    text = _ARGUMENT.sub(r"\1", str(message))
+    print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {text}", file=sys.stderr)
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:

@@ -16,6 +16,7 @@ from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.formats.in_memory import read_memory
 from ssd_zoo.data.formats.tree import merge_counts
 from ssd_zoo.data.images import MAX_PIXELS
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.weights.categories import check_names
 
 __all__ = ["DetectionDataset", "open_dataset", "splits"]
@@ -115,6 +116,7 @@ def splits(path: str | Path, *, layout: str | None = None) -> list[str]:
     return list(recognise(Path(path), layout).splits)
 
 
+@with_near_keywords
 def open_dataset(
     path: str | Path | object,
     split: str | None = None,

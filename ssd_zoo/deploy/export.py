@@ -14,6 +14,7 @@ from ssd_zoo.deploy.formats import FORMATS, name_format
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.quantize import calibration_batches
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["OLDEST_TORCH", "export"]
 
@@ -21,6 +22,7 @@ OLDEST_TORCH = "2.9"
 """Oldest version of torch that exports; loading a file needs no newer one than the package."""
 
 
+@with_near_keywords
 def export(
     model: SSD,
     path: str | os.PathLike[str],

@@ -16,13 +16,14 @@ from ssd_zoo.deploy.formats import find_format
 from ssd_zoo.deploy.graph import NEXT, outputs_of
 from ssd_zoo.deploy.runtime import Opened, on_threads
 from ssd_zoo.detector.caller import warn_caller
-from ssd_zoo.detector.frames import check_clips, holds_clips, join_frames, refuse_tiles
+from ssd_zoo.detector.frames import check_clips, holds_clips, join_frames, refuse_tiles, streams_of, warn_of_images
 from ssd_zoo.detector.inputs import check_images, check_output, check_pixel_range
 from ssd_zoo.detector.postprocess.dispatch import postprocess_detections, score_boxes
 from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.ranges import check_count
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["ExportedDetector", "load"]
 
@@ -30,6 +31,7 @@ Detections = list[dict[str, Tensor]]
 State = dict[str, Tensor]
 
 
+@with_near_keywords
 def load(
     path: str | os.PathLike[str], *, score_thresh: float | None = None, threads: int | None = None, callers: int = 1
 ) -> "ExportedDetector":
@@ -114,6 +116,7 @@ class ExportedDetector(nn.Module):
     ) -> None:
         super().__init__()
         self._run, self._busy, self._threads, self._callers = opened.run, opened.busy, threads, callers
+        self._told: set[str] = set()
         self._file, self.description = Path(source).absolute(), description
         self.categories, self.size, self.in_chans = description.categories, description.size, description.in_chans
         for name, value in asdict(description.thresholds).items():
@@ -177,6 +180,8 @@ class ExportedDetector(nn.Module):
         """
         if holds_clips(images):
             return self.step(images)[0]
+        if self.description.state:
+            warn_of_images(self._told)
         if self.tile is not None:
             check_images(images, self.in_chans, self.default_boxes.device)
             return detect_in_tiles(
@@ -243,7 +248,7 @@ class ExportedDetector(nn.Module):
         The state is on the CPU.
         """
         refuse_tiles(self.tile)
-        clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+        clips = streams_of(images, self.in_chans, self.default_boxes.device)
         frames = check_clips(clips, self.in_chans, self.default_boxes.device)
         lengths = [len(clip) for clip in clips]
         if state is None:

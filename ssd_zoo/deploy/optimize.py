@@ -13,6 +13,7 @@ from ssd_zoo.deploy.compare import compare_detections
 from ssd_zoo.deploy.fuse import fuse_norms
 from ssd_zoo.deploy.kept_kernels import keep_kernels
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["optimize"]
 
@@ -27,6 +28,7 @@ Network = Callable[..., dict[str, Tensor]]
 _log = logging.getLogger("ssd_zoo")
 
 
+@with_near_keywords
 def optimize(
     model: SSD,
     *,
@@ -80,6 +82,8 @@ def optimize(
         # Computed weights, such as pruned ones, can be copied after a pass without gradients.
         model.forward_raw(batch)
     fast = copy.deepcopy(model)
+    # What one of both has told, the other leaves out.
+    fast._told = model._told
     fuse_norms(fast, batch)
     fast.to(memory_format=torch.channels_last)
     if dtype is not None:
@@ -91,6 +95,8 @@ def optimize(
     if images is None:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(1, model.in_chans, *model.size, generator=generator).to(device)
+        # For a model that looks back, a clip of one frame.
+        images = [images] if hasattr(model.backbone, "step") else images
     change = compare_detections(model, fast, images)
     _log.info("optimize: %s", change)
     fast.__dict__["detection_change"] = change

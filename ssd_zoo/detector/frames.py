@@ -3,13 +3,16 @@
 Only the backbone sees time. All other parts treat the F frames of all clips, one after another, as F images.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from ssd_zoo.detector.inputs import check_dense, check_device
+from ssd_zoo.detector.caller import warn_caller
+from ssd_zoo.detector.compiled import not_compiled
+from ssd_zoo.detector.inputs import check_dense, check_device, check_images
 from ssd_zoo.detector.loss import detector_losses
 from ssd_zoo.detector.sizes import sizes_of
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_clip_targets",
     "check_clips",
+    "check_time",
     "forward_clips",
     "holds_clips",
     "join_frames",
@@ -27,10 +31,13 @@ __all__ = [
     "split_frames",
     "step_streams",
     "step_streams_raw",
+    "streams_of",
     "targets_of_frames",
+    "warn_of_images",
 ]
 
 Detections = dict[str, Tensor]
+_log = logging.getLogger("ssd_zoo")
 
 
 def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
@@ -45,6 +52,42 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
         check_dense("images", images)
         return images.ndim == 5
     return isinstance(images, (list, tuple)) and len(images) > 0 and getattr(images[0], "ndim", 0) == 4
+
+
+@not_compiled
+def check_time(model: "SSD", clips: bool) -> None:
+    """Tell once what a model that looks back can't do with its input or its weights.
+
+    Args:
+        model: The model; nothing is told of one that takes each frame alone.
+        clips: Whether the input is clips, or frames of streams.
+
+    Warns:
+        UserWarning: If the input is images.
+    """
+    if not hasattr(model.backbone, "step"):
+        return
+    if not clips:
+        warn_of_images(model._told)
+    elif not model.training and "time" not in model._told:
+        model._told.add("time")
+        if not getattr(model.backbone, "looks_back", True):
+            _log.warning(
+                "This model does not look back yet: its weights in time are zeros for all frames before, so each frame "
+                "is detected in alone. Train it on clips: ssd-zoo train, or ssd_zoo.training.fit."
+            )
+
+
+@not_compiled
+def warn_of_images(told: set[str]) -> None:
+    """Warn that a model that looks back takes images one by one, if it was not told before."""
+    if "images" not in told:
+        told.add("images")
+        warn_caller(
+            "This model looks back in time, but images (C, H, W), and a batch of them, are taken one by one. Pass the "
+            "frames of a video as a clip (T, C, H, W) in a list, model([torch.stack(frames)]), or one after another "
+            "to detect_stream. An image is meant without a warning as model([image.unsqueeze(0)])."
+        )
 
 
 def refuse_tiles(tile: object) -> None:
@@ -229,6 +272,31 @@ def forward_clips(
     return losses if model.training else (join_frames(model._detections(model._scored(raw), sizes), shown), losses)
 
 
+def streams_of(images: Sequence[Tensor] | Tensor, in_chans: int, device: torch.device) -> list[Tensor]:
+    """Return the next frames of streams as clips.
+
+    Args:
+        images: One frame `(in_chans, H, W)` per stream, or several `(T, in_chans, H, W)`, in a list.
+        in_chans: Channels of a frame.
+        device: Device of the model.
+
+    Raises:
+        TypeError: If a frame is not a dense tensor.
+        ValueError: If the frames are not in a list, or one has a wrong shape.
+    """
+    if isinstance(images, Tensor) and images.ndim in (3, 4):
+        several = ", or step(list(frames), state) if each is of another stream" if images.ndim == 4 else ""
+        raise ValueError(
+            f"Got one tensor of shape {tuple(images.shape)}; step takes a list with the next frames of each stream: "
+            f"step([{'frames' if several else 'frame'}], state){several}."
+        )
+    if not holds_clips(images):
+        check_images(images, in_chans, device)
+        return [image.unsqueeze(0) for image in images]
+    check_clips(images, in_chans, device)
+    return list(images)
+
+
 def step_streams(
     model: "SSD", images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None
 ) -> tuple[list[Detections], dict[str, Tensor]]:
@@ -236,7 +304,8 @@ def step_streams(
     if model.training:
         raise ValueError("Streams are for detecting: call model.eval() first.")
     refuse_tiles(model.tile)
-    clips = list(images) if holds_clips(images) else [image.unsqueeze(0) for image in images]
+    check_time(model, clips=True)
+    clips = streams_of(images, model.in_chans, model.default_boxes.device)
     lengths = [len(clip) for clip in clips]
     before = [0] * len(clips) if state is None else state["frames_seen"].tolist()
     if len(before) != len(clips):

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ssd_zoo.detector.torchvision_names import WithWaysOut
 from ssd_zoo.layers.basic import BatchNorm2d, ConvNormAct, NormLayer, init_conv
 from ssd_zoo.layers.convolution import FastConv2d
 
@@ -14,7 +15,7 @@ __all__ = ["SSDHead", "SSDLiteHead", "SSDSeparableHead", "as_rows"]
 _init_lite = partial(nn.init.normal_, std=0.03)
 
 
-class _Head(nn.Module):
+class _Head(WithWaysOut):
     """Two predictors per feature map, one for classes and one for boxes.
 
     Args:

@@ -54,7 +54,8 @@ def check_images(images: object, in_chans: int, device: torch.device) -> None:
         check_dense(f"images[{i}]", image)
         shape = tuple(image.shape)
         if image.ndim != 3:
-            raise ValueError(f"images[{i}] has shape {shape}; expected (C, H, W) with C = {in_chans}.")
+            way_out = " Give the model a list of clips alone: model([clip])." if image.ndim == 4 else ""
+            raise ValueError(f"images[{i}] has shape {shape}; expected (C, H, W) with C = {in_chans}.{way_out}")
         if image.shape[0] != in_chans:
             way_out = f"Repeat it with image.expand({in_chans}, -1, -1)" if shape[0] == 1 else "Convert the image"
             raise ValueError(

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssd_zoo.detector.heads import as_rows
+from ssd_zoo.detector.torchvision_names import WithWaysOut
 from ssd_zoo.layers.basic import BatchNorm2d, NormLayer, init_conv
 from ssd_zoo.layers.convolution import FastConv2d
 
 __all__ = ["SeparableConv2d", "SharedHead"]
 
 
-class SharedHead(nn.Module):
+class SharedHead(WithWaysOut):
     """A head whose convolutions are shared by all feature maps.
 
     Towers of convolutions precede the convolutions that predict. Each feature map has separate norms.

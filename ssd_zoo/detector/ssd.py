@@ -14,7 +14,7 @@ from ssd_zoo.detector.choices import check_normalization, checked_setting
 from ssd_zoo.detector.compiled import not_compiled, only_callees_compiled
 from ssd_zoo.detector.constants import WithConstants
 from ssd_zoo.detector.feature_maps import feature_map_shapes
-from ssd_zoo.detector.frames import check_clips, forward_clips, holds_clips, step_streams, step_streams_raw
+from ssd_zoo.detector.frames import check_clips, check_time, forward_clips, holds_clips, step_streams, step_streams_raw
 from ssd_zoo.detector.heads import SSDHead
 from ssd_zoo.detector.inputs import batch_images, check_images, check_output, check_pixel_range
 from ssd_zoo.detector.loss import ClassificationLoss, ClassificationLossName, detector_losses
@@ -24,6 +24,7 @@ from ssd_zoo.detector.postprocess.thresholds import Thresholds
 from ssd_zoo.detector.sizes import sizes_of
 from ssd_zoo.detector.targets import box_scales, prepare_targets
 from ssd_zoo.detector.tiles import check_tiles, forward_tiles
+from ssd_zoo.detector.torchvision_names import WithWaysOut
 from ssd_zoo.layers.folded import folded_norms, remember_folded_norms
 
 __all__ = ["SSD"]
@@ -37,15 +38,15 @@ State = dict[str, Tensor]
 Size = tuple[int, int]
 
 
-class SSD(WithConstants):
+class SSD(WithWaysOut, WithConstants):
     """A single-shot detector with the API of torchvision's detectors.
 
     In training mode `model(images, targets)` returns the losses `bbox_regression` and `classification`. In evaluation
     mode `model(images)` returns one dict per image: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and
     `scores (n,)`, in descending order of score.
 
-    Clips are accepted in the same way. A backbone with a method `step` relates the frames of a clip; any other backbone
-    treats each frame as an image. The method `step` of this class detects in streams, piece by piece.
+    Clips are accepted in the same way. A backbone with a method `step` relates the frames of a clip, never images of a
+    list or batch. Any other backbone treats each frame as an image. The method `step` detects in streams, in pieces.
 
     Args:
         backbone: Maps a batch `(N, in_chans, H, W)` to a list of feature maps `(N, channels, height, width)`.
@@ -120,23 +121,16 @@ class SSD(WithConstants):
         tile_overlap: float = 0.25,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.default_box_generator = default_boxes
+        self.backbone, self.default_box_generator = backbone, default_boxes
         self.size = size
         self.categories = list(categories)
-        self.in_chans = in_chans
-        self.antialias = antialias
-        self.score_function = score_function
-        self.score_thresh = score_thresh
-        self.nms_thresh = nms_thresh
-        self.detections_per_img = detections_per_img
-        self.topk_candidates = topk_candidates
-        self.clip_before_nms = clip_before_nms
-        self.iou_thresh = iou_thresh
+        self.in_chans, self.antialias = in_chans, antialias
+        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
+        self.detections_per_img, self.topk_candidates = detections_per_img, topk_candidates
+        self.score_function, self.clip_before_nms = score_function, clip_before_nms
         self.classification_loss, self.box_loss = classification_loss, box_loss
-        self.positive_fraction = positive_fraction
-        self.min_negatives = min_negatives
-        self.on_invalid_boxes = on_invalid_boxes
+        self.positive_fraction, self.min_negatives = positive_fraction, min_negatives
+        self.iou_thresh, self.on_invalid_boxes = iou_thresh, on_invalid_boxes
         self.tile, self.tile_overlap = check_tiles(tile, tile_overlap), tile_overlap
         self._checks = DeferredChecks()
         self._told: set[str] = set()
@@ -151,7 +145,7 @@ class SSD(WithConstants):
             self.register_constant(name, torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1))
 
     def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, checked_setting(self, name, value))  # type: ignore[arg-type]
+        super().__setattr__(name, checked_setting(self, name, value))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SSD":
         # Other types may round what folded norms are recognised by.
@@ -176,7 +170,8 @@ class SSD(WithConstants):
 
         Args:
             images: A list of `(in_chans, H, W)` tensors of any sizes, or a batch `(N, in_chans, H, W)`. They are uint8,
-                or floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each, of any lengths and sizes.
+                or floating point between 0 and 1. Clips are `(T, in_chans, H, W)` each, of any lengths and sizes, in a
+                list, or a batch `(N, T, in_chans, H, W)`.
             targets: In training, one dict per image: `boxes (G, 4)`, xyxy in the image's pixels, and `labels (G,)`.
                 A clip's dict also has `frame_index (G,)`. If only some frames are annotated, it also has
                 `labeled_frames (K,)`, and the loss leaves out the other frames.
@@ -193,11 +188,16 @@ class SSD(WithConstants):
                 In evaluation mode, invalid pixels raise the error after detection. In training mode, invalid pixels,
                 labels or boxes raise it in one of the next calls, and the loss leaves out invalid objects. In
                 evaluation mode also if the network's output is NaN.
+
+        Warns:
+            UserWarning: Once, if the backbone relates the frames of clips and the input is images.
         """
         self._checks.run()
+        clips = holds_clips(images)
+        check_time(self, clips)
         if self.tile is not None and not self.training:
             return forward_tiles(self, images, return_losses)
-        if holds_clips(images):
+        if clips:
             return forward_clips(self, list(images), targets, return_losses)
         batch, image_sizes = self.prepare(images), sizes_of(images)
         if not self.training and not return_losses:
@@ -258,7 +258,7 @@ class SSD(WithConstants):
         """Detect objects in the next frames of streams, as in whole clips.
 
         Args:
-            images: One frame `(in_chans, H, W)` per stream, or several `(T, in_chans, H, W)`.
+            images: A list of one frame `(in_chans, H, W)` per stream, or of several `(T, in_chans, H, W)`.
             state: The state that the previous step returned; None at the start. It is not changed.
 
         Returns:
@@ -266,7 +266,7 @@ class SSD(WithConstants):
             tensors has one row per stream, so streams can be selected by indexing and joined by `torch.cat`.
 
         Raises:
-            ValueError: If the model is in training mode, or the state has another number of streams.
+            ValueError: If the model is in training mode, the frames are in no list, or the state has other streams.
         """
         return step_streams(self, images, state)
 

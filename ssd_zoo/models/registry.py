@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import torchvision
 
@@ -34,6 +34,8 @@ _PLUGINS: dict[str, LazyBuilder] = {}
 _log = logging.getLogger("ssd_zoo")
 
 Builder = TypeVar("Builder", bound=Callable[..., SSD])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def register_model(builder: Builder) -> Builder:
@@ -62,9 +64,8 @@ def register_model(builder: Builder) -> Builder:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            unknown = [key for key in kwargs if key not in signature.parameters]
-            near = f". {propose(unknown[0], [*signature.parameters])}" if "unexpected keyword" in str(error) else ""
-            raise TypeError(f"{name}() {error}{near}") from None
+            _check_keywords(name, signature, kwargs)
+            raise TypeError(f"{name}() {error}") from None
         asked = _by_name(signature, bound)
         weights = asked.get("weights")
         if isinstance(weights, (str, os.PathLike)) and _is_address(weights, builder):
@@ -86,6 +87,28 @@ def register_model(builder: Builder) -> Builder:
     _BUILDERS[name] = build
     _mirror(name, build)
     return cast(Builder, build)
+
+
+def with_near_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function propose similar keywords where one is unknown, as builders do."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        _check_keywords(function.__name__, signature, kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _check_keywords(name: str, signature: inspect.Signature, kwargs: Mapping[str, object]) -> None:
+    known = signature.parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for key in kwargs.keys() - known.keys():
+        old = key.replace("pretrained", "weights")
+        near = f'Write {old}="DEFAULT".' if "pretrained" in key and old in known else propose(key, [*known])
+        raise TypeError(f"{name}() got an unexpected keyword argument {key!r}. {near}")
 
 
 def register_plugins() -> None:

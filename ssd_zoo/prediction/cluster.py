@@ -19,6 +19,7 @@ from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.deploy.runtime import missing
 from ssd_zoo.detector.ranges import check_count, check_fraction
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.prediction.batch import detect_batch
 from ssd_zoo.prediction.cluster_files import ImageFile, ParquetFolder, ParquetRow, find_image_files, resolve_address
 from ssd_zoo.prediction.facts import model_facts, model_files
@@ -44,6 +45,7 @@ class ClusterCounts(NamedTuple):
     before: int
 
 
+@with_near_keywords
 def detect_on_cluster(
     model: str | os.PathLike[str],
     images: str | Sequence[str],

@@ -18,10 +18,10 @@ from ssd_zoo.models.table import list_weights
 from ssd_zoo.saved.pretrained import from_pretrained
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
-__all__ = ["check_model", "is_saved", "load_model", "open_detector", "pick_device", "pick_thresh"]
+__all__ = ["FOREIGN", "check_model", "is_saved", "load_model", "open_detector", "pick_device", "pick_thresh"]
 
-# Files of other projects, which `ssd-zoo convert` reads.
-_FOREIGN = (".pb", ".pt", ".pth", ".safetensors", ".tflite")
+FOREIGN = (".pb", ".pt", ".pth", ".safetensors", ".tflite")
+"""Ends of other projects' files, which `ssd-zoo convert` reads."""
 _OF_HUB = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 
 
@@ -41,7 +41,7 @@ def _check_folder(path: Path) -> None:
     inner = sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
     # What `ssd-zoo train` has found best comes first.
     inner.sort(key=lambda path: path.name != "best")
-    foreign = sorted(file for file in path.iterdir() if file.suffix in _FOREIGN or file.name == "model.json")
+    foreign = sorted(file for file in path.iterdir() if file.suffix in FOREIGN or file.name == "model.json")
     if inner:
         way = f"Did you mean {inner[0]}?"
     elif foreign:
@@ -83,15 +83,24 @@ def check_model(name: str, weights: str | None) -> None:
 
 def _near(name: str) -> str:
     path = Path(name)
+    if near := [*_near_saved(name), *_near_files(path)] if len(path.parts) > 1 else _near_files(path):
+        return f"Did you mean {' or '.join(near)}?"
     if len(path.parts) > 1:
-        near = _near_saved(name)
-        return f"Did you mean {' or '.join(near)}?" if near else f"No saved model is near {path.parent}."
+        return f"No saved model is near {path.parent}."
+    if name in _theirs():
+        return f"It is torchvision's, which only predict and evaluate take. {propose(name, list_models())}"
     of_weights = {entry.name.lower(): f"{entry.name} of {model}" for model, entry in list_weights()}
-    known = [*list_models(), *_theirs()]
-    found = propose(name.lower(), [*known, *of_weights])
+    found = propose(name.lower(), [*dict.fromkeys([*list_models(), *_theirs()]), *of_weights])
     if not found.startswith("Did"):
-        return propose(name.lower(), known)
+        return propose(name.lower(), list_models())
     return re.sub(r"[\w.]+", lambda word: of_weights.get(word[0], word[0]), found)
+
+
+def _near_files(path: Path) -> list[str]:
+    """List files of models in the same folder whose names are similar, with or without their ends."""
+    files = sorted(file for file in path.parent.glob("*.*") if is_exported(file.name) or file.suffix in FOREIGN)
+    names = {file.stem: str(file) for file in files} | {file.name: str(file) for file in files}
+    return list(dict.fromkeys(names[close] for close in get_close_matches(path.name, names, n=3)))
 
 
 def _near_saved(name: str) -> list[str]:

@@ -15,6 +15,7 @@ from ssd_zoo.data.images import read_image
 from ssd_zoo.data.web import fetch, is_web
 from ssd_zoo.detector.inputs import check_images
 from ssd_zoo.detector.ranges import check_count, check_fraction
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.prediction.detections import Detections
 from ssd_zoo.prediction.opening import load_model, pick_device, pick_thresh
 from ssd_zoo.prediction.pipeline import detect_ahead
@@ -27,6 +28,7 @@ Model: TypeAlias = "nn.Module | WeightsEnum | str | os.PathLike[str]"
 """A detector, or the name of one."""
 
 
+@with_near_keywords
 def predict(
     model: Model,
     images: Source | Iterable[Source],

@@ -15,6 +15,8 @@ from torch import Tensor
 from ssd_zoo.data.images import MAX_PIXELS, find_images, read_image
 from ssd_zoo.data.pixels import array_pixels, picture_pixels
 from ssd_zoo.data.web import is_web
+from ssd_zoo.deploy.formats import is_exported
+from ssd_zoo.prediction.opening import FOREIGN
 
 __all__ = ["Source", "find_sources", "one_by_one", "read_pixels", "rgb_bytes"]
 
@@ -30,15 +32,31 @@ def find_sources(sources: Iterable[str | Path]) -> list[str | Path]:
 
     Raises:
         FileNotFoundError: If a file, folder or pattern gives no image.
+        ValueError: If a source is a file of a model.
     """
     files: dict[str, str | Path] = {}
     for source in sources:
         if isinstance(source, str) and is_web(source):
             files.setdefault(source, source)
             continue
+        _refuse_model(source)
         for file in find_images([source]):
             files.setdefault(os.path.abspath(file), file)
     return list(files.values())
+
+
+def _refuse_model(source: str | Path) -> None:
+    path = Path(source)
+    # XML files may be labels, too, which reading refuses.
+    if path.suffix == ".xml" or not path.is_file():
+        return
+    if is_exported(path.name):
+        raise ValueError(f"{source} is a model, not an image: ssd-zoo detect IMAGES --model {source}.")
+    if path.suffix in FOREIGN:
+        raise ValueError(
+            f"{source} is a checkpoint, not an image. Convert it: ssd-zoo convert {source} --output DIR; then "
+            "ssd-zoo detect IMAGES --model DIR."
+        )
 
 
 def one_by_one(images: Source | Iterable[Source]) -> tuple[Iterator[Source], bool, bool]:

@@ -14,8 +14,9 @@ from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.layers.folded import folded_norms
 from ssd_zoo.models.loading import note_loaded
-from ssd_zoo.models.registry import get_model
+from ssd_zoo.models.registry import get_model, with_near_keywords
 from ssd_zoo.saved.file_boxes import boxes_of_file
+from ssd_zoo.weights.categories import is_background
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.formats.checkpoint import check_finite, check_state, read_checkpoint
 from ssd_zoo.weights.key_tables import Match
@@ -26,6 +27,7 @@ __all__ = ["OpenedCheckpoint", "load_checkpoint", "open_checkpoint", "warn_of_fo
 _log = logging.getLogger("ssd_zoo")
 
 
+@with_near_keywords
 def load_checkpoint(
     path_or_state_dict: str | os.PathLike[str] | Mapping[str, object],
     origin: str | None = None,
@@ -49,7 +51,7 @@ def load_checkpoint(
         size: Side, or (height, width), of the input; by default the origin's. Tensors do not show it.
 
     Returns:
-        The model, on the CPU, in evaluation mode.
+        The model, on the CPU, in evaluation mode. Builders and `from_pretrained` return theirs in training mode.
 
     Raises:
         OSError: If there is no such file.
@@ -111,9 +113,12 @@ class OpenedCheckpoint:
         if categories is None:
             categories = recipe.known.get(self.num_classes)
         elif len(categories) != self.num_classes:
+            named = ["background", *categories]
+            lacks_it = len(named) == self.num_classes and not is_background(categories[0])
+            way_out = f" Write categories={named}." if lacks_it else ""
             raise ValueError(
                 f"The file has {self.num_classes} classes, background counted, so categories must be "
-                f"{self.num_classes} names, the background's first; got {len(categories)}."
+                f"{self.num_classes} names, the background's first; got {len(categories)}.{way_out}"
             )
         names = {"num_classes": self.num_classes} if categories is None else {"categories": list(categories)}
         build = partial(get_model, recipe.builder, weights_backbone=None, **names)

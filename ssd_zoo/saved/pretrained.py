@@ -15,7 +15,7 @@ from typing import Any
 
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.loading import find_report
-from ssd_zoo.models.registry import builder_of
+from ssd_zoo.models.registry import builder_of, with_near_keywords
 from ssd_zoo.saved.card import Card, Metrics, make_card
 from ssd_zoo.saved.proof import check_rebuild, package_of_model
 from ssd_zoo.weights.config import describe
@@ -33,6 +33,7 @@ _REPO = re.compile(r"(hf-hub:)?[\w.-]+/[\w.-]+(@\S+)?")
 _log = logging.getLogger("ssd_zoo")
 
 
+@with_near_keywords
 def save_pretrained(
     model: SSD,
     folder: str | os.PathLike[str],
@@ -117,6 +118,9 @@ def from_pretrained(
         categories: Other categories, background first; the class head keeps rows of names that it knows.
         **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
 
+    Returns:
+        The model in training mode, as from a builder. Call `model.eval()` to detect.
+
     Raises:
         FileNotFoundError: If there is no such folder, repository or revision.
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
@@ -140,6 +144,7 @@ def from_pretrained(
     return build(weights=saved, num_classes=num_classes, categories=categories, **overrides)
 
 
+@with_near_keywords
 def push_to_hub(
     model: SSD,
     repo_id: str,

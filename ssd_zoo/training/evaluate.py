@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.training.batches import Sample
 from ssd_zoo.training.inference import Results, run_detector
 from ssd_zoo.training.metrics.coco import score_records, score_results
@@ -127,6 +128,7 @@ class Evaluation:
         write_file(Path(file), self.to_json().encode())
 
 
+@with_near_keywords
 def evaluate(
     model: nn.Module,
     dataset: Dataset[Sample],

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from ssd_zoo.data.presets import Augmentation
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.tiles import check_tiles
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.saved.proof import check_rebuild
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, Transform, augmentation_for, describe_data
 from ssd_zoo.training.budget import Budget
@@ -72,6 +73,7 @@ class FitResult:
     output: Path
 
 
+@with_near_keywords
 @own_settings()
 def fit(
     model: SSD,
@@ -336,11 +338,10 @@ def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backb
         new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
         for name, parameter in model.backbone.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(new))
-    if batch_norm == "sync":
-        if accelerator.device.type != "cuda":
-            raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
-        if accelerator.num_processes > 1:
-            model = synchronise_norms(model)
+    if batch_norm == "sync" and accelerator.device.type != "cuda":
+        raise ValueError("batch_norm='sync' needs GPUs; use 'frozen'.")
+    if batch_norm == "sync" and accelerator.num_processes > 1:
+        model = synchronise_norms(model)
     # In the layout of the images; on a CPU that is a third faster.
     return model.to(accelerator.device).to(memory_format=torch.channels_last)
 

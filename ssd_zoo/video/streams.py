@@ -4,6 +4,7 @@ A state is a dict of tensors with one row per stream. `{key: value[rows] for key
 streams, `torch.cat` on each key joins them, and any file format for tensors stores them.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -13,12 +14,14 @@ from torch.export import ExportedProgram
 from ssd_zoo.data.batching import batch_items
 from ssd_zoo.detector.frames import split_frames
 from ssd_zoo.detector.ssd import SSD
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["detect_stream", "export_step", "reset_streams"]
 
 State = dict[str, Tensor]
 
 
+@with_near_keywords
 def detect_stream(
     model: SSD, frames: Iterable[Tensor], *, batch_size: int = 1
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -32,7 +35,17 @@ def detect_stream(
 
     Yields:
         Each frame, and its detections on the CPU.
+
+    Raises:
+        TypeError: If the model is not a detector, or the frames are a path.
     """
+    if not hasattr(model, "step"):
+        raise TypeError(
+            f"Expected a detector, got {model!r}. A name is opened by ssd_zoo.prediction.open_detector; "
+            "torchvision's detectors take no streams."
+        )
+    if isinstance(frames, (str, os.PathLike)):
+        raise TypeError(f"Expected frames (C, H, W), got {frames!r}. A video is opened by ssd_zoo.data.open_video.")
     state, count = None, 0
     for batch in batch_items(frames, batch_size, lambda frame: frame.shape):
         with torch.inference_mode():
