@@ -475,9 +475,7 @@ def test_layers_that_cannot_be_exported(format, tmp_path):
 
     model = build()
     model.backbone = Choosing(3)
-    with pytest.raises(
-        ValueError, match=f"can't be exported as '{format}': .*data-dependent.* Models of every builder"
-    ):
+    with pytest.raises(ValueError, match=f"can't be exported as '{format}': .*data-dependent.*[^.]\\. Every builder"):
         export(model.eval(), tmp_path / f"m{SUFFIXES[format]}", format=format)
     assert not list(tmp_path.iterdir())
 
@@ -1058,7 +1056,7 @@ def test_page_decodes_as_the_model(antialias, settings, tmp_path):
         pixels = np.array(steps["resize"](photo, told["size"], antialias)).transpose(2, 0, 1) / 255
         np.testing.assert_allclose(pixels, (batch[0] * model.image_std + model.image_mean).numpy(), atol=1.01 / 255)
         raw = {**model.forward_raw(batch), "default_boxes": model.default_boxes}
-        found = steps["choose"]({key: value.numpy() for key, value in raw.items()}, told, photo, 0.01)
+        found = steps["choose"]({key: value.numpy() for key, value in raw.items()}, told, photo)
         [expected] = detector([image])
         names, scores, boxes = zip(*found, strict=True)
         assert list(names) == [CATEGORIES[label] for label in expected["labels"]]

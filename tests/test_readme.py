@@ -37,7 +37,6 @@ BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)([^\n]*)\n(.*?)^`
 # What marks say that a sample needs, and how the sample shows it.
 NEEDED = {
     "download": "COCO_V1|owner/",
-    "camera": "open_camera",
     "S3": "s3://",
     "hours": "examples/(benchmarks|video)/",
     "Docker": "docker run",
