@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import json
 import re
 import runpy
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import sys
 import warnings
+import zipfile
 from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
@@ -307,9 +309,21 @@ def test_commands_run_in_the_readers_folder(page, folder, request):
         assert main([*arguments, *offline, *SHORT.get(arguments[0], [])]) == 0, line
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "python examples/" in text])
-def test_pages_say_that_examples_are_in_a_clone(page):
-    assert "clone of the repository" in " ".join(PAGES[page].split())
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "examples/" in text and page != "README.md"])
+def test_examples_that_pages_name_are_in_the_zip_that_they_link(page):
+    assert "](examples.zip)" in PAGES[page]
+    pytest.importorskip("mkdocs")
+    with zipfile.ZipFile(io.BytesIO(runpy.run_path(str(ROOT / "docs/_files.py"))["zipped"]())) as archive:
+        there = set(archive.namelist())
+    named = set(re.findall(r"examples/[\w/]+\.(?:py|sh|jpg)", PAGES[page]))
+    assert named <= there
+    # What they import lies beside them.
+    assert {
+        f"{ROOT.joinpath(name).parent.relative_to(ROOT)}/{file.name}"
+        for name in named
+        for file in ROOT.joinpath(name).parent.glob("*.py")
+        if file.name != "fuzz.py"
+    } <= there
 
 
 @pytest.mark.parametrize("page", PAGES)
