@@ -1041,7 +1041,7 @@ def test_photos(format, nms, name, test_data, tmp_path):
 )
 @torch.no_grad()
 def test_page_decodes_as_the_model(antialias, settings, tmp_path):
-    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/raw_output.md").read_text(encoding="utf-8")
     decode, code = (code for code in blocks(page, "py") if "def " in code)
     steps: dict = {"Image": Image}
     exec(decode + code[code.index("def resize") : code.index("told =")], steps)
@@ -1064,19 +1064,30 @@ def test_page_decodes_as_the_model(antialias, settings, tmp_path):
         np.testing.assert_allclose(np.stack(boxes), expected["boxes"], atol=0.01)
 
 
-@pytest.mark.xdist_group("litert")
-@pytest.mark.slow
-def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
-    (tmp_path / "photos").mkdir()
-    shutil.copy(ROOT / "examples" / "astronaut.jpg", tmp_path / "photos")
-    monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-    # Not marked as python, so that pages can be tested without the packages of this one.
+def run_page(name, folder, monkeypatch, capsys):
+    """Runs a page's samples in a folder with the photo, and holds what they print to what the page says."""
+    (folder / "photos").mkdir()
+    shutil.copy(ROOT / "examples" / "astronaut.jpg", folder / "photos")
+    monkeypatch.chdir(folder)
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    # Not marked as python, so that pages can be tested without the packages of these.
     code = "\n".join(blocks(page, "py"))
-    exec(compile(code, "docs/deploy.md", "exec"), {})
+    exec(compile(code, name, "exec"), {})
     expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == expected
+    return page
+
+
+@pytest.mark.slow
+def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    page = run_page("deploy.md", tmp_path, monkeypatch, capsys)
     _, *commands = blocks(page, "sh")[0].splitlines()
     assert [main(shlex.split(command)[1:]) for command in commands] == [0, 0]
     assert capsys.readouterr().out in blocks(page, "text")
+
+
+@pytest.mark.xdist_group("litert")
+@pytest.mark.slow
+def test_page_on_raw_output_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
+    run_page("raw_output.md", tmp_path, monkeypatch, capsys)

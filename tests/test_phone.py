@@ -113,7 +113,7 @@ def cpp_program(tmp_path_factory):
     if shutil.which("g++") is None:
         pytest.skip("C++ IS NOT TESTED: apt install g++")
     folder = tmp_path_factory.mktemp("cpp")
-    [code] = blocks((ROOT / "docs/deploy.md").read_text(encoding="utf-8"), "cpp")
+    [code] = blocks((ROOT / "docs/raw_output.md").read_text(encoding="utf-8"), "cpp")
     (folder / "main.cpp").write_text(code + CPP)
     command = ["g++", "-std=c++11", "-O2", "-Wall", "-Wextra", "-Werror", "main.cpp", "-o", "program"]
     subprocess.run(command, cwd=folder, check=True)

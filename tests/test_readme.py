@@ -163,7 +163,6 @@ TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests"
 TAKEN = {
     ("docs/browser.md", "js"): "test_browser.py",
     ("docs/cluster.md", "py"): "test_cluster.py",
-    ("docs/deploy.md", "cpp"): "test_phone.py",
     ("docs/deploy.md", "js"): "test_browser.py",
     ("docs/deploy.md", "py"): "test_export.py",
     ("docs/finetune.md", "py"): "test_clients.py",
@@ -171,6 +170,8 @@ TAKEN = {
     ("docs/phone.md", "py"): "test_phone.py",
     ("docs/plugins.md", "toml"): "test_plugins.py",
     ("docs/python.md", "py"): "test_clients.py",
+    ("docs/raw_output.md", "cpp"): "test_phone.py",
+    ("docs/raw_output.md", "py"): "test_export.py",
     ("docs/video.md", "py"): "test_videos.py",
 }
 
@@ -324,6 +325,11 @@ def test_examples_that_pages_name_are_in_the_zip_that_they_link(page):
         for file in ROOT.joinpath(name).parent.glob("*.py")
         if file.name != "fuzz.py"
     } <= there
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_begin_by_saying_whom_they_are_for(page):
+    assert re.search(r"^# .+\n\n[A-Z]", PAGES[page], re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)
