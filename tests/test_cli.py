@@ -359,6 +359,8 @@ def test_picture_that_cannot_be_written(detect, folder):
         (["images", "--batch-size", "1.5"], "must be a whole number from 1, got '1.5'"),
         (["images", "--output", "file"], "file is a file, not a folder"),
         (["images", "--output", "file/out"], "file/out"),
+        (["images", "--output", "out.mp4"], "--output out.mp4 is named like a file; it takes a folder, such as found"),
+        (["images", "--output", "found/out.jpg"], "out.jpg is named like a file; it takes a folder"),
         (["images", "--json", "file/r.json"], "file is a file, not a folder"),
         (["images", "--json", "images"], "images is a folder; name a file in it"),
         (["images", "--json", "images/a.jpg"], "a.jpg is named like a picture"),

@@ -86,6 +86,23 @@ def test_streams_are_the_models(frames, tmp_path):
             assert_same_for_any_number_of_streams(file, model)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [
+        pytest.param("litert", "litert_torch", marks=pytest.mark.xdist_group("litert")),
+        ("executorch", "executorch"),
+    ],
+)
+@torch.no_grad()
+def test_streams_of_the_runtimes_on_phones(kind, package, tmp_path):
+    pytest.importorskip(package, reason=f'pip install "ssd_zoo[{kind}]"')
+    settings = {"temporal": "depthwise", "temporal_stages": (5,), "inflate": "average", "size": 128}
+    model = build("ssdlite300_mobilenet_v2_3d", **settings)
+    assert_same_in_time(load(export(model, tmp_path / f"model{FORMATS[kind].suffix}", format=kind)), model)
+
+
 def assert_same_in_time(detector, model):
     clips = [torch.rand(count, 3, 90, 120, generator=torch.Generator().manual_seed(count)) for count in (3, 1, 4)]
     found = detector(clips)

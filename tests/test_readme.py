@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import json
 import re
 import runpy
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import sys
 import warnings
+import zipfile
 from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
@@ -37,7 +39,6 @@ BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)([^\n]*)\n(.*?)^`
 # What marks say that a sample needs, and how the sample shows it.
 NEEDED = {
     "download": "COCO_V1|owner/",
-    "camera": "open_camera",
     "S3": "s3://",
     "hours": "examples/(benchmarks|video)/",
     "Docker": "docker run",
@@ -162,7 +163,6 @@ TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests"
 TAKEN = {
     ("docs/browser.md", "js"): "test_browser.py",
     ("docs/cluster.md", "py"): "test_cluster.py",
-    ("docs/deploy.md", "cpp"): "test_phone.py",
     ("docs/deploy.md", "js"): "test_browser.py",
     ("docs/deploy.md", "py"): "test_export.py",
     ("docs/finetune.md", "py"): "test_clients.py",
@@ -170,6 +170,8 @@ TAKEN = {
     ("docs/phone.md", "py"): "test_phone.py",
     ("docs/plugins.md", "toml"): "test_plugins.py",
     ("docs/python.md", "py"): "test_clients.py",
+    ("docs/raw_output.md", "cpp"): "test_phone.py",
+    ("docs/raw_output.md", "py"): "test_export.py",
     ("docs/video.md", "py"): "test_videos.py",
 }
 
@@ -308,9 +310,26 @@ def test_commands_run_in_the_readers_folder(page, folder, request):
         assert main([*arguments, *offline, *SHORT.get(arguments[0], [])]) == 0, line
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "python examples/" in text])
-def test_pages_say_that_examples_are_in_a_clone(page):
-    assert "clone of the repository" in " ".join(PAGES[page].split())
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "examples/" in text and page != "README.md"])
+def test_examples_that_pages_name_are_in_the_zip_that_they_link(page):
+    assert "](examples.zip)" in PAGES[page]
+    pytest.importorskip("mkdocs")
+    with zipfile.ZipFile(io.BytesIO(runpy.run_path(str(ROOT / "docs/_files.py"))["zipped"]())) as archive:
+        there = set(archive.namelist())
+    named = set(re.findall(r"examples/[\w/]+\.(?:py|sh|jpg)", PAGES[page]))
+    assert named <= there
+    # What they import lies beside them.
+    assert {
+        f"{ROOT.joinpath(name).parent.relative_to(ROOT)}/{file.name}"
+        for name in named
+        for file in ROOT.joinpath(name).parent.glob("*.py")
+        if file.name != "fuzz.py"
+    } <= there
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_begin_by_saying_whom_they_are_for(page):
+    assert re.search(r"^# .+\n\n[A-Z]", PAGES[page], re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -13,12 +13,14 @@ from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import ssd_zoo
 from ssd_zoo.cli._video import _video_files, find_videos
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import VideoWriter, open_video, read_clip, read_image
@@ -321,9 +323,14 @@ def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
     shutil.copy(ROOT / "examples/astronaut.jpg", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/video.md").read_text(encoding="utf-8")
-    # Not marked as python, so that pages can be tested without the packages of this one. The other needs a camera.
-    code, _ = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    exec(compile(code, "docs/video.md", "exec"), {})
+    # Not marked as python, so that pages can be tested without the packages of this one.
+    code, of_camera = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = []
+    window = SimpleNamespace(imshow=lambda name, picture: shown.append(picture), waitKey=lambda wait: 27)
+    monkeypatch.setitem(sys.modules, "cv2", window)
+    monkeypatch.setattr(ssd_zoo.data, "open_camera", lambda index: open_video("space.mp4"))
+    exec(compile(code + of_camera, "docs/video.md", "exec"), {})
+    assert [picture.shape for picture in shown] == [(512, 512, 3)]
     assert capsys.readouterr().out.splitlines() == re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)
 
 

@@ -27,9 +27,15 @@ from ssd_zoo.data.video_xml import is_cvat, is_cvat_of_images, read_cvat, read_i
 from ssd_zoo.weights.categories import check_names, list_names
 from ssd_zoo.weights.outside import quote
 
-__all__ = ["check_decoder", "open_video_dataset", "video_splits"]
+__all__ = ["VIDEO_LAYOUTS", "check_decoder", "open_video_dataset", "video_splits"]
 
 _log = logging.getLogger("ssd_zoo")
+
+VIDEO_LAYOUTS = (
+    f"{CLIPS_FILE}, MOTChallenge (gt/gt.txt and img1), CVAT for video (XML with tracks) or ImageNet VID (Data/VID and "
+    "Annotations/VID)"
+)
+"""Known layouts, for messages."""
 
 Layout = Literal["clips", "mot", "cvat", "vid"]
 # Four days at 30 frames per second; a number that is no number of frames would fill the memory.
@@ -102,10 +108,7 @@ def open_video_dataset(
         raise FileNotFoundError(f"There is no {path}.")
     found = _find(path)
     if found is None:
-        raise ValueError(
-            f"{path} has no known layout of videos: {CLIPS_FILE}, MOTChallenge (gt/gt.txt and img1), CVAT for video "
-            "(XML with tracks) or ImageNet VID (Data/VID and Annotations/VID)."
-        )
+        raise ValueError(f"{path} has no known layout of videos: {VIDEO_LAYOUTS}.")
     layout, sources = found
     if not sources:
         raise ValueError(f"{path} names no video.")
