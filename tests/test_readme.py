@@ -54,6 +54,7 @@ def blocks(text: str, language: str) -> list[str]:
     return [code for needed, kind, title, code in found if kind == language and not needed and ".py" not in title]
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
 def test_marks_are_true_and_not_shown(page):
     found = BLOCK.findall(PAGES[page])
@@ -174,6 +175,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.text
 def test_every_sample_is_run_by_a_test_or_says_why_not():
     """Python is by the test above."""
     samples = {(page, kind) for page in PAGES for needed, kind, *_ in BLOCK.findall(PAGES[page]) if not needed}
@@ -182,6 +184,7 @@ def test_every_sample_is_run_by_a_test_or_says_why_not():
         assert re.search(rf'\b{Path(page).stem}(\.md)?"', TESTS[test]), f"{test} reads no {page}"
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "sh") and page != "README.md"])
 def test_every_command_is_run_by_a_test_or_says_why_not(page):
     """`ssd-zoo` is by the test below, and README's commands are by CI."""
@@ -308,17 +311,20 @@ def test_commands_run_in_the_readers_folder(page, folder, request):
         assert main([*arguments, *offline, *SHORT.get(arguments[0], [])]) == 0, line
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "python examples/" in text])
 def test_pages_say_that_examples_are_in_a_clone(page):
     assert "clone of the repository" in " ".join(PAGES[page].split())
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_hold_no_pipe_in_code(page):
     # MkDocs shows the backslash that GitHub needs before it.
     assert not re.findall(r"`[^`\n]*\\\|[^`\n]*`", PAGES[page])
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
 def test_text_is_not_taken_for_markup(page):
     """Of Markdown `__name__` is bold, and a line that begins with a year and a full stop is a list."""
@@ -326,6 +332,7 @@ def test_text_is_not_taken_for_markup(page):
     assert not re.findall(r"__\w+__|^ *\d{2,}\. ", text, re.MULTILINE)
 
 
+@pytest.mark.text
 def test_readme_commands_are_those_that_ci_runs():
     detect, test = (line for block in blocks(README, "sh") for line in block.splitlines())
     assert detect.startswith("python3 -m venv .venv && ")
@@ -368,6 +375,7 @@ def test_detect_page_shows_the_keys_of_json_lines(folder):
     assert {keys(json.loads(row)) for row in shown} == {keys(row) for row in written}
 
 
+@pytest.mark.text
 def test_description_on_pypi_needs_no_clone():
     """Such as PyPI shows README: `twine check --strict` in CI renders it."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11")
@@ -427,11 +435,13 @@ def test_reference_lists_every_public_name():
     assert not [file for file in files if hasattr(import_module(file), "__path__")]
 
 
+@pytest.mark.text
 def test_table_of_models_is_the_registry():
     rows = "\n".join(row for name in ssd_zoo.list_models() for row in model_rows(name))
     assert rows in README, f"README's table of models should read\n{rows}"
 
 
+@pytest.mark.text
 def test_page_on_video_lists_the_models_for_clips():
     rows = re.findall(r"^\| `(\w+_3d)` \|", PAGES["docs/temporal.md"], re.MULTILINE)
     assert rows == [name for name in ssd_zoo.list_models() if name.endswith("_3d")]

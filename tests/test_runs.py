@@ -145,7 +145,8 @@ def test_two_trainings_of_one_folder(tmp_path):
 def test_a_killed_training_leaves_no_lock(tmp_path):
     code = "import sys, time; from pathlib import Path; from ssd_zoo.training.run_state import lock_folder\n"
     code += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     with pytest.raises(ValueError, match="Another training"), lock_folder(tmp_path):
         pass

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import threading
 from contextlib import closing
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import run_code
 from PIL import Image
 
 from ssd_zoo.cli._video import _video_files, find_videos
@@ -351,7 +351,7 @@ def test_a_full_disk_is_an_error_and_keeps_the_old_video(tmp_path):
     files = [tmp_path / f"a.{ending}" for ending in ("mp4", "mkv", "avi")]
     for file in files:
         file.write_text("old")
-    done = subprocess.run([sys.executable, "-c", LIMITED, *files], capture_output=True, text=True)
+    done = run_code(LIMITED, *files, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [f"{file} can't be written: File too large." for file in files]
     assert all(file.read_text() == "old" for file in files)
