@@ -41,7 +41,7 @@ def time_training(
     device: str | None = None,
     steps: int = 3,
 ) -> Times:
-    """Train a copy of the model for a few steps and measure their time.
+    """Measure a few training steps' time on a copy of the model.
 
     Args:
         model: The model, which stays as it is.
