@@ -66,12 +66,15 @@ def test_marks_are_true_and_not_shown(page):
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
     """The reader's folder: not the clone, but a folder that is empty up to the two photos of the page Start."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for photo in (ROOT / "examples").glob("*.jpg"):
-        shutil.copy(photo, photos)
+    lay_photos(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def lay_photos(folder):
+    (folder / "photos").mkdir()
+    for photo in (ROOT / "examples").glob("*.jpg"):
+        shutil.copy(photo, folder / "photos")
 
 
 def lay_cells(folder):
@@ -238,8 +241,12 @@ def test_commands_are_right(page, monkeypatch, capsys):
     assert called == [arguments[0] for arguments in whole]
 
 
-def lay_everything(folder):
-    """The files that commands of the pages name."""
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """The files that commands of the pages name, which tests copy."""
+    pytest.importorskip("av")
+    folder = tmp_path_factory.mktemp("everything")
+    lay_photos(folder)
     lay_cells(folder)
     best = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", categories=["background", "person"])
     ssd_zoo.save_pretrained(best, folder / "trained")
@@ -264,6 +271,7 @@ def lay_everything(folder):
     with VideoWriter(folder / "street.mp4", fps=5) as writer:
         for _ in range(3):
             writer.write(read_image(folder / "photos/astronaut.jpg"))
+    return folder
 
 
 # What commands need that tests do not have: a camera, a download.
@@ -289,11 +297,11 @@ SHORT = {"train": ["--epochs", "1", "--size", "96"], "benchmark": ["--seconds", 
         if "ssd-zoo" in "".join(shell_lines(page)) and Path(page).stem not in ("README", "plugins")
     ],
 )
-def test_commands_run_in_the_readers_folder(page, folder, request):
+def test_commands_run_in_the_readers_folder(page, everything, folder, request):
     """Those of the page's blocks; that commands run as processes is tested in test_cli.py."""
     for package in ("accelerate", "av", "trackers", "shtab", *FURTHER.get(page, ())):
         pytest.importorskip(package)
-    lay_everything(folder)
+    shutil.copytree(everything, folder, dirs_exist_ok=True)
     if page == "docs/checkpoints.md":
         for file in ("ultraface/*RFB-320.pth", "tfjs_ssdlite_mobilenet_v2_coco", "tflite_ssd_mobilenet_v2_oid/*"):
             for there in request.getfixturevalue("test_data").glob(f"weights/{file}"):

@@ -51,7 +51,7 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
 
 
 def holds(name: str, kinds: set[str]) -> bool:
-    """Check for a folder of a kind, such as one of `IMAGE_FOLDERS`."""
+    """Check whether a folder's name is of a kind, such as `IMAGE_FOLDERS`."""
     return name.lower() in kinds or not kinds.isdisjoint(_words(name))
 
 
