@@ -111,9 +111,7 @@ def ssdlite_timm(
         network,
         default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer),
-        image_mean=maps.image_mean,
-        image_std=maps.image_std,
-        **SSDLITE,
+        **SSDLITE | {"image_mean": maps.image_mean, "image_std": maps.image_std},
     )
     if pretrained:
         note_loaded(model, "backbone.net.", source=f"timm's {backbone}")

@@ -117,15 +117,7 @@ def ssdlite320_mobilenet_v3_large(
         aspect_ratios=[[2, 3]] * 6,
         scales=[0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0],
     )
-    return finish(
-        asked,
-        backbone,
-        default_boxes,
-        head=partial(SSDLiteHead, norm_layer=norm_layer),
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-        **SSDLITE,
-    )
+    return finish(asked, backbone, default_boxes, head=partial(SSDLiteHead, norm_layer=norm_layer), **SSDLITE)
 
 
 @register_model

@@ -71,8 +71,10 @@ MMDET: OriginSettings = {
     "clip_before_nms": True,
 }
 
-# torchvision's SSDLite, whose pixels are those of its backbone.
+# torchvision's SSDLite.
 SSDLITE: OriginSettings = {
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
     "score_thresh": 0.001,
     "nms_thresh": 0.55,
     "detections_per_img": 300,
