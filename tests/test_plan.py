@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from labelled import Picture, Thing, colourful, make_coco
+from quick import quick
 from train_tiny import build, data, train
 
 import ssd_zoo
@@ -429,9 +430,12 @@ def test_options_override_the_plan(tmp_path, small, capsys):
     assert {name: settings[name] for name in expected} == expected
 
 
+FINER = ("", "finest map of stride 8: small objects get", 7)
+
+
 @pytest.mark.parametrize(
     ("options", "told", "maps"),
-    [("", "finest map of stride 8: small objects get", 7), ("--finest-stride 16", "finest map of stride 16, given", 6)],
+    quick(FINER, of=[FINER, ("--finest-stride 16", "finest map of stride 16, given", 6)]),
 )
 def test_small_objects_get_a_finer_map(tmp_path, small, capsys, options, told, maps):
     make_coco(tmp_path / "data", pictures=colourful(4))
@@ -444,7 +448,7 @@ def test_small_objects_get_a_finer_map(tmp_path, small, capsys, options, told, m
     assert len(ssd_zoo.from_pretrained(tmp_path / "next/last").default_box_generator.shapes) == maps
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", quick(1, of=[1, -1]))
 def test_a_recipe_gives_way_to_options(tmp_path, small, order):
     make_coco(tmp_path / "data", pictures=colourful(4))
     first, then = ["--recipe paper", "--epochs 1 --optimizer adamw --size 64 --no-tensorboard"][::order]
