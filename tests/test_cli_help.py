@@ -3,13 +3,13 @@
 import io
 import re
 import shlex
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_code
 from labelled import colourful, make_yolo
 from PIL import Image
 
@@ -108,8 +108,7 @@ def test_info_tells_how_to_mend_operators(monkeypatch, capsys):
 
 def test_import_tells_how_to_mend_operators(tmp_path):
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(DOCS.parent)!r}]; import ssd_zoo"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = run_code("import ssd_zoo", cwd=tmp_path, check=False)
     assert re.search(r"ImportError: torchvision \S+ does not fit torch \S+: operator torchvision::nms", done.stderr)
     assert "pip install --force-reinstall torch torchvision" in done.stderr
 

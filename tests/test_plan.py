@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from labelled import Picture, Thing, colourful, make_coco
+from quick import quick
 from train_tiny import build, data, train
 
 import ssd_zoo
@@ -443,9 +444,12 @@ def test_options_override_the_plan(tmp_path, small, capsys):
     assert {name: settings[name] for name in expected} == expected
 
 
+FINER = ("", "finest map of stride 8: small objects get", 7)
+
+
 @pytest.mark.parametrize(
     ("options", "told", "maps"),
-    [("", "finest map of stride 8: small objects get", 7), ("--finest-stride 16", "finest map of stride 16, given", 6)],
+    quick(FINER, of=[FINER, ("--finest-stride 16", "finest map of stride 16, given", 6)]),
 )
 def test_small_objects_get_a_finer_map(tmp_path, small, capsys, options, told, maps):
     make_coco(tmp_path / "data", pictures=colourful(4))
@@ -467,7 +471,7 @@ def test_a_high_threshold_of_scores_is_told(tmp_path, small, monkeypatch, capsys
     assert "scores from 0.7 the model's, for detecting; AP counts all" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", quick(1, of=[1, -1]))
 def test_a_recipe_gives_way_to_options(tmp_path, small, order):
     make_coco(tmp_path / "data", pictures=colourful(4))
     first, then = ["--recipe paper", "--epochs 1 --optimizer adamw --size 64 --no-tensorboard"][::order]

@@ -72,7 +72,7 @@ def check_outputs(
 
 
 def refuse_inputs(option: str, written: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise ValueError if a file that is to be written is an input, by whatever name.
+    """Raise ValueError if a command would overwrite one of its inputs.
 
     Args:
         option: The option with its value, for the message.
@@ -164,7 +164,7 @@ def picture_files(files: Sequence[Path | str], output: Path) -> dict[Path | str,
 
 
 def unused(file: Path, used: Collection[Path]) -> Path:
-    """Return a path, or with a number added to its name if it is used."""
+    """Return a path; a used one gets a number in its name."""
     numbered = (file.with_name(f"{file.stem}_{i}{file.suffix}") for i in itertools.count(1))
     return next(path for path in itertools.chain([file], numbered) if path not in used)
 

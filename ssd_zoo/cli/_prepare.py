@@ -1,4 +1,4 @@
-"""Prepare a training: open its data, choose and build its model, print its plan."""
+"""Prepare a training: open data, build the model, print the plan."""
 
 import argparse
 import inspect
@@ -130,7 +130,7 @@ def _in_both(one: Data, other: Data) -> int:
 def build_for(
     args: argparse.Namespace, train: Data, of_training: Choice, options: dict[str, object], talks: bool
 ) -> tuple[SSD, Data, list[Choice]]:
-    """Build the model for the training data, and leave out what can't be used of them.
+    """Build the model for the training data without its unusable objects.
 
     A saved model keeps its input, its default boxes and its box loss; so does any model with a recipe.
     """
@@ -205,7 +205,7 @@ def print_plan(
     args: argparse.Namespace,
     options: dict[str, object],
 ) -> None:
-    """Print what `fit` would choose, and the time and memory that the training would take."""
+    """Print what `fit` would choose, and the training's time and memory."""
     names = inspect.signature(plan_training).parameters
     given = {name: value for name, value in options.items() if name in names}
     given |= {"classes": model.categories[1:], "validates": validation is not None}

@@ -1,4 +1,4 @@
-"""Annotation records, and their assembly into a split with checked names and boxes."""
+"""Annotation records, and their assembly into a checked split."""
 
 import difflib
 import math
@@ -128,7 +128,7 @@ class Annotations:
 
 
 class Thing(NamedTuple):
-    """Object as a reader finds it: its class is a name. See `LabelledObject`."""
+    """Object as `LabelledObject`, but with its class as a name."""
 
     name: str
     box: Box
@@ -303,7 +303,7 @@ def _ids(known: dict[str, int], categories: Sequence[str]) -> list[int]:
 
 
 def are_fractions(boxes: Iterable[Box]) -> bool:
-    """Check for boxes that are all fractions of their images, which may be rounded.
+    """Check whether all boxes are fractions of their images, perhaps rounded.
 
     Corners in fractions that were taken for x, y, width and height end before 2.
     """

@@ -1,4 +1,4 @@
-"""Leave out of a data set what can't be used, and say how much that is."""
+"""Leave unusable images and objects out of a data set; count them."""
 
 import logging
 from collections.abc import Iterable, Sequence

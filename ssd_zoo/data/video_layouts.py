@@ -1,4 +1,4 @@
-"""Open data sets of annotated videos in the layouts of this project, MOT, CVAT and ImageNet VID."""
+"""Open annotated videos in our own layout, MOT, CVAT and ImageNet VID."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -276,7 +276,7 @@ class Trainer:
 
     @property
     def final(self) -> SSD:
-        """The model that is evaluated and saved: the average of weights, where there is one."""
+        """Model that is evaluated and saved: the average of weights, if any."""
         return self.model if self.ema is None else self.ema.module
 
     def _save(self, evaluation: Evaluation | None, better: bool) -> None:

@@ -1,4 +1,4 @@
-"""Choose the settings of a training from the data, where the caller gives none.
+"""Choose a training's settings from the data.
 
 The numbers come from this project's trainings on BCCD and DeepPCB (docs/trainings.md). All functions but `look_at` are
 arithmetic on a few facts, so a plan is the same wherever it is made.
@@ -70,7 +70,7 @@ class DataFacts(NamedTuple):
     typical: float
 
     def in_tiles(self, tile: tuple[int, int]) -> "DataFacts":
-        """Return the facts of tiles of a (height, width), where the images are larger."""
+        """Return the facts of tiles that larger images are cut into."""
         height, width = shown_size(self.picture, tile)
         factor = math.sqrt(self.picture[0] * self.picture[1] / (height * width))
         return DataFacts((height, width), min(1.0, factor * self.small), min(1.0, factor * self.typical))
@@ -217,7 +217,7 @@ def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[in
 
 
 def plan_finest_stride(facts: DataFacts, size: tuple[int, int]) -> tuple[int, str] | None:
-    """Choose a finer feature map for an input of a (height, width), and say why.
+    """Choose a finer feature map for an input size, with the reason.
 
     Returns:
         8 and the reason, where small objects get fewer than 32 pixels; otherwise None.
@@ -232,7 +232,7 @@ def plan_finest_stride(facts: DataFacts, size: tuple[int, int]) -> tuple[int, st
 
 
 def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
-    """Choose the (height, width) of tiles for an input of 300 × 300, and say why.
+    """Choose tiles for an input of 300 × 300, with the reason.
 
     Tiles are needed where small objects would get fewer than 8 pixels in the largest input, and pictures have at least
     four times its area. A tile is shown pixel by pixel, or smaller where small objects keep 40 pixels. Where the median
@@ -256,7 +256,7 @@ def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
 
 
 def look_at(dataset: DetectionDataset | VideoDataset) -> DataFacts | None:
-    """Measure images and objects of a data set, by the headers of up to 1000 images.
+    """Measure images and objects by the headers of up to 1000 images.
 
     Returns:
         The facts; None for videos, or if no image that can be read has an object.

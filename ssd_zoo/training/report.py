@@ -1,4 +1,4 @@
-"""The report of a run: one page of HTML, and its facts as Markdown."""
+"""Report of a run, as a page of HTML and as Markdown."""
 
 import base64
 import math
@@ -100,7 +100,7 @@ def tables_of(story: Story) -> list[Table]:
 
 
 def to_markdown(tables: Sequence[Table], command: str | None) -> str:
-    """Return tables as Markdown, and the command to repeat the run as a block of code."""
+    """Return tables and the run's command as Markdown."""
     parts = []
     for title, header, rows in tables:
         lines = [header, ["---"] * len(header), *rows]

@@ -1,4 +1,4 @@
-"""What a run writes: models with their cards, table, curves, pictures, and the report."""
+"""Files that a run writes: models, table, curves, pictures, report."""
 
 import io
 import logging

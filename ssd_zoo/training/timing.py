@@ -44,7 +44,7 @@ def time_training(
     steps: int = 3,
     rough: bool = False,
 ) -> Times:
-    """Train a copy of the model for a few steps and measure their time.
+    """Measure a few training steps' time on a copy of the model.
 
     Args:
         model: The model, which stays as it is.

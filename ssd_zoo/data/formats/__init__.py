@@ -1,4 +1,4 @@
-"""Layouts of labelled images: a module for each format, and the choice of the one that a folder has."""
+"""Layouts of labelled images, a module each, and their recognition."""
 
 from collections.abc import Callable
 from pathlib import Path
