@@ -1,7 +1,9 @@
-"""Adds files to the site that are not in docs: an exported detector, its sample photo, and the notebooks."""
+"""Adds files to the site that are not in docs: an exported detector, its sample photo, notebooks, all examples."""
 
 import functools
+import io
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,19 @@ def on_files(files: Files, config: MkDocsConfig, **kwargs: Any) -> Files:
     for place, file in copied.items():
         files.append(File.generated(config, place, abs_src_path=str(file)))
     files.append(File.generated(config, "browser/detector.onnx", content=detector()))
+    files.append(File.generated(config, "examples.zip", content=zipped()))
     return files
+
+
+def zipped() -> bytes:
+    """Zips the examples, as they lie in a clone, for readers who have installed the package alone."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(EXAMPLES.rglob("*.*")):
+            # The latter needs the tests.
+            if "__pycache__" not in file.parts and file.name != "fuzz.py":
+                archive.write(file, file.relative_to(EXAMPLES.parent))
+    return content.getvalue()
 
 
 @functools.cache  # `mkdocs serve` builds again and again.

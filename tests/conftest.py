@@ -26,6 +26,13 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 VARIABLE = "SSD_ZOO_TEST_DATA"
 
 
+def run_code(code, *arguments, **options):
+    """Runs code in a process of its own, which would import the clone's package if it began in the clone."""
+    environment = {**os.environ, "PYTHONPATH": INSTALLED}
+    settings = {"cwd": Path(__file__).parent, "env": environment, "capture_output": True, "text": True, "check": True}
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], **{**settings, **options})
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than cores, for some tests wait for others' work."""
     return (os.cpu_count() or 1) + 1

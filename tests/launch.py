@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("train_tiny.py")
+HERE = Path(__file__).parent
+SCRIPT = HERE / "train_tiny.py"
 
 
 def fork(function, *args, log=os.devnull, **environment):
@@ -17,9 +19,20 @@ def fork(function, *args, log=os.devnull, **environment):
     context = multiprocessing.get_context("forkserver")
     # Importing takes longer than what most of the processes do.
     context.set_forkserver_preload(["ssd_zoo.cli.detect", "ssd_zoo.training.fit", "accelerate"])
+    start_server()
     process = context.Process(target=_call, args=(str(log), environment, function, args))
     process.start()
     return process
+
+
+def start_server():
+    """Starts the process that is forked; it imports from the folder that it starts in, too."""
+    before = os.getcwd()
+    os.chdir(HERE)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(before)
 
 
 def _call(log, environment, function, args):

@@ -77,9 +77,10 @@ def test_background_may_be_left_out(convert, faces, tmp_path, names):
     [
         (["--origin", "lufficc"], "not of the origin 'lufficc'"),
         (["--origin", "caffe"], "invalid choice: 'caffe'"),
-        (["--categories", "bg"], "so categories must be 2 names, the background's first; got 1"),
-        (["--categories", "face,mask,hat"], "2 classes, background counted: --categories must be 1 names, or 2"),
-        (["--categories", "person,dog"], "first of the categories is the background, got 'person'"),
+        (["--categories", "bg"], "must name the file's only class, background optional; got 1: bg."),
+        (["--categories", "face,mask,hat"], "the file's only class, background optional; got 3: face, mask, hat."),
+        (["--categories", "person,dog"], "the file's only class, background optional; got 2: person, dog."),
+        (["--categories", "labels.txt"], "--categories labels.txt: there is no such file."),
         (["--size", "wide"], "must be a side or HEIGHTxWIDTH, such as 480x640, got 'wide'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from labelled import CATEGORIES, colourful, draw
+from labelled import CATEGORIES, colourful, draw, make_coco
 from layouts import PICTURES, SHAPES, make, voc_xml, write
 from PIL import Image
 
@@ -33,6 +33,42 @@ def test_data_with_problems(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "first.xml:1 is not XML" in printed.out
     assert "val: The data set has no object. Its labels were looked for in" in printed.err
+
+
+def test_a_class_that_only_validation_has(tmp_path, capsys):
+    """Each split of COCO's layout names its own classes; Pascal VOC's are those of all splits."""
+    make("voc_flat", tmp_path / "voc")
+    for file in (tmp_path / "voc").rglob("*.xml"):
+        if "val" in file.relative_to(tmp_path).parts:
+            file.write_text(file.read_text().replace("<name>cat<", "<name>Cats<"))
+    make_coco(tmp_path / "coco", "train", colourful(4))
+    file = make_coco(tmp_path / "coco", "val", colourful(4))
+    file.write_text(file.read_text().replace('"cat"', '"Cats"'))
+    for layout in ("voc", "coco"):
+        assert main(["data", str(tmp_path / layout), "--output", str(tmp_path / "out")]) == 1
+        told = capsys.readouterr().out
+        assert "of 'Cats', of which train has none. It may be 'cat': write a class in one way in all files.\n" in told
+    assert main(["train", str(tmp_path / "coco"), "--output", str(tmp_path / "run")]) == 2
+    assert "which is not among the categories cat, dog. It may be 'cat'" in capsys.readouterr().err
+
+
+def test_the_same_problem_is_told_once(tmp_path, capsys):
+    SHAPES["yolo_yaml"](tmp_path, "train", PICTURES)
+    labels = next(file for file in tmp_path.rglob("first.txt"))
+    labels.write_text(labels.read_text() + "7 .5 .5 .2 .2\n" * 30 + "8 .5 .5 .2 .2\n")
+    assert main(["data", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    of_classes = [line for line in printed.out.splitlines() if "is not among the 2 classes" in line]
+    beyond = " is not among the 2 classes, counted from 0"
+    assert [line.partition(": class ")[2] for line in of_classes] == [
+        f"7{beyond} (and in 29 more places)",
+        f"8{beyond}",
+    ]
+    assert main(["evaluate", str(tmp_path), "--model", "nothing"]) == 2
+    assert capsys.readouterr().err.count("class 7") == 1
+    with pytest.raises(ValueError, match=r"(?s)has 31 problems.*in 29 more places") as error:
+        usable(open_dataset(tmp_path), inspect_dataset(open_dataset(tmp_path)))
+    assert str(error.value).count("class 7") == 1
 
 
 def test_sheet_shows_boxes_where_they_are(tmp_path):

@@ -3,13 +3,13 @@
 import io
 import re
 import shlex
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_code
 from labelled import colourful, make_yolo
 from PIL import Image
 
@@ -45,6 +45,14 @@ def test_help_shows_examples_that_are_right(command, monkeypatch, capsys):
         ("photos", "There is no command 'photos'. "),
         ("detect photos --score-tresh .3", "There is no argument --score-tresh. Did you mean --score-thresh"),
         ("train cells --output x --epoch-s=3", "There is no argument --epoch-s=3. Did you mean --epochs"),
+        ("train cells --output x --epoch 3", "There is no argument --epoch. Did you mean --epochs"),
+        ("train cells --output x --lr .1", "There is no argument --lr. Did you mean --learning-rate?"),
+        ("train --data=cells --output x", "required: DATA"),
+        ("train cells --output x --data cells", "There is no argument --data. Did you mean DATA?"),
+        ("train cells --output x --img_size 640", "There is no argument --img_size. Did you mean --size?"),
+        ("detect photos --conf .3", "There is no argument --conf. Did you mean --score-thresh?"),
+        ("evaluate cells --score .3", "There is no argument --score. Did you mean --score-thresh"),
+        ("benchmark m --iou .3", "There is no argument --iou. "),
         ("list --sorted ap", "There is no argument --sorted. Did you mean --sort?"),
         ("list --sort sise", "argument --sort: invalid choice: 'sise'. Did you mean size?"),
         ("export a --format zip --output x", "invalid choice: 'zip'. Known are: "),
@@ -100,8 +108,7 @@ def test_info_tells_how_to_mend_operators(monkeypatch, capsys):
 
 def test_import_tells_how_to_mend_operators(tmp_path):
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
-    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(DOCS.parent)!r}]; import ssd_zoo"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = run_code("import ssd_zoo", cwd=tmp_path, check=False)
     assert re.search(r"ImportError: torchvision \S+ does not fit torch \S+: operator torchvision::nms", done.stderr)
     assert "pip install --force-reinstall torch torchvision" in done.stderr
 

@@ -428,15 +428,10 @@ def test_classes_by_any_spelling(given):
     assert _class_indices(given, names).tolist() == [expected]
 
 
-@pytest.mark.slow
-def test_commands_are_imported_when_they_are_used(capsys):
-    code = "import sys\nfrom ssd_zoo.cli import main\ntry: main.main(['--help'])\nfinally: print(*sys.modules)"
-    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    late = {f"ssd_zoo.cli.{module}" for module, _ in COMMANDS.values()} | {"ssd_zoo.training", "ssd_zoo.prediction"}
-    assert not late & {*names}
-    for module, summary in COMMANDS.values():
-        text = (Path(_images.__file__).with_name(f"{module}.py")).read_text()
-        assert text.startswith(f'"""{summary}'), "its summary is the first line of its docstring"
+@pytest.mark.text
+@pytest.mark.parametrize(("module", "summary"), COMMANDS.values())
+def test_summary_of_a_command_is_the_first_line_of_its_file(module, summary):
+    assert Path(_images.__file__).with_name(f"{module}.py").read_text().startswith(f'"""{summary}')
 
 
 def test_list_of_weights_fits_a_terminal(capsys):

@@ -198,7 +198,7 @@ def test_a_camera_runs_until_it_is_stopped(tmp_path):
     # In place of a camera, FFmpeg's endless test picture: a device of another kind, opened by the same function.
     output, file = tmp_path / "out", tmp_path / "found.json"
     command = [sys.executable, "-c", WITH_A_DEVICE, "detect", "--camera", "0", "--output", output, "--json", file]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     video = output / "camera0.mp4"
     deadline = time.monotonic() + 300
     # The file's head is written with a frame; until the end the file has a temporary name.

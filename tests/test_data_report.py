@@ -11,7 +11,7 @@ from labelled import Picture, Thing, make_coco, make_yolo
 from torchvision.ops import box_iou
 
 import ssd_zoo
-from ssd_zoo.data import DataReport, inspect_dataset, open_dataset, usable
+from ssd_zoo.data import DataReport, fit_default_boxes, inspect_dataset, open_dataset, usable
 
 
 @pytest.fixture
@@ -102,6 +102,17 @@ def test_objects_out_of_reach(tmp_path):
         boxes += [torch.tensor(thing.box) * scale for thing in entry.objects]
     expected = (box_iou(torch.stack(boxes), model.default_boxes).amax(1) < 0.5).sum()
     assert inspect_dataset(dataset, model).unreached == expected
+
+
+def test_crowds_are_not_out_of_reach(tmp_path):
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
+    model.iou_thresh = 1.0  # No object is reached.
+    file = make_coco(tmp_path)
+    content = json.loads(file.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    file.write_text(json.dumps(content))
+    dataset = open_dataset(file)
+    assert inspect_dataset(dataset, model).unreached == fit_default_boxes(dataset, model).unreached_before == 2
 
 
 def test_real_data(test_data):

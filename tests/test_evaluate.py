@@ -330,6 +330,57 @@ def test_any_data_set_and_torchvisions_models():
         evaluate(model, [(torch.rand(3, 64, 64), target)])
 
 
+@pytest.fixture
+def astronaut(photo):
+    """A detector of COCO, a photograph with two boxes of persons, one of which is nobody, and the names of classes."""
+    categories = ["background", *COCO80_CATEGORIES]
+    target = {"boxes": torch.tensor([[3.0, 33, 379, 507], [380.0, 0, 512, 120]]), "labels": torch.tensor([1, 1])}
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
+    return model, [(ssd_zoo.data.read_image(photo), target)], categories
+
+
+def test_a_measurement_counts_all_boxes(astronaut):
+    model, data, categories = astronaut
+    expected = evaluate(model, data, categories=categories, score_thresh=0.01).metrics
+    lower = evaluate(model, data, categories=categories, score_thresh=0.6)
+    assert len(lower.records[0].scores) == 1
+    assert lower.records[0].scores[0] > 0.6
+    assert model.score_thresh < 0.05, "as it was"
+    model.score_thresh, model.detections_per_img = 0.7, 1
+    evaluation = evaluate(model, data, categories=categories)
+    assert evaluation.metrics == pytest.approx(expected, nan_ok=True)
+    assert len(evaluation.records[0].scores) > 1
+    assert (model.score_thresh, model.detections_per_img) == (0.7, 1)
+
+
+class Fixed(Oracle):
+    """An exported file with NMS inside has a threshold that can't be lowered."""
+
+    @property
+    def score_thresh(self):
+        return 0.7
+
+    @score_thresh.setter
+    def score_thresh(self, value):
+        if value != 0.7:
+            raise ValueError("scores up to 0.7 are dropped")
+
+
+def test_a_threshold_that_can_not_be_lowered_is_told(caplog):
+    target = {"boxes": torch.tensor([[0.0, 0, 9, 9]]), "labels": torch.tensor([1])}
+    found = [detections(((0, 0, 9, 9), 1, 0.9))]
+    data, categories = [(torch.rand(3, 64, 64), target)], ["background", "a"]
+    assert evaluate(Fixed(found), data, categories=categories).metrics["AP"] == 1
+    assert "AP does not count all boxes: scores up to 0.7 are dropped" in caplog.text
+    with pytest.raises(ValueError, match="^scores up to 0.7 are dropped"):
+        evaluate(Fixed(found), data, categories=categories, score_thresh=0.5)
+
+
+def test_a_threshold_of_detectors_that_have_none():
+    with pytest.raises(ValueError, match="Oracle has no score_thresh to set to 0.5; leave score_thresh out"):
+        evaluate(Oracle([]), [(torch.rand(3, 64, 64), {})], categories=["background", "a"], score_thresh=0.5)
+
+
 def test_crowds_are_no_objects():
     # A crowd takes any number of detections, and is no object that could be missed.
     box = (0, 0, 50, 50)
@@ -401,6 +452,10 @@ def test_losses_do_not_depend_on_batches(tmp_path):
     ("arguments", "message"),
     [
         ([], "Give either DATA, or --annotations and --results"),
+        (
+            ["--annotations", "a.json", "--results", "r.json", "--score-thresh", ".5"],
+            "--score-thresh and --model-categories are for models",
+        ),
         (["--results", "r.json"], "needs both --annotations and --results"),
         (["tests", "--model", "m", "--device", "nonsense"], "Device 'nonsense' can't be used"),
         (["tests", "--model", "m", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
@@ -465,6 +520,19 @@ def test_command_counts_all_classes(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"1 class of the data is not in the model (dog), counted as AP 0{others}" in printed
     assert "dog  AP 0.0000  AP50 0.0000  2 objects" in printed
+
+
+def test_a_model_that_has_other_names_of_the_classes(tmp_path, capsys):
+    make_coco(tmp_path)
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights_backbone=None, size=64, categories=["background", "Katze", "Hund"])
+    arguments = ["evaluate", str(tmp_path), "--model", str(ssd_zoo.save_pretrained(model, tmp_path / "model"))]
+    assert main([*arguments, "--model-categories", "cat,dog", "--quiet", "--json", "-"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["model_lacks"], figures["data_lacks"], list(figures["per_class"])) == ([], [], ["cat", "dog"])
+    assert main([*arguments, "--model-categories", "cat"]) == 2
+    told = capsys.readouterr().err
+    assert "The model has 3 classes with the background (background, Katze, Hund), but model_categories" in told
+    assert "has 2 names: background, cat." in told
 
 
 def test_weights_that_there_are_not(tmp_path, capsys):

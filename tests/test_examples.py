@@ -89,6 +89,7 @@ def formats_of(page):
     return {name.strip("`"): list(map(float, figures)) for name, *figures in rows}
 
 
+@pytest.mark.text
 def test_table_of_formats_has_every_builder():
     rows = formats_of(EXAMPLES.parent / "docs/deploy.md")
     assert list(rows) == sorted(ssd_zoo.list_models())

@@ -55,9 +55,10 @@ class Fixed(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_3d")])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if not name.endswith("_3d")])
 @torch.no_grad()
 def test_forward_fixed_exports(name):
+    """Beyond the raw output, which is tested above for every builder, all builders share this code."""
     # With norms as build makes them, logits of EfficientNet are so large that rounding shows in scores.
     torch.manual_seed(0)
     model = ssd_zoo.get_model(name, weights=None, weights_backbone=None, num_classes=4, **small_size(name)).eval()
@@ -84,6 +85,23 @@ def test_streams_are_the_models(frames, tmp_path):
         assert_same_in_time(load(file), model)
         if kind != "pt2":
             assert_same_for_any_number_of_streams(file, model)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [
+        pytest.param("litert", "litert_torch", marks=pytest.mark.xdist_group("litert")),
+        ("executorch", "executorch"),
+    ],
+)
+@torch.no_grad()
+def test_streams_of_the_runtimes_on_phones(kind, package, tmp_path):
+    pytest.importorskip(package, reason=f'pip install "ssd_zoo[{kind}]"')
+    settings = {"temporal": "depthwise", "temporal_stages": (5,), "inflate": "average", "size": 128}
+    model = build("ssdlite300_mobilenet_v2_3d", **settings)
+    assert_same_in_time(load(export(model, tmp_path / f"model{FORMATS[kind].suffix}", format=kind)), model)
 
 
 def assert_same_in_time(detector, model):

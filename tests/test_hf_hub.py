@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from hub_server import Repo, child, running_hub
+from launch import start_server
 from safetensors.torch import load_file, save
 
 import ssd_zoo
@@ -36,6 +37,7 @@ def processes():
     """Starts processes that have imported ssd_zoo already; what the client reads at its import is still open."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ssd_zoo"])
+    start_server()
     return context
 
 

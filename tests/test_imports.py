@@ -5,14 +5,13 @@ import importlib
 import inspect
 import pkgutil
 import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from conftest import run_code
 
 import ssd_zoo
 from ssd_zoo.cli.main import COMMANDS
@@ -147,12 +146,14 @@ def _reasons_within(file: str, target: list[str]) -> Iterator[str]:
             yield f"files of {folder} stand alone"
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("file", FILES)
 def test_imports(file):
     found = offences(file, (PACKAGE / file).read_text())
     assert not found, "\n".join(found)
 
 
+@pytest.mark.text
 @pytest.mark.parametrize(
     ("file", "source", "reason"),
     [
@@ -188,6 +189,7 @@ def test_offender_is_caught(file, source, reason):
     assert reason in offence
 
 
+@pytest.mark.text
 @pytest.mark.parametrize(
     ("file", "source"),
     [
@@ -215,6 +217,7 @@ def test_no_model_file_bears_a_builders_name():
     assert not {Path(file).stem for file in FILES if file.startswith("models/")} & set(ssd_zoo.list_models())
 
 
+@pytest.mark.text
 def test_a_builders_name_is_written_three_times_at_most():
     """In `__all__`, as the function, and once more, as for what makes it a default or a checkpoint's model."""
     written = Counter()
@@ -229,11 +232,32 @@ def test_a_builders_name_is_written_three_times_at_most():
     assert {name: written[name] for name in builders if written[name] > 3} == {}
 
 
-def test_import_leaves_heavy_packages_out():
-    late = {"timm", "huggingface_hub", "ssd_zoo.deploy", "ssd_zoo.prediction", "ssd_zoo.training"}
-    code = f"import ssd_zoo, sys; print(*{late} & sys.modules.keys())"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == []
+# One process for all that a fresh one shows.
+FRESH = """
+import sys, ssd_zoo
+print(ssd_zoo.__file__)
+print(*sys.modules)
+from ssd_zoo.cli import main
+try:
+    main.main(["--help"])
+except SystemExit:
+    print(*sys.modules)
+assert {"deploy", "training", "video"} <= set(dir(ssd_zoo))
+assert ssd_zoo.training.fit and ssd_zoo.video.link_tubes and ssd_zoo.deploy.optimize
+try:
+    ssd_zoo.nothing
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_packages_and_rooms_are_imported_when_they_are_used():
+    file, at_import, *_, at_help, error = run_code(FRESH).stdout.splitlines()
+    assert file == ssd_zoo.__file__, "a process of the tests imports the package that they test"
+    late = {"ssd_zoo.deploy", "ssd_zoo.prediction", "ssd_zoo.training", "ssd_zoo.video"}
+    assert not {*late, "timm", "huggingface_hub"} & {*at_import.split()}
+    assert not {*late, *(f"ssd_zoo.cli.{module}" for module, _ in COMMANDS.values())} & {*at_help.split()}
+    assert error == "module 'ssd_zoo' has no attribute 'nothing'"
 
 
 def test_public_names_exist_once():
@@ -248,6 +272,7 @@ def test_public_names_exist_once():
 SHARED_NAMES = {"InvertedResidual": 2, "find": 8, "add_arguments": len(COMMANDS), "run": len(COMMANDS)}
 
 
+@pytest.mark.text
 def test_no_two_public_functions_bear_one_name():
     places = defaultdict(list)
     for file in PACKAGE.rglob("*.py"):
@@ -314,12 +339,14 @@ def parsers(file, source):
     return sorted(parser for parser in used if file not in PARSERS[parser])
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("file", FILES)
 def test_text_of_others_is_parsed_by_the_gate(file):
     found = parsers(file, (PACKAGE / file).read_text())
     assert not found, f"ssd_zoo/{file} uses {', '.join(found)}; read_text, parse_json and so on check what is read"
 
 
+@pytest.mark.text
 @pytest.mark.parametrize(
     "source",
     [
@@ -338,6 +365,7 @@ def test_parser_outside_the_gate_is_caught(source):
     assert len(parsers("data/inspection.py", source)) == 1
 
 
+@pytest.mark.text
 def test_what_writes_is_no_parser():
     source = (
         "import json, csv\nimport xml.etree.ElementTree as ET\njson.dumps(1), csv.writer(f)\ndef f(x: ET.Element): ..."

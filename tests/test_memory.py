@@ -1,7 +1,7 @@
-import subprocess
 import sys
 
 import pytest
+from conftest import run_code
 
 # Tells how many pages the system hands out for 64 MB taken three times, as it is and with memory kept, and how many
 # more the process holds at the end.
@@ -30,8 +30,7 @@ print(outside, inside, held() - at_first)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_memory_is_taken_again_and_given_back():
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    outside, inside, more = map(int, run.stdout.split())
+    outside, inside, more = map(int, run_code(PROGRAM).stdout.split())
     pages = 64 * 2**20 // 4096
     assert outside >= 3 * pages
     assert inside < pages / 10

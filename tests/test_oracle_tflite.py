@@ -102,7 +102,7 @@ def test_convert(file, tmp_path, capsys, caplog):
     [record] = caplog.records
     assert "60 norms folded" in record.message
     assert "ssd_zoo.restore_norms" in record.message
-    assert "ssd-zoo convert --images DIR" in record.message
+    assert "ssd-zoo convert FILE --images DIR --output DIR" in record.message
     assert (
         "tensorflow, ssd300_mobilenet_v2, 300 × 300, 24 classes (background, Bicycle, Boot, …)"
         in capsys.readouterr().out

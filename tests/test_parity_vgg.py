@@ -19,10 +19,10 @@ IMAGES = [
 TARGETS = [{"boxes": torch.tensor([[10.0, 20, 200, 290], [50, 60, 70, 80]]), "labels": torch.tensor([3, 5])}]
 
 
-@pytest.fixture(scope="module", params=[pytest.param(91, marks=pytest.mark.slow), 21])
-def pair(request):
+@pytest.fixture(scope="module")
+def pair():
     torch.manual_seed(0)
-    theirs = torchvision.models.detection.ssd300_vgg16(weights_backbone=None, num_classes=request.param)
+    theirs = torchvision.models.detection.ssd300_vgg16(weights_backbone=None, num_classes=21)
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
             # Biases of zero would hide that they are mixed up.
@@ -31,7 +31,7 @@ def pair(request):
         theirs.backbone.scale_weight.uniform_(10, 30)
         # Pixels up to 255 through random kernels would saturate the scores, and equal scores have no order.
         theirs.backbone.features[0].weight /= 100
-    ours = ssd_zoo.ssd300_vgg16d(weights_backbone=None, num_classes=request.param)
+    ours = ssd_zoo.ssd300_vgg16d(weights_backbone=None, num_classes=21)
     ours.load_state_dict(from_torchvision.ORIGIN.convert(theirs.state_dict()))
     return ours, theirs
 
@@ -39,8 +39,6 @@ def pair(request):
 def test_parameters(pair):
     ours, theirs = pair
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    if len(ours.categories) == 91:
-        assert sum(p.numel() for p in ours.parameters()) == 35641826
 
 
 @torch.no_grad()
@@ -66,7 +64,6 @@ def test_detections(pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", [21], indirect=True)
 def test_losses_and_gradients(pair):
     # ReLUs and pools make large in the gradients what rounding did before: in float64, without resizing, it did little.
     ours, theirs = (copy.deepcopy(model).double().train() for model in pair)

@@ -113,7 +113,7 @@ def cpp_program(tmp_path_factory):
     if shutil.which("g++") is None:
         pytest.skip("C++ IS NOT TESTED: apt install g++")
     folder = tmp_path_factory.mktemp("cpp")
-    [code] = blocks((ROOT / "docs/deploy.md").read_text(encoding="utf-8"), "cpp")
+    [code] = blocks((ROOT / "docs/raw_output.md").read_text(encoding="utf-8"), "cpp")
     (folder / "main.cpp").write_text(code + CPP)
     command = ["g++", "-std=c++11", "-O2", "-Wall", "-Wextra", "-Werror", "main.cpp", "-o", "program"]
     subprocess.run(command, cwd=folder, check=True)
@@ -124,7 +124,7 @@ def test_page_prints_the_settings_that_it_shows(monkeypatch, capsys):
     page = (ROOT / "docs/phone.md").read_text()
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5)
     model.description = Description.of(model, nms="outside", pixels="float32")
-    monkeypatch.setattr(ssd_zoo.deploy, "load", lambda file, score_thresh: model)
+    monkeypatch.setattr(ssd_zoo.deploy, "load", lambda file: model)
     [code] = blocks(page, "py")
     exec(code, {})
     settings, boxes, categories = capsys.readouterr().out.splitlines()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from labelled import Picture, Thing, colourful, make_coco
+from quick import quick
 from train_tiny import build, data, train
 
 import ssd_zoo
@@ -292,6 +293,15 @@ def test_training_ends_when_ap_stops_improving(tmp_path, monkeypatch, capsys):
     assert len(longer.history) == 6
 
 
+def test_of_models_that_find_nothing_the_latest_is_best(tmp_path, monkeypatch):
+    aps, saved = iter([0.0, 0.0, 0.0, 0.0, 0.2, 0.1]), []
+    skip_evaluation(monkeypatch, lambda: next(aps))
+    monkeypatch.setattr(loop.Trainer, "_save", lambda _, evaluation, better: saved.append(better))
+    result = train(tmp_path / "run", tmp_path / "data", epochs=6, batch_size=11, patience=3)
+    assert result.best == 0.2, "it may have begun slowly, so it is not ended"
+    assert saved == [True] * 5 + [False]
+
+
 def test_fit_chooses_and_a_resumed_run_keeps_it(tmp_path, capsys, monkeypatch):
     dataset = data(tmp_path / "data")[0]
     settings = {"output": tmp_path / "run", "tensorboard": False, "device": "cpu", "augmentation": "none"}
@@ -376,11 +386,16 @@ def test_the_plan_tells_the_steps_in_the_minutes(tmp_path, small, monkeypatch, c
 
     make_coco(tmp_path / "data", pictures=colourful(60))
     monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(0.5, 0.1, 2_000_000_000))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
     assert run(tmp_path, "--plan", "--minutes", "2") == 0
     told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     # 120 s less five evaluations of 20 images, in steps of half a second.
     assert told[-2:] == ["time 2 min about 220 steps of 0.50 s, measured",
                          "memory about 2.0 GB measured; --accumulate 2 needs less"]  # fmt: skip
+    monkeypatch.setattr("os.getloadavg", lambda: (999.0, 0.0, 0.0), raising=False)
+    assert run(tmp_path, "--plan") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"0.50 s a step, measured; see --minutes; busy: load 999 on \d+ cores?\n", told)
 
 
 def test_reach_is_told_once(tmp_path, small, capsys):
@@ -429,9 +444,12 @@ def test_options_override_the_plan(tmp_path, small, capsys):
     assert {name: settings[name] for name in expected} == expected
 
 
+FINER = ("", "finest map of stride 8: small objects get", 7)
+
+
 @pytest.mark.parametrize(
     ("options", "told", "maps"),
-    [("", "finest map of stride 8: small objects get", 7), ("--finest-stride 16", "finest map of stride 16, given", 6)],
+    quick(FINER, of=[FINER, ("--finest-stride 16", "finest map of stride 16, given", 6)]),
 )
 def test_small_objects_get_a_finer_map(tmp_path, small, capsys, options, told, maps):
     make_coco(tmp_path / "data", pictures=colourful(4))
@@ -444,7 +462,16 @@ def test_small_objects_get_a_finer_map(tmp_path, small, capsys, options, told, m
     assert len(ssd_zoo.from_pretrained(tmp_path / "next/last").default_box_generator.shapes) == maps
 
 
-@pytest.mark.parametrize("order", [1, -1])
+def test_a_high_threshold_of_scores_is_told(tmp_path, small, monkeypatch, capsys):
+    from ssd_zoo.training.timing import Times
+
+    make_coco(tmp_path / "data", pictures=colourful(4))
+    monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(1.0, 0.1))
+    assert run(tmp_path, "--plan", "--model", "ssdlite320_ultraface_slim", "--weights", "scratch") == 0
+    assert "scores from 0.7 the model's, for detecting; AP counts all" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("order", quick(1, of=[1, -1]))
 def test_a_recipe_gives_way_to_options(tmp_path, small, order):
     make_coco(tmp_path / "data", pictures=colourful(4))
     first, then = ["--recipe paper", "--epochs 1 --optimizer adamw --size 64 --no-tensorboard"][::order]
@@ -461,11 +488,65 @@ def test_few_minutes_make_the_input_smaller(tmp_path, monkeypatch, capsys):
 
     make_coco(tmp_path / "data", pictures=colourful(20, (480, 640)))
     monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(1.0, 0.1))
-    monkeypatch.setattr("ssd_zoo.cli.train.fit", lambda model, *_, **options: pytest.fail(f"{model.size} {options}"))
+    begun = []
+
+    def begin(model, *_, choices, **__):
+        begun.extend([model, choices])
+        pytest.fail("begins")
+
+    monkeypatch.setattr("ssd_zoo.cli.train.fit", begin)
     # Objects of 20 to 40 of 555 pixels need the largest input; 100 steps of a second are half of 200.
-    with pytest.raises(pytest.fail.Exception, match=r"\(352, 480\) .*'minutes': [12]\."):
+    with pytest.raises(pytest.fail.Exception, match="begins"):
         run(tmp_path, "--minutes", str(100 / 48))
-    assert "fits the time" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "fits the time" in told
+    assert "reading 20 images of the training data …\n" in told
+    assert "timing a few steps at 480 × 640 pixels …\n" in told
+    assert begun[1][-1][:2] == ("time", "2.08333 minutes")
+    assert re.fullmatch(r"given; \S+ of 2.08333 minutes went into looking at the data", begun[1][-1].reason)
+    assert "too few steps for a finest map of stride 8" in told, "its predictors would start from nothing"
+    assert (begun[0].size, len(begun[0].default_box_generator.shapes)) == ((352, 480), 6)
+
+
+@pytest.mark.parametrize(("steps", "maps"), [(250, 6), (400, 7)])
+def test_a_finer_map_needs_steps(tmp_path, monkeypatch, steps, maps):
+    """The size is given, so it stays."""
+    from ssd_zoo.training.timing import Times
+
+    make_coco(tmp_path / "data", pictures=colourful(20, (480, 640)))
+    monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(1.0, 0.1))
+    begun = []
+    monkeypatch.setattr("ssd_zoo.cli.train.fit", lambda model, *_, **__: begun.append(model) or pytest.fail("begins"))
+    with pytest.raises(pytest.fail.Exception, match="begins"):
+        run(tmp_path, "--minutes", str(steps / 48), "--size", "64")
+    assert (begun[0].size, len(begun[0].default_box_generator.shapes)) == ((64, 64), maps)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_map_that_the_time_chose(tmp_path, monkeypatch):
+    from ssd_zoo.training.timing import Times
+
+    make_coco(tmp_path / "data", pictures=colourful(20, (480, 640)))
+    monkeypatch.setattr("ssd_zoo.cli._prepare.time_training", lambda *_, **__: Times(1.0, 0.1))
+    options = ["--minutes", "0.05", "--size", "64", "--no-tensorboard", "--quiet"]
+    assert run(tmp_path, *options) == 0
+    assert run(tmp_path, *options, "--resume") == 0
+    assert len(ssd_zoo.from_pretrained(tmp_path / "run/last").default_box_generator.shapes) == 6
+
+
+@pytest.mark.parametrize(("batch", "timed"), [(8, 2), (11, 3), (2, 2)])
+def test_a_rough_timing_needs_little_memory(tmp_path, monkeypatch, batch, timed):
+    from ssd_zoo.training import timing
+
+    plans, load = [], timing.make_loader
+    monkeypatch.setattr(timing, "make_loader", lambda samples, *rest: plans.append(rest[0]) or load(samples, *rest))
+    clock = Clock()
+    monkeypatch.setattr(timing.time, "monotonic", clock)
+    monkeypatch.setattr(timing, "_detecting", lambda *_: 0.0)
+    monkeypatch.setattr(timing, "to_device", lambda part, _: setattr(clock, "now", clock.now + len(part[0])) or part)
+    times = timing.time_training(build(), data(tmp_path)[0], batch_size=batch, device="cpu", steps=1, rough=True)
+    assert plans[0].batch_size == timed
+    assert times.step == pytest.approx(batch), "a second for each image"
 
 
 def test_timing_leaves_the_model_as_it_is(tmp_path):

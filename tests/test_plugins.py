@@ -291,19 +291,3 @@ def test_names_and_annotations(register):
         register(Acme)
     with pytest.raises(TypeError, match="from __future__ import annotations"):
         register(late)
-
-
-@pytest.mark.slow
-def test_rooms_are_there_on_first_use(tmp_path):
-    code = """
-import sys, ssd_zoo
-rooms = ["deploy", "training", "video"]
-assert not [room for room in rooms if f"ssd_zoo.{room}" in sys.modules]
-assert set(rooms) <= set(dir(ssd_zoo))
-assert ssd_zoo.training.fit and ssd_zoo.video.link_tubes and ssd_zoo.deploy.optimize
-try:
-    ssd_zoo.nothing
-except AttributeError as error:
-    print(error)
-"""
-    assert run(code, cwd=tmp_path) == "module 'ssd_zoo' has no attribute 'nothing'\n"

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import json
 import re
 import runpy
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import sys
 import warnings
+import zipfile
 from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
@@ -37,7 +39,6 @@ BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)([^\n]*)\n(.*?)^`
 # What marks say that a sample needs, and how the sample shows it.
 NEEDED = {
     "download": "COCO_V1|owner/",
-    "camera": "open_camera",
     "S3": "s3://",
     "hours": "examples/(benchmarks|video)/",
     "Docker": "docker run",
@@ -54,6 +55,7 @@ def blocks(text: str, language: str) -> list[str]:
     return [code for needed, kind, title, code in found if kind == language and not needed and ".py" not in title]
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
 def test_marks_are_true_and_not_shown(page):
     found = BLOCK.findall(PAGES[page])
@@ -65,12 +67,15 @@ def test_marks_are_true_and_not_shown(page):
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
     """The reader's folder: not the clone, but a folder that is empty up to the two photos of the page Start."""
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for photo in (ROOT / "examples").glob("*.jpg"):
-        shutil.copy(photo, photos)
+    lay_photos(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def lay_photos(folder):
+    (folder / "photos").mkdir()
+    for photo in (ROOT / "examples").glob("*.jpg"):
+        shutil.copy(photo, folder / "photos")
 
 
 def lay_cells(folder):
@@ -162,7 +167,6 @@ TESTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests"
 TAKEN = {
     ("docs/browser.md", "js"): "test_browser.py",
     ("docs/cluster.md", "py"): "test_cluster.py",
-    ("docs/deploy.md", "cpp"): "test_phone.py",
     ("docs/deploy.md", "js"): "test_browser.py",
     ("docs/deploy.md", "py"): "test_export.py",
     ("docs/finetune.md", "py"): "test_clients.py",
@@ -170,10 +174,13 @@ TAKEN = {
     ("docs/phone.md", "py"): "test_phone.py",
     ("docs/plugins.md", "toml"): "test_plugins.py",
     ("docs/python.md", "py"): "test_clients.py",
+    ("docs/raw_output.md", "cpp"): "test_phone.py",
+    ("docs/raw_output.md", "py"): "test_export.py",
     ("docs/video.md", "py"): "test_videos.py",
 }
 
 
+@pytest.mark.text
 def test_every_sample_is_run_by_a_test_or_says_why_not():
     """Python is by the test above."""
     samples = {(page, kind) for page in PAGES for needed, kind, *_ in BLOCK.findall(PAGES[page]) if not needed}
@@ -182,6 +189,7 @@ def test_every_sample_is_run_by_a_test_or_says_why_not():
         assert re.search(rf'\b{Path(page).stem}(\.md)?"', TESTS[test]), f"{test} reads no {page}"
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "sh") and page != "README.md"])
 def test_every_command_is_run_by_a_test_or_says_why_not(page):
     """`ssd-zoo` is by the test below, and README's commands are by CI."""
@@ -235,8 +243,12 @@ def test_commands_are_right(page, monkeypatch, capsys):
     assert called == [arguments[0] for arguments in whole]
 
 
-def lay_everything(folder):
-    """The files that commands of the pages name."""
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """The files that commands of the pages name, which tests copy."""
+    pytest.importorskip("av")
+    folder = tmp_path_factory.mktemp("everything")
+    lay_photos(folder)
     lay_cells(folder)
     best = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", categories=["background", "person"])
     ssd_zoo.save_pretrained(best, folder / "trained")
@@ -261,6 +273,7 @@ def lay_everything(folder):
     with VideoWriter(folder / "street.mp4", fps=5) as writer:
         for _ in range(3):
             writer.write(read_image(folder / "photos/astronaut.jpg"))
+    return folder
 
 
 # What commands need that tests do not have: a camera, a download.
@@ -286,11 +299,11 @@ SHORT = {"train": ["--epochs", "1", "--size", "96"], "benchmark": ["--seconds", 
         if "ssd-zoo" in "".join(shell_lines(page)) and Path(page).stem not in ("README", "plugins")
     ],
 )
-def test_commands_run_in_the_readers_folder(page, folder, request):
+def test_commands_run_in_the_readers_folder(page, everything, folder, request):
     """Those of the page's blocks; that commands run as processes is tested in test_cli.py."""
     for package in ("accelerate", "av", "trackers", "shtab", *FURTHER.get(page, ())):
         pytest.importorskip(package)
-    lay_everything(folder)
+    shutil.copytree(everything, folder, dirs_exist_ok=True)
     if page == "docs/checkpoints.md":
         for file in ("ultraface/*RFB-320.pth", "tfjs_ssdlite_mobilenet_v2_coco", "tflite_ssd_mobilenet_v2_oid/*"):
             for there in request.getfixturevalue("test_data").glob(f"weights/{file}"):
@@ -308,17 +321,38 @@ def test_commands_run_in_the_readers_folder(page, folder, request):
         assert main([*arguments, *offline, *SHORT.get(arguments[0], [])]) == 0, line
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "python examples/" in text])
-def test_pages_say_that_examples_are_in_a_clone(page):
-    assert "clone of the repository" in " ".join(PAGES[page].split())
+@pytest.mark.text
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "examples/" in text and page != "README.md"])
+def test_examples_that_pages_name_are_in_the_zip_that_they_link(page):
+    assert "](examples.zip)" in PAGES[page]
+    pytest.importorskip("mkdocs")
+    with zipfile.ZipFile(io.BytesIO(runpy.run_path(str(ROOT / "docs/_files.py"))["zipped"]())) as archive:
+        there = set(archive.namelist())
+    named = set(re.findall(r"examples/[\w/]+\.(?:py|sh|jpg)", PAGES[page]))
+    assert named <= there
+    # What they import lies beside them.
+    assert {
+        f"{ROOT.joinpath(name).parent.relative_to(ROOT)}/{file.name}"
+        for name in named
+        for file in ROOT.joinpath(name).parent.glob("*.py")
+        if file.name != "fuzz.py"
+    } <= there
 
 
+@pytest.mark.text
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_begin_by_saying_whom_they_are_for(page):
+    assert re.search(r"^# .+\n\n[A-Z]", PAGES[page], re.MULTILINE)
+
+
+@pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_hold_no_pipe_in_code(page):
     # MkDocs shows the backslash that GitHub needs before it.
     assert not re.findall(r"`[^`\n]*\\\|[^`\n]*`", PAGES[page])
 
 
+@pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
 def test_text_is_not_taken_for_markup(page):
     """Of Markdown `__name__` is bold, and a line that begins with a year and a full stop is a list."""
@@ -326,6 +360,7 @@ def test_text_is_not_taken_for_markup(page):
     assert not re.findall(r"__\w+__|^ *\d{2,}\. ", text, re.MULTILINE)
 
 
+@pytest.mark.text
 def test_readme_commands_are_those_that_ci_runs():
     detect, test = (line for block in blocks(README, "sh") for line in block.splitlines())
     assert detect.startswith("python3 -m venv .venv && ")
@@ -368,6 +403,7 @@ def test_detect_page_shows_the_keys_of_json_lines(folder):
     assert {keys(json.loads(row)) for row in shown} == {keys(row) for row in written}
 
 
+@pytest.mark.text
 def test_description_on_pypi_needs_no_clone():
     """Such as PyPI shows README: `twine check --strict` in CI renders it."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11")
@@ -427,11 +463,13 @@ def test_reference_lists_every_public_name():
     assert not [file for file in files if hasattr(import_module(file), "__path__")]
 
 
+@pytest.mark.text
 def test_table_of_models_is_the_registry():
     rows = "\n".join(row for name in ssd_zoo.list_models() for row in model_rows(name))
     assert rows in README, f"README's table of models should read\n{rows}"
 
 
+@pytest.mark.text
 def test_page_on_video_lists_the_models_for_clips():
     rows = re.findall(r"^\| `(\w+_3d)` \|", PAGES["docs/temporal.md"], re.MULTILINE)
     assert rows == [name for name in ssd_zoo.list_models() if name.endswith("_3d")]

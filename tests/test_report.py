@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ssd_zoo.training.metrics.confusion import confusion_matrix, judge_record
 from ssd_zoo.training.metrics.records import make_record
 from ssd_zoo.training.mistakes import draw_mistake, worst_mistakes
 from ssd_zoo.training.plan import Choice
-from ssd_zoo.training.report import Picture, Story, Table, tables_of, to_markdown, write_report
+from ssd_zoo.training.report import Picture, Story, Table, failure_of, tables_of, to_markdown, write_report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -152,8 +153,29 @@ def test_clips(tmp_path):
     assert r"| a | <i> | x\|y |" in (tmp_path / "run/best/README.md").read_text()
 
 
-def test_a_resumed_run_measures_its_best_model(tmp_path):
-    train(tmp_path / "run", tmp_path, epochs=1)
+@pytest.mark.parametrize(
+    ("ap", "steps", "told"),
+    [
+        (0.0, 6, "AP is 0.000, after 6 steps. That is too few: train 300 or more"),
+        (0.009, 900, "AP is 0.009, after 900 steps. The loss should fall"),
+        (0.01, 6, None),
+        (float("nan"), 6, None),
+    ],
+)
+def test_a_model_that_finds_nothing(ap, steps, told):
+    evaluation = SimpleNamespace(metrics={"AP": ap})
+    failure = failure_of(Story("run", [], None, [{"step": steps}], torch.device("cpu"), evaluation))
+    assert (failure is None) == (told is None)
+    assert told is None or told in failure
+
+
+def test_a_resumed_run_measures_its_best_model(tmp_path, caplog):
+    result = train(tmp_path / "run", tmp_path, epochs=1)
+    assert result.best < 0.01, "after three steps"
+    failure = "The model finds next to nothing: its AP is 0.00"
+    assert failure in caplog.text
+    assert failure in (tmp_path / "run/best/README.md").read_text()
+    assert any(failure in words for words in page_of(tmp_path / "run/report.html").words)
     first = (tmp_path / "run/report.html").read_text()
     (tmp_path / "run/report.html").unlink()
     train(tmp_path / "run", tmp_path, epochs=1, resume=True)

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import accelerate
 import pytest
 import torch
 from configs import change_config, write_config
-from conftest import INSTALLED
+from launch import fork, join
 from safetensors.torch import load_file, save_file
 
 import ssd_zoo
@@ -443,9 +441,6 @@ def save_constant(value, folder, times):
         ssd_zoo.save_pretrained(model, folder)
 
 
-SAVER = "import sys; from test_restoring import save_constant; save_constant(int(sys.argv[1]), sys.argv[2], 10)"
-
-
 @pytest.mark.parametrize("writers", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_writers_and_readers_of_one_folder_see_whole_models(folder, writers):
     save_constant(0, folder, 1)
@@ -453,15 +448,10 @@ def test_writers_and_readers_of_one_folder_see_whole_models(folder, writers):
         started = [threading.Thread(target=save_constant, args=(value, folder, 5)) for value in (0, 1)]
         for thread in started:
             thread.start()
-        ended = [lambda thread=thread: not thread.is_alive() for thread in started]
     else:
-        here = Path(__file__).parent
-        paths = {**os.environ, "PYTHONPATH": os.pathsep.join([INSTALLED, str(here)])}
-        commands = [[sys.executable, "-c", SAVER, str(value), str(folder)] for value in (0, 1)]
-        started = [subprocess.Popen(command, env=paths) for command in commands]
-        ended = [lambda process=process: process.poll() is not None for process in started]
+        started = [fork(save_constant, value, folder, 10) for value in (0, 1)]
     seen, errors = 0, []
-    while not all(has() for has in ended) or not seen:
+    while any(writer.is_alive() for writer in started) or not seen:
         # A model that was replaced while it was opened is an error.
         try:
             loaded = ssd_zoo.from_pretrained(folder)
@@ -473,7 +463,7 @@ def test_writers_and_readers_of_one_folder_see_whole_models(folder, writers):
         assert of_model in ({0.0}, {1.0})
     assert all("was replaced" in error or "is damaged" in error for error in errors), errors
     if writers == "processes":
-        assert [process.returncode for process in started] == [0, 0]
+        assert [join(process) for process in started] == [0, 0]
     assert {parameter.unique().item() for parameter in ssd_zoo.from_pretrained(folder).parameters()} in ({0.0}, {1.0})
 
 

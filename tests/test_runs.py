@@ -6,13 +6,13 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from labelled import PICTURES, colourful, draw, make_coco, make_voc, make_yolo
+from launch import fork, join
 from layouts import SHAPES
 from train_tiny import build, data, train
 
@@ -141,19 +141,24 @@ def test_two_trainings_of_one_folder(tmp_path):
     assert not (run / "checkpoint.pt").exists()
 
 
+def hold_lock(folder):
+    with lock_folder(folder):
+        (folder / "held").touch()
+        time.sleep(600)
+
+
 @pytest.mark.slow
 def test_a_killed_training_leaves_no_lock(tmp_path):
-    code = "import sys, time; from pathlib import Path; from ssd_zoo.training.run_state import lock_folder\n"
-    code += "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
+    process = fork(hold_lock, tmp_path)
+    while not (tmp_path / "held").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
     with pytest.raises(ValueError, match="Another training"), lock_folder(tmp_path):
         pass
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert join(process) == -signal.SIGKILL
     with lock_folder(tmp_path):
         assert (tmp_path / ".lock").exists()
-    process.stdout.close()
 
 
 def test_progress_in_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):

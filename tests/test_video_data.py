@@ -18,6 +18,7 @@ from ssd_zoo.data import (
     clip_augmentation,
     inspect_dataset,
     open_camera,
+    open_dataset,
     open_video,
     open_video_dataset,
     read_clip,
@@ -195,6 +196,9 @@ def test_imagenet_vid(tmp_path):
 def test_unknown_layouts(tmp_path):
     with pytest.raises(ValueError, match="has no known layout of videos: clips.json, MOTChallenge"):
         open_video_dataset(tmp_path)
+    # Who opens a folder for images may have videos.
+    with pytest.raises(ValueError, match="a CSV table; of videos clips.json, MOTChallenge"):
+        open_dataset(tmp_path)
     assert video_splits(tmp_path) == []
     with pytest.raises(FileNotFoundError, match="There is no .*nothing"):
         open_video_dataset(tmp_path / "nothing")

@@ -31,7 +31,7 @@ def tapped_maps(
     last: nn.Module,
     extras: Iterable[nn.Module],
 ) -> list[Tensor]:
-    """Return the feature maps of a MobileNet whose first maps are taken from inside blocks.
+    """Return a MobileNet's feature maps, the first ones from inside blocks.
 
     Args:
         features: Output of the stem `(N, C, H, W)`.

@@ -116,7 +116,7 @@ class VideoBackbone(nn.Module):
     def step(
         self, batch: Tensor, lengths: Sequence[int] | None, state: State | None = None
     ) -> tuple[list[Tensor], State]:
-        """Return the feature maps of the next frames of streams, and the new state.
+        """Return feature maps of the streams' next frames, and the new state.
 
         Args:
             batch: The frames of all streams, `(F, in_chans, H, W)`.

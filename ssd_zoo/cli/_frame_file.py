@@ -1,4 +1,4 @@
-"""Write the detections of videos as JSON or JSON Lines, frame by frame."""
+"""Write videos' detections as JSON or JSON Lines, frame by frame."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Keep the results of many images or videos while they are found, so that a killed command can go on."""
+"""Keep results while they are found, so that a killed command resumes."""
 
 import argparse
 import json
@@ -178,13 +178,13 @@ class Journal:
             yield json.loads(line)
 
     def frames(self, names: Iterable[str]) -> Iterator[FrameRow]:
-        """Read the rows of the frames of videos, in the order of the videos' names."""
+        """Read the rows of frames in the order of the videos' names."""
         for row in self.rows(names):
             if "frame" in row:
                 yield cast(FrameRow, row)
 
     def write(self, row: FrameRow) -> None:
-        """Append the result of a frame, of the video whose row comes next."""
+        """Append a frame's result; the row of its video comes later."""
         self._append(row)
 
     def add(self, row: JournalRow) -> None:

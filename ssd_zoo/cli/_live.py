@@ -1,4 +1,4 @@
-"""Detect in several cameras at once: one batch holds the newest frame of each."""
+"""Detect in several cameras at once, in batches of their newest frames."""
 
 import threading
 from collections.abc import Iterator, Sequence

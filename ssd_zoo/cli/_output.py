@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import mimetypes
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -46,11 +47,14 @@ def check_outputs(
 
     Raises:
         OSError: If a folder or file can't be written.
-        ValueError: If a file of results is an input or has a wrong extension, or the output is `-`.
+        ValueError: If a file of results is an input or has a wrong extension, or the output is `-` or named like a
+            file.
     """
     if output == Path("-"):
         raise ValueError("--output takes a folder; --json - writes to the standard output.")
     if output is not None:
+        if not output.is_dir() and (mimetypes.guess_type(output.name)[0] or "").startswith(("image/", "video/")):
+            raise ValueError(f"--output {output} is named like a file; it takes a folder, such as found.")
         _make_folder(output)
     if parquet is not None and (parquet.suffix.lower() != ".parquet" or is_stream(parquet)):
         raise ValueError(f"--parquet {parquet} must be a file whose name ends with .parquet.")
@@ -68,7 +72,7 @@ def check_outputs(
 
 
 def refuse_inputs(option: str, written: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise ValueError if a file that is to be written is an input, by whatever name.
+    """Raise ValueError if a command would overwrite one of its inputs.
 
     Args:
         option: The option with its value, for the message.
@@ -160,7 +164,7 @@ def picture_files(files: Sequence[Path | str], output: Path) -> dict[Path | str,
 
 
 def unused(file: Path, used: Collection[Path]) -> Path:
-    """Return a path, or with a number added to its name if it is used."""
+    """Return a path; a used one gets a number in its name."""
     numbered = (file.with_name(f"{file.stem}_{i}{file.suffix}") for i in itertools.count(1))
     return next(path for path in itertools.chain([file], numbered) if path not in used)
 

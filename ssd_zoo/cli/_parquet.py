@@ -1,4 +1,4 @@
-"""Write results as Parquet: a row an image, as the lines of JSON have it."""
+"""Write results as Parquet, with the rows that JSON Lines has."""
 
 import itertools
 from collections.abc import Iterable

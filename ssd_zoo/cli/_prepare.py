@@ -1,4 +1,4 @@
-"""Prepare a training: open its data, choose and build its model, print its plan."""
+"""Prepare a training: open data, build the model, print the plan."""
 
 import argparse
 import inspect
@@ -21,6 +21,7 @@ from ssd_zoo.detector.boxes import DefaultBoxGenerator
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.loading import load_report
 from ssd_zoo.training.plan import (
+    LEAST_STEPS,
     OWN_SIZE,
     SMALLEST_AREA,
     Choice,
@@ -36,7 +37,7 @@ from ssd_zoo.training.processes import process
 from ssd_zoo.training.ready import check_norms
 from ssd_zoo.training.recipes import RECIPES
 from ssd_zoo.training.run_state import read_run_state
-from ssd_zoo.training.timing import Times, time_training
+from ssd_zoo.training.timing import Times, busy, time_training
 
 __all__ = ["Splits", "build_for", "fit_options", "open_sets", "prepared", "print_plan", "usable_part"]
 
@@ -47,6 +48,9 @@ Splits = dict[Path, str | None]
 _LEAST_STEPS = 200
 # At most so many evaluations share the minutes of a training.
 _EVALUATIONS = 5
+# Least score of detections that are shown by default.
+_SHOWN = 0.5
+_WHY_SCORES = "the model's, for detecting; AP counts all; see --score-thresh"
 # Options that are arguments of builders.
 _ASKED = ("backbone", "classification_loss", "score_thresh", "nms_thresh")
 
@@ -126,7 +130,7 @@ def _in_both(one: Data, other: Data) -> int:
 def build_for(
     args: argparse.Namespace, train: Data, of_training: Choice, options: dict[str, object], talks: bool
 ) -> tuple[SSD, Data, list[Choice]]:
-    """Build the model for the training data, and leave out what can't be used of them.
+    """Build the model for the training data without its unusable objects.
 
     A saved model keeps its input, its default boxes and its box loss; so does any model with a recipe.
     """
@@ -140,7 +144,9 @@ def build_for(
     if args.size is not None:
         config["size"], why = args.size, "given"
     elif facts is not None:
-        config["size"], why = _begun_size(args) or plan_size(facts)
+        config["size"], why = plan_size(facts)
+        if begun := _begun(args):
+            config["size"], why = cast("tuple[int, int]", tuple(cast("list[int]", begun["size"]))), "as the run began"
     finest = _settle_finest(args, looked, config)
     model = _build(args, train.categories, config)
     check_norms(model)
@@ -148,16 +154,24 @@ def build_for(
         raise ValueError("--overlap is of tiles: give --tile too.")
     fits = plans if args.fit_default_boxes is None else args.fit_default_boxes
     train, of_training = usable_part(train, of_training, args, talks, reached_by=None if fits else model)
-    if facts is not None and args.minutes and (smaller := _size_in_time(facts, args, model, train, options)):
-        config["size"], why = smaller
-        finest = _settle_finest(args, looked, config)
-        model = _build_again(args, train.categories, config)
+    area = model.size[0] * model.size[1]
+    # Few steps can use neither a large input nor a map whose predictors are new.
+    finer = args.finest_stride is None and "finest_stride" in config
+    if args.minutes and (finer or (facts is not None and area > SMALLEST_AREA)):
+        steps = _steps_in_time(args, model, train, options)
+        if facts is not None and area > SMALLEST_AREA and steps < _LEAST_STEPS:
+            config["size"], why = plan_size(facts, max(SMALLEST_AREA, area * steps / _LEAST_STEPS))
+            why = f"fits the time; {why}"
+        if steps < LEAST_STEPS:
+            finest = _settle_finest(args, looked, config, steps)
+            model = _build_again(args, train.categories, config)
     kept = "" if plans else ", as in the saved model" if args.recipe is None else f", recipe {args.recipe}"
     choices = [
         Choice("model", args.model, f"box loss {config.get('box_loss', 'of the model')}{kept}{finest}"),
         Choice("input", " × ".join(map(str, model.size)), why),
         *([] if model.tile is None else [Choice("tiles", " × ".join(map(str, model.tile)), of_tiles)]),
         *(_known_classes(model) if plans else []),
+        *([Choice("scores", f"from {model.score_thresh:g}", _WHY_SCORES)] if model.score_thresh > _SHOWN else []),
     ]
     if fits:
         fitted = fit_default_boxes(train, model)
@@ -191,21 +205,24 @@ def print_plan(
     args: argparse.Namespace,
     options: dict[str, object],
 ) -> None:
-    """Print what `fit` would choose, and the time and memory that the training would take."""
+    """Print what `fit` would choose, and the training's time and memory."""
     names = inspect.signature(plan_training).parameters
     given = {name: value for name, value in options.items() if name in names}
     given |= {"classes": model.categories[1:], "validates": validation is not None}
     plan = plan_training(len(train), **given)  # type: ignore[arg-type]
     print(plan_table(plan.choices))
-    times = _times(model, train, plan.batch_size, options)
+    load = busy()
+    times = _times(args, model, train, {**options, "batch_size": plan.batch_size})
     evaluation = 0 if validation is None else times.image * len(validation)
     if args.minutes:
         steps = max(0, 60 * args.minutes - _EVALUATIONS * evaluation) / times.step
-        last = [Choice("time", f"{args.minutes:g} min", f"about {steps:.0f} steps of {times.step:.2f} s, measured")]
+        last = [
+            Choice("time", f"{args.minutes:g} min", f"about {steps:.0f} steps of {times.step:.2f} s, measured{load}")
+        ]
     else:
         steps = plan.epochs * math.ceil(len(train) / plan.batch_size)
         seconds = steps * times.step + math.ceil(plan.epochs / plan.evaluate_every) * evaluation
-        why = f"{times.step:.2f} s a step, measured; see --minutes"
+        why = f"{times.step:.2f} s a step, measured; see --minutes{load}"
         last = [Choice("time", f"about {_duration(seconds)}", why)]
     if times.memory:
         last.append(Choice("memory", f"about {times.memory / 1e9:.1f} GB", "measured; --accumulate 2 needs less"))
@@ -219,6 +236,8 @@ def usable_part(
 
     With it comes the plan's line about what is not.
     """
+    if talks:
+        print(f"reading {_counted(dataset)} of the {choice.name} data …", file=sys.stderr)
     report = inspect_dataset(dataset, reached_by)
     if talks:
         print(f"{choice.name} data: {report}", file=sys.stderr)
@@ -283,50 +302,45 @@ def _settle_tiles(
     return None, f"{planned[1]}; --tile 0 takes pictures whole"
 
 
-def _settle_finest(args: argparse.Namespace, facts: DataFacts | None, config: _Built) -> str:
+def _settle_finest(args: argparse.Namespace, facts: DataFacts | None, config: _Built, steps: float = math.inf) -> str:
     """Put the stride of the finest map that is asked for, or needed, into a config; return words about it."""
     if args.finest_stride is not None:
         config["finest_stride"] = args.finest_stride
         return f"; finest map of stride {args.finest_stride}, given"
     tile = config.get("tile")
     shown = facts.in_tiles(tile) if facts and tile else facts
+    config.pop("finest_stride", None)
     planned = None if shown is None else plan_finest_stride(shown, config.get("size", OWN_SIZE))
-    if planned is None:
-        config.pop("finest_stride", None)
+    if planned is None or _begun(args).get("finest_stride of the builder") == 16:
         return ""
+    if steps < LEAST_STEPS:
+        return f"; too few steps for a finest map of stride {planned[0]}"
     config["finest_stride"] = planned[0]
     return f"; finest map of stride {planned[0]}: {planned[1]}"
 
 
-def _begun_size(args: argparse.Namespace) -> tuple[tuple[int, int], str] | None:
-    """Return the size of the run that is resumed, which the time there was may have decided."""
+def _begun(args: argparse.Namespace) -> dict[str, object]:
+    """Return the settings of the run that is resumed, which the time there was may have decided; otherwise none."""
     file = args.output / "checkpoint.pt"
-    if not args.resume or not file.exists():
-        return None
-    height, width = cast("list[int]", read_run_state(file)["settings"]["size"])
-    return (height, width), "as the run began"
+    return read_run_state(file)["settings"] if args.resume and file.exists() else {}
 
 
-def _size_in_time(
-    facts: DataFacts, args: argparse.Namespace, model: SSD, train: Data, options: dict[str, object]
-) -> tuple[tuple[int, int], str] | None:
-    """Return a smaller size, if the minutes are too few for this one."""
-    area = model.size[0] * model.size[1]
-    # Several processes would measure several times, but have to choose one size.
-    if _begun_size(args) or process()[1] > 1:
-        return None
+def _steps_in_time(args: argparse.Namespace, model: SSD, train: Data, options: dict[str, object]) -> float:
+    """Return the number of steps that the minutes have room for."""
+    # Several processes would measure several times, but have to choose one model.
+    if _begun(args) or process()[1] > 1:
+        return math.inf
     batch_size = plan_training(len(train), batch_size=cast("int | None", options.get("batch_size"))).batch_size
-    steps = 0.8 * 60 * args.minutes / _times(model, train, batch_size, options).step
-    if steps >= _LEAST_STEPS or area <= SMALLEST_AREA:
-        return None
-    size, why = plan_size(facts, max(SMALLEST_AREA, area * steps / _LEAST_STEPS))
-    return size, f"fits the time; {why}"
+    rough = {**options, "batch_size": batch_size, "rough": True}
+    return 0.8 * 60 * args.minutes / _times(args, model, train, rough).step
 
 
-def _times(model: SSD, train: Data | CachedDataset, batch_size: int, options: dict[str, object]) -> Times:
+def _times(args: argparse.Namespace, model: SSD, train: Data | CachedDataset, options: dict[str, object]) -> Times:
+    if args.progress:
+        print(f"timing a few steps at {' × '.join(map(str, model.size))} pixels …", file=sys.stderr)
     names = inspect.signature(time_training).parameters
-    given = {name: value for name, value in options.items() if name in names and name != "batch_size"}
-    return time_training(model, train, batch_size=batch_size, **given)  # type: ignore[arg-type]
+    given = {name: value for name, value in options.items() if name in names}
+    return time_training(model, train, **given)  # type: ignore[arg-type]
 
 
 def _duration(seconds: float) -> str:

@@ -97,5 +97,5 @@ def tile(text: str) -> int | tuple[int, int]:
 
 
 def zero_is_none(parse: Callable[[str], float]) -> Callable[[str], float | None]:
-    """Return a parser that reads 0 as None, which disables what the number is of."""
+    """Return a parser that reads 0 as None, which means "off"."""
     return lambda text: parse(text) or None

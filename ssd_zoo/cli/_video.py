@@ -84,7 +84,7 @@ def _moves(file: Path) -> bool:
 def run_videos(
     model: SSD, videos: Sequence[Source], args: argparse.Namespace, chosen: Callable[[Detections], Detections]
 ) -> int:
-    """Detect in videos one after another; in several cameras or live addresses at once.
+    """Detect in videos one after another, but in live sources at once.
 
     With a file for results, those of each frame are kept in a journal. The same command goes on with the next video.
 

@@ -97,7 +97,7 @@ class VideoRecord:
         self._frames_with.update({self._categories[label] for label in found["labels"].tolist()})
 
     def summary(self) -> str:
-        """Return a line with the number of frames, and of those with each class."""
+        """Return a line with numbers of frames, in all and by class."""
         parts = [f"{category} in {count}" for category, count in self._frames_with.most_common()] or ["no objects"]
         if self._tracker is not None:
             parts.append(f"{len(self._tracker)} track{'' if len(self._tracker) == 1 else 's'}")

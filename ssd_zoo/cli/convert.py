@@ -14,6 +14,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.loading import load_report
 from ssd_zoo.saved.checkpoints import open_checkpoint, warn_of_folded
 from ssd_zoo.saved.pretrained import from_pretrained, save_pretrained
+from ssd_zoo.weights.categories import list_names
 from ssd_zoo.weights.converters import ORIGINS
 from ssd_zoo.weights.files import check_folder
 from ssd_zoo.weights.folded_norms import restore_norms
@@ -103,13 +104,16 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _categories(text: str, num_classes: int) -> list[str]:
-    """Read class names; add the background if exactly one is missing."""
+    """Read class names; add the background if it is missing."""
     # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
-    lines = read_text(Path(text)).splitlines() if os.path.isfile(text) else name_list(text)
+    is_file = os.path.isfile(text)
+    if not is_file and text.endswith(".txt"):
+        raise FileNotFoundError(f"--categories {text}: there is no such file.")
+    lines = read_text(Path(text)).splitlines() if is_file else name_list(text)
     names = [line.strip() for line in lines if line.strip()]
-    if len(names) not in (num_classes - 1, num_classes):
+    if len(with_background(names)) != num_classes:
+        classes = "only class" if num_classes == 2 else f"{num_classes - 1} classes"
         raise ValueError(
-            f"The file has {num_classes} classes, background counted: --categories must be {num_classes - 1} names, or "
-            f"{num_classes} with the background's first; got {len(names)}."
+            f"--categories must name the file's {classes}, background optional; got {len(names)}: {list_names(names)}."
         )
-    return names if len(names) == num_classes else with_background(names)
+    return with_background(names)

@@ -5,14 +5,15 @@ contact sheet of labelled images or frames.
 """
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._data import Data, add_data_options, classes_of, open_labelled, splits_of, validation_split
 from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
-from ssd_zoo.data import inspect_dataset, usable
-from ssd_zoo.data.annotations import number_of
+from ssd_zoo.data import DataReport, inspect_dataset, usable
+from ssd_zoo.data.annotations import nearest, number_of
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.sheet import contact_sheet, labelled_pictures
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     names = [args.split] if args.split else splits_of(args.data, args.layout)
     divided = find_split(names, "train") or names[0]
     validation_split(args.data, names, args.val_fraction)
-    code, failed = 0, 0
+    reports: dict[str, DataReport] = {}
+    failed = 0
     for split in names:
         # Videos without splits have one without a name.
         name = split or "all"
@@ -61,15 +63,29 @@ def run(args: argparse.Namespace) -> int:
             if args.val_fraction and split == divided:
                 train, held_back = divide(parts[name], args.val_fraction, args.seed)
                 parts = {name: train, f"{name}-held-back": held_back}
-            code = max([code, *(_report(part, dataset, args) for part, dataset in parts.items())])
+            reports |= {part: _report(part, dataset, args) for part, dataset in parts.items()}
         except (ValueError, OSError) as error:
             complain(f"{name}: {error}")
             failed += 1
-    return 2 if failed == len(names) else max(code, int(failed > 0))
+    compares = find_split(names, "train") is not None and divided in reports
+    unknown = list(_unknown_classes(reports, divided)) if compares else []
+    print("".join(f"problem: {problem}\n" for problem in unknown), end="")
+    bad = failed or unknown or any(report.problems for report in reports.values())
+    return 2 if failed == len(names) else int(bool(bad))
 
 
-def _report(name: str, dataset: Data, args: argparse.Namespace) -> int:
-    """Print a report and write a contact sheet; return 1 if there are problems."""
+def _unknown_classes(reports: Mapping[str, DataReport], train: str) -> Iterator[str]:
+    """Yield problems about classes with objects in a split, of which the split to train on has none."""
+    known = [name for name, number in reports[train].objects.items() if number]
+    for split, report in reports.items():
+        for name, number in report.objects.items():
+            if number and name not in known:
+                objects = f"{number_of(number, 'object')} of {name!r}"
+                yield f"{split} has {objects}, of which {train} has none.{nearest(name, known)}"
+
+
+def _report(name: str, dataset: Data, args: argparse.Namespace) -> DataReport:
+    """Print a report and write a contact sheet."""
     report = inspect_dataset(dataset)
     print(f"{name}: {report}")
     kept = usable(dataset, report, "drop")
@@ -78,4 +94,4 @@ def _report(name: str, dataset: Data, args: argparse.Namespace) -> int:
     what = "image" if report.videos is None else "frame"
     drawn = number_of(min(args.images, len(labelled_pictures(kept))), what)
     print(f"{file}: {drawn} to look at")
-    return int(bool(report.problems))
+    return report

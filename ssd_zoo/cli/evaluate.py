@@ -19,10 +19,11 @@ import torch
 from ssd_zoo.cli._data import Data, add_data_options, classes_of, hold_back, open_labelled, splits_of, validation_split
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
 from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
-from ssd_zoo.cli._values import count, fraction, positive
+from ssd_zoo.cli._values import count, fraction, name_list, positive, with_background
 from ssd_zoo.data import inspect_dataset, usable
 from ssd_zoo.data.formats import canonical_split
 from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data.inspection import group_problems
 from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.prediction.opening import load_model, pick_device
 
@@ -55,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                         help="name of a model, or a saved or exported one (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
+    parser.add_argument("--model-categories", metavar="NAME,NAME",
+                        help="what the data calls the model's classes, in the model's order")  # fmt: skip
+    parser.add_argument("--score-thresh", type=fraction, metavar="S",
+                        help="count only detections that score more (default: all that AP counts)")  # fmt: skip
     parser.add_argument("--all-classes", action="store_true",
                         help="count classes unknown to the model as AP 0 (default: exclude them)")  # fmt: skip
     parser.add_argument("--on-invalid", choices=("raise", "drop"),
@@ -85,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("Give either DATA, or --annotations and --results.")
     if of_files and (args.annotations is None or args.results is None):
         raise ValueError("A file of results needs both --annotations and --results.")
+    if of_files and (args.score_thresh is not None or args.model_categories):
+        raise ValueError("--score-thresh and --model-categories are for models, not for --results.")
     inputs = [Path(file) for file in (args.data, args.annotations, args.results) if file is not None]
     check_outputs(args.output, json=args.json, inputs=[*inputs, *model_files(args.model)])
     evaluation = evaluate_results(args.annotations, args.results) if of_files else _evaluate(args)
@@ -111,9 +118,12 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if not args.quiet:
         print(report.layout, *(f"note: {note}" for note in report.notes), sep="\n", file=sys.stderr)
-        print("".join(f"problem: {problem}\n" for problem in report.problems[:20]), end="", file=sys.stderr)
+        problems = group_problems(report.problems)[0]
+        print("".join(f"problem: {problem}\n" for problem in problems), end="", file=sys.stderr)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     set_tiles(model, args)
+    if args.model_categories:
+        categories = with_background(name_list(args.model_categories))
     with keep_memory():
         return evaluate(
             model.eval().to(device),
@@ -123,6 +133,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
             num_workers=args.workers,
             progress=not args.quiet,
             all_classes=args.all_classes,
+            score_thresh=args.score_thresh,
         )
 
 

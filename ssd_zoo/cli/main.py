@@ -30,6 +30,26 @@ COMMANDS = {
 """Modules of the commands, which are imported when they are used, and the first lines of their docstrings."""
 
 
+# What others call our options, such as Ultralytics and torchvision's references.
+_NAMES_ELSEWHERE = {
+    "--learning-rate": "lr lr0",
+    "--size": "img imgsz img-size image-size input-size",
+    "--score-thresh": "conf conf-thres confidence threshold",
+    "--nms-thresh": "iou iou-thres",
+    "--batch-size": "batch b",
+    "--workers": "num-workers j",
+    "--output": "project name save-dir output-dir",
+    "--mixed-precision": "amp half fp16 bf16",
+    "--categories": "names classes",
+    "--minutes": "time",
+    "--weight-decay": "wd",
+    "--freeze-backbone": "freeze",
+    "--augmentation": "data-augmentation",
+    "DATA": "data data-path dataset",
+    "SOURCE": "source input images",
+}
+
+
 class Command(Protocol):
     """Module of a subcommand.
 
@@ -98,15 +118,25 @@ def _run(argv: Sequence[str]) -> int:
         parser.error(f"There is no command {asked!r}. {propose(asked, [*COMMANDS])}")
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = [option for option in subparsers[args.command]._option_string_actions if option.startswith("--")]
-        close = f" {propose(unknown[0].partition('=')[0], known)}" if unknown[0].startswith("--") else ""
-        subparsers[args.command].error(f"There is no argument {unknown[0]}.{close}")
+        subparsers[args.command].error(
+            f"There is no argument {unknown[0]}.{_near(unknown[0], subparsers[args.command])}"
+        )
     args.command = shlex.join(["ssd-zoo", *argv])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the terminal can't encode.
         sys.stdout.reconfigure(errors="backslashreplace")
     code: int = args.run(args)
     return code
+
+
+def _near(argument: str, parser: argparse.ArgumentParser) -> str:
+    """Return a sentence about the options that an unknown argument may mean; empty for one that is not an option."""
+    asked = argument.partition("=")[0]
+    known = [name for action in parser._actions for name in action.option_strings or [str(action.metavar)]]
+    for name, others in _NAMES_ELSEWHERE.items():
+        if asked.startswith("-") and name in known and asked.lstrip("-").replace("_", "-") in others.split():
+            return f" Did you mean {name}?"
+    return f" {propose(asked, [name for name in known if name.startswith('--')])}" if asked.startswith("--") else ""
 
 
 def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -120,6 +150,7 @@ def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, 
     """
     parser = _Parser(
         prog="ssd-zoo",
+        allow_abbrev=False,
         description=(ssd_zoo.__doc__ or "").splitlines()[0],
         epilog="ssd-zoo COMMAND --help shows the options of a command, with examples.",
     )
@@ -128,7 +159,11 @@ def declare(asked: Collection[str]) -> tuple[argparse.ArgumentParser, dict[str, 
     parsers: dict[str, argparse.ArgumentParser] = {}
     for name, (module, summary) in COMMANDS.items():
         parsers[name] = subparsers.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         if name in asked:
             command = cast(Command, import_module(f"ssd_zoo.cli.{module}"))

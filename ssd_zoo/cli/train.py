@@ -30,7 +30,7 @@ from ssd_zoo.detector.loss import ClassificationLossName
 from ssd_zoo.prediction.opening import check_model
 from ssd_zoo.training.fit import MixedPrecision, fit
 from ssd_zoo.training.optimizers import OptimizerName, ScheduleName
-from ssd_zoo.training.plan import plan_table
+from ssd_zoo.training.plan import Choice, plan_table
 from ssd_zoo.training.ready import BatchNormMode, obstacles, raise_together
 from ssd_zoo.training.recipes import RECIPES
 
@@ -176,8 +176,10 @@ def run(args: argparse.Namespace) -> int:
     if args.minutes:
         spent = (time.monotonic() - began) / 60
         options["minutes"] = max(0.01, args.minutes - spent)
+        looking = f"{spent:.2g} of {args.minutes:g} minutes went into looking at the data"
+        choices.append(Choice("time", f"{args.minutes:g} minutes", f"given; {looking}"))
         if talks:
-            print(f"{spent:.1f} of {args.minutes:g} minutes went into looking at the data.", file=sys.stderr)
+            print(f"{looking}.", file=sys.stderr)
     try:
         measured = None if validation is None else prepared(validation, args, training=False)
         result = fit(model, images, validation=measured, choices=choices, **options)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
-"""Annotation records, and their assembly into a split with checked names and boxes."""
+"""Annotation records, and their assembly into a checked split."""
 
+import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "assemble",
     "check_class_names",
     "check_units",
+    "nearest",
     "no_object",
     "number_of",
     "some",
@@ -126,7 +128,7 @@ class Annotations:
 
 
 class Thing(NamedTuple):
-    """Object as a reader finds it: its class is a name. See `LabelledObject`."""
+    """Object as `LabelledObject`, but with its class as a name."""
 
     name: str
     box: Box
@@ -182,6 +184,13 @@ def number_of(number: int, what: str) -> str:
 def some(files: Sequence[object], what: str, most: int = 3) -> str:
     """Return a count with examples, as in `2 images (a.jpg, b.jpg)`."""
     return f"{number_of(len(files), what)} ({list_names(list(map(str, files)), most)})"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return a sentence about the name that a class without match may mean; empty if none is near."""
+    by_spelling = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), by_spelling, n=1)
+    return f" It may be {by_spelling[close[0]]!r}: write a class in one way in all files." if close else ""
 
 
 def around_turned(cx: float, cy: float, width: float, height: float, angle: float) -> Box:
@@ -246,7 +255,7 @@ def assemble(
                 place = f"{item.source}:{records.line(item.source, thing.entry)}"
                 raise ValueError(
                     f"{place}: the data set has objects of {quote(thing.name)}, which is not among the categories "
-                    f"{list_names(categories[1:], 20)}."
+                    f"{list_names(categories[1:], 20)}.{nearest(thing.name, categories[1:])}"
                 )
             x1, y1, x2, y2 = thing.box
             if not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in thing.box):
@@ -294,7 +303,7 @@ def _ids(known: dict[str, int], categories: Sequence[str]) -> list[int]:
 
 
 def are_fractions(boxes: Iterable[Box]) -> bool:
-    """Check for boxes that are all fractions of their images, which may be rounded.
+    """Check whether all boxes are fractions of their images, perhaps rounded.
 
     Corners in fractions that were taken for x, y, width and height end before 2.
     """

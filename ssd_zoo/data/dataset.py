@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchvision import tv_tensors
 
-from ssd_zoo.data.annotations import Annotations, LabelledImage, Records, assemble, no_object
+from ssd_zoo.data.annotations import Annotations, LabelledImage, Records, assemble, no_object, number_of
 from ssd_zoo.data.formats import recognise
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.formats.in_memory import read_memory
@@ -180,9 +180,8 @@ def open_dataset(
     records.notes += found.notes
     annotations = assemble(records, classes, categories, f"{found.name}: {found.why}", max_pixels)
     if annotations.problems:
-        _log.warning(
-            "%s: %d entries of labels can't be used; inspect_dataset lists them.", path, len(annotations.problems)
-        )
+        problems = annotations.problems
+        _log.warning("%s can't be used, the first: %s", number_of(len(problems), "label"), problems[0])
     return DetectionDataset(annotations, transforms)
 
 

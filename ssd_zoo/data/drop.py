@@ -1,4 +1,4 @@
-"""Leave out of a data set what can't be used, and say how much that is."""
+"""Leave unusable images and objects out of a data set; count them."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import torch
 
 from ssd_zoo.data.annotations import LabelledImage, number_of
 from ssd_zoo.data.dataset import DetectionDataset
-from ssd_zoo.data.inspection import DataReport, annotation_problems
+from ssd_zoo.data.inspection import DataReport, annotation_problems, group_problems
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, VideoDataset
 
 __all__ = ["left_out", "usable"]
@@ -35,8 +35,9 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
         raise ValueError(f"on_invalid must be 'raise' or 'drop', got {on_invalid!r}.")
     total, lost = sum(report.objects.values()), _lost(dataset, report)
     if report.problems and (on_invalid == "raise" or (on_invalid is None and lost > 0.01 * (total + lost))):
-        more = f"\n  and {len(report.problems) - 20} more" if len(report.problems) > 20 else ""
-        listed = "".join(f"\n  {problem}" for problem in report.problems[:20])
+        problems, others = group_problems(report.problems)
+        more = f"\n  and {others} more" if others else ""
+        listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(
             f"The data set has {number_of(len(report.problems), 'problem')}, and {lost} of its objects can't be used; "
             f"correct them, or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"

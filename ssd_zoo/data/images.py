@@ -57,7 +57,7 @@ def image_endings() -> set[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a name begins with a dot, or is a system's own."""
+    """Return whether a name begins with a dot, or is the system's."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 

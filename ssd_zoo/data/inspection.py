@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
 from ssd_zoo.detector.tiles import shown_boxes
 
-__all__ = ["DataReport", "annotation_problems", "inspect_dataset"]
+__all__ = ["DataReport", "annotation_problems", "group_problems", "inspect_dataset"]
 
 # People at the edge of a video are labelled beyond it; a wrong number leaves less of a box.
 _LEAST_WITHIN = 0.25
@@ -28,11 +28,12 @@ _NEAR, _RARE = 0.75, 0.05
 
 
 class _Thing(NamedTuple):
-    """An object: its box, class and area."""
+    """An object: its box, class and area, and whether it is a crowd."""
 
     box: Box
     label: int
     area: float
+    iscrowd: bool
 
 
 class _Item(NamedTuple):
@@ -54,8 +55,8 @@ class DataReport:
         empty_images: Images, or annotated frames, without objects.
         objects: Number of objects per class, zero included. An object of a video counts once per frame.
         sizes: Numbers of small, medium and large objects, by COCO's areas in pixels: up to 32², up to 96², larger.
-        unreached: Number of objects whose best IoU with the model's default boxes is below its `iou_thresh`; None
-            without a model.
+        unreached: Number of objects whose best IoU with the model's default boxes is below its `iou_thresh`. Crowds,
+            which are not trained on, do not count. None without a model.
         videos: Number of videos; None for images.
         problems: Messages about unusable images, videos and annotations, with the file and, where known, the line.
         bad_images: Indices of unusable images or videos.
@@ -101,10 +102,23 @@ class DataReport:
                     "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
                 )
         lines += [f"note: {note}" for note in [*self.notes, *_near_names(self.objects)]]
-        lines += [f"problem: {problem}" for problem in self.problems[:20]]
-        if len(self.problems) > 20:
-            lines.append(f"and {len(self.problems) - 20} more problems")
+        problems, others = group_problems(self.problems)
+        lines += [f"problem: {problem}" for problem in problems]
+        if others:
+            lines.append(f"and {number_of(others, 'more problem')}")
         return "\n".join(lines)
+
+
+def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], int]:
+    """Return the first problems, one for all places where it is the same, and the number of all others."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        # What follows the file and the line.
+        groups[problem.partition(": ")[2] or problem].append(problem)
+    shown = list(groups.values())[:most]
+    also = ["" if len(same) == 1 else f" (and in {number_of(len(same) - 1, 'more place')})" for same in shown]
+    lines = [f"{same[0]}{more}" for same, more in zip(shown, also, strict=True)]
+    return lines, len(problems) - sum(map(len, shown))
 
 
 def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
@@ -175,7 +189,7 @@ def _image_item(dataset: DetectionDataset, entry: LabelledImage, decode: bool) -
     def place(k: int) -> str:
         return f"{entry.source}:{dataset.annotations.line(entry.source, entry.objects[k].entry)}"
 
-    objects = [_Thing(thing.box, thing.label, thing.area) for thing in entry.objects]
+    objects = [_Thing(thing.box, thing.label, thing.area, thing.iscrowd) for thing in entry.objects]
     return _Item(_size_of_image(entry, decode), 1, int(not objects), objects, place)
 
 
@@ -188,9 +202,10 @@ def _video_items(videos: Sequence[AnnotatedVideo], decode: bool, pool: ThreadPoo
 
 def _video_item(video: AnnotatedVideo, size: tuple[int, int] | str) -> _Item:
     target, frames = video.target, video.target["frame_index"].tolist()
-    boxes = target["boxes"]
-    rows = zip(boxes.tolist(), target["labels"].tolist(), area_of(boxes[:, 2:] - boxes[:, :2]).tolist(), strict=True)
-    objects = [_Thing((x1, y1, x2, y2), label, area) for (x1, y1, x2, y2), label, area in rows]
+    boxes, labels = target["boxes"], target["labels"].tolist()
+    areas, crowds = area_of(boxes[:, 2:] - boxes[:, :2]), target.get("iscrowd", torch.zeros(len(boxes)))
+    rows = zip(boxes.tolist(), labels, areas.tolist(), crowds.tolist(), strict=True)
+    objects = [_Thing((x1, y1, x2, y2), label, area, bool(crowd)) for (x1, y1, x2, y2), label, area, crowd in rows]
     labeled = set(video.labeled_frames)
     empty = len(labeled - set(frames))
 
@@ -263,7 +278,7 @@ def _format(box: Box) -> str:
 def _unreached(items: Sequence[_Item], bad: set[tuple[int, int]], model: SSD) -> Iterator[int]:
     default_boxes = model.default_boxes.cpu()
     for i, (size, _, _, objects, _) in enumerate(items):
-        boxes = [thing.box for k, thing in enumerate(objects) if (i, k) not in bad]
+        boxes = [thing.box for k, thing in enumerate(objects) if (i, k) not in bad and not thing.iscrowd]
         if boxes and not isinstance(size, str):
             scaled = scale_boxes(*shown_boxes(torch.tensor(boxes), size, model.tile), model.size)
             yield sum(

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 import torch
 
-from ssd_zoo.data.annotations import Annotations, LabelledImage
+from ssd_zoo.data.annotations import Annotations, LabelledImage, nearest
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.video_datasets import VideoDataset
 from ssd_zoo.weights.categories import list_names, match_classes
@@ -56,7 +56,10 @@ def _onto(names: list[str], dataset: DetectionDataset | VideoDataset, notes: lis
     matched = match_classes(dataset.categories, names)
     new = [label for label in range(1, len(dataset.categories)) if label not in matched]
     if not grows and (lacking := [dataset.categories[label] for label in new if label in _used(dataset)]):
-        raise ValueError(f"There are objects of {list_names(lacking)}, which the classes {list_names(names[1:])} lack.")
+        near = nearest(lacking[0], names[1:])
+        raise ValueError(
+            f"There are objects of {list_names(lacking)}, which the classes {list_names(names[1:])} lack.{near}"
+        )
     for label, other in matched.items():
         if dataset.categories[label] != names[other]:
             notes.append(f"objects of {dataset.categories[label]!r} count as {names[other]!r}")

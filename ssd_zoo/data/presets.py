@@ -132,7 +132,7 @@ class _Filled(nn.Module):
 
 
 class CropWithObjects(nn.Module):
-    """Random crop with a minimum IoU, as torchvision's, which leaves thin images whole.
+    """Random minimum-IoU crop as torchvision's, which leaves thin images whole.
 
     torchvision's crop takes at least .3 of each side, and divides by zero where that is less than a pixel.
     """
@@ -214,7 +214,7 @@ def _declared(image: Picture, target: Target) -> Target:
 
 
 def per_object(sample: tuple[Picture, Target]) -> tuple[Tensor, ...]:
-    """Return a target's values that have one row per object, without the boxes."""
+    """Return a target's values per object, without the boxes."""
     return tuple(sample[1][key] for key in PER_OBJECT if key in sample[1])
 
 

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of labelled images, or of labelled frames of videos."""
+"""Draw a contact sheet of labelled images or frames."""
 
 import math
 from itertools import groupby

@@ -108,12 +108,12 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
 
 
 def is_address(source: str | Path) -> bool:
-    """Check whether a source is an address, such as `rtsp://…`, and not a path."""
+    """Check whether a source is an address, such as `rtsp://…`."""
     return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """List the frames of a folder, in the order of the numbers in their names."""
+    """List a folder's frames, sorted by the numbers in their names."""
     return sorted(find_images([folder]), key=_by_numbers)
 
 

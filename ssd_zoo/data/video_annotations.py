@@ -108,7 +108,7 @@ class Labels(NamedTuple):
 
 @contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
-    """Turn the error of an entry into a problem, so that the others are read."""
+    """Note an entry's error as a problem, and read on."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Data sets of annotated videos, and the clips that are drawn from them."""
+"""Data sets of annotated videos, and clips from them."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Open data sets of annotated videos in the layouts of this project, MOT, CVAT and ImageNet VID."""
+"""Open annotated videos in our own layout, MOT, CVAT and ImageNet VID."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ssd_zoo.data.annotations import check_units, no_object, number_of, some
+from ssd_zoo.data.annotations import check_units, nearest, no_object, number_of, some
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.images import MAX_PIXELS
 from ssd_zoo.data.video import MISSING, frame_files, open_video
@@ -27,9 +27,15 @@ from ssd_zoo.data.video_xml import is_cvat, is_cvat_of_images, read_cvat, read_i
 from ssd_zoo.weights.categories import check_names, list_names
 from ssd_zoo.weights.outside import quote
 
-__all__ = ["check_decoder", "open_video_dataset", "video_splits"]
+__all__ = ["VIDEO_LAYOUTS", "check_decoder", "open_video_dataset", "video_splits"]
 
 _log = logging.getLogger("ssd_zoo")
+
+VIDEO_LAYOUTS = (
+    f"{CLIPS_FILE}, MOTChallenge (gt/gt.txt and img1), CVAT for video (XML with tracks) or ImageNet VID (Data/VID and "
+    "Annotations/VID)"
+)
+"""Known layouts, for messages."""
 
 Layout = Literal["clips", "mot", "cvat", "vid"]
 # Four days at 30 frames per second; a number that is no number of frames would fill the memory.
@@ -102,10 +108,7 @@ def open_video_dataset(
         raise FileNotFoundError(f"There is no {path}.")
     found = _find(path)
     if found is None:
-        raise ValueError(
-            f"{path} has no known layout of videos: {CLIPS_FILE}, MOTChallenge (gt/gt.txt and img1), CVAT for video "
-            "(XML with tracks) or ImageNet VID (Data/VID and Annotations/VID)."
-        )
+        raise ValueError(f"{path} has no known layout of videos: {VIDEO_LAYOUTS}.")
     layout, sources = found
     if not sources:
         raise ValueError(f"{path} names no video.")
@@ -123,7 +126,7 @@ def open_video_dataset(
         if unknown := sorted({thing.category for one in labels for thing in one.objects} - set(names)):
             raise ValueError(
                 f"{path} has objects of {quote(unknown[0])}, which is not among the categories "
-                f"{list_names(names[1:], 20)}."
+                f"{list_names(names[1:], 20)}.{nearest(unknown[0], names[1:])}"
             )
     check_units([(thing.box, one.source) for one in labels for thing in one.objects])
     videos = [_video(one, names, max_pixels, problems) for one in labels]
@@ -133,10 +136,8 @@ def open_video_dataset(
     if (problems or faults) and not any(len(video.target["labels"]) for video in videos if video.fault is None):
         raise no_object([*faults, *problems])
     if problems or faults:
-        _log.warning(
-            "%s: %s of labels and %s can't be used; inspect_dataset lists them.",
-            path, "1 entry" if len(problems) == 1 else f"{len(problems)} entries", number_of(len(faults), "video"),
-        )  # fmt: skip
+        lost = f"{number_of(len(problems), 'label')} and {number_of(len(faults), 'video')}"
+        _log.warning("%s can't be used, the first: %s", lost, [*problems, *faults][0])
     notes = [*notes, *_left_out(path, layout, sources)]
     return VideoDataset(
         videos, names, sampler=sampler, transforms=transforms, problems=problems, layout=_WHY[layout], notes=notes

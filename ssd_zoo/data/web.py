@@ -77,7 +77,7 @@ def is_image_address(address: str, endings: Collection[str], *, timeout: float =
 
 
 def file_name(address: str) -> str:
-    """Return the last part of an address as a file's name, without its extension.
+    """Return a file's name without extension from an address.
 
     `https://user:password@host/door.jpg?channel=1` gives `door`.
     """

@@ -133,7 +133,7 @@ class Description:
         )
 
     def resize(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Resize checked images to a batch as the file takes it; see `resize_images`."""
+        """Resize checked images to the file's batch; see `resize_images`."""
         return resize_images(images, self.size, antialias=self.antialias, dtype=getattr(torch, self.pixels))
 
     def blank_state(self, streams: int) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ _DIGEST = re.compile(rb"ssd_zoo:sha256:[0-9a-f]{64}")
 
 
 def seal(content: bytes) -> bytes:
-    """Return a file's content with its digest, computed with the blank one, in place of the blank one."""
+    """Return a file's content with its digest instead of the blank one."""
     return content.replace(BLANK.encode(), _digest_of(content))
 
 

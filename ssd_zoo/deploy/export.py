@@ -111,10 +111,12 @@ def export(
     except (ImportError, MemoryError, OSError, ValueError):
         raise
     except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        step = " ssd_zoo.video.export_step(model) returns the step as a program of torch." if described.state else ""
         raise ValueError(
-            f"The model can't be exported as {kind!r}: {str(error).strip().partition(chr(10))[0]} Models of every "
-            "builder of ssd_zoo.list_models() can. In layers of your own, no step may depend on the values of tensors, "
-            "and the format needs their operators; 'pt2' has all of torch's."
+            f"The model can't be exported as {kind!r}: {reason}. Every builder of ssd_zoo.list_models() can as 'onnx' "
+            "and 'openvino'. In layers of your own, no step may depend on the values of tensors, and the format needs "
+            f"their operators; 'pt2' has all of torch's.{step}"
         ) from error
     return path
 

@@ -1,4 +1,4 @@
-"""A detector as one graph of fixed shapes: pixels and state in, tensors with names out."""
+"""A detector as one graph: pixels and state in, named tensors out."""
 
 import copy
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def outputs_of(described: Description) -> tuple[str, ...]:
 
 
 class Graph(nn.Module):
-    """A detector as exporters take it, with normalisation and, if asked for, NMS.
+    """A detector as exporters take it: with normalisation, perhaps with NMS.
 
     Args:
         model: A detector in evaluation mode. It is copied, in float32 and with its norms folded.

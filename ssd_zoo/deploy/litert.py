@@ -20,14 +20,14 @@ _FOREIGN = "For a checkpoint of another project: ssd-zoo convert {} --output DIR
 
 
 class _Named(nn.Module):
-    """A graph whose inputs are keywords, which the file keeps as names."""
+    """A graph whose inputs are keywords, which the file keeps as names. Keywords have `_` in place of dots."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.detector = graph
 
     def forward(self, images: Tensor, **state: Tensor) -> dict[str, Tensor]:
-        return self.detector(images, state)
+        return self.detector(images, {name: state[_keyword(name)] for name in self.detector.described.state})
 
 
 def write_litert(graph: Graph, path: Path) -> None:
@@ -41,12 +41,16 @@ def write_litert(graph: Graph, path: Path) -> None:
     except ImportError as error:
         raise missing("Exporting to LiteRT", error, "litert") from error
     images, state = graph.example()
-    inputs = {name: value[:1] for name, value in {"images": images, **state}.items()}
+    inputs = {_keyword(name): value[:1] for name, value in {"images": images, **state}.items()}
     with tempfile.TemporaryDirectory() as folder, quiet("absl"), contextlib.redirect_stdout(None):
         draft = Path(folder) / "model.tflite"
         litert_torch.convert(_Named(graph).eval(), sample_kwargs=inputs).export(str(draft))
         content = draft.read_bytes()
     write_file(path, seal(_with_description(content, graph.described.to_json())))
+
+
+def _keyword(name: str) -> str:
+    return name.replace(".", "_")
 
 
 def _with_description(content: bytes, description: str) -> bytes:
@@ -104,7 +108,8 @@ def open_litert(path: Path, threads: int) -> Opened:
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Its integers have 32 bits.
-        arrays = {name: value.contiguous().numpy().astype(types[name], copy=False) for name, value in inputs.items()}
+        named = {_keyword(name): value.contiguous().numpy() for name, value in inputs.items()}
+        arrays = {name: value.astype(types[name], copy=False) for name, value in named.items()}
         found = {name: torch.from_numpy(array.copy()) for name, array in runner(**arrays).items()}
         return {name: value.long() if value.dtype == torch.int32 else value for name, value in found.items()}
 

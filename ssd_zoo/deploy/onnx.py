@@ -97,7 +97,7 @@ def _nms() -> Callable[..., object]:
 
 
 def open_onnx(path: Path, threads: int, callers: int) -> Opened:  # noqa: ARG001
-    """Open a file in ONNX Runtime, where any number of threads may share a session.
+    """Open a file in ONNX Runtime, in a session for all threads.
 
     Raises:
         ImportError: If onnxruntime is missing.

@@ -1,4 +1,4 @@
-"""Parts that the formats share: an opened file, and a graph as a program of torch.export."""
+"""What formats share: an opened file, and a `torch.export` program."""
 
 import contextlib
 import logging
@@ -40,7 +40,7 @@ class Opened(NamedTuple):
 
 
 def missing(purpose: str, error: ImportError, extra: str) -> ImportError:
-    """Return an error that names a missing package and the extra that installs it."""
+    """Return an error that names a missing package and its extra."""
     return ImportError(f'{purpose} needs {(error.name or "more").partition(".")[0]}: pip install "ssd_zoo[{extra}]".')
 
 

@@ -88,7 +88,7 @@ def _is_built(model: "SSD") -> bool:
 
 
 def check_normalization(image_mean: Sequence[float], image_std: Sequence[float], in_chans: int) -> None:
-    """Raise ValueError if the mean and deviation of pixels do not fit the images."""
+    """Raise ValueError if mean and deviation do not fit the images."""
     for name, values in (("image_mean", image_mean), ("image_std", image_std)):
         if len(values) != in_chans:
             raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")

@@ -1,4 +1,4 @@
-"""Overlap of boxes: areas, intersection over union, and detections matched to objects by it."""
+"""Overlap of boxes: areas, IoU, and detections matched to objects."""
 
 import torch
 from torch import Tensor

@@ -64,7 +64,7 @@ def has_global_hooks() -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is a tensor of torch's own class, or a parameter."""
+    """Return whether a value is of torch's tensor class, or a parameter."""
     # torch 2.6 can't compile a search in a set.
     return type(value) is Tensor or type(value) is nn.Parameter
 

@@ -18,6 +18,7 @@ from ssd_zoo.models.options import Options
 from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.entries import WeightsEnum
+from ssd_zoo.weights.settings import SSDLITE
 
 __all__ = ["ssd_timm", "ssdlite_timm"]
 
@@ -110,12 +111,7 @@ def ssdlite_timm(
         network,
         default_boxes,
         head=partial(SSDLiteHead, norm_layer=norm_layer),
-        image_mean=maps.image_mean,
-        image_std=maps.image_std,
-        score_thresh=0.001,
-        nms_thresh=0.55,
-        detections_per_img=300,
-        topk_candidates=300,
+        **SSDLITE | {"image_mean": maps.image_mean, "image_std": maps.image_std},
     )
     if pretrained:
         note_loaded(model, "backbone.net.", source=f"timm's {backbone}")

@@ -4,7 +4,6 @@ Lin et al., "Focal Loss for Dense Object Detection". https://arxiv.org/abs/1708.
 https://github.com/tensorflow/models/tree/master/research/object_detection/configs/tf2
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import torchvision
@@ -20,7 +19,7 @@ from ssd_zoo.models.registry import register_model
 from ssd_zoo.models.settle import Settled, finish, settle
 from ssd_zoo.weights.entries import WeightsEnum
 from ssd_zoo.weights.published import timm_weights, torchvision_weights
-from ssd_zoo.weights.settings import BoxSettings
+from ssd_zoo.weights.settings import TENSORFLOW, BoxSettings, OriginSettings
 
 __all__ = [
     "MobileNetV2FPN_Weights",
@@ -108,8 +107,7 @@ def ssdlite320_mobilenet_v2_fpn(
     Args:
         own_towers: Whether each map has a tower of its own. `load_checkpoint` sets it for files in which the tower was
             rounded map by map, so that no single tower gives their detections. Training then changes each alone.
-        size: Side, or (height, width), of the input. Default boxes keep their size in pixels. Along each axis a map's
-            first centre lies half its stride from the edge if the stride divides the side, else on the edge: the
+        size: Side, or (height, width), of the input. Default boxes are placed as for `ssd640_resnet50_fpn`; the
             coarsest stride, 128, does not divide 320.
     """
     asked = settle(WeightsEnum, weights, MobileNetV2FPN_Weights, weights_backbone, options, size=320)
@@ -139,34 +137,15 @@ def _fpnlite(asked: Settled, *, own_towers: bool) -> SSD:
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2FPN(128, in_chans=asked.in_chans, norm_layer=norm_layer)
     backbone.freeze(asked.trainable(backbone.num_stages))
-    return _finish(
-        asked,
-        backbone,
-        head=partial(SharedHead, separable=True, one_tower=True, own_towers=own_towers, norm_layer=norm_layer),
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-    )
+    head = partial(SharedHead, separable=True, one_tower=True, own_towers=own_towers, norm_layer=norm_layer)
+    return _finish(asked, backbone, head=head)
 
 
-def _finish(
-    asked: Settled, backbone: nn.Module, *, head: Head, image_mean: Sequence[float], image_std: Sequence[float]
-) -> SSD:
+def _finish(asked: Settled, backbone: nn.Module, *, head: Head, **pixels: Unpack[OriginSettings]) -> SSD:
     """Finish a detector with the settings that TensorFlow's configurations share."""
-    return finish(
-        asked,
-        backbone,
-        asked.default_boxes(**_multiscale_boxes(asked.size)),
-        head=head,
-        image_mean=image_mean,
-        image_std=image_std,
-        classification_loss="focal",
-        score_function="sigmoid",
-        score_thresh=1e-8,
-        nms_thresh=0.6,
-        detections_per_img=100,
-        topk_candidates=None,
-        clip_before_nms=False,
-    )
+    default_boxes = asked.default_boxes(**_multiscale_boxes(asked.size))
+    settings: OriginSettings = {**TENSORFLOW, "antialias": False, **pixels}
+    return finish(asked, backbone, default_boxes, head=head, classification_loss="focal", **settings)
 
 
 def _multiscale_boxes(size: tuple[int, int]) -> BoxSettings:

@@ -19,6 +19,7 @@ from ssd_zoo.models.settle import finish, settle
 from ssd_zoo.weights.categories import COCO_CATEGORIES, VOC_CATEGORIES
 from ssd_zoo.weights.entries import Weights, WeightsEnum, detection_transforms
 from ssd_zoo.weights.published import lufficc_weights, torchvision_weights
+from ssd_zoo.weights.settings import SSDLITE
 
 __all__ = [
     "MobileNetV3_Large_Weights",
@@ -116,18 +117,7 @@ def ssdlite320_mobilenet_v3_large(
         aspect_ratios=[[2, 3]] * 6,
         scales=[0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0],
     )
-    return finish(
-        asked,
-        backbone,
-        default_boxes,
-        head=partial(SSDLiteHead, norm_layer=norm_layer),
-        image_mean=(0.5, 0.5, 0.5),
-        image_std=(0.5, 0.5, 0.5),
-        score_thresh=0.001,
-        nms_thresh=0.55,
-        detections_per_img=300,
-        topk_candidates=300,
-    )
+    return finish(asked, backbone, default_boxes, head=partial(SSDLiteHead, norm_layer=norm_layer), **SSDLITE)
 
 
 @register_model

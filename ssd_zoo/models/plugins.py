@@ -1,4 +1,4 @@
-"""Builders of other packages, which are found by entry points and imported when they are asked for.
+"""Builders of other packages, found by entry points and imported late.
 
 A package lists each builder in the entry-point group `ssd_zoo.models`, under the builder's name:
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("ssd_zoo")
 
 
 class LazyBuilder:
-    """Builder of another package, imported by the first call or look at its signature.
+    """Builder of another package, imported when it is first needed.
 
     Args:
         entry: The entry point, whose name is the builder's.
@@ -104,7 +104,7 @@ def package_of(builder: Callable[..., SSD]) -> dict[str, str]:
 
 
 def missing_package(package: object) -> str:
-    """Return a sentence on how to get the builder of a saved model.
+    """Return a sentence on how to get a saved model's builder.
 
     Args:
         package: What `package_of` returned when the model was saved; the text is of unknown origin.

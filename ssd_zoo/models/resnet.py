@@ -115,7 +115,7 @@ def ssd300_resnet34(
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build an SSD300 on ResNet-34, after NVIDIA's: as on ResNet-50, with that backbone."""
+    """Build an SSD300 on ResNet-34, after NVIDIA's on ResNet-50."""
     return _ssd300(34, settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300))
 
 
@@ -126,7 +126,7 @@ def ssd300_resnet18(
     weights_backbone: ResNet18_Weights | str | None = ResNet18_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build an SSD300 on ResNet-18, after NVIDIA's: as on ResNet-50, with that backbone."""
+    """Build an SSD300 on ResNet-18, after NVIDIA's on ResNet-50."""
     return _ssd300(18, settle(WeightsEnum, weights, ResNet18_Weights, weights_backbone, options, size=300))
 
 
@@ -137,7 +137,7 @@ def ssd300_resnet34_mlperf(
     weights_backbone: ResNet34_Weights | str | None = ResNet34_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build an SSD300 on ResNet-34, after MLPerf's: NVIDIA's, with extra layers without norms."""
+    """Build an SSD300 after MLPerf's: ResNet-34, extra layers without norms."""
     asked = settle(WeightsEnum, weights, ResNet34_Weights, weights_backbone, options, size=300)
     return _ssd300(34, asked, norm_extras=False)
 
@@ -149,7 +149,7 @@ def ssd300_resnet101(
     weights_backbone: ResNet101_Weights | str | None = ResNet101_Weights.DEFAULT,
     **options: Unpack[Options],
 ) -> SSD:
-    """Build an SSD300 on ResNet-101, after NVIDIA's: as on ResNet-50, with that backbone."""
+    """Build an SSD300 on ResNet-101, after NVIDIA's on ResNet-50."""
     return _ssd300(101, settle(WeightsEnum, weights, ResNet101_Weights, weights_backbone, options, size=300))
 
 

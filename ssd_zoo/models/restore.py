@@ -29,7 +29,7 @@ _OTHERWISE = {"num_classes", "categories", "default_boxes"}
 
 
 def check_whole(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, object]) -> None:
-    """Check that a saved model's file has each tensor of the model that its config describes.
+    """Check that a saved model's file has each tensor of its config.
 
     The model is built on the meta device. So a config that asks for more memory than its file is refused first.
 
@@ -103,7 +103,7 @@ def _few(names: Collection[str]) -> str:
 
 
 def check_restored(model: SSD, asked: Mapping[str, object]) -> None:
-    """Check that published weights filled a model, if the caller changed nothing that has tensors.
+    """Check that published weights filled a model that is built unchanged.
 
     Raises:
         ValueError: If a tensor started fresh, or one of the weights was not used.

@@ -49,7 +49,7 @@ class Settled:
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """Settings of `SSD` that the chosen weights need and the builder does not set."""
+        """Settings of `SSD` that the chosen weights bring."""
         weights = self.weights or self.weights_backbone
         return {} if weights is None else weights.settings
 

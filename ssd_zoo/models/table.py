@@ -51,7 +51,7 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
-    """Return the table of weights in Markdown, with aligned columns, without their results.
+    """Return a Markdown table of all weights, without their results.
 
     Args:
         include: Shell-style patterns of builders' names.

@@ -1,4 +1,4 @@
-"""Detect objects in very many images, on a cluster of machines, by Ray Data."""
+"""Detect in very many images, on a cluster by Ray Data."""
 
 import hashlib
 import io

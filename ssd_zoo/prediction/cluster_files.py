@@ -1,4 +1,4 @@
-"""Images and results of a cluster, on any file system that Ray Data reads."""
+"""Images and results of a cluster, on any of Ray's file systems."""
 
 import json
 import os

@@ -79,7 +79,7 @@ class Detections(dict[str, Tensor]):
         return draw_detections(rgb_bytes(read_pixels(source)), self, self._known())
 
     def to_coco(self, image_id: int = 0) -> list[ResultRow]:
-        """Convert to COCO's results format, with the names of file and class added.
+        """Convert to COCO's results, with names of file and class.
 
         Args:
             image_id: The image's id.

@@ -1,4 +1,4 @@
-"""What results depend on, so that those of another model or of other settings are not mixed."""
+"""What results depend on, so that different ones are not mixed."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ _SETTINGS = ("size", "categories", "antialias", "score_function", "nms_thresh", 
 
 
 def model_files(name: str) -> list[Path]:
-    """List the files of an exported model, or of a saved one; none for other models."""
+    """List an exported or saved model's files; none for other models."""
     path = Path(name)
     if is_exported(name):
         # OpenVINO keeps its weights beside.

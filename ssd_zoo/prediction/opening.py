@@ -1,4 +1,4 @@
-"""Open detectors by name: registered, saved, exported, of the Hub or of torchvision."""
+"""Open registered, saved, exported, Hub's and torchvision's detectors by name."""
 
 import os
 import re
@@ -203,7 +203,7 @@ def load_model(
 
 
 def pick_thresh(model: nn.Module, asked: float | None) -> float:
-    """Return the least score of a detection that `predict` and the command take.
+    """Return the least score that `predict` and the command take.
 
     Args:
         model: A detector.

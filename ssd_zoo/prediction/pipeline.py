@@ -1,4 +1,4 @@
-"""Read, detect and finish images at the same time: in order, and in bounded memory."""
+"""Read, detect and finish images concurrently, in order, in bounded memory."""
 
 import contextlib
 from collections import deque
@@ -101,7 +101,7 @@ def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int] | None, unde
 
 
 def take_ahead(items: Iterable[T], *, ahead: int, stop: Callable[[], None] | None = None) -> Generator[T, None, None]:
-    """Take items in a thread of their own, before they are asked for.
+    """Take items in another thread, before they are asked for.
 
     Args:
         items: The items. An error is raised after the items before it.
@@ -190,7 +190,7 @@ def _bytes_of_all(batch: list[Seen[S]]) -> int:
 
 
 def pick_batch_size(model: nn.Module) -> int:
-    """Return the images per batch that are fastest for a model where it is.
+    """Return the fastest number of images per batch on a model's device.
 
     A GPU takes many images at once. On a CPU one image is fastest, since its feature maps stay in the cache, and other
     images are read meanwhile.

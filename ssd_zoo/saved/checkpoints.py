@@ -68,7 +68,8 @@ def warn_of_folded(model: SSD) -> None:
     if folded := folded_norms(model):
         _log.warning(
             "The source has %d norms folded into convolutions. The model detects as it does. Before you train it, "
-            "restore them by ssd_zoo.restore_norms(model, images), or by ssd-zoo convert --images DIR.",
+            "restore them by ssd_zoo.restore_norms(model, images), or by ssd-zoo convert FILE --images DIR --output "
+            "DIR.",
             len(folded),
         )
 

@@ -14,7 +14,7 @@ _MOST_DIFFERENCE = 0.004
 
 
 def boxes_of_file(model: SSD, boxes: Tensor) -> dict[str, DefaultBoxGenerator]:
-    """Return the argument that gives a model the default boxes of its file.
+    """Return the builder's argument for the default boxes of a file.
 
     Args:
         model: A model with the expected default boxes; it may be on the meta device.

@@ -1,4 +1,4 @@
-"""Weights of the parts of a batch, so that their losses add up to the batch's.
+"""Weights by which losses of parts add up to the batch's.
 
 SSD's loss is a sum over the batch divided by its number of positive default boxes. Means over parts of a batch, in
 several processes or one after another, would weigh a part with few positives as much as one with many. Clips count by
@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 @torch.no_grad()
 def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> int | None:
-    """Count the default boxes that are matched to objects, without running the network.
+    """Count default boxes matched to objects, without running the network.
 
     Args:
         model: The detector.
@@ -58,7 +58,7 @@ def _labeled(
 
 
 def part_weights(positives: Sequence[int | None], total: int) -> list[float]:
-    """Return factors for the losses of parts, so that their sum is the batch's loss.
+    """Return factors by which parts' losses add up to the batch's.
 
     Args:
         positives: Positive default boxes of each part; None for parts without a loss.

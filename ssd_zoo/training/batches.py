@@ -1,4 +1,4 @@
-"""Divide a data set into batches, and seed the augmentation of each item.
+"""Divide data into batches, and seed each item's augmentation.
 
 Batches and seeds depend only on the run's seed, the epoch and the step, not on the number of processes or workers. So a
 resumed run gets the batches of a run that was never stopped, and several processes get those of one.
@@ -235,7 +235,7 @@ _READ = ("boxes", "labels", "frame_index", "labeled_frames")
 
 
 def to_device(part: Part, device: torch.device) -> Part:
-    """Move a part of a batch, with what the model reads of its targets."""
+    """Move part of a batch, with the targets that the model reads."""
     images, targets = part
     return (
         [image.to(device, non_blocking=True) for image in images],

@@ -20,7 +20,7 @@ _OVERHEAD = 1.0
 
 
 class Budget:
-    """Time that a training may take, and what it has learned of the time of its parts.
+    """Time that a training may take, and measured times of its parts.
 
     Args:
         seconds: The time.
@@ -54,7 +54,7 @@ class Budget:
         return self.clock() - self._started
 
     def took_step(self, seconds: float) -> bool:
-        """Record the time of a step; return whether it is time to plan again."""
+        """Record a step's time; return whether to plan again."""
         self._count += 1
         if self._count > _WARMUP:
             self._recent.append(seconds)
@@ -71,7 +71,7 @@ class Budget:
 
     @property
     def pause(self) -> float:
-        """Seconds of an evaluation, on a machine as fast as in the last steps.
+        """Seconds of an evaluation at the speed of the last steps.
 
         Before the first it is half the time that training takes for its images.
         """
@@ -84,7 +84,7 @@ class Budget:
         return max(1, min(5, int(_EVALUATIONS * self.seconds / self.pause)))
 
     def plan(self, plan: Plan, done: int) -> tuple[Plan, int]:
-        """Return the plan that fits into the time, and the epochs between its evaluations.
+        """Return the plan that fits the time, and its evaluation interval.
 
         Args:
             plan: The plan so far.

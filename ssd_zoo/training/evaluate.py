@@ -1,8 +1,10 @@
 """Evaluation of detectors on labelled images and clips."""
 
 import json
+import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +26,12 @@ from ssd_zoo.weights.categories import list_names
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["Evaluation", "evaluate", "evaluate_results"]
+
+_log = logging.getLogger("ssd_zoo")
+# Published figures are measured with thresholds of up to .05. Higher ones are for showing: they lower AP.
+_MOST_THRESH, _MEASURED_THRESH = 0.05, 0.01
+# So many detections of an image COCO's AP counts.
+_COUNTED = 100
 
 
 @dataclass
@@ -132,12 +140,16 @@ def evaluate(
     progress: bool = False,
     losses: bool = False,
     all_classes: bool = False,
+    score_thresh: float | None = None,
 ) -> Evaluation:
     """Run a detector over a data set and measure it.
 
     Classes are matched by name, with COCO's and VOC's synonyms (see `match_classes`). Averages are over the classes
-    that both have. The model's own thresholds apply. Where several processes run (`torchrun`, `accelerate launch`),
-    each takes its share of the images, and all get the same result.
+    that both have. Where several processes run (`torchrun`, `accelerate launch`), each takes its share of the images,
+    and all get the same result.
+
+    AP counts detections of all scores. So a model's `score_thresh` above .05 is .01 during the measurement, and its
+    `detections_per_img` is at least 100. Its other settings apply.
 
     Of clips each labeled frame is scored as an image is. An `SSD` detects in a clip as in a stream, so memory does not
     grow with its length; other detectors get its frames as images. Tubes are linked by `link_tubes`.
@@ -147,18 +159,21 @@ def evaluate(
         dataset: From `open_dataset` or `open_video_dataset`, or any other that gives images or clips, uint8 or between
             0 and 1, and targets as for `SSD.forward`. Without augmentation.
         categories: Names of the data set's classes, background first; by default its own.
-        model_categories: Names of the model's classes, background first; by default its own, or else the data set's.
+        model_categories: Names of the model's classes, background first, such as those that the data set has for them;
+            by default its own, or else the data set's.
         batch_size: Number of images, or of frames of a clip, at once.
         num_workers: Number of processes that read images.
         progress: Whether to show a progress bar on stderr.
         losses: Whether to compute the losses too, for an `SSD` with the data set's own classes. Clips are then taken
             whole.
         all_classes: Whether classes of the data set that the model lacks count too, as AP 0.
+        score_thresh: Least score of a detection that counts, to measure what the model finds at this threshold.
 
     Raises:
         ImportError: If faster-coco-eval is missing.
         TypeError: If a clip's target has no `frame_index`.
-        ValueError: If there are no images or names of classes, or the model knows none of the classes.
+        ValueError: If there are no images or names of classes, the model knows none of the classes, or has no
+            `score_thresh` that can be as asked.
 
     Example:
         >>> evaluation = evaluate(model, open_dataset("cells", "test"))  # doctest: +SKIP
@@ -168,13 +183,20 @@ def evaluate(
     categories = categories or getattr(dataset, "categories", None)
     if categories is None:
         raise ValueError("The data set does not tell its classes; pass categories=['background', …].")
-    of_model = model_categories or getattr(model, "categories", None) or categories
+    own = getattr(model, "categories", None)
+    of_model = model_categories or own or categories
+    if own is not None and len(of_model) != len(own):
+        raise ValueError(
+            f"The model has {len(own)} classes with the background ({list_names(own)}), but model_categories "
+            f"(--model-categories) has {len(of_model)} names: {list_names(of_model)}."
+        )
     labels = label_map(of_model, categories)
     if losses and (labels is not None or not isinstance(model, SSD)):
         raise ValueError("losses=True needs an SSD whose categories are the data set's.")
-    results = run_detector(
-        model, dataset, labels, batch_size=batch_size, num_workers=num_workers, progress=progress, losses=losses
-    )
+    with _measured(model, score_thresh):
+        results = run_detector(
+            model, dataset, labels, batch_size=batch_size, num_workers=num_workers, progress=progress, losses=losses
+        )
     shared = range(len(categories)) if labels is None else set(labels.tolist())
     counted = range(len(categories)) if all_classes else shared
     evaluation = _evaluation(results.records, categories, counted)
@@ -204,6 +226,31 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
     evaluation.model_lacks, evaluation.data_lacks = lacking
     evaluation.all_classes = True
     return evaluation
+
+
+@contextmanager
+def _measured(model: nn.Module, asked: float | None) -> Iterator[None]:
+    """Let a detector return all that AP counts, or what a threshold leaves, within a with-statement."""
+    own = {name: getattr(model, name) for name in ("score_thresh", "detections_per_img") if hasattr(model, name)}
+    if asked is not None and "score_thresh" not in own:
+        raise ValueError(f"{type(model).__name__} has no score_thresh to set to {asked:g}; leave score_thresh out.")
+    wanted: dict[str, float] = {}
+    if asked is not None or own.get("score_thresh", 0) > _MOST_THRESH:
+        wanted["score_thresh"] = _MEASURED_THRESH if asked is None else asked
+    if own.get("detections_per_img", _COUNTED) < _COUNTED:
+        wanted["detections_per_img"] = _COUNTED
+    try:
+        for name, value in wanted.items():
+            try:
+                setattr(model, name, value)
+            except ValueError as error:  # NMS is inside an exported file.
+                if name == "score_thresh" and asked is not None:
+                    raise
+                _log.warning("AP does not count all boxes: %s", error)
+        yield
+    finally:
+        for name in wanted:
+            setattr(model, name, own[name])
 
 
 def _names(categories: Sequence[str], labels: Sequence[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Run a detector over labelled images or clips, in one process or several."""
+"""Run a detector over labelled data, in one process or several."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence

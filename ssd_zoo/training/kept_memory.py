@@ -15,7 +15,7 @@ _statements = 0
 
 @contextmanager
 def keep_memory() -> Iterator[None]:
-    """Keep the memory of freed tensors for the next ones, within a with-statement.
+    """Keep the memory of freed tensors for reuse, within a with-statement.
 
     Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros, and
     that may take half of the time of training on a CPU. A process holds a tenth more memory with it. It does nothing

@@ -1,4 +1,4 @@
-"""Write the history of a training: a table, TensorBoard, a plot, a line per epoch."""
+"""Write a training's history: table, TensorBoard, plot, line per epoch."""
 
 import csv
 import io

@@ -234,8 +234,8 @@ class Trainer:
             figures = {**evaluation.metrics, **evaluation.losses}
             row |= {name: value for name, value in figures.items() if not math.isnan(value)}
         self.progress.history.append(row)
-        # Without objects there is no AP: all epochs are alike then, and the latest counts.
-        better = evaluation is not None and row.get("AP", math.inf) > self.progress.best
+        # Without objects, or if nothing was found so far, the epochs are alike, and the latest counts.
+        better = evaluation is not None and (row.get("AP", math.inf) > self.progress.best or self.progress.best == 0)
         self.best = evaluation if better else self.best
         self.progress.best = max(self.progress.best, row.get("AP", -1.0))
         self.progress.sums, self.progress.seconds = {}, 0.0
@@ -254,7 +254,8 @@ class Trainer:
             return True
         measured = [row["AP"] for row in self.progress.history if "AP" in row]
         in_vain = len(measured) - 1 - measured.index(max(measured)) if measured else 0
-        if not self.patience or in_vain < self.patience:
+        # A model that has found nothing so far may still be at its beginning.
+        if not self.patience or in_vain < self.patience or not any(measured):
             return False
         self._say(
             f"AP has not improved in the last {in_vain} evaluations, so the training ends; --patience 0 trains on."
@@ -275,7 +276,7 @@ class Trainer:
 
     @property
     def final(self) -> SSD:
-        """The model that is evaluated and saved: the average of weights, where there is one."""
+        """Model that is evaluated and saved: the average of weights, if any."""
         return self.model if self.ema is None else self.ema.module
 
     def _save(self, evaluation: Evaluation | None, better: bool) -> None:

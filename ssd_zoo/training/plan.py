@@ -1,4 +1,4 @@
-"""Choose the settings of a training from the data, where the caller gives none.
+"""Choose a training's settings from the data.
 
 The numbers come from this project's trainings on BCCD and DeepPCB (docs/trainings.md). All functions but `look_at` are
 arithmetic on a few facts, so a plan is the same wherever it is made.
@@ -70,7 +70,7 @@ class DataFacts(NamedTuple):
     typical: float
 
     def in_tiles(self, tile: tuple[int, int]) -> "DataFacts":
-        """Return the facts of tiles of a (height, width), where the images are larger."""
+        """Return the facts of tiles that larger images are cut into."""
         height, width = shown_size(self.picture, tile)
         factor = math.sqrt(self.picture[0] * self.picture[1] / (height * width))
         return DataFacts((height, width), min(1.0, factor * self.small), min(1.0, factor * self.typical))
@@ -162,12 +162,14 @@ def plan_training(
     length = (
         f"{number_of(passes, 'epoch')}, {number_of(steps, 'step')}" if minutes is None else f"{minutes:.3g} minutes"
     )
+    why_length = "given" if epochs else "at least 300 steps, more for more images"
+    why_length = why_length if minutes is None else "for steps and evaluations"
     why = "as in the papers" if optimizer == "sgd" else "learns faster than sgd in short trainings"
     one_sided = _one_sided(classes)
     flips = one_sided is None if flip is None else flip
     average = f"decay {decay:.4g}" if decay else "none"
     choices = [
-        Choice("length", length, "given" if epochs or minutes else "at least 300 steps, more for more images"),
+        Choice("length", length, why_length),
         Choice("batch size", str(batch), _why(batch_size, why_batch)),
         Choice("weights' average", average, _why(ema_decay, "by the number of steps")),
         Choice("optimizer", f"{optimizer}, rate {rate:g}, {schedule}", _why(learning_rate, why)),
@@ -215,7 +217,7 @@ def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[in
 
 
 def plan_finest_stride(facts: DataFacts, size: tuple[int, int]) -> tuple[int, str] | None:
-    """Choose a finer feature map for an input of a (height, width), and say why.
+    """Choose a finer feature map for an input size, with the reason.
 
     Returns:
         8 and the reason, where small objects get fewer than 32 pixels; otherwise None.
@@ -230,7 +232,7 @@ def plan_finest_stride(facts: DataFacts, size: tuple[int, int]) -> tuple[int, st
 
 
 def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
-    """Choose the (height, width) of tiles for an input of 300 × 300, and say why.
+    """Choose tiles for an input of 300 × 300, with the reason.
 
     Tiles are needed where small objects would get fewer than 8 pixels in the largest input, and pictures have at least
     four times its area. A tile is shown pixel by pixel, or smaller where small objects keep 40 pixels. Where the median
@@ -254,7 +256,7 @@ def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
 
 
 def look_at(dataset: DetectionDataset | VideoDataset) -> DataFacts | None:
-    """Measure images and objects of a data set, by the headers of up to 1000 images.
+    """Measure images and objects by the headers of up to 1000 images.
 
     Returns:
         The facts; None for videos, or if no image that can be read has an object.

@@ -66,7 +66,7 @@ def precision_curves(evaluation: "Evaluation") -> dict[str, list[float]]:
 
 
 def plot_precision_recall(evaluation: "Evaluation", file: str | Path) -> None:
-    """Plot precision over recall at an IoU of .5, for the ten worst classes at most.
+    """Plot precision over recall (IoU .5) of the ten worst classes.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -121,7 +121,7 @@ def draw_records(
     most: int = 8,
     score_thresh: float = 0.4,
 ) -> None:
-    """Draw the detections in some images or frames, spread over a data set.
+    """Draw detections in some images or frames of a data set.
 
     Args:
         evaluation: The evaluation of that data set.

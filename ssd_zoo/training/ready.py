@@ -67,7 +67,7 @@ def raise_together(errors: Sequence[Exception]) -> None:
 
 
 def check_norms(model: nn.Module) -> None:
-    """Raise ValueError if norms of a model were folded away, so that it can't be trained."""
+    """Raise ValueError if a model's norms were folded away."""
     if folded := folded_norms(model):
         raise ValueError(
             f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "

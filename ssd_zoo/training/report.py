@@ -1,4 +1,4 @@
-"""The report of a run: one page of HTML, and its facts as Markdown."""
+"""Report of a run, as a page of HTML and as Markdown."""
 
 import base64
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssd_zoo.data.annotations import number_of
 from ssd_zoo.training.logs import Row
-from ssd_zoo.training.plan import Choice
+from ssd_zoo.training.plan import LEAST_STEPS, Choice
 from ssd_zoo.training.plots import precision_curves
 from ssd_zoo.training.svg import line_chart
 from ssd_zoo.version import __version__
@@ -24,11 +24,13 @@ from ssd_zoo.weights.files import write_file
 if TYPE_CHECKING:
     from ssd_zoo.training.evaluate import Evaluation
 
-__all__ = ["Picture", "Story", "Table", "tables_of", "to_markdown", "write_report"]
+__all__ = ["Picture", "Story", "Table", "failure_of", "tables_of", "to_markdown", "write_report"]
 
 Lines = Mapping[str, Sequence[tuple[float, float]]]
 _MAIN, _KINDS = ("AP", "AP50", "AP75"), ("AP", "AR")
-_FOUND = "Found and missed, at scores from .5"
+_FOUND = "Found and missed, at scores from .5; AP counts all scores"
+# A model with a lower AP is of no use.
+_LEAST_AP = 0.01
 _SIZES = (("small", "up to 32² pixels"), ("medium", "up to 96² pixels"), ("large", "beyond 96² pixels"))
 
 
@@ -69,6 +71,23 @@ class Story:
     evaluation: "Evaluation | None"
 
 
+def failure_of(story: Story) -> str | None:
+    """Return what to do if the model finds next to nothing; None if it finds something, or AP is not known."""
+    if story.evaluation is None or not story.evaluation.metrics["AP"] < _LEAST_AP:
+        return None
+    steps = int(story.history[-1]["step"])
+    text = f"The model finds next to nothing: its AP is {story.evaluation.metrics['AP']:.3f}, after "
+    text += f"{number_of(steps, 'step')}. "
+    if steps < LEAST_STEPS:
+        return (
+            f"{text}That is too few: train {LEAST_STEPS} or more, by more minutes or epochs. A smaller input is faster."
+        )
+    return (
+        f"{text}The loss should fall (curves.png), and the boxes lie on the objects (ssd-zoo data DATA draws them). If "
+        "they do, try another learning rate, or a larger size for small objects."
+    )
+
+
 def tables_of(story: Story) -> list[Table]:
     """Return the facts of a run as tables.
 
@@ -81,7 +100,7 @@ def tables_of(story: Story) -> list[Table]:
 
 
 def to_markdown(tables: Sequence[Table], command: str | None) -> str:
-    """Return tables as Markdown, and the command to repeat the run as a block of code."""
+    """Return tables and the run's command as Markdown."""
     parts = []
     for title, header, rows in tables:
         lines = [header, ["---"] * len(header), *rows]
@@ -138,8 +157,8 @@ def _lead(story: Story) -> str:
     figures = [] if story.evaluation is None else [(k, _figure_text(story.evaluation.metrics[k])) for k in _MAIN]
     figures += [("time of training", _duration(_seconds(story.history)))]
     cells = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in figures)
-    note = "" if story.evaluation is not None else "<p>There are no validation data, so AP was not measured.</p>"
-    return f'<div class="lead">{cells}</div>{note}'
+    note = "There are no validation data, so AP was not measured." if story.evaluation is None else failure_of(story)
+    return f'<div class="lead">{cells}</div>' + (f"<p>{escape(note)}</p>" if note else "")
 
 
 def _results(evaluation: "Evaluation") -> list[Table]:

@@ -1,6 +1,7 @@
-"""What a run writes: models with their cards, table, curves, pictures, and the report."""
+"""Files that a run writes: models, table, curves, pictures, report."""
 
 import io
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ from ssd_zoo.training.logs import Row, plot_curves, write_table
 from ssd_zoo.training.mistakes import draw_mistake, worst_mistakes
 from ssd_zoo.training.plan import Choice
 from ssd_zoo.training.plots import draw_records, picture_of
-from ssd_zoo.training.report import Picture, Story, tables_of, to_markdown, write_report
+from ssd_zoo.training.report import Picture, Story, failure_of, tables_of, to_markdown, write_report
 from ssd_zoo.weights.files import write_file
 
 if TYPE_CHECKING:
     from ssd_zoo.training.evaluate import Evaluation
 
 __all__ = ["RunFiles"]
+
+_log = logging.getLogger("ssd_zoo")
 
 # Pictures that are shown before and after the training.
 _COMPARED, _WHEN = 3, ("before", "after")
@@ -77,7 +80,8 @@ class RunFiles:
             figures = {key: round(evaluation.metrics[key], 4) for key in ("AP", "AP50", "AP75")}
             metrics[name] = {**figures, "source": "measured"}
         story = self._story(history, model.default_boxes.device, evaluation)
-        notes = to_markdown(tables_of(story), self.command)
+        failure = failure_of(story)
+        notes = (f"**{failure}**\n\n" if failure else "") + to_markdown(tables_of(story), self.command)
         for name in ["last", *(["best"] if better or self.validation is None else [])]:
             save_pretrained(model, self.folder / name, metrics=metrics, notes=notes, **self.meta)
         if better:
@@ -100,7 +104,10 @@ class RunFiles:
             device: The device of the training.
         """
         pictures = [] if evaluation is None else [*self._compared(), *self._mistakes(evaluation)]
-        write_report(self.folder / "report.html", self._story(history, device, evaluation), pictures)
+        story = self._story(history, device, evaluation)
+        write_report(self.folder / "report.html", story, pictures)
+        if failure := failure_of(story):
+            _log.warning("%s", failure)
 
     def _story(self, history: Sequence[Row], device: torch.device, evaluation: "Evaluation | None") -> Story:
         return Story(self.folder.resolve().name, self.choices, self.command, history, device, evaluation)

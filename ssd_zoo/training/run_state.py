@@ -1,4 +1,4 @@
-"""State of a run: its checkpoint, its settings, and the lock of its folder."""
+"""State of a run: checkpoint, settings, and lock of the folder."""
 
 import io
 import math
@@ -84,7 +84,7 @@ def read_run_state(file: Path) -> State:
 
 
 def check_run(output: Path) -> None:
-    """Check that the run in a folder has all that it needs to continue.
+    """Check that a folder has all that its run needs to continue.
 
     Args:
         output: The run's folder.
@@ -107,7 +107,7 @@ def check_run(output: Path) -> None:
 
 
 def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[str], show: bool) -> State | None:
-    """Read a run's checkpoint, if there is one, and check that the run may continue.
+    """Read a run's checkpoint, and check that the run may continue.
 
     Args:
         output: The run's folder.
@@ -200,7 +200,7 @@ def _short(value: object) -> str:
 
 
 def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minutes: float | None) -> Plan:
-    """Return the plan of a run, which may have begun earlier with settings of its own.
+    """Return a run's plan; a resumed run keeps its own settings.
 
     Args:
         plan: The plan of this call.

@@ -1,4 +1,4 @@
-"""Requests to stop, which a training obeys at the end of a step."""
+"""Requests to stop, obeyed at the end of a step."""
 
 import signal
 from collections.abc import Callable

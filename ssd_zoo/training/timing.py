@@ -1,6 +1,7 @@
 """Measure how much time and memory a training would take."""
 
 import copy
+import os
 import sys
 import time
 from typing import NamedTuple
@@ -8,13 +9,14 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.data.presets import Augmentation, DetectionPresetEval
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.training.batches import Plan, Sample, SeededSamples, augmentation_for, make_loader, to_device
 from ssd_zoo.training.kept_memory import keep_memory
 from ssd_zoo.training.optimizers import make_optimizer
 
-__all__ = ["Times", "time_training"]
+__all__ = ["Times", "busy", "time_training"]
 
 
 class Times(NamedTuple):
@@ -40,8 +42,9 @@ def time_training(
     num_workers: int = 0,
     device: str | None = None,
     steps: int = 3,
+    rough: bool = False,
 ) -> Times:
-    """Train a copy of the model for a few steps and measure their time.
+    """Measure a few training steps' time on a copy of the model.
 
     Args:
         model: The model, which stays as it is.
@@ -51,11 +54,17 @@ def time_training(
         num_workers: Number of processes that read and augment images.
         device: Device to train on; by default a GPU if there is one.
         steps: Number of steps that are measured, after one that is not.
+        rough: Whether to time a quarter of the batch on a CPU. That takes less time and memory; the step's time then
+            is four times what was measured.
     """
     at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trained = copy.deepcopy(model).to(at).to(memory_format=torch.channels_last).train()
     samples = SeededSamples(dataset, augmentation_for(model, augmentation), seed=0)
-    plan = Plan(len(dataset), batch_size, epochs=1, seed=0, max_steps=steps + 1)  # type: ignore[arg-type]
+    if at.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(at)
+    # Batch norm needs two images. On a GPU a quarter would take nearly as long.
+    timed = min(batch_size, max(2, -(-batch_size // 4))) if rough and at.type == "cpu" else batch_size
+    plan = Plan(len(dataset), timed, epochs=1, seed=0, max_steps=steps + 1)  # type: ignore[arg-type]
     optimizer = make_optimizer(trained, "adamw", learning_rate=1e-6, weight_decay=0)
     began = 0.0
     with keep_memory():
@@ -67,8 +76,14 @@ def time_training(
             optimizer.zero_grad()
             loss.item()  # It waits for a GPU.
             began = began if step else time.monotonic()
-        per_step = (time.monotonic() - began) / steps
+        per_step = (time.monotonic() - began) / steps * batch_size / timed
         return Times(per_step, _detecting(trained, dataset, at), _peak(at))
+
+
+def busy() -> str:
+    """Return words about processes that slow this machine down; empty if there are few, or they can't be counted."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    return f"; busy: load {load:.0f} on {number_of(cores, 'core')}" if load > 2 * cores else ""
 
 
 def _detecting(model: SSD, dataset: Dataset[Sample], device: torch.device) -> float:

@@ -72,7 +72,7 @@ def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) 
 
 
 def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, State]:
-    """Export the step of any number of streams, one frame each, with `torch.export`.
+    """Export the step of any number of streams with `torch.export`.
 
     Args:
         model: A detector in evaluation mode.

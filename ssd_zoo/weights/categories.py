@@ -138,7 +138,7 @@ def find_twice(names: Sequence[str]) -> list[str]:
 
 
 def plain_name(name: str) -> str:
-    """Return a name without spaces around it, and with accents as parts of their letters."""
+    """Return a name without outer spaces, with composed accents."""
     # macOS writes an accent as a character of its own.
     return unicodedata.normalize("NFC", name.strip())
 
@@ -157,7 +157,7 @@ def is_background(name: str) -> bool:
 
 
 def object_classes(categories: Sequence[str]) -> list[str]:
-    """Return the names of classes that objects have: without the background and COCO's unused ids."""
+    """Return the classes of objects, without background and COCO's unused ids."""
     return [name for name in categories[1:] if name != "N/A"]
 
 

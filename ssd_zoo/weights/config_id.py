@@ -1,4 +1,4 @@
-"""What shows that a config and the tensors beside it were saved together."""
+"""Proof that a config and its tensors were saved together."""
 
 import hashlib
 import json

@@ -77,7 +77,7 @@ def digest_file(path: Path) -> str:
 
 
 def is_stream(path: Path) -> bool:
-    """Check whether a path is that of a pipe or device, such as /dev/stdout."""
+    """Check whether a path is a pipe or device, such as /dev/stdout."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

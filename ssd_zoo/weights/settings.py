@@ -6,7 +6,7 @@ Weights reproduce the detections of their origin only with the origin's settings
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-__all__ = ["AMDEGROOT", "LUFFICC", "MMDET", "TENSORFLOW", "BoxSettings", "OriginSettings"]
+__all__ = ["AMDEGROOT", "LUFFICC", "MMDET", "SSDLITE", "TENSORFLOW", "BoxSettings", "OriginSettings"]
 
 
 class BoxSettings(TypedDict, total=False):
@@ -69,6 +69,16 @@ MMDET: OriginSettings = {
     "topk_candidates": None,
     "detections_per_img": 200,
     "clip_before_nms": True,
+}
+
+# torchvision's SSDLite.
+SSDLITE: OriginSettings = {
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+    "score_thresh": 0.001,
+    "nms_thresh": 0.55,
+    "detections_per_img": 300,
+    "topk_candidates": 300,
 }
 
 # TensorFlow's configurations of SSD and SSDLite.

@@ -1,4 +1,4 @@
-"""Layouts of labelled images: a module for each format, and the choice of the one that a folder has."""
+"""Layouts of labelled images, a module each, and their recognition."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,11 +71,13 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
 def _unknown(tree: Tree, path: Path, layout: str | None) -> str:
     if layout is not None:
         return f"{path} is not in the layout {layout!r}; leave it out to detect the layout."
-    from ssd_zoo.data.video_layouts import video_splits
+    from ssd_zoo.data.video_layouts import VIDEO_LAYOUTS, video_splits
 
     if video_splits(path):
         return f"{path} holds videos: open_video_dataset opens it; ssd-zoo data, train and evaluate take it."
     known = "Pascal VOC, COCO, YOLO, LabelMe, CVAT, KITTI, WIDER FACE or a CSV table"
+    if tree.file is None:
+        known += f"; of videos {VIDEO_LAYOUTS}"
     files = [file.path for suffix in (".json", ".jsonl", ".xml", ".csv", ".txt") for file in tree.files(suffix)[:20]]
     foreign = next((why for file in files if (why := _foreign(file))), "")
     if zips := [path] if path.suffix.lower() == ".zip" else [file.path for file in tree.files(".zip")]:

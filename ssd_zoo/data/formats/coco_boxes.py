@@ -13,7 +13,7 @@ _LARGEST_SIDE = 2**20
 
 
 def box_of(entry: Mapping[str, JSON]) -> Box:
-    """Return the box as xyxy, from the bbox, or else around the segmentation.
+    """Return the box as xyxy, from `bbox` or around `segmentation`.
 
     Raises:
         ValueError: If there is neither, or it is invalid.
@@ -75,7 +75,7 @@ def _decode(written: str) -> list[int]:
 
 
 def check_corners(items: Sequence[Item], annotations: Sequence[JSON], file: Path) -> None:
-    """Refuse boxes that are written as corners, x1 y1 x2 y2, by sure signs.
+    """Refuse boxes that are surely corners, x1 y1 x2 y2.
 
     As corners nine of ten boxes lie within their images, or end a twentieth of a side beyond them. As x, y, width and
     height a tenth of them does not, or of 20 boxes one; or their areas fit the corners alone.

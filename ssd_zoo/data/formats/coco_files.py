@@ -1,4 +1,4 @@
-"""Images in a file of COCO's format, and the line numbers of its entries for error messages."""
+"""Find the images of a COCO file, and entries' line numbers."""
 
 import contextlib
 import json

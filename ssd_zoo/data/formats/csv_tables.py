@@ -44,7 +44,7 @@ class _Table(NamedTuple):
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise CSV files with columns of image, class and corners; each file is a split.
+    """Recognise CSV files of image, class and corners; each is a split.
 
     Raises:
         ValueError: If two files are the same split.

@@ -1,4 +1,4 @@
-"""Read annotations in CVAT's format for images, version 1.1: one XML file for many images."""
+"""Read annotations in one XML file of CVAT's format for images, 1.1."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Splits and kinds in names of folders and files: `train` and `images` in `train_images`."""
+"""Splits and kinds in names, as `train` and `images` in `train_images`."""
 
 import re
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def canonical_split(name: str) -> str | None:
 
 
 def find_split(names: Sequence[str], wanted: str) -> str | None:
-    """Find a split by its name, or by one that means the same.
+    """Find a split by its name or a synonym.
 
     `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
 
@@ -51,12 +51,12 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
 
 
 def holds(name: str, kinds: set[str]) -> bool:
-    """Check for a folder of a kind, such as `images` or `train_images` of `IMAGE_FOLDERS`."""
+    """Check whether a folder's name is of a kind, such as `IMAGE_FOLDERS`."""
     return name.lower() in kinds or not kinds.isdisjoint(_words(name))
 
 
 def bare(folder: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of folders without those of kinds; `train_images` and `Labels_train` become `train`."""
+    """Return folders' names without kinds: `train_images` becomes `train`."""
     return tuple(_without_kind(part) if holds(part, _KINDS) else part for part in folder if part.lower() not in _KINDS)
 
 

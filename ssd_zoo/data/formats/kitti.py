@@ -1,4 +1,4 @@
-"""Read annotations in KITTI's format: one text file per image, with 15 columns."""
+"""Read annotations in KITTI's text files, one per image, of 15 columns."""
 
 import re
 from functools import partial

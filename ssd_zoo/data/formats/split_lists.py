@@ -1,4 +1,4 @@
-"""Group the files of a data set by split: by lists of images such as `train.txt`, or by folders such as `train/`."""
+"""Group files by split: by lists such as `train.txt`, or by folders."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files of a data set by kind, their splits, and pairs of image and annotation file."""
+"""Files of a data set by kind and split, paired with labels."""
 
 import contextlib
 import os
@@ -59,7 +59,7 @@ class Layout:
 
 
 class Tree:
-    """Files below a folder, or a single annotation file with the images around it.
+    """Files below a folder, or around a single annotation file.
 
     Hidden names are skipped. A folder that links lead to is listed once, by its real path where that is below the root.
     """
@@ -86,12 +86,12 @@ class Tree:
         return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
 
     def image_named(self, name: str, folder: tuple[str, ...] = ()) -> Path | None:
-        """Return the only image of a name, as `images_named` finds them, else None."""
+        """Return the only image that `images_named` finds, else None."""
         images = self.images_named(name, folder)
         return images[0] if len(images) == 1 else None
 
     def images_named(self, name: str, folder: tuple[str, ...] = ()) -> list[Path]:
-        """Return the images whose paths end as a written path does, by the longest end.
+        """Return the images whose paths share the longest end with a path.
 
         Images of another split than that of the annotation file's folder do not count, if the end names no split.
         """
@@ -134,7 +134,7 @@ class Tree:
 
     @property
     def left_out(self) -> list[str]:
-        """Messages about folders that can't be read, and links to folders that are listed already."""
+        """Messages about folders that can't be read or are listed already."""
         return self._walked.left_out
 
     @cached_property
@@ -237,7 +237,7 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
 
 
 def none_or_many(name: str, images: Sequence[Path]) -> str:
-    """Return the message about a name that is not that of one image."""
+    """Return the message about a name of no image or several."""
     several = f"there are {len(images)} images {name!r:.100}: open each folder alone"
     return several if images else f"there is no image {name!r:.100}"
 

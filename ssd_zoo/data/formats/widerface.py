@@ -1,4 +1,4 @@
-"""Read annotations in WIDER FACE's format: a text file of images, each with its number of faces and their boxes."""
+"""Read annotations in WIDER FACE's text files of images and their faces."""
 
 import re
 from functools import partial

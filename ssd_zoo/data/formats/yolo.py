@@ -1,4 +1,4 @@
-"""Read annotations in YOLO's format: one text file per image, with boxes as fractions of the image.
+"""Read annotations in YOLO's text files: boxes as fractions of images.
 
 A `data.yaml` or darknet's `obj.data` says where images and class names are, or the folders do.
 """

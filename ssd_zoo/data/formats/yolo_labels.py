@@ -1,4 +1,4 @@
-"""Read files of labels in YOLO's format, and find that of each image."""
+"""Find and read each image's labels in YOLO's format."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _LINE = re.compile(r"\d+(?:\.0*)?(?: [-+.\deE]+){4,}")
 
 
 def is_yolo(file: Path) -> bool:
-    """Check that the first line that is not blank has a class and at least four numbers."""
+    """Check the first non-blank line: a class and four numbers at least."""
     try:
         lines = read_text(file).splitlines()
     except ValueError:

@@ -53,7 +53,7 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
 
 @torch.library.custom_op("ssd_zoo::suppress_batch", mutates_args=())
 def suppress_batch(boxes: Tensor, labels: Tensor, eligible: Tensor, num_classes: int, nms_thresh: float) -> Tensor:  # noqa: ARG001
-    """Apply greedy NMS within the classes of each image, as one operator for exporters.
+    """Apply greedy NMS within classes, as one operator for exporters.
 
     Args:
         boxes: `(N, K, 4)`, xyxy, in descending order of score.

@@ -1,4 +1,4 @@
-"""Records of an evaluation: the objects and detections of each image or frame."""
+"""Records of an evaluation: each image's objects and detections."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

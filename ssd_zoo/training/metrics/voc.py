@@ -17,7 +17,7 @@ __all__ = ["area_under", "eleven_points", "precision_recall", "voc_scores"]
 
 
 def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh: float = 0.5) -> dict[str, list[float]]:
-    """Compute average precision by VOC's two rules, for each class that has objects.
+    """Compute average precision by VOC's two rules for classes with objects.
 
     Args:
         records: One an image.

@@ -88,7 +88,7 @@ class Contents(NamedTuple):
 
 
 class Stream(Protocol):
-    """Source of bytes: an open file, or a part of a file on the Hub."""
+    """Source of bytes: an open file, or part of a Hub's file."""
 
     def read(self, size: int, /) -> bytes:
         """Read up to `size` bytes."""

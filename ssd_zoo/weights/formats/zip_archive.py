@@ -1,4 +1,4 @@
-"""Checksums of zip archives, which PyTorch does not compare when it reads its files."""
+"""Checksums of zip archives, which PyTorch does not compare."""
 
 import zipfile
 from pathlib import Path

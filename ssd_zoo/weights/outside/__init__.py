@@ -1,4 +1,4 @@
-"""One gate for text that others wrote: decoding, parsing and checks of values.
+"""One gate for others' text: decoding, parsing and checks of values.
 
 Every error is a ValueError that names the source and quotes a short part of it.
 """

@@ -54,7 +54,7 @@ def read_text(file: Path, *, limit: int = LARGEST_TEXT) -> str:
 
 
 def read_start(file: Path, length: int) -> str:
-    """Read the first bytes of a text, whatever its encoding; what is no text is replaced."""
+    """Read the start of a text of any encoding; replace bad bytes."""
     with file.open("rb") as stream:
         content = stream.read(length)
     return content.decode(_mark(content) or "utf-8", "replace")
@@ -65,7 +65,7 @@ def _mark(content: bytes) -> str | None:
 
 
 def decode(content: bytes, source: object) -> str:
-    """Decode text: UTF-8, UTF-16 with a byte order mark, or else Windows' Latin-1.
+    """Decode UTF-8, UTF-16 with a byte order mark, or else Latin-1.
 
     An XML declaration may name another encoding. Text that is not Unicode is reported in the log.
 

@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCI
 
 
 def quote(value: object) -> str:
-    """Return a value for an error message, in at most about 100 characters."""
+    """Return a value for an error message, in about 100 characters."""
     short = reprlib.Repr()
     short.maxstring = short.maxlong = short.maxother = _QUOTED
     shown = short.repr(value)
