@@ -73,8 +73,8 @@ def check_time(model: "SSD", clips: bool) -> None:
         model._told.add("time")
         if not getattr(model.backbone, "looks_back", True):
             _log.warning(
-                "This model does not look back yet: its weights in time are zeros for all frames before, so each frame "
-                "is detected in alone. Train it on clips: ssd-zoo train, or ssd_zoo.training.fit."
+                "This model does not look back yet: its weights for the frames before are zeros, so it detects in each "
+                "frame alone, until ssd-zoo train or ssd_zoo.training.fit trains it on clips."
             )
 
 
