@@ -1006,13 +1006,11 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     assert "'coreml' does not run here; these may: onnx, openvino" in capsys.readouterr().err
 
 
-# Each model in two formats at least, for exporting takes ten seconds; test_int8_keeps_ap has further pairs.
-IN_FORMAT = {"onnx": ("coco", "person"), "openvino": ("coco", "bccd"), "pt2": ("person", "bccd")}
 # The place of NMS that computes the most in the file; test_detections_are_the_models has all.
 PHOTOS = [
     pytest.param(*place.values, name, id=f"{place.values[0]}-{name}", marks=[pytest.mark.slow, *place.marks])
     for place in {place.values[0]: place for place in reversed(PLACES)}.values()
-    for name in IN_FORMAT.get(place.values[0], ["coco"])
+    for name in (TRAINED if place.values[0] not in HEAVY else ["coco"])
 ]
 
 

@@ -42,9 +42,10 @@ def assert_same(model, loaded):
     for name in ("default_boxes", "image_mean", "image_std"):
         assert torch.equal(getattr(model, name), getattr(loaded, name)), name
     assert (model.categories, model.size) == (loaded.categories, loaded.size)
-    image = torch.rand(model.in_chans, *model.size)
+    # A clip, for models of clips warn of images.
+    frames = torch.rand(1, model.in_chans, *model.size)
     with torch.inference_mode():
-        [expected], [found] = model([image]), loaded.eval()([image])
+        [expected], [found] = model([frames]), loaded.eval()([frames])
     assert all(torch.equal(expected[key], found[key]) for key in DETECTIONS)
 
 
