@@ -47,7 +47,7 @@ class SSDLite300_MobileNet_V2_3D_Weights(WeightsEnum):
             "recipe": "examples/video/free_labels.py",
             "metrics": {},
         },
-        sha256="6ac6736ff7fb61b9f779a3eae607dc7effe2288603e3cf8c2633e48c5c0b1db5",
+        sha256="5454aa92e62a9949b15cb448e03b87bcf08ef3cbce1a5de5840e1cf8b4e33f75",
         base=SSDLite300_MobileNet_V2_Weights.COCO_TF_V1,
     )
     COCO_TF_V1 = SSDLite300_MobileNet_V2_Weights.COCO_TF_V1.value
