@@ -963,7 +963,7 @@ def labelled(model, tmp_path_factory):
 @torch.no_grad()
 def test_commands_run_the_file(model, file, nms, labelled, tmp_path):
     # With NMS inside, the number of detections can't be raised to the 100 that AP counts, nor in a module around one.
-    measured = model if nms == "outside" else nn.Sequential(model)
+    measured = model if nms == "outside" else nn.Sequential(model).eval()
     expected = evaluate(measured, open_dataset(labelled), model_categories=CATEGORIES).metrics
     assert 0.2 < expected["AP"] < 0.9
     command = ["--model", str(file), "--json", str(tmp_path / "r.json"), "--quiet"]
