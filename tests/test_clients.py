@@ -94,7 +94,9 @@ def test_torchmetrics_measures_what_we_measure(model, test_data):
         of_data = {key: found[key][labels > 0] for key in ("boxes", "scores")} | {"labels": labels[labels > 0]}
         metric.update([of_data], [{key: target[key] for key in ("boxes", "labels", "area", "iscrowd")}])
     theirs = metric.compute()
-    ours = ssd_zoo.training.evaluate(model, part, categories=dataset.categories).metrics
+    ours = ssd_zoo.training.evaluate(
+        model, part, categories=dataset.categories, score_thresh=model.score_thresh
+    ).metrics
     assert ours["AP"] > 0.2
     for name, of_theirs in {"": "", "50": "_50", "75": "_75", "small": "_small", "large": "_large"}.items():
         assert ours[f"AP{name}"] == pytest.approx(theirs[f"map{of_theirs}"].item(), abs=1e-6), name

@@ -531,8 +531,8 @@ def test_a_model_that_has_other_names_of_the_classes(tmp_path, capsys):
     assert (figures["model_lacks"], figures["data_lacks"], list(figures["per_class"])) == ([], [], ["cat", "dog"])
     assert main([*arguments, "--model-categories", "cat"]) == 2
     told = capsys.readouterr().err
-    assert "The model has 3 classes with the background (background, Katze, Hund), but model_categories" in told
-    assert "has 2 names: background, cat." in told
+    assert "The model has 3 classes with the background (background, Katze, Hund), but --model-categories has" in told
+    assert "2 names: background, cat." in told
 
 
 def test_weights_that_there_are_not(tmp_path, capsys):

@@ -961,8 +961,10 @@ def labelled(model, tmp_path_factory):
 
 @in_all_formats
 @torch.no_grad()
-def test_commands_run_the_file(model, file, labelled, tmp_path):
-    expected = evaluate(model, open_dataset(labelled), model_categories=CATEGORIES).metrics
+def test_commands_run_the_file(model, file, nms, labelled, tmp_path):
+    # With NMS inside, the number of detections can't be raised to the 100 that AP counts, nor in a module around one.
+    measured = model if nms == "outside" else nn.Sequential(model).eval()
+    expected = evaluate(measured, open_dataset(labelled), model_categories=CATEGORIES).metrics
     assert 0.2 < expected["AP"] < 0.9
     command = ["--model", str(file), "--json", str(tmp_path / "r.json"), "--quiet"]
     assert main(["evaluate", str(labelled), *command]) == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ __all__ = ["DataReport", "annotation_problems", "group_problems", "inspect_datas
 _LEAST_WITHIN = 0.25
 # Likeness of names, and share of objects, from and up to which a rare class may be a misspelt one.
 _NEAR, _RARE = 0.75, 0.05
+# A file, perhaps with a line, and what is wrong there.
+_AT_PLACE = re.compile(r"(?P<file>[^:]*\.\w+)(:\d+)?: (?P<what>.+)", re.DOTALL)
 
 
 class _Thing(NamedTuple):
@@ -113,12 +116,20 @@ def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], 
     """Return the first problems, one for all places where it is the same, and the number of all others."""
     groups: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
-        # What follows the file and the line.
-        groups[problem.partition(": ")[2] or problem].append(problem)
+        at_place = _AT_PLACE.fullmatch(problem)
+        groups[at_place["what"] if at_place else problem].append(problem)
     shown = list(groups.values())[:most]
-    also = ["" if len(same) == 1 else f" (and in {number_of(len(same) - 1, 'more place')})" for same in shown]
-    lines = [f"{same[0]}{more}" for same, more in zip(shown, also, strict=True)]
+    lines = [f"{same[0]}{_other_places(same)}" for same in shown]
     return lines, len(problems) - sum(map(len, shown))
+
+
+def _other_places(problems: Sequence[str], most: int = 5) -> str:
+    if len(problems) == 1:
+        return ""
+    files = [match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match]
+    _, *others = dict.fromkeys(Path(file).name for file in files)
+    names = [*others[:most], *(["…"] if len(others) > most else [])]
+    return f" (and in {number_of(len(problems) - 1, 'more place')}{': ' if names else ''}{', '.join(names)})"
 
 
 def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
