@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -533,3 +534,15 @@ def test_annotated_picture_is_seen(detect, photo, tmp_path):
     assert changed[y + 30 : y + height - 5, x + width - 3 : x + width + 1].any(1).mean() > 0.8
     assert changed[y + height - 3 : y + height + 1, x + 5 : x + width - 5].any(0).mean() > 0.8
     assert changed[y + 60 : y + height - 20, x + 20 : x + width - 20].mean() < 0.01
+
+
+def test_warnings_are_lines_of_the_command(monkeypatch, capsys):
+    def warn(args):
+        print(warnings.formatwarning("The file is odd.", UserWarning, "/somewhere/module.py", 7), end="")
+        return 0
+
+    monkeypatch.setattr("ssd_zoo.cli.info.run", warn)
+    own = warnings.formatwarning
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out == "ssd-zoo: The file is odd.\n"
+    assert warnings.formatwarning is own

@@ -5,7 +5,9 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
@@ -93,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 for an interrupt, 141 for a closed pipe. The last two are the shells' convention, 128 plus the signal.
     """
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        with _warnings_as_lines():
+            code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -106,6 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings as this command's other lines, without the place in the code."""
+    own = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"ssd-zoo: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = own
 
 
 def _run(argv: Sequence[str]) -> int:
