@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from ssd_zoo.cli.main import main
 from ssd_zoo.data import open_dataset
 from ssd_zoo.weights import outside
 from ssd_zoo.weights.categories import list_names
@@ -240,3 +242,22 @@ def test_a_line_of_many_digits_is_soon_no_line_of_ten_numbers(tmp_path):
 
 def test_long_names_are_cut_in_lists():
     assert list_names(["a", "b" * 3000, "c"], 2) == f"a, {'b' * 199}…, …"
+
+
+@pytest.mark.parametrize(
+    ("given", "there", "command"),
+    [
+        ("dgo.jpg", "dog.jpg", ["detect"]),
+        ("strete.mp4", "street.mp4", ["detect"]),
+        ("cels", "cells", ["data"]),
+        ("old.pht", "old.pth", ["convert", "--output", "new"]),
+        ("det.onxx", "det.onnx", ["export", "--output", "x.onnx"]),
+        ("detc.onnx", "det.onnx", ["detect", "dog.jpg", "--model"]),
+    ],
+)
+def test_a_path_that_is_not_there_proposes_those_beside_it(given, there, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9)).save("dog.jpg")
+    (tmp_path / there).touch()
+    assert main([*command, given]) == 2
+    assert f"Did you mean {there}?" in " ".join(capsys.readouterr().err.split())

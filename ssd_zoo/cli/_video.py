@@ -23,6 +23,7 @@ from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import file_name, is_image_address
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction.pipeline import map_ahead, take_ahead
+from ssd_zoo.weights.outside import near_paths
 
 __all__ = ["Source", "detect_video", "find_videos", "run_videos"]
 
@@ -59,7 +60,9 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
         ]
         videos += found
         if not paths and Path(source).suffix.lower() in _ENDINGS:
-            raise FileNotFoundError(f"{source} is not a file or folder, nor a pattern that matches a file.")
+            raise FileNotFoundError(
+                f"{source} is not a file or folder, nor a pattern that matches a file.{near_paths(source)}"
+            )
         if len(found) < max(1, len(paths)):
             others.append(source)
     if others and not frames and all(isinstance(video, Path) and _moves(video) for video in videos):

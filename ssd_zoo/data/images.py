@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from ssd_zoo.data.pixels import SIDEWAYS, orientation, picture_pixels
 from ssd_zoo.data.web import fetch, is_web
+from ssd_zoo.weights.outside import near_paths
 
 __all__ = [
     "MAX_PIXELS",
@@ -86,7 +87,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
             found = sorted(filter(_is_listed, map(Path, glob.glob(str(source), recursive=True))))
         if not found:
             what = "holds no image" if path.is_dir() else "is not a file or folder, nor a pattern that matches a file"
-            raise FileNotFoundError(f"{source} {what}.")
+            raise FileNotFoundError(f"{source} {what}.{'' if path.is_dir() else near_paths(path)}")
         for file in found:
             files.setdefault(os.path.abspath(file), file)
     return list(files.values())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.data.images import MAX_PIXELS, find_images, read_image
+from ssd_zoo.weights.outside import near_paths
 
 __all__ = ["MISSING", "Frame", "Video", "frame_files", "is_address", "open_camera", "open_video", "read_clip"]
 
@@ -100,7 +101,7 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
         files = frame_files(path)
         return timed_video(str(source), fps, len(files), lambda: _frames_of_folder(path, files, fps, max_pixels))
     if not path.exists():
-        raise FileNotFoundError(f"{source} is not a file or folder.")
+        raise FileNotFoundError(f"{source} is not a file or folder.{near_paths(path)}")
     if find_spec("av") is not None:
         # Without the protocol, FFmpeg takes what stands before a colon in a name for one.
         return open_by_av(f"file:{path}", str(path), max_pixels=max_pixels)

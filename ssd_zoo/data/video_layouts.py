@@ -25,7 +25,7 @@ from ssd_zoo.data.video_annotations import (
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, Transform, VideoDataset
 from ssd_zoo.data.video_xml import is_cvat, is_cvat_of_images, read_cvat, read_imagenet_vid
 from ssd_zoo.weights.categories import check_names, list_names
-from ssd_zoo.weights.outside import quote
+from ssd_zoo.weights.outside import near_paths, quote
 
 __all__ = ["VIDEO_LAYOUTS", "check_decoder", "open_video_dataset", "video_splits"]
 
@@ -105,7 +105,7 @@ def open_video_dataset(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no {path}.")
+        raise FileNotFoundError(f"There is no {path}.{near_paths(path)}")
     found = _find(path)
     if found is None:
         raise ValueError(f"{path} has no known layout of videos: {VIDEO_LAYOUTS}.")

@@ -24,6 +24,7 @@ from ssd_zoo.detector.ranges import check_count
 from ssd_zoo.detector.targets import box_scales
 from ssd_zoo.detector.tiles import detect_in_tiles
 from ssd_zoo.models.registry import with_near_keywords
+from ssd_zoo.weights.outside import near_paths
 
 __all__ = ["ExportedDetector", "load"]
 
@@ -71,7 +72,7 @@ def load(
 def _open(path: Path, threads: int, callers: int) -> tuple[Opened, Description]:
     known = find_format(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"There is no file {path}.{near_paths(path)}")
     if path.is_file():
         if path.stat().st_size == 0:
             raise ValueError(f"{path} can't be opened as an exported file: it is empty.")

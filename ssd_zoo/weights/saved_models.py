@@ -9,7 +9,7 @@ from ssd_zoo.weights.config_id import are_of_two_saves
 from ssd_zoo.weights.files import naming_download, read_header
 from ssd_zoo.weights.formats.safetensors_file import DIGEST
 from ssd_zoo.weights.hub import fetch_model
-from ssd_zoo.weights.outside import JSON, mapping, parse_json, quote, read_text
+from ssd_zoo.weights.outside import JSON, mapping, near_paths, parse_json, quote, read_text
 
 __all__ = ["CONFIG", "HUB", "MODEL", "open_saved"]
 
@@ -42,7 +42,7 @@ def open_saved(address: str | os.PathLike[str]) -> SavedModel:
             "ssd_zoo.load_checkpoint reads files of other origins."
         )
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"There is no file {path}.{near_paths(path)}")
     text, digest = _header(path, str(path))
     if text is not None:
         return open_config(text, path, str(path), digest=digest)

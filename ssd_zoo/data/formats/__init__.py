@@ -6,7 +6,7 @@ from pathlib import Path
 from ssd_zoo.data.formats import coco, csv_tables, cvat, kitti, labelme, voc, widerface, yolo
 from ssd_zoo.data.formats.folders import canonical_split
 from ssd_zoo.data.formats.tree import Layout, Tree
-from ssd_zoo.weights.outside import read_start
+from ssd_zoo.weights.outside import near_paths, read_start
 
 __all__ = ["FORMATS", "Layout", "canonical_split", "recognise"]
 
@@ -41,7 +41,7 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
     if layout is not None and layout not in FORMATS:
         raise ValueError(f"layout must be one of {', '.join(FORMATS)}, got {layout!r}.")
     if not path.exists():
-        raise FileNotFoundError(f"There is no {path}.")
+        raise FileNotFoundError(f"There is no {path}.{near_paths(path)}")
     tree = Tree(path, names)
     found: dict[str, Layout] = {}
     for name in FORMATS if layout is None else [layout]:

@@ -18,7 +18,7 @@ from ssd_zoo.weights.formats.tfjs import read_tfjs
 from ssd_zoo.weights.formats.tflite import read_tflite
 from ssd_zoo.weights.formats.zip_archive import check_sums
 from ssd_zoo.weights.key_tables import unwrap
-from ssd_zoo.weights.outside import quote
+from ssd_zoo.weights.outside import near_paths, quote
 
 __all__ = ["check_finite", "check_state", "read_checkpoint", "read_pickle"]
 
@@ -53,7 +53,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder, not a checkpoint; {_what_folder(file)}.")
     if not file.exists():
-        raise FileNotFoundError(f"There is no file {file}.")
+        raise FileNotFoundError(f"There is no file {file}.{near_paths(file)}")
     other = name_other_kind(file)
     if other is not None:
         raise ValueError(f"{file} {other}.")

@@ -4,11 +4,12 @@ import contextlib
 import logging
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from ssd_zoo.weights.outside.values import line_at
 
-__all__ = ["decode", "read_bytes", "read_start", "read_text"]
+__all__ = ["decode", "near_paths", "read_bytes", "read_start", "read_text"]
 
 LARGEST_TEXT = 2**26
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -90,3 +91,13 @@ def decode(content: bytes, source: object) -> str:
     if encoding in ("cp1252", "latin-1"):
         _log.warning("%s is not UTF-8; it is read as Latin-1. Save it as UTF-8 if letters are wrong.", source)
     return result
+
+
+def near_paths(path: str | os.PathLike[str]) -> str:
+    """Return a sentence, after a space, that proposes what lies beside a missing path under a similar name."""
+    missing = Path(path)
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = sorted(os.listdir(missing.parent))
+    close = get_close_matches(missing.name, beside, n=3)
+    return f" Did you mean {' or '.join(str(missing.parent / name) for name in close)}?" if close else ""
