@@ -10,6 +10,7 @@ from ssd_zoo.cli.main import main
 from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data.inspection import group_problems
 from ssd_zoo.data.sheet import contact_sheet
 from ssd_zoo.training.timing import Times
 
@@ -69,6 +70,13 @@ def test_the_same_problem_is_told_once(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"(?s)has 31 problems.*in 29 more places") as error:
         usable(open_dataset(tmp_path), inspect_dataset(open_dataset(tmp_path)))
     assert str(error.value).count("class 7") == 1
+
+
+def test_equal_problems_that_name_no_file():
+    assert group_problems(["a: x"] * 2 + ["C:\\cells\\a.txt:3: wrong", "C:\\cells\\b.txt:5: wrong"]) == (
+        ["a: x (and in 1 more place)", "C:\\cells\\a.txt:3: wrong (and in 1 more place: C:\\cells\\b.txt)"],
+        0,
+    )
 
 
 def test_sheet_shows_boxes_where_they_are(tmp_path):

@@ -52,7 +52,7 @@ def test_help_shows_examples_that_are_right(command, monkeypatch, capsys):
         ("train cells --output x --img_size 640", "There is no argument --img_size. Did you mean --size?"),
         ("detect photos --conf .3", "There is no argument --conf. Did you mean --score-thresh?"),
         ("evaluate cells --score .3", "There is no argument --score. Did you mean --score-thresh"),
-        ("benchmark m --iou .3", "There is no argument --iou. "),
+        ("benchmark m --iou .3", "There is no argument --iou.\n"),
         ("list --sorted ap", "There is no argument --sorted. Did you mean --sort?"),
         ("list --sort sise", "argument --sort: invalid choice: 'sise'. Did you mean size?"),
         ("export a --format zip --output x", "invalid choice: 'zip'. Known are: "),

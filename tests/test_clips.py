@@ -94,7 +94,7 @@ def test_join_and_split_are_inverse():
 def test_images_for_a_model_that_looks_back_are_told_once(images, training):
     model = ssd_zoo.ssdlite300_mobilenet_v2_3d(weights_backbone=None, num_classes=3, size=96).train(training)
     targets = [{"boxes": BOXES[:1], "labels": torch.tensor([1])}] * len(images)
-    with pytest.warns(UserWarning, match=r"images \(C, H, W\).* one by one.*torch.stack\(frames\)") as caught:
+    with pytest.warns(UserWarning, match=r"images \(C, H, W\).* one by one.*a clip \(T, C, H, W\) in a list") as caught:
         model(images, targets)
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -137,7 +137,7 @@ def test_models_that_do_not_look_back_yet_say_so(call, caplog):
     call(model)
     assert [record.getMessage()[:40] for record in caplog.records] == ["This model does not look back yet: its w"]
     caplog.clear()
-    trained = ssd_zoo.ssdlite300_mobilenet_v2_3d(**settings).eval()
+    trained = ssd_zoo.ssdlite300_mobilenet_v2_3d(**settings, temporal="3d").eval()
     trained.backbone.blocks[8].depthwise.conv.weight.data[0] = 1
     others = [
         ssd_zoo.ssdlite300_mobilenet_v2_3d(**settings, temporal="shift"),

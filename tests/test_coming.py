@@ -116,3 +116,12 @@ def test_categories_begin_with_the_background(theirs):
     for names, way_out in ((without, written), (["BG", "dog"], r"; got 2\.$")):
         with pytest.raises(ValueError, match=f"must be 3 names, the background's first{way_out}"):
             ssd_zoo.load_checkpoint(theirs.state_dict(), categories=names)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_own_tensors_under_a_prefix_are_not_taken_for_others(model, prefix):
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({})

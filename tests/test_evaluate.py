@@ -543,3 +543,11 @@ def test_weights_that_there_are_not(tmp_path, capsys):
     (tmp_path / "model").mkdir()
     assert main([*arguments, str(tmp_path / "model")]) == 2
     assert "is a saved model and has its weights; leave out the weights NOPE" in capsys.readouterr().err
+
+
+def test_names_for_a_model_that_tells_none_are_counted(tmp_path, monkeypatch, capsys):
+    make_coco(tmp_path)
+    theirs = torch.nn.Identity(), ["background", *"abcd"]
+    monkeypatch.setattr("ssd_zoo.cli.evaluate.load_model", lambda *_, **__: theirs)
+    assert main(["evaluate", str(tmp_path), "--model", "fcos", "--model-categories", "cat,dog", "--quiet"]) == 2
+    assert "The model has 5 classes with the background (background, a, b, c, d), but" in capsys.readouterr().err

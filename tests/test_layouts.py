@@ -13,8 +13,6 @@ from layouts import OUTLINE, SHAPES, VAL, make, numbers, voc_xml, write, yolo_te
 from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.formats.folders import find_split
 
-pytestmark = pytest.mark.text
-
 # Formats whose images without objects have no entry.
 _NO_EMPTY = {"table_of_tutorials", "table_of_roboflow", "table_of_open_images"}
 

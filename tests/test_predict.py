@@ -21,6 +21,7 @@ import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.prediction.facts import model_facts, model_files
+from ssd_zoo.prediction.opening import open_detector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -475,3 +476,10 @@ def test_files_of_a_model(tmp_path):
         (tmp_path / name).touch()
     listed = {name: [file.name for file in model_files(str(tmp_path / name))] for name in ("m.onnx", "m.xml", "", "x")}
     assert listed == {"m.onnx": ["m.onnx"], "m.xml": ["m.xml", "m.bin"], "": ["config.json"], "x": []}
+
+
+@pytest.mark.parametrize("name", [name for name in ssd_zoo.list_models() if name.endswith("_3d") or "v2" in name])
+def test_members_of_weights_open_their_models(name):
+    for entry in ssd_zoo.get_model_weights(name).__members__.values():
+        if entry.url.startswith("package:"):
+            assert open_detector(str(entry)).categories == entry.meta["categories"]

@@ -341,7 +341,7 @@ def test_examples_that_pages_name_are_in_the_zip_that_they_link(page):
 
 @pytest.mark.text
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_begin_by_saying_whom_they_are_for(page):
+def test_pages_begin_with_a_sentence(page):
     assert re.search(r"^# .+\n\n[A-Z]", PAGES[page], re.MULTILINE)
 
 

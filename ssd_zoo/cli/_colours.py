@@ -9,7 +9,7 @@ __all__ = ["complain", "painted"]
 
 _CODES = {"green": "32", "red": "31"}
 # An argument in Python, and the option of the command that sets it.
-_ARGUMENT = re.compile(r"(?:[\w.]+ ?= ?)?(?:'[^']*'(?: or '[^']*')*|\[[^\]]*\]|\S+) \((--[^)]+)\)")
+_ARGUMENT = re.compile(r"""(?:[\w.]+ ?= ?)?(?:'[^']*'(?: or '[^']*')*|"[^"]*"|\[[^\]]*\]|\S*[._=]\S*) \((--[^)]+)\)""")
 
 
 def complain(message: object) -> None:

@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ssd_zoo.training import evaluate, keep_memory
+    from ssd_zoo.training.evaluate import check_model_categories
 
     device = _device(args.device)
     dataset = _open(args)
@@ -123,7 +124,9 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     set_tiles(model, args)
     if args.model_categories:
-        categories = with_background(name_list(args.model_categories))
+        given = with_background(name_list(args.model_categories))
+        check_model_categories(given, categories)
+        categories = given
     with keep_memory():
         return evaluate(
             model.eval().to(device),

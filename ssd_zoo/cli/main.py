@@ -148,8 +148,8 @@ def _near(argument: str, parser: argparse.ArgumentParser) -> str:
     asked = argument.partition("=")[0]
     known = [name for action in parser._actions for name in action.option_strings or [str(action.metavar)]]
     for name, others in _NAMES_ELSEWHERE.items():
-        if asked.startswith("-") and name in known and asked.lstrip("-").replace("_", "-") in others.split():
-            return f" Did you mean {name}?"
+        if asked.startswith("-") and asked.lstrip("-").replace("_", "-") in others.split():
+            return f" Did you mean {name}?" if name in known else ""
     return f" {propose(asked, [name for name in known if name.startswith('--')])}" if asked.startswith("--") else ""
 
 

@@ -27,7 +27,7 @@ _LEAST_WITHIN = 0.25
 # Likeness of names, and share of objects, from and up to which a rare class may be a misspelt one.
 _NEAR, _RARE = 0.75, 0.05
 # A file, perhaps with a line, and what is wrong there.
-_AT_PLACE = re.compile(r"(?P<file>[^:]*\.\w+)(:\d+)?: (?P<what>.+)", re.DOTALL)
+_AT_PLACE = re.compile(r"(?P<file>(?:[A-Za-z]:)?[^:]*\.\w+)(:\d+)?: (?P<what>.+)", re.DOTALL)
 
 
 class _Thing(NamedTuple):
@@ -113,7 +113,7 @@ class DataReport:
 
 
 def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], int]:
-    """Return the first problems, one for all places where it is the same, and the number of all others."""
+    """Group equal problems of several places; return the first groups, and the number of problems left out."""
     groups: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
         at_place = _AT_PLACE.fullmatch(problem)
@@ -127,7 +127,7 @@ def _other_places(problems: Sequence[str], most: int = 5) -> str:
     if len(problems) == 1:
         return ""
     files = [match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match]
-    _, *others = dict.fromkeys(Path(file).name for file in files)
+    others = list(dict.fromkeys(Path(file).name for file in files))[1:]
     names = [*others[:most], *(["…"] if len(others) > most else [])]
     return f" (and in {number_of(len(problems) - 1, 'more place')}{': ' if names else ''}{', '.join(names)})"
 

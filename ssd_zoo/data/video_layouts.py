@@ -136,7 +136,8 @@ def open_video_dataset(
     if (problems or faults) and not any(len(video.target["labels"]) for video in videos if video.fault is None):
         raise no_object([*faults, *problems])
     if problems or faults:
-        lost = f"{number_of(len(problems), 'label')} and {number_of(len(faults), 'video')}"
+        kinds = (("label", problems), ("video", faults))
+        lost = " and ".join(number_of(len(those), kind) for kind, those in kinds if those)
         _log.warning("%s can't be used, the first: %s", lost, [*problems, *faults][0])
     notes = [*notes, *_left_out(path, layout, sources)]
     return VideoDataset(

@@ -56,7 +56,7 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
 
 @not_compiled
 def check_time(model: "SSD", clips: bool) -> None:
-    """Tell once what a model that looks back can't do with its input or its weights.
+    """Warn once if a model that looks back gets images, or has no weights in time.
 
     Args:
         model: The model; nothing is told of one that takes each frame alone.
@@ -84,9 +84,8 @@ def warn_of_images(told: set[str]) -> None:
     if "images" not in told:
         told.add("images")
         warn_caller(
-            "This model looks back in time, but images (C, H, W), and a batch of them, are taken one by one. Pass the "
-            "frames of a video as a clip (T, C, H, W) in a list, model([torch.stack(frames)]), or one after another "
-            "to detect_stream. An image is meant without a warning as model([image.unsqueeze(0)])."
+            "This model looks back in time, but images (C, H, W), and a batch of them, are taken one by one. Frames of "
+            "a video are a clip (T, C, H, W) in a list, or go to detect_stream; an image alone is a clip of one frame."
         )
 
 

@@ -1,5 +1,6 @@
 """Ways out for names of torchvision's SSD that are others here."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,8 +45,10 @@ class WithWaysOut(nn.Module):
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            own = self.state_dict().keys()
-            if any(name in own and not name.startswith("backbone.") for name in state_dict):
+            # DistributedDataParallel and torch.compile put these before our names; some backbones' are others', too.
+            bare = {re.sub(r"^(module\.|_orig_mod\.)+", "", name) for name in state_dict}
+            ours, backbone = self.state_dict().keys() & bare, {name for name in bare if name.startswith("backbone.")}
+            if ours - backbone or bare == backbone:
                 raise
             raise RuntimeError(
                 "These tensors have other names than this detector's. ssd_zoo.load_checkpoint(state_dict) builds a "

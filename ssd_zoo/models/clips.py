@@ -45,7 +45,7 @@ class SSDLite300_MobileNet_V2_3D_Weights(WeightsEnum):
             "licence": "Apache-2.0",
             "origin": "ssd_zoo, from COCO_TF_V1 by examples/video/free_labels.py, without labels",
             "recipe": "examples/video/free_labels.py",
-            "metrics": {"COCO128": {"AP": 32.7, "AP50": 49.4, "source": "measured, frame by frame"}},
+            "metrics": {"COCO128": {"AP": 32.7, "AP50": 49.4, "source": "measured"}},
         },
         sha256="9fe8b1f4e40ec55821a023fe7239b26ab1f2a425a4e52d5d14b3420c0dfe05ee",
         base=SSDLite300_MobileNet_V2_Weights.COCO_TF_V1,

@@ -105,10 +105,11 @@ def _check_keywords(name: str, signature: inspect.Signature, kwargs: Mapping[str
     known = signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
-    for key in kwargs.keys() - known.keys():
-        old = key.replace("pretrained", "weights")
-        near = f'Write {old}="DEFAULT".' if "pretrained" in key and old in known else propose(key, [*known])
-        raise TypeError(f"{name}() got an unexpected keyword argument {key!r}. {near}")
+    for key in kwargs:
+        if key not in known:
+            now, value = key.replace("pretrained", "weights"), '"DEFAULT"' if kwargs[key] else "None"
+            near = f"Write {now}={value}." if "pretrained" in key and now in known else propose(key, [*known])
+            raise TypeError(f"{name}() got an unexpected keyword argument {key!r}. {near}") from None
 
 
 def register_plugins() -> None:

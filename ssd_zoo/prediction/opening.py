@@ -13,7 +13,7 @@ from torch import nn
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose
+from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose, usable_models
 from ssd_zoo.models.table import list_weights
 from ssd_zoo.saved.pretrained import from_pretrained
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
@@ -125,10 +125,13 @@ def _by_weights(name: str) -> tuple[str, str] | None:
     Raises:
         ValueError: If several builders have weights of the name.
     """
-    short = name.rpartition(".")[2].upper()
-    found = [(model, entry) for model, entry in list_weights() if short == entry.name]
     if "." in name:
-        found = [(model, entry) for model, entry in found if str(entry).lower() == name.lower()]
+        members = (
+            (model, entry) for model in usable_models() for entry in get_model_weights(model).__members__.values()
+        )
+        found = [(model, entry) for model, entry in members if str(entry).lower() == name.lower()][:1]
+    else:
+        found = [(model, entry) for model, entry in list_weights() if entry.name == name.upper()]
     if len(found) > 1:
         full = ", ".join(str(entry) for _, entry in found)
         raise ValueError(f"Several models have weights {name}; take one of {full}.")

@@ -185,11 +185,8 @@ def evaluate(
         raise ValueError("The data set does not tell its classes; pass categories=['background', …].")
     own = getattr(model, "categories", None)
     of_model = model_categories or own or categories
-    if own is not None and len(of_model) != len(own):
-        raise ValueError(
-            f"The model has {len(own)} classes with the background ({list_names(own)}), but model_categories "
-            f"(--model-categories) has {len(of_model)} names: {list_names(of_model)}."
-        )
+    if own is not None:
+        check_model_categories(of_model, own)
     labels = label_map(of_model, categories)
     if losses and (labels is not None or not isinstance(model, SSD)):
         raise ValueError("losses=True needs an SSD whose categories are the data set's.")
@@ -226,6 +223,15 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
     evaluation.model_lacks, evaluation.data_lacks = lacking
     evaluation.all_classes = True
     return evaluation
+
+
+def check_model_categories(given: Sequence[str], own: Sequence[str]) -> None:
+    """Raise ValueError unless there is a name for each of a model's own classes."""
+    if len(given) != len(own):
+        raise ValueError(
+            f"The model has {len(own)} classes with the background ({list_names(own)}), but model_categories "
+            f"(--model-categories) has {len(given)} names: {list_names(given)}."
+        )
 
 
 @contextmanager
