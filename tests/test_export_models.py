@@ -88,6 +88,15 @@ def test_streams_are_the_models(frames, tmp_path):
 
 
 @pytest.mark.slow
+@torch.no_grad()
+def test_outputs_that_are_also_other_values_keep_their_names(tmp_path):
+    # Taps of zeros are computed away, so that what is remembered is an inner value.
+    model = build("ssdlite300_mobilenet_v2_3d", size=96)
+    file = export(model, tmp_path / "model.xml", format="openvino", nms="outside")
+    assert_same_in_time(load(file), model)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # converters warn of themselves
 @pytest.mark.parametrize(
     ("kind", "package"),

@@ -1,7 +1,7 @@
 """OpenVINO's files: a graph (.xml) and its weights (.bin) beside it."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,8 @@ def open_openvino(path: Path, threads: int, callers: int) -> Opened:
     try:
         model = core.read_model(path)
         digest, description = (_text(model, key) for key in (_DIGEST, KEY))
+        # A compiled file may give an output that is also something else that one's name.
+        names = [output.any_name for output in model.outputs]
         model = _for_one_image(model)
     except Exception as error:
         raise ValueError(f"{path} can't be opened as an OpenVINO file: {error}") from error
@@ -99,7 +101,7 @@ def open_openvino(path: Path, threads: int, callers: int) -> Opened:
     def compiled(streams: int, threads: int) -> Run:
         numbers = {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * threads}
         file = core.compile_model(model, "CPU", {**settings, **numbers})
-        return run_free([_runner(file.create_infer_request()) for _ in range(streams)])
+        return run_free([_runner(file.create_infer_request(), names) for _ in range(streams)])
 
     run = run_on_threads(compiled(callers, threads), lambda: compiled(threads * callers, 1), threads)
     return Opened(description, run, busy=False)
@@ -125,9 +127,7 @@ def _for_one_image(model: "openvino.Model") -> "openvino.Model":
     return steps.build()
 
 
-def _runner(request: "openvino.InferRequest") -> Run:
-    names = [output.any_name for output in request.model_outputs]
-
+def _runner(request: "openvino.InferRequest", names: Sequence[str]) -> Run:
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         inputs = {**inputs, "images": inputs["images"].permute(0, 2, 3, 1)}
         arrays = {name: value.contiguous().numpy() for name, value in inputs.items()}
