@@ -108,7 +108,7 @@ class Labels(NamedTuple):
 
 @contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
-    """Note an entry's error as a problem, and read on."""
+    """Within a with-statement, append a ValueError's text to the problems instead of raising it."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -196,7 +196,7 @@ def _check_keys(entry: Mapping[str, object], known: Sequence[str], place: str) -
 
 
 def _unnamed(file: Path, entries: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return a note about videos that lie beside those of a `clips.json` and have no entry."""
+    """Return a note about videos beside a `clips.json` that it does not list, if there are any."""
     named = {os.path.abspath(file.parent / str(entry.get("file"))) for entry in entries}
     others: list[str] = []
     for folder in sorted({Path(path).parent for path in named}):

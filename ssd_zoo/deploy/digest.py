@@ -35,7 +35,7 @@ def check_digest(path: Path) -> None:
 
 
 def is_digest(value: object) -> bool:
-    """Check for a digest as descriptions hold it."""
+    """Whether a value is a digest of the kind that descriptions of exported files hold."""
     return isinstance(value, str) and _DIGEST.fullmatch(value.encode(errors="replace")) is not None
 
 

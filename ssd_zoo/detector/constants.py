@@ -20,7 +20,7 @@ class WithConstants(nn.Module):
         self._constants: list[str] = []
 
     def register_constant(self, name: str, value: Tensor) -> None:
-        """Add a constant, on the default device."""
+        """Add a tensor that moves with the module, keeps its type, and is in no state dict."""
         self._constants.append(name)
         self.register_buffer(name, _moved(value, torch.empty(0).device), persistent=False)
 

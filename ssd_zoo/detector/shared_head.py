@@ -32,7 +32,8 @@ class SharedHead(WithWaysOut):
         num_convs: Number of 3 × 3 convolutions in a tower.
         separable: Whether all 3 × 3 convolutions are separable.
         one_tower: Whether classes and boxes share one tower.
-        own_towers: Whether each feature map has a tower of its own, for weights that were rounded map by map.
+        own_towers: Whether each feature map has convolutions of its own after all, for 8-bit weights of a shared head
+            that were rounded for each map.
         prior: Initial score of every class. A low one keeps the many negatives from dominating the first steps.
         norm_layer: Called with the number of channels.
 

@@ -144,6 +144,10 @@ def open_checkpoint(
         path_or_state_dict: See `load_checkpoint`.
         origin: See `load_checkpoint`.
 
+    Returns:
+        The file's name, the origin's, what its names were matched to, and the tensors, under their names and converted
+        to ours without values.
+
     Raises:
         OSError: If there is no such file.
         ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin.

@@ -66,7 +66,7 @@ class Budget:
 
     @property
     def rate(self) -> float:
-        """Seconds per step."""
+        """Seconds per step, the mean of the last ones."""
         return sum(self._recent) / len(self._recent)
 
     @property

@@ -136,7 +136,7 @@ def _unchanged(sample: Sample) -> Sample:
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Batch images; a clip is a batch of its own."""
+    """Yield lists of samples in their order: images of one batch, or one clip, which ends the batch before it."""
     batch: list[Sample] = []
     for sample in samples:
         alone = holds_clips([sample[0]])

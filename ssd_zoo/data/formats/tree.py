@@ -114,7 +114,7 @@ class Tree:
 
     @cached_property
     def _folded(self) -> dict[str, list[File]]:
-        """Images by ends of paths whose ending is in lower case."""
+        """Images by the last parts of their paths, with the extension in lower case."""
         folded: dict[str, list[File]] = defaultdict(list)
         for end, images in self._ends.items():
             folded[_lower_ending(end)] += images

@@ -25,7 +25,8 @@ def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh:
         iou_thresh: Least overlap of a right detection.
 
     Returns:
-        Per class the area under its curve, as VOC counts since 2010, and the mean of eleven points, as until 2009.
+        By class a list of two: the area under its curve of precision over recall, as VOC counts since 2010, and the
+        mean of its precision at eleven recalls, as until 2009.
     """
     scores = {}
     for label, name in enumerate(categories):

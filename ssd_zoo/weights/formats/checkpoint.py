@@ -71,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _what_folder(folder: Path) -> str:
-    """Return what to take instead of a folder."""
+    """Return the end of an error's sentence: which file or call to take instead of this folder."""
     if (folder / "config.json").is_file():
         return "it holds a saved model, which ssd_zoo.from_pretrained loads; ssd-zoo convert takes it with --images"
     if (folder / "saved_model.pb").is_file():
