@@ -1002,7 +1002,8 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     model.categories[1] = "cat"
     ssd_zoo.save_pretrained(model, "saved")
     assert main([*command, "pt2", "--data", "data", "--max-pixels", "100000", "--quiet"]) == 0
-    expected = evaluate(model, open_dataset(tmp_path / "data"), model_categories=model.categories).metrics["AP"]
+    own = {"model_categories": model.categories, "score_thresh": model.score_thresh}
+    expected = evaluate(model, open_dataset(tmp_path / "data"), **own).metrics["AP"]
     assert [row["AP"] for row in json.loads((tmp_path / "r.json").read_text())] == pytest.approx([expected] * 2)
     assert main([*command, "coreml"]) == 2
     assert "'coreml' does not run here; these may: onnx, openvino" in capsys.readouterr().err

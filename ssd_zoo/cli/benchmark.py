@@ -164,7 +164,10 @@ def _ap(detector: nn.Module, categories: list[str], args: argparse.Namespace) ->
     from ssd_zoo.training import evaluate
 
     dataset = open_labelled(args, args.data, args.split, classes_of(args))
-    return evaluate(detector, dataset, model_categories=categories, progress=not args.quiet).metrics["AP"]
+    # A file with NMS inside can't count boxes below its own threshold; then no row does.
+    own = getattr(detector, "score_thresh", None)
+    evaluation = evaluate(detector, dataset, model_categories=categories, progress=not args.quiet, score_thresh=own)
+    return evaluation.metrics["AP"]
 
 
 def _table(rows: list[_Row]) -> str:
