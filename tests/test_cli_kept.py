@@ -411,6 +411,8 @@ def test_models_are_no_images(images, capsys, file, answer):
         ("Name them: categories=['background', …] (--categories).", "Name them: --categories."),
         ("Set model.tile = None (--tile 0).", "Set --tile 0."),
         ("with nms='outside' (--nms outside).", "with --nms outside."),
+        ('by split="it\'s a" (--split S).', "by --split S."),
+        ("the same keyword (--minutes, --epochs)", "the same keyword (--minutes, --epochs)"),
         ("Photo (1).jpg can't be read", "Photo (1).jpg can't be read"),
     ],
 )

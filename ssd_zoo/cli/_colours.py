@@ -9,7 +9,8 @@ __all__ = ["complain", "painted"]
 
 _CODES = {"green": "32", "red": "31"}
 # An argument in Python, and the option of the command that sets it.
-_ARGUMENT = re.compile(r"""(?:[\w.]+ ?= ?)?(?:'[^']*'(?: or '[^']*')*|"[^"]*"|\[[^\]]*\]|\S*[._=]\S*) \((--[^)]+)\)""")
+_VALUE = r"""'[^']*'(?: or '[^']*')*|"[^"]*"|\[[^\]]*\]"""
+_ARGUMENT = re.compile(rf"(?:[\w.]+ ?= ?(?:{_VALUE}|\S+)|{_VALUE}|\S*[._=]\S*) \((--[^)]+)\)")
 
 
 def complain(message: object) -> None:
