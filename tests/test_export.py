@@ -1068,7 +1068,7 @@ def test_page_decodes_as_the_model(antialias, settings, tmp_path):
 
 
 def run_page(name, folder, monkeypatch, capsys):
-    """Runs a page's samples in a folder with the photo, and holds what they print to what the page says."""
+    """Runs a page's samples beside the photo; returns the page, what it says that they print, and what they do."""
     (folder / "photos").mkdir()
     shutil.copy(ROOT / "examples" / "astronaut.jpg", folder / "photos")
     monkeypatch.chdir(folder)
@@ -1077,13 +1077,14 @@ def run_page(name, folder, monkeypatch, capsys):
     code = "\n".join(blocks(page, "py"))
     exec(compile(code, name, "exec"), {})
     expected = re.findall(r"^ *print\(.*\)  # (.+)$", code, re.MULTILINE)
-    assert capsys.readouterr().out.splitlines() == expected
-    return page
+    assert expected
+    return page, expected, capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.slow
 def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
-    page = run_page("deploy.md", tmp_path, monkeypatch, capsys)
+    page, expected, printed = run_page("deploy.md", tmp_path, monkeypatch, capsys)
+    assert printed == expected
     _, *commands = blocks(page, "sh")[0].splitlines()
     assert [main(shlex.split(command)[1:]) for command in commands] == [0, 0]
     assert capsys.readouterr().out in blocks(page, "text")
@@ -1093,4 +1094,5 @@ def test_page_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_page_on_raw_output_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):
     pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
-    run_page("raw_output.md", tmp_path, monkeypatch, capsys)
+    _, expected, printed = run_page("raw_output.md", tmp_path, monkeypatch, capsys)
+    assert printed == expected

@@ -246,7 +246,7 @@ def test_commands_are_right(page, monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """The files that commands of the pages name, which tests copy."""
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason='pip install "ssd_zoo[video]"')
     folder = tmp_path_factory.mktemp("everything")
     lay_photos(folder)
     lay_cells(folder)
@@ -325,7 +325,7 @@ def test_commands_run_in_the_readers_folder(page, everything, folder, request):
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "examples/" in text and page != "README.md"])
 def test_examples_that_pages_name_are_in_the_zip_that_they_link(page):
     assert "](examples.zip)" in PAGES[page]
-    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocs", reason='pip install "ssd_zoo[dev]"')
     with zipfile.ZipFile(io.BytesIO(runpy.run_path(str(ROOT / "docs/_files.py"))["zipped"]())) as archive:
         there = set(archive.namelist())
     named = set(re.findall(r"examples/[\w/]+\.(?:py|sh|jpg)", PAGES[page]))
@@ -450,7 +450,7 @@ def test_tables_know_every_option(command, page, capsys):
 
 def test_reference_lists_every_public_name():
     """Each where it is defined, under the name that is imported: a whole package would hide its function `fit`."""
-    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocs", reason='pip install "ssd_zoo[dev]"')
     reference = runpy.run_path(str(ROOT / "docs" / "_reference.py"))
     text = "".join(reference["page"](room) for room in reference["ROOMS"])
     names = dict(re.findall(r"^::: ([\w.]+)\n    options:\n      heading: ([\w.]+)$", text, re.MULTILINE))

@@ -373,7 +373,7 @@ def test_own_format(tmp_path):
 
 
 def test_own_format_of_a_video_file(tmp_path):
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason='pip install "ssd_zoo[video]"')
     with VideoWriter(tmp_path / "film.mp4", fps=25) as writer:
         for t in range(12):
             writer.write(torch.full((3, 48, 64), 20 * t, dtype=torch.uint8))
@@ -714,7 +714,7 @@ def test_clips_reach_spawned_workers(tmp_path):
 )
 def test_cvat_of_a_part_of_a_video(tmp_path, meta, frames, labeled):
     """CVAT numbers frames as in the whole video; those that were not in the task are not annotated."""
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason='pip install "ssd_zoo[video]"')
     with VideoWriter(tmp_path / "film.mp4", fps=25) as writer:
         for t in range(12):
             writer.write(torch.full((3, 48, 64), 20 * t, dtype=torch.uint8))

@@ -164,7 +164,7 @@ def _ap(detector: nn.Module, categories: list[str], args: argparse.Namespace) ->
     from ssd_zoo.training import evaluate
 
     dataset = open_labelled(args, args.data, args.split, classes_of(args))
-    # A file with NMS inside can't count boxes below its own threshold; then no row does.
+    # A file with NMS inside has no boxes below its own threshold, so those of other rows do not count either.
     own = getattr(detector, "score_thresh", None)
     evaluation = evaluate(detector, dataset, model_categories=categories, progress=not args.quiet, score_thresh=own)
     return evaluation.metrics["AP"]

@@ -124,10 +124,11 @@ def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], 
 
 
 def _other_places(problems: Sequence[str], most: int = 5) -> str:
+    """Return how many places have the same problem as the first, and the names of their files."""
     if len(problems) == 1:
         return ""
-    files = [match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match]
-    others = list(dict.fromkeys(Path(file).name for file in files))[1:]
+    files = dict.fromkeys(match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match)
+    others = [Path(file).name for file in files][1:]
     names = [*others[:most], *(["…"] if len(others) > most else [])]
     return f" (and in {number_of(len(problems) - 1, 'more place')}{': ' if names else ''}{', '.join(names)})"
 

@@ -85,7 +85,7 @@ def open_openvino(path: Path, threads: int, callers: int) -> Opened:
     try:
         model = core.read_model(path)
         digest, description = (_text(model, key) for key in (_DIGEST, KEY))
-        # A compiled file may give an output that is also something else that one's name.
+        # After compilation an output may have the name of an inner value that equals it.
         names = [output.any_name for output in model.outputs]
         model = _for_one_image(model)
     except Exception as error:

@@ -82,7 +82,7 @@ def optimize(
         # Computed weights, such as pruned ones, can be copied after a pass without gradients.
         model.forward_raw(batch)
     fast = copy.deepcopy(model)
-    # What one of both has told, the other leaves out.
+    # Both share the record of warnings, so that none is given twice.
     fast._told = model._told
     fuse_norms(fast, batch)
     fast.to(memory_format=torch.channels_last)

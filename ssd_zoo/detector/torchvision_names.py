@@ -45,7 +45,8 @@ class WithWaysOut(nn.Module):
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            # DistributedDataParallel and torch.compile put these before our names; some backbones' are others', too.
+            # DistributedDataParallel and torch.compile put these prefixes before our names. Names of backbones do not
+            # tell whose tensors they are: torchvision's are partly the same.
             bare = {re.sub(r"^(module\.|_orig_mod\.)+", "", name) for name in state_dict}
             ours, backbone = self.state_dict().keys() & bare, {name for name in bare if name.startswith("backbone.")}
             if ours - backbone or bare == backbone:

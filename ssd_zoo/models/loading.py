@@ -168,8 +168,8 @@ def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = No
 def split_clip_weights(weights: W) -> tuple[W | Weights, W | None]:
     """Split weights into those loaded before and those loaded after inflation.
 
-    Those of a clip model have tensors of the inflated model and settings for the 2-D model. Other weights are of the
-    2-D model.
+    Weights of a clip model give the 2-D model its settings before, and the clip model all tensors after. Other weights
+    are loaded before, into the 2-D model.
     """
     entry = weights.value if isinstance(weights, WeightsEnum) else weights
     if isinstance(entry, Weights) and (entry.base or str(entry.meta.get("builder")).endswith("_3d")):
