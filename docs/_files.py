@@ -31,7 +31,7 @@ def zipped() -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(EXAMPLES.rglob("*.*")):
-            # The latter needs the tests.
+            # fuzz.py needs the tests, which are not in the archive.
             if "__pycache__" not in file.parts and file.name != "fuzz.py":
                 archive.write(file, file.relative_to(EXAMPLES.parent))
     return content.getvalue()
