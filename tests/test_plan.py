@@ -36,11 +36,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("images", "batch", "epochs", "every", "decay"),
     [
-        (205, 8, 25, 5, 0.998),  # 26 steps an epoch; 45 √205 = 644 steps: the recipe of BCCD
+        (205, 8, 38, 7, 0.998),  # 26 steps an epoch; 68 √205 = 974 steps
         (10, 4, 100, 20, 0.998),  # 3 steps an epoch, 300 steps
         (16, 8, 150, 30, 0.998),  # 2 steps an epoch
-        (160, 8, 29, 5, 0.998),  # 20 steps an epoch; 45 √160 = 569 steps
-        (20_000, 8, 3, 1, 1 - 10 / 7500),  # 2500 steps an epoch; 45 √20000 = 6364 steps
+        (160, 8, 44, 8, 0.998),  # 20 steps an epoch; 68 √160 = 860.1 steps
+        (20_000, 8, 4, 1, 0.999),  # 2500 steps an epoch; 68 √20000 = 9617 steps
         (1, 4, 300, 60, 0.998),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_plan_is_short():
     lines = plan_table(plan_training(205).choices).splitlines()
     assert len(lines) == 6
     assert max(map(len, lines)) <= 120
-    assert " ".join(lines[0].split()) == "length 25 epochs, 650 steps at least 300 steps, more for more images"
+    assert " ".join(lines[0].split()) == "length 38 epochs, 988 steps at least 300 steps, more for more images"
 
 
 def skip_evaluation(monkeypatch, ap):
@@ -337,7 +337,7 @@ def test_the_plan_is_printed_and_nothing_is_trained(tmp_path, small, capsys):
     assert len(told) <= 15
     assert max(map(len, told)) <= 120
     expected = ("input 64 × 96 small for a test", "training split train 40 of 60 images", "validation 20 of 60 images")
-    for line in (*expected, "length 60 epochs, 300 steps", "batch size 8 rate and steps were found with 8, on CPUs"):
+    for line in (*expected, "length 87 epochs, 435 steps", "batch size 8 rate and steps were found with 8, on CPUs"):
         assert any(" ".join(row.split()).startswith(line) for row in told), line
     assert told[-2].split()[:2] == ["time", "about"]
     memory = told[-1].split()

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 LEAST_STEPS = 300
+# Times the root of the number of images.
+_STEPS_PER_ROOT = 68
 OWN_SIZE = (300, 300)
 """Input of the default model."""
 SMALLEST_AREA, LARGEST_AREA = 300 * 300, 480 * 640
@@ -122,7 +124,7 @@ def plan_training(
 ) -> TrainingPlan:
     """Choose the settings of `fit` that are None.
 
-    The number of steps grows with the root of the number of images: 300 for up to 44 images, 650 for 205, 6,400 for
+    The number of steps grows with the root of the number of images: 300 for up to 19 images, 990 for 205, 10,000 for
     20,000. With `minutes` the clock decides on it instead, and `epochs` here is a first guess.
 
     Args:
@@ -147,12 +149,12 @@ def plan_training(
         >>> from ssd_zoo.training.plan import plan_training
         >>> plan = plan_training(205)
         >>> plan.batch_size, plan.epochs, plan.evaluate_every, plan.ema_decay
-        (8, 25, 5, 0.998)
+        (8, 38, 7, 0.998)
     """
     batch = batch_size or parts * max(1, round((8 if images >= 16 else 4) / parts))
     why_batch = "rate and steps were found with 8, on CPUs" if images >= 16 else "fewer than 16 images; otherwise 8"
     steps_per_epoch = max(1, math.ceil(images / batch))
-    passes = epochs or math.ceil(max(LEAST_STEPS, 45 * math.sqrt(images)) / steps_per_epoch)
+    passes = epochs or math.ceil(max(LEAST_STEPS, _STEPS_PER_ROOT * math.sqrt(images)) / steps_per_epoch)
     steps = passes * steps_per_epoch
     # timm's warm-up of the decay, 1 - step^(-2/3), stays below .998 for 11,000 steps.
     decay = min(0.9998, max(0.998, 1 - 10 / steps)) if ema_decay is None else ema_decay
