@@ -77,7 +77,7 @@ def _detect(
 
 
 def _best_candidates(best: Array, scores: Array, take: int, score_thresh: float) -> tuple[Array, Array, bool]:
-    """Return the best candidates above the threshold, and whether they are all.
+    """Return the best (box, class) pairs above the threshold, and whether these are all.
 
     They lie within the `take` boxes whose best class scores highest. None scores less than the lowest best
     score of these boxes.
@@ -162,7 +162,14 @@ def suppress_arrays(boxes: Array, classes: Array, nms_thresh: float) -> Array:
 
 
 def _overlap(boxes: Array, first: Array, second: Array, nms_thresh: float) -> Array:
-    """Return which pairs of boxes have a larger IoU than the threshold."""
+    """Return which pairs of boxes have a larger IoU than the threshold.
+
+    Args:
+        boxes: `(4, n)`, xyxy.
+        first: `(p,)`, index of one box of each pair.
+        second: `(p,)`, index of the other.
+        nms_thresh: The threshold.
+    """
     x1, y1, x2, y2 = boxes
     intersection = np.minimum(x2[first], x2[second])
     intersection -= np.maximum(x1[first], x1[second])
