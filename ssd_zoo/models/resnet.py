@@ -154,6 +154,7 @@ def ssd300_resnet101(
 
 
 def _ssd300(depth: int, asked: Settled, *, norm_extras: bool = True) -> SSD:
+    """Build NVIDIA's SSD300 on a ResNet of a depth, with or without norms in the extra layers."""
     backbone = ResNetConv4(
         depth,
         extras=[

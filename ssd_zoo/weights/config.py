@@ -1,6 +1,6 @@
 """The config.json of a saved model, which rebuilds the model without tensors.
 
-All that a config may hold is listed here: what it names is built, and anyone may have written it.
+Anyone may have written a config, and what it names is built. So this module lists all that a config may hold.
 """
 
 import functools
@@ -106,6 +106,7 @@ def describe(model: SSD) -> Config:
 
 
 def _setting(model: SSD, name: str) -> object:
+    """Return a setting of a model as JSON can hold it; None if the config leaves it out."""
     value = getattr(model, name)
     # Models without tiles stay readable for older versions.
     if name in ("tile", "tile_overlap") and model.tile is None:
@@ -119,6 +120,7 @@ def _setting(model: SSD, name: str) -> object:
 
 
 def _encode(name: str, value: object) -> object:
+    """Return a builder's argument as JSON can hold it; a class of layers is saved by its name."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -136,6 +138,7 @@ def _encode(name: str, value: object) -> object:
 
 
 def _decode(value: JSON, what: str) -> object:
+    """Return the argument that `_encode` saved; `what` names it in errors."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, list):
@@ -147,6 +150,7 @@ def _decode(value: JSON, what: str) -> object:
 
 
 def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
+    """Return the class of layers, with its arguments, that `_encode` saved by name."""
     _only(value, ("callable", "args", "keywords"), f"key of {what}")
     path = text(value["callable"], f"a callable of {what}")
     part = _find_module(path)
@@ -175,7 +179,7 @@ def _find_module(path: str) -> type[nn.Module] | None:
 
 
 def open_config(content: str | bytes, file: Path, source: str, *, digest: str | None = None) -> SavedModel:
-    """Read a config.
+    """Read and check a config.json; the tensors are not read.
 
     Args:
         content: The JSON.
@@ -198,18 +202,20 @@ def open_config(content: str | bytes, file: Path, source: str, *, digest: str | 
             f"({__version__}) reads formats up to {FORMAT}. pip install --upgrade ssd_zoo"
         )
     try:
-        return _settle(config, file, digest_in(config) or digest)
+        return _checked(config, file, digest_in(config) or digest)
     except (ImportError, KeyError, ValueError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"The config of {source} can't be used: {what}") from error
 
 
 def _only(names: Collection[str], known: Collection[str], what: str) -> None:
+    """Raise ValueError if a name is unknown."""
     if unknown := set(names) - set(known):
         raise ValueError(f"unknown {what} {quote(min(unknown))}; known are {', '.join(known)}.")
 
 
-def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
+def _checked(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
+    """Check each value of a config, and return the saved model that it describes."""
     _only(config, [*Config.__annotations__, "meta", "weights_id", "config_id"], "key")
     if config["library"] != "ssd_zoo":
         raise ValueError(f"library must be 'ssd_zoo', got {quote(config['library'])}.")
@@ -231,16 +237,14 @@ def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedMod
         url=str(file),
         transforms=detection_transforms,
         meta={**_read_facts(config), "categories": names, "builder": builder},
-        settings={
-            **settings,
-            "default_boxes": _read_boxes(mapping(config["default_boxes"], "default_boxes")),
-        },
+        settings={**settings, "default_boxes": _read_boxes(mapping(config["default_boxes"], "default_boxes"))},
         digest=digest,
     )
     return SavedModel(builder, arguments, weights)
 
 
 def _read_facts(config: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return the facts of the model card, such as licence and metrics, after checks."""
     facts = mapping(config.get("meta", {}), "meta")
     texts = {"weights_id": config.get("weights_id")}
     texts |= {name: facts.get(name) for name in ("licence", "origin", "trained_on")}
@@ -304,11 +308,10 @@ def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
         ]
         for of_map in listing(boxes["shapes"], "shapes of default_boxes", shortest=1, longest=_MOST_MAPS)
     ]
-    steps, offsets = boxes["steps"], boxes.get("offsets")
+    steps, offsets = boxes["steps"], boxes.get("offsets")  # Older configs have no offsets.
     return {
         "shapes": shapes,
         "steps": None if steps is None else _numbers(steps, "steps", length=_MOST_MAPS, low=1e-3, high=_LARGEST_NUMBER),
-        # Older configs have no offsets.
         "offsets": None
         if offsets is None
         else [_pair(xy, "offsets", low=-1e3) for xy in listing(offsets, "offsets", longest=_MOST_MAPS)],

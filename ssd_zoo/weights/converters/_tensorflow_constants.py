@@ -1,4 +1,4 @@
-"""What the constants of TensorFlow's graphs say of default boxes and offsets."""
+"""Default boxes and the coding of offsets, read from the constants of TensorFlow's graphs."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _DECODE = r"(.*/)?Postprocessor/Decode"
 
 
 class Constants:
-    """Constants of a graph, found by patterns of their names."""
+    """Constants of a graph, found by regular expressions of their names."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._state = state
@@ -61,7 +61,7 @@ def read_box_shapes(constants: Constants) -> list[list[tuple[float, float]]]:
 
 
 def read_default_boxes(constants: Constants) -> Tensor | None:
-    """Return the default boxes that a graph has as constants.
+    """Return all default boxes, if a graph holds them as constants.
 
     Returns:
         `(D, 4)`, xyxy as fractions of the input; None if the graph does not hold them.

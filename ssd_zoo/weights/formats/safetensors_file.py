@@ -55,7 +55,10 @@ TYPES = {
 
 
 class Entry(NamedTuple):
-    """Type, shape and place of a tensor; bytes count from the end of the header."""
+    """Type, shape and place of a tensor in a safetensors file.
+
+    `start` and `stop` are bytes after the header.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -64,7 +67,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A header: texts, tensors by name, and the first byte after it."""
+    """A file's header: metadata, tensors by name, and the first byte after it."""
 
     metadata: dict[str, str]
     entries: dict[str, Entry]
@@ -184,7 +187,7 @@ def _tensor(entry: Entry, values: bytearray) -> Tensor:
 
 
 def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes before the tensors' values."""
+    """Return a header as bytes, with its length before it."""
     content = {"__metadata__": dict(metadata)} | {name: _plain(entry) for name, entry in entries.items()}
     encoded = json.dumps(content).encode()
     encoded += b" " * (-len(encoded) % 8)

@@ -63,6 +63,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
 
 
 def _manifest(file: Path) -> list[JSON]:
+    """Return the groups of weights that a `model.json` lists."""
     content = parse_json(read_bytes(file), file)
     if isinstance(content, dict) and "weightsManifest" in content:
         return listing(content["weightsManifest"], f"{file}: weightsManifest")
@@ -77,6 +78,7 @@ def _manifest(file: Path) -> list[JSON]:
 
 
 def _group(file: Path, value: JSON) -> tuple[list[str], list["_Weight"]]:
+    """Return the paths of a group's shards, and its weights."""
     group = mapping(value, f"{file}: a group of weightsManifest")
     paths = listing(group.get("paths"), f"{file}: the paths of shards")
     weights = listing(group.get("weights"), f"{file}: the weights of a group")
@@ -112,6 +114,7 @@ class _Weight:
         return self.stored in ("uint8", "uint16") and self.stored != self.dtype
 
     def restore(self, content: bytes) -> Tensor:
+        """Return the tensor of its bytes in the shards."""
         values = np.frombuffer(content, _TYPES[self.stored]).reshape(self.shape)
         if self.is_quantised:
             # In double precision, as in TensorFlow.js.

@@ -67,7 +67,7 @@ def read_tflite(path: Path) -> dict[str, Tensor]:
 
 
 class _FlawError(ValueError):
-    """Error of a flaw in the file; its message completes a sentence."""
+    """Error of a flaw in the file; its message is the end of a sentence about it."""
 
 
 class _Graph:
@@ -121,7 +121,7 @@ class _Graph:
         return state
 
     def _operands(self) -> Iterator[tuple[str, int, bool]]:
-        """Yield new name, tensor index and kind of kernels and biases."""
+        """Yield each kernel and bias: its name after its convolution, its index, and whether it is a kernel."""
         dequantised = {}
         for operator in self._operators:
             inputs = self._entries("inputs", operator.InputsLength, operator.Inputs)

@@ -9,7 +9,9 @@ _CHUNK = 2**20
 
 
 def check_sums(file: Path) -> None:
-    """Check the checksum of each member of a zip archive; any other file passes.
+    """Compare the checksums of a zip archive's members.
+
+    Any other file passes.
 
     Raises:
         ValueError: If a member has another checksum than the archive says.
