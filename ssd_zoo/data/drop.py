@@ -52,7 +52,7 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
 
 
 def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> str:
-    """Count the objects, images and videos that can't be used.
+    """Return the numbers of unusable objects and images or videos, as a text.
 
     Empty if there are no problems.
     """
@@ -69,7 +69,7 @@ def _label_files(dataset: DetectionDataset | VideoDataset) -> str:
 
 
 def _lost(dataset: DetectionDataset | VideoDataset, report: DataReport) -> int:
-    """Return the number of objects that can't be used; an entry that could not be read counts as one."""
+    """Return the number of unusable objects; an unreadable entry counts as one."""
     numbers = _numbers_of_objects(dataset)
     bad = {(i, k) for i in report.bad_images for k in range(numbers[i])} | report.bad_objects
     return len(bad) + len(annotation_problems(dataset))
@@ -83,6 +83,7 @@ def _numbers_of_objects(dataset: DetectionDataset | VideoDataset) -> list[int]:
 
 
 def _kept(dataset: D, report: DataReport) -> D:
+    """Return a data set without the images, videos and objects that its report calls unusable."""
     if isinstance(dataset, VideoDataset):
         videos = [
             replace(video, target=_rows(video.target, (k for j, k in report.bad_objects if i == j)))
@@ -101,7 +102,7 @@ def _kept(dataset: D, report: DataReport) -> D:
 
 
 def _rows(target: Target, bad: Iterable[int]) -> Target:
-    """Return a target without some of its objects."""
+    """Return a target without the objects of some indices."""
     keep = torch.ones(len(target["labels"]), dtype=torch.bool)
     keep[list(bad)] = False
     return {key: value if key == "labeled_frames" else value[keep] for key, value in target.items()}

@@ -52,7 +52,14 @@ def join_datasets(datasets: Sequence[D], categories: Sequence[str] | None = None
 
 
 def _onto(names: list[str], dataset: DetectionDataset | VideoDataset, notes: list[str], *, grows: bool) -> list[int]:
-    """Map the labels of a data set to those of `names`, which grow by what they lack; note what is named otherwise."""
+    """Return the joined label for each label of a data set.
+
+    Args:
+        names: The joined class names; with `grows` classes that they lack are added.
+        dataset: The data set.
+        notes: Messages about classes that are named otherwise are added.
+        grows: Whether names may be added; otherwise objects of such classes are a ValueError.
+    """
     matched = match_classes(dataset.categories, names)
     new = [label for label in range(1, len(dataset.categories)) if label not in matched]
     if not grows and (lacking := [dataset.categories[label] for label in new if label in _used(dataset)]):
@@ -102,7 +109,10 @@ def _join_images(
 
 
 class _Lines:
-    """The line of an entry, by the data set that its file is of; unlike a function in a function, it can be pickled."""
+    """Function that returns an entry's line, by the function of its file's data set.
+
+    It is a class, because a function within a function can't be pickled.
+    """
 
     def __init__(self, of_files: dict[Path, Callable[[Path, int], int]]) -> None:
         self.of_files = of_files

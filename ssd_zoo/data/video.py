@@ -68,7 +68,7 @@ class Video:
 
 
 def timed_video(name: str, fps: float, length: int | None, timed: Callable[[], Iterator[Frame]]) -> Video:
-    """Make a video of frames that bring their times."""
+    """Make a `Video` from a function that returns frames with their times."""
     return Video(name, fps, length, lambda: (frame.pixels for frame in timed()), timed)
 
 

@@ -127,7 +127,10 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """Delete the video that is being written if an error occurs, and name it in the error."""
+        """Within a with-statement, turn errors into an OSError that names the file.
+
+        The unfinished video is deleted.
+        """
         import av
 
         try:
@@ -155,7 +158,10 @@ class VideoWriter:
 
 
 class _Output:
-    """File for FFmpeg that keeps errors for later: FFmpeg's own handling of a full disk crashes the process."""
+    """File that FFmpeg writes to; errors are kept, and raised by `check`.
+
+    An error while FFmpeg writes, as on a full disk, would crash the process.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.name = file, file.name

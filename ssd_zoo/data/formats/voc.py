@@ -81,7 +81,7 @@ def _below(files: Sequence[File], listed: File) -> list[File]:
 
 
 def _names(files: Sequence[File], parse: Parse) -> list[str]:
-    """Return the names of all objects, or VOC's 20 where most of them occur and no other."""
+    """Return the class names: VOC's 20 if most of them occur and no other, else those that occur."""
     known: set[str] = set()
     for file in files:
         try:
@@ -94,7 +94,10 @@ def _names(files: Sequence[File], parse: Parse) -> list[str]:
 
 
 def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], read: Read) -> Records:
-    """Read the images that a list names; VOC's flags -1, 0 and 1 after a name are ignored."""
+    """Read the images that a list names, one per line.
+
+    VOC's flags -1, 0 and 1 after a name are ignored.
+    """
     upwards = sorted(files, key=lambda file: -len(file.folder))  # Of two with one name the upper one counts.
     by_name = {"/".join((*file.folder[-1:], file.stem)): file for file in upwards}
     by_name |= {file.stem: file for file in upwards}
