@@ -135,7 +135,7 @@ class Trainer:
         self._write_report()
 
     def _step(self, batch: Sequence[Part], stop: StopRequest, due: bool) -> tuple[bool, bool]:
-        """Train on one batch; return whether to stop and whether a checkpoint is due."""
+        """Train on one batch; return, as all processes agreed, whether to stop and whether a checkpoint is due."""
         step, device = self.progress.step, self.accelerator.device
         torch.manual_seed(derive_seed(self.plan.seed, step, self.plan.rank, 1))
         self.wrapped.train()
@@ -173,7 +173,7 @@ class Trainer:
         return stops, due
 
     def _agree(self, batch: Sequence[Part], stop: bool, due: bool) -> tuple[list[float], bool, bool]:
-        """Agree with the other processes on a step.
+        """Exchange with the other processes what they must agree on in a step.
 
         Returns:
             The weights of this process's parts of the batch, 0 for clips without a labeled frame. Then whether any
@@ -326,7 +326,7 @@ class Trainer:
         bar.update(self.progress.step - bar.n)
 
     def _report(self) -> None:
-        """Report within an epoch in plain lines, where there is no terminal for a bar."""
+        """Print the progress within an epoch now and then, if there is no terminal for a bar."""
         done = self.progress.step % self.plan.steps_per_epoch
         now = time.monotonic()
         if sys.stderr.isatty() or not done or now - self.reported < REPORT_SECONDS:

@@ -70,7 +70,7 @@ class DataFacts(NamedTuple):
     typical: float
 
     def in_tiles(self, tile: tuple[int, int]) -> "DataFacts":
-        """Return the facts of tiles that larger images are cut into."""
+        """Return the same facts for tiles, if images are cut into them."""
         height, width = shown_size(self.picture, tile)
         factor = math.sqrt(self.picture[0] * self.picture[1] / (height * width))
         return DataFacts((height, width), min(1.0, factor * self.small), min(1.0, factor * self.typical))
@@ -183,7 +183,10 @@ def plan_training(
 
 
 def evaluation_interval(epochs: int, most: int = 5) -> int:
-    """Return the epochs between evaluations: five to nine evaluations, or fewer if `most` is lower."""
+    """Return the number of epochs between evaluations.
+
+    There are five to nine evaluations, or at most `most` if that is below five.
+    """
     return max(1, epochs // 5) if most >= 5 else math.ceil(epochs / max(1, most))
 
 
@@ -300,7 +303,10 @@ def _augmentation(kind: object, flip: bool, one_sided: str | None, flip_vertical
 
 
 def _one_sided(names: Iterable[str]) -> str | None:
-    """Return the first class whose mirror image may be another class: left or right, a letter, a digit."""
+    """Return the first class name whose mirror image may be another class.
+
+    It has the word left or right, or is a single letter or digit. None if there is none.
+    """
     for name in names:
         words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
         # Signs without upper case, such as Chinese ones, are whole words.
@@ -326,8 +332,10 @@ def _facts(pictures: Sequence[tuple[int, int]], of_classes: Iterable[Sequence[fl
 
 
 def _side(value: float) -> int:
+    """Return a side rounded up to a multiple of 32."""
     return 32 * math.ceil(value / 32 - 0.01)
 
 
 def _why(given: object, reason: str) -> str:
+    """Return "given" for a setting that the caller gave, else the reason for its choice."""
     return reason if given is None else "given"

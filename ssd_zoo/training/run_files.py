@@ -62,7 +62,7 @@ class RunFiles:
     meta: dict[str, str | None]
 
     def begin(self, model: SSD) -> None:
-        """Keep pictures of what the model detects before the training."""
+        """Draw what the model detects before the training, for the report."""
         self._draw(model, "before")
 
     def save(self, model: SSD, history: Sequence[Row], evaluation: "Evaluation | None", *, better: bool) -> None:

@@ -183,6 +183,10 @@ def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Pat
 def check_shared(step: int, output: Path) -> None:
     """Check that all processes found the same checkpoint.
 
+    Args:
+        step: The step of this process's checkpoint.
+        output: The run's folder.
+
     Raises:
         ValueError: If they did not.
     """
@@ -200,7 +204,7 @@ def _short(value: object) -> str:
 
 
 def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minutes: float | None) -> Plan:
-    """Return a run's plan; a resumed run keeps its own settings.
+    """Return a run's plan, with the batch size and length that it began with.
 
     Args:
         plan: The plan of this call.
@@ -229,7 +233,7 @@ def load_states(
     ema: "ModelEmaV3 | None",
     accelerator: "Accelerator",
 ) -> None:
-    """Load a checkpoint, if any, into the parts of a training."""
+    """Load a checkpoint's tensors into model, optimizer, average and scaler; None loads nothing."""
     if state is None:
         return
     model.load_state_dict(state["model"])

@@ -143,7 +143,13 @@ def _class_name(entry: object) -> str | None:
 
 
 def _ids_by_name(rows: Sequence[object], ids: Mapping[str, int], results: str | Path) -> dict[str, int]:
-    """Map the names of classes in results to the ids of the annotations' categories, given by name."""
+    """Return the annotations' category id for each class name in results.
+
+    Args:
+        rows: The results.
+        ids: The annotations' ids by name.
+        results: Name of the results' file, for messages.
+    """
     theirs = list(dict.fromkeys(name for name in map(_class_name, rows) if name is not None))
     matched = match_classes(["", *theirs], ["", *ids])
     if theirs and not matched:
@@ -163,7 +169,14 @@ def _read_results(file: Path) -> list[JSON]:
 
 
 def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], place: str) -> list[Any]:
-    """Return the values of a key, which must differ and be all text or none."""
+    """Return the values of a key, which must be distinct and of one type.
+
+    Args:
+        entries: The mappings.
+        key: The key.
+        types: The allowed types.
+        place: File and list, for messages.
+    """
     values: dict[Any, None] = {}
     for i, entry in enumerate(entries):
         value = entry.get(key) if isinstance(entry, dict) else None
@@ -182,6 +195,7 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
 
 
 def _true(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
+    """Return a checked entry of annotations."""
     row = _row(entry, known, place)
     area = row["bbox"][2] * row["bbox"][3]
     crowd = whole(row.pop("iscrowd", 0), f"{place} iscrowd", low=0, high=1)
@@ -189,7 +203,14 @@ def _true(entry: object, known: Mapping[str, Mapping[object, None]], place: str)
 
 
 def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None) -> Row:
-    """Return a checked row of results, with the id of the category that it names, if it names one."""
+    """Return a checked entry of results.
+
+    Args:
+        entry: The entry.
+        known: See `_row`.
+        place: See `_row`.
+        category_id: Id of the category that the entry names; None if it names none and its own id counts.
+    """
     if isinstance(entry, dict) and category_id is not None:
         entry = {**entry, "category_id": category_id}
     row = _row(entry, known, place)
@@ -197,7 +218,7 @@ def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str
 
 
 def _row(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
-    """Return an entry whose ids and box are checked.
+    """Check an entry's ids and box; return it without other keys.
 
     Args:
         entry: Of annotations or results.
@@ -263,11 +284,15 @@ def _score(
 
 
 def _numbered(rows: Sequence[Row]) -> Iterator[Row]:
-    """Numbers rows from 1: the judge takes the id 0 for "not matched", and files have ids that occur twice."""
+    """Yield rows with new ids from 1.
+
+    faster-coco-eval takes the id 0 for "not matched", and ids in files may occur twice.
+    """
     for i, row in enumerate(rows, start=1):
         yield {**row, "id": i}
 
 
 def _mean(precision: np.ndarray) -> float:
+    """Return the mean of precisions that are known, -1 if none is; -1 stands for unknown."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else -1.0
