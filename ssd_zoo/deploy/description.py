@@ -105,7 +105,7 @@ class Description:
         licence: str | None = None,
         origin: str | None = None,
     ) -> "Description":
-        """Describe a model.
+        """Return the description of a model for its file.
 
         By default licence and origin are those of the weights that it was built with.
         """
@@ -189,6 +189,7 @@ def _parsed(known: dict[str, object]) -> dict[str, object]:
 
 
 def _checked(described: Description) -> Description:
+    """Return a description whose values are checked; raise ValueError if one is not allowed."""
     for name, allowed in _CHOICES.items():
         # 1 equals True.
         if (value := getattr(described, name)) not in allowed or type(value) is not type(allowed[0]):
@@ -203,7 +204,7 @@ def _checked(described: Description) -> Description:
 
 @torch.no_grad()
 def _first_state(model: SSD) -> dict[str, Tensor]:
-    """Return a state of one stream; empty if the model is one of images."""
+    """Return the state of one stream after its first frame; empty for a model of images."""
     if not hasattr(model.backbone, "step"):
         return {}
     frames = torch.zeros(1, model.in_chans, *model.size, device=model.default_boxes.device)

@@ -37,7 +37,10 @@ class ImageFile(NamedTuple):
 
 
 class ParquetRow(TypedDict):
-    """Result of one image; without detections and with an error if the image could not be read."""
+    """Result of one image.
+
+    If it could not be read, `error` has the reason and detections are None.
+    """
 
     file_name: str
     boxes: list[list[float]] | None

@@ -93,6 +93,7 @@ def map_ahead(
 
 
 def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int] | None, under_way: int) -> int:
+    """Return the bytes of results that wait, with `under_way` bytes for each that is not there yet."""
     if weigh is None:
         return 0
     return sum(
@@ -160,7 +161,10 @@ def detect_ahead(
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[Callable[[], None]]:
-    """Give what limits torch to one thread in the thread that calls it."""
+    """Yield a function that limits torch to one thread in the thread that calls it.
+
+    At the end of the with-statement torch's number of threads is what it was before.
+    """
     before = torch.get_num_threads()
     try:
         yield partial(torch.set_num_threads, 1)

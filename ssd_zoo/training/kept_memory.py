@@ -17,10 +17,10 @@ _statements = 0
 def keep_memory() -> Iterator[None]:
     """Keep the memory of freed tensors for reuse, within a with-statement.
 
-    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros. That may
-    take half of the time of training on a CPU. With it a process holds a tenth more memory. Outside Linux, where there
-    is no glibc, it does nothing. On a GPU torch keeps memory anyway. Of nested with-statements only the outermost has an
-    effect.
+    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros. That
+    may take half of the time of training on a CPU. With it a process holds a tenth more memory. Outside Linux, where
+    there is no glibc, it does nothing. On a GPU torch keeps memory anyway. Of nested with-statements only the outermost
+    has an effect.
     """
     global _statements
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
