@@ -34,6 +34,8 @@ _DATA = {"COCO-val2017": 0, "COCO-minival2014": 0, "COCO-minival14": 1}
 
 
 class _Row(NamedTuple):
+    """A line of the list: a model and one of its weights."""
+
     model: str
     weights: str
     classes: int
@@ -101,7 +103,13 @@ def run(args: argparse.Namespace) -> int:
 def _rows(
     name: str, own: Collection[tuple[str, WeightsEnum]], times: Mapping[tuple[str, str], tuple[float, float]]
 ) -> list[_Row]:
-    """Describe a model's weights, or the model if it has none. Figures of another model are left out."""
+    """Return a row for each of a model's weights, or one for the model if it has none.
+
+    Args:
+        name: Name of the model.
+        own: Models and weights whose figures are shown; a clip model's weights may be those of an image model.
+        times: From `latencies`.
+    """
     with torch.device("meta"):
         model = get_model(name, weights=None, weights_backbone=None)
     rows = [

@@ -194,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
-    """Return the splits to train and to validate on; list all that is missing before anything is read.
+    """Check all arguments before data are read; return the splits to train and to validate on.
 
     Raises:
         Exception: Of the first error's type, with all messages.
@@ -227,14 +227,17 @@ def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
 
 
 def _holds_back(args: argparse.Namespace, of_train: Splits) -> bool:
-    """Return whether AP may be measured on a part of the data; the number of its images is not known yet."""
+    """Return whether a part of the training data may be held back to measure AP on.
+
+    That also depends on the number of images, which is not known yet.
+    """
     if args.val_fraction is None:
         return any(not splits_of_videos(path, args.layout) for path in of_train)
     return bool(of_train and args.val_fraction)
 
 
 def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
-    """Choose a split to train on of each data set, and those to validate on of the data sets that have one."""
+    """Choose the split to train on of each data set, and the split to validate on where there is one."""
     if len({path.resolve() for path in args.data}) < len(args.data):
         raise ValueError(f"A data set is given twice: {', '.join(map(str, args.data))}.")
     names = {path: splits_of(path, args.layout) for path in args.data}

@@ -131,7 +131,7 @@ class Annotations:
 
 
 class Thing(NamedTuple):
-    """An annotated object as a reader finds it: `LabelledObject` with its class by name."""
+    """An annotated object like `LabelledObject`, with its class by name."""
 
     name: str
     box: Box
@@ -285,7 +285,10 @@ def assemble(
 
 
 def no_object(problems: Sequence[str]) -> ValueError:
-    """Return the error of a data set without a readable object; it lists the first problems."""
+    """Return the error of a data set without a readable object.
+
+    It lists the first problems.
+    """
     first = "".join(f"\n  {problem:.300}" for problem in problems[:5])
     return ValueError(f"No object can be read, {number_of(len(problems), 'problem')}:{first}")
 

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def batch_items(items: Iterable[T], size: int, kind: Callable[[T], object] | None = None) -> Iterator[list[T]]:
-    """Batch items; at an error yield the items before it, then raise it.
+    """Batch items, also those before an error, which is raised later.
 
     Args:
         items: The items.

@@ -16,7 +16,7 @@ Item = TypeVar("Item", LabelledImage, AnnotatedVideo)
 
 
 def divide(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
-    """Divide a data set into two at random, by images or whole videos.
+    """Divide a data set at random, by images or whole videos.
 
     Args:
         dataset: The data set.

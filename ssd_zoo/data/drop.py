@@ -52,7 +52,7 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
 
 
 def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> str:
-    """Return the numbers of unusable objects and images or videos, as a text.
+    """Return a text with the numbers of unusable objects and images.
 
     Empty if there are no problems.
     """

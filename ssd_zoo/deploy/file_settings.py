@@ -15,7 +15,7 @@ _FIXED = ("size", "in_chans", "antialias", "image_mean", "image_std", "score_fun
 
 
 def check_file_setting(described: Description, file: Path, name: str, value: object) -> None:
-    """Check that an attribute of an exported detector can be set to a value.
+    """Check that an exported detector's attribute can have a value.
 
     The value must have an effect, or be the file's own.
 

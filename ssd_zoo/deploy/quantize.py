@@ -82,7 +82,7 @@ def quantize_openvino(model: "openvino.Model", batches: Sequence[np.ndarray]) ->
 
 
 def quantize_onnx(content: bytes, batches: Sequence[np.ndarray]) -> bytes:
-    """Quantise the content of an ONNX file to eight-bit integers, by ONNX Runtime.
+    """Quantise an ONNX file's content to eight-bit integers, by ONNX Runtime.
 
     Raises:
         ImportError: If onnxruntime is missing.

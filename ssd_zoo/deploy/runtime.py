@@ -40,7 +40,7 @@ class Opened(NamedTuple):
 
 
 def missing(purpose: str, error: ImportError, extra: str) -> ImportError:
-    """Return an ImportError that names a missing package and the extra with it.
+    """Return an ImportError that names a missing package and its extra.
 
     Args:
         purpose: What needs the package; the message begins with it.

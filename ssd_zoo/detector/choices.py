@@ -55,7 +55,7 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
 
 
 def checked_setting(model: "SSD", name: str, value: object) -> object:
-    """Check a new value of a detector's attribute; return the value to store.
+    """Check a detector's setting; return the value to store.
 
     For example, a size of 300 becomes (300, 300). Attributes that are not settings pass unchanged.
 

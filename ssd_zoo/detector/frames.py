@@ -56,7 +56,7 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
 
 @not_compiled
 def check_time(model: "SSD", clips: bool) -> None:
-    """Warn once if a video model gets images, or was not trained in time.
+    """Warn once if a video model gets images or is untrained.
 
     A video model is one whose backbone relates frames. Before training on clips its weights for earlier frames are
     zeros, which is logged. For other models nothing happens.

@@ -58,7 +58,7 @@ def check_tiles(tile: object, overlap: object) -> Size | None:
 
 
 def shown_size(picture: Size, tile: Size | None) -> Size:
-    """Return (height, width) of the part of a picture that one input shows.
+    """Return the (height, width) of what one input shows of a picture.
 
     It is the tile, cut to the picture where that is smaller. Without tiles it is the whole picture.
     """

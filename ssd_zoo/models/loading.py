@@ -112,7 +112,7 @@ def _keep(model: SSD, report: LoadReport) -> None:
 
 
 def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> SSD:
-    """Load a detector's weights; log the report if not all tensors were loaded.
+    """Load a detector's weights; log the report if tensors are missing.
 
     Args:
         model: The detector.
@@ -153,9 +153,9 @@ def _with_licence(report: LoadReport, weights: WeightsEnum) -> LoadReport:
 
 
 def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = None) -> None:
-    """Record a report: one part of the model was loaded elsewhere, the rest is new.
+    """Record that a part of a model was loaded by other code.
 
-    timm loads the weights of its backbones itself.
+    timm loads the weights of its backbones itself. All other tensors are reported as new.
 
     Args:
         model: The detector.
@@ -184,7 +184,7 @@ def split_clip_weights(weights: W) -> tuple[W | Weights, W | None]:
 
 
 def without_tensors(weights: Weights) -> Weights:
-    """Return a copy of an entry that has its settings and loads no tensors."""
+    """Return an entry with the same settings and without tensors."""
     return Weights("", weights.transforms, weights.meta, settings=weights.settings)
 
 

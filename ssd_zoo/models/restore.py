@@ -107,7 +107,7 @@ def _few(names: Collection[str]) -> str:
 
 
 def check_restored(model: SSD, asked: Mapping[str, object]) -> None:
-    """Check that a builder's weights filled all of a model that the caller did not change.
+    """Check that weights filled a model that the caller left unchanged.
 
     Raises:
         ValueError: If a tensor started fresh, or one of the weights was not used.

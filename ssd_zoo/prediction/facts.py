@@ -1,4 +1,7 @@
-"""Facts about a model on which its results depend, so that different results are not mixed."""
+"""Facts about a model on which its results depend.
+
+Results of different facts are not mixed.
+"""
 
 import json
 from pathlib import Path

@@ -134,7 +134,7 @@ def read_pixels(source: Source | bytes, in_chans: int = 3, *, max_pixels: int | 
 
 
 def rgb_bytes(image: Tensor) -> Tensor:
-    """Convert an image `(3, H, W)` or `(1, H, W)` to uint8 RGB, for drawing."""
+    """Convert an RGB or grey image to uint8 `(3, H, W)`, for drawing."""
     pixels = image.detach().cpu()
     if pixels.is_floating_point():
         pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

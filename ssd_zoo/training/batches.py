@@ -201,9 +201,9 @@ def describe_data(dataset: Dataset[Sample] | None) -> str | None:
 def make_loader(
     samples: SeededSamples, plan: Plan, start_step: int, num_workers: int, *, pin_memory: bool = False
 ) -> DataLoader[Sample]:
-    """Make one loader of all batches that follow from a step on, over all epochs.
+    """Make one loader of all batches from a step on.
 
-    Its worker processes live until the last batch.
+    It goes through all epochs, and its worker processes live until the last batch.
     """
     sampler: Sequence[list[Place]] = _Stream(plan, start_step)  # type: ignore[assignment]
     return DataLoader(
@@ -245,7 +245,10 @@ _READ = ("boxes", "labels", "frame_index", "labeled_frames")
 
 
 def to_device(part: Part, device: torch.device) -> Part:
-    """Move a part of a batch to a device; keep only the keys of targets that the model reads."""
+    """Move a part of a batch to a device.
+
+    Targets keep only the keys that the model reads.
+    """
     images, targets = part
     return (
         [image.to(device, non_blocking=True) for image in images],

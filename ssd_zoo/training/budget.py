@@ -54,7 +54,7 @@ class Budget:
         return self.clock() - self._started
 
     def took_step(self, seconds: float) -> bool:
-        """Record a step's time; return whether it is time to call `plan` again."""
+        """Record a step's time; return whether to call `plan` again."""
         self._count += 1
         if self._count > _WARMUP:
             self._recent.append(seconds)

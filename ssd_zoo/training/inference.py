@@ -59,7 +59,7 @@ class Results:
 
 
 def parts_per_item(model: SSD, dataset: Dataset[Sample]) -> int:
-    """Return the number of tiles that a model cuts a data set's first image into.
+    """Return the number of tiles of a data set's first image.
 
     It is 1 for a model without tiles.
     """

@@ -59,7 +59,10 @@ def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool)
 
 
 def raise_together(errors: Sequence[Exception]) -> None:
-    """Raise one error, of the first one's type, with the messages of all; none for none."""
+    """Raise one error with the messages of all; do nothing for none.
+
+    It has the first one's type.
+    """
     if len(errors) == 1:
         raise errors[0]
     if errors:

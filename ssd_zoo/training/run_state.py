@@ -233,7 +233,10 @@ def load_states(
     ema: "ModelEmaV3 | None",
     accelerator: "Accelerator",
 ) -> None:
-    """Load a checkpoint's tensors into model, optimizer, average and scaler; None loads nothing."""
+    """Load a checkpoint's tensors into the parts of a training.
+
+    A state of None loads nothing.
+    """
     if state is None:
         return
     model.load_state_dict(state["model"])

@@ -57,7 +57,10 @@ class Match:
 
     @property
     def unknown(self) -> list[str]:
-        """Names in the file that have no match; all of them if the file lacks a detector's head."""
+        """Names in the file that have no match.
+
+        If no tensor is of a head, the file is not a detector's, and all names count.
+        """
         of_head = any((ours or "").startswith("head.") for ours in self.names.values())
         return [theirs for theirs, ours in self.names.items() if ours is None or not of_head]
 

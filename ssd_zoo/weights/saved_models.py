@@ -1,4 +1,7 @@
-"""Opening of saved models: their config is read, tensors only when a model is built."""
+"""Opening of saved models.
+
+Their config is read. Tensors are read later, when a model is built.
+"""
 
 import logging
 import os

@@ -78,7 +78,7 @@ def _decode(written: str) -> list[int]:
 
 
 def check_corners(items: Sequence[Item], annotations: Sequence[JSON], file: Path) -> None:
-    """Raise ValueError if boxes are surely corners, not x, y, width and height.
+    """Raise ValueError if boxes are surely given by corners.
 
     Read as corners, nine of ten boxes must lie within their images, with a margin of a twentieth of a side. Then they
     are corners if one of two signs holds. Read as x, y, width and height, a tenth of the boxes ends beyond the image,

@@ -31,7 +31,7 @@ def split_of_stem(stem: str) -> str:
 
 
 def image_finder(file: Path, names: list[str]) -> "partial[Path]":
-    """Return a function that finds images by the names in a COCO file.
+    """Return a function that finds images by their COCO names.
 
     Images are looked for beside the file and in folders nearby, but not in those of other splits. Paths of Windows and
     of other machines lose folders from the left until a file is found.
@@ -86,7 +86,7 @@ def _image_path(folder: Path, cut: int, length: int, name: str) -> Path:
 
 
 def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
-    """Return the line number of an entry in a list of a JSON file.
+    """Return an entry's line number in a JSON file.
 
     Lines are counted from 1. It is 1 if the file has changed since it was read.
 

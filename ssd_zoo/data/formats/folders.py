@@ -32,7 +32,7 @@ def _words(name: str) -> list[str]:
 
 
 def canonical_split(name: str) -> str | None:
-    """Return `train`, `val` or `test` for the name of a split or its folder.
+    """Return `train`, `val` or `test` for a split's or folder's name.
 
     For example `val` for `valid`, and `train` for `train2017`, `train_images` and `labels_train`. None for other names.
     """
@@ -41,7 +41,7 @@ def canonical_split(name: str) -> str | None:
 
 
 def find_split(names: Sequence[str], wanted: str) -> str | None:
-    """Find a split by its name or by a synonym of it; see `canonical_split`.
+    """Find a split by its name or a synonym; see `canonical_split`.
 
     Returns:
         The name among `names`; None if none fits, or several do.
@@ -53,7 +53,7 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
 
 
 def holds(name: str, kinds: set[str]) -> bool:
-    """Return whether a folder's name has a word of a kind, such as `IMAGE_FOLDERS`."""
+    """Return whether a folder's name has one of the words in `kinds`."""
     return name.lower() in kinds or not kinds.isdisjoint(_words(name))
 
 

@@ -12,7 +12,7 @@ __all__ = ["by_split"]
 
 
 def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], notes: list[str]) -> dict[str, list[File]]:
-    """Group files by split: by folders named as splits, or by lists of images.
+    """Group files by split, which folders or lists of images tell.
 
     Lists such as `train.txt` decide if files lie outside folders of splits, or if several lists divide one folder. With
     neither lists nor such folders, all files are the split `all`.

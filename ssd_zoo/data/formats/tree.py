@@ -255,7 +255,7 @@ def none_or_many(name: str, images: Sequence[Path]) -> str:
 
 
 def in_any_case(file: Path, root: Path) -> Path:
-    """Return the path of an existing file or folder, whatever the case of its folders and ending.
+    """Find an existing file or folder by a path in another case.
 
     Case may differ in the folders below the root and in the file's ending, not in its name. If there is none, the path
     is returned with the cases that were found.
@@ -303,9 +303,9 @@ def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Pa
 
 
 def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
-    """Return a note about images that no annotation uses; an empty list if there are none.
+    """Return a note, in a list, about images that no annotation uses.
 
-    An image counts as used if a used one links to it.
+    The list is empty if there are none. An image counts as used if a used one links to it.
 
     Args:
         tree: The data set.

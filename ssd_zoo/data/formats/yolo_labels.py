@@ -23,7 +23,7 @@ _LINE = re.compile(r"\d+(?:\.0*)?(?: [-+.\deE]+){4,}")
 
 
 def is_yolo(file: Path) -> bool:
-    """Return whether a file's first non-blank line is a class and at least four numbers."""
+    """Return whether a file begins with a class and four numbers."""
     try:
         lines = read_text(file).splitlines()
     except ValueError:
@@ -32,7 +32,7 @@ def is_yolo(file: Path) -> bool:
 
 
 def locate(folder: Path, root: str, entry: str) -> Path | None:
-    """Find a path of a data set's file, which may have been written on another machine.
+    """Find a path that may have been written on another machine.
 
     It is the path as written, or its longest end that exists below the folder.
 

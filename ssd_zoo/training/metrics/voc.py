@@ -91,7 +91,10 @@ def area_under(precision: Tensor, recall: Tensor) -> float:
 
 
 def eleven_points(precision: Tensor, recall: Tensor) -> float:
-    """Average the best precision at or above each recall of 0, .1, … 1."""
+    """Average the precision at the recalls 0, .1, … 1.
+
+    The precision at a recall is the best one there or at a higher recall.
+    """
     # Counted in tenths, as a sum of .1 falls short of what it stands for.
     at_least = [precision[recall * 10 >= point - 1e-6] for point in range(11)]
     return sum(float(values.max()) if len(values) else 0.0 for values in at_least) / 11
