@@ -98,7 +98,7 @@ class Past:
                 first = features if self._one_each else features[self._tensor(self._starts)]
                 memory = [torch.where(fresh, first, frames) for frames in memory]
             if self._one_each:
-                # One frame per stream, the usual step: memory is the result.
+                # With one frame per stream, the usual step, the frames before are those in memory.
                 if self._remember:
                     self.state.update(zip(names, [features, *memory], strict=False))
                 return memory

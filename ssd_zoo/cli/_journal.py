@@ -137,7 +137,7 @@ class Journal:
             if row is not None and "frame" in row:
                 frames += 1
             else:
-                # A line between that is damaged is missing from the number.
+                # If a line of a frame is damaged, the number does not match, and the video counts as not done.
                 if row is not None and row.get("frames", 0) == frames:
                     self._places[row["file_name"]] = _Place(first, end - first, row["changed"], "error" in row)
                 first, frames = end, 0

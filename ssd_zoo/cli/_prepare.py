@@ -46,7 +46,7 @@ Splits = dict[Path, str | None]
 
 # With fewer steps than that, a smaller input is the better use of the time.
 _LEAST_STEPS = 200
-# At most so many evaluations share the minutes of a training.
+# Most evaluations within the minutes of a training.
 _EVALUATIONS = 5
 # Least score of detections that are shown by default.
 _SHOWN = 0.5
@@ -232,7 +232,7 @@ def print_plan(
 def usable_part(
     dataset: Data, choice: Choice, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
 ) -> tuple[Data, Choice]:
-    """Inspect a data set, print the report, and leave out what is unusable."""
+    """Inspect a data set and print the report; return its usable part, and the plan's line about it."""
     if talks:
         print(f"reading {_counted(dataset)} of the {choice.name} data …", file=sys.stderr)
     report = inspect_dataset(dataset, reached_by)

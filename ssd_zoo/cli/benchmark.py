@@ -38,7 +38,7 @@ EXAMPLES = (
 )
 """Commands for the help."""
 
-# Of the noise that stands for photos.
+# Size of the images of noise that the models are timed on.
 _HEIGHT, _WIDTH = 480, 640
 _LEAST_ROUNDS = 5
 _RUNNING = [name for name, known in FORMATS.items() if known.runs]

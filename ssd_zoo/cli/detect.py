@@ -37,7 +37,7 @@ EXAMPLES = (
     "ssd-zoo detect - < photo.jpg",
 )
 """Commands for the help."""
-# Images from which several threads pay that call an exported model, and most of them, each of which needs memory.
+# From this number of images on, several threads call an exported model. More threads than this need too much memory.
 _MANY, _MOST_CALLERS = 16, 8
 
 
@@ -109,7 +109,7 @@ def _detect(
     args: argparse.Namespace, files: Sequence[Path | str], videos: Sequence[Source], pictures: dict[Path | str, Path]
 ) -> int:
     args.workers = args.workers or torch.get_num_threads()
-    # Threads that each detect in an image make more images per second than one whose work is divided among threads.
+    # Several threads with an image each are faster than all threads on one image after another.
     many = is_exported(args.model) and len(files) >= _MANY
     args.callers = min(args.workers, _MOST_CALLERS) if many else 1
     model = _build(args)

@@ -29,7 +29,7 @@ EXAMPLES = (
 )
 """Commands for the help."""
 
-# Results on the last are not comparable with the others, so they come later.
+# Order of data sets in the list. Results on minival14 are not comparable with the others, so they come later.
 _DATA = {"COCO-val2017": 0, "COCO-minival2014": 0, "COCO-minival14": 1}
 
 

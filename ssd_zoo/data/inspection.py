@@ -24,7 +24,7 @@ __all__ = ["DataReport", "annotation_problems", "group_problems", "inspect_datas
 
 # People at the edge of a video are labelled beyond it; a wrong number leaves less of a box.
 _LEAST_WITHIN = 0.25
-# Likeness of names, and share of objects, from and up to which a rare class may be a misspelt one.
+# A rare class may be a misspelt one from this similarity of names on, and up to this share of the other's objects.
 _NEAR, _RARE = 0.75, 0.05
 # A file, perhaps with a line, and what is wrong there.
 _AT_PLACE = re.compile(r"(?P<file>(?:[A-Za-z]:)?[^:]*\.\w+)(:\d+)?: (?P<what>.+)", re.DOTALL)

@@ -98,7 +98,7 @@ def _join_images(
     joined = Annotations(
         images,
         names,
-        # Each has ids of its own, which may be another's for another class.
+        # Ids of different data sets may be equal for different classes, so the labels are the ids.
         category_ids=list(range(len(names))),
         problems=[problem for part in parts for problem in part.problems],
         line=_Lines(lines),

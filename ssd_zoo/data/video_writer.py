@@ -59,7 +59,7 @@ class VideoWriter:
         self._container = av.open(self._output, mode="w", format=kind)
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         rate = Fraction(fps).limit_denominator(1001 * 60)
-        # Without frames that refer to later ones, the last packet is the last frame. 18 is x264's visually lossless.
+        # bf=0: no frame refers to later ones, so the last packet is the last frame. crf=18 looks lossless in x264.
         options = {"bf": "0", "crf": "18"}
         self._stream = cast("VideoStream", self._container.add_stream(codec, rate=rate, options=options))
         self._stream.pix_fmt = "yuv420p"

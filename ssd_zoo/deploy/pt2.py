@@ -20,7 +20,7 @@ from ssd_zoo.weights.outside import parse_json
 
 __all__ = ["open_aoti", "open_pt2", "write_aoti", "write_pt2"]
 
-# What a program consists of: text, raw tensors, and example inputs.
+# Members of a program's archive: texts, raw tensors, and example inputs.
 _MEMBER = re.compile(
     r"archive_(format|version)|version|byteorder|\.data/.*|\.format_version|\.storage_alignment|extra/\w+"
     r"|models/model\.json|data/weights/(model_weights_config\.json|weight_\d+)"

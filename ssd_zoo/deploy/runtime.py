@@ -18,7 +18,7 @@ from ssd_zoo.deploy.graph import Graph
 __all__ = ["Opened", "Run", "missing", "on_threads", "quiet", "run_free", "run_one_by_one", "run_on_threads"]
 __all__ += ["to_program"]
 
-# Torch's number of threads before the first of the calls of `on_threads` that are under way, once for each.
+# One entry per running call of `on_threads`: torch's number of threads before the first of these calls.
 _UNDER_WAY: list[int] = []
 _COUNTED = threading.Lock()
 

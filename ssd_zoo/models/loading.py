@@ -237,7 +237,7 @@ def fit_state(
     unused = [name for name in state if name not in own]
     may_differ = _tensors_that_may_differ(model)
     strange = [name for name, what in tensors.items() if what == "new" and not may_differ(name)]
-    # A new layer in time keeps its frame. One that was trained can't be left out.
+    # A layer in time that starts fresh changes no output. A trained one in the weights can't be left out.
     strange += [name for name in unused if ".temporal." in name or not may_differ(name)]
     if strange:
         in_time = any(".temporal." in name for name in (*strange, *unused))

@@ -67,7 +67,7 @@ def map_ahead(
     pool = ThreadPoolExecutor(threads, "ssd_zoo", start)
     waiting: deque[Future[R]] = deque()
     failure: BaseException | None = None
-    # Bytes of the result before, which those under way may have too. Until it is known, one item is begun.
+    # Bytes of the last result. Results to come are taken to be as large. Until it is known, only one item is begun.
     last: int | None = None if weigh else 0
     source = iter(items)
     try:

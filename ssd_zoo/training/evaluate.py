@@ -28,9 +28,9 @@ from ssd_zoo.weights.files import write_file
 __all__ = ["Evaluation", "evaluate", "evaluate_results"]
 
 _log = logging.getLogger("ssd_zoo")
-# Published figures are measured with thresholds of up to .05. Higher ones are for showing: they lower AP.
+# Published figures are measured with thresholds of up to .05. Higher ones, for showing detections, lower AP.
 _MOST_THRESH, _MEASURED_THRESH = 0.05, 0.01
-# So many detections of an image COCO's AP counts.
+# COCO's AP counts at most this number of detections in an image.
 _COUNTED = 100
 
 

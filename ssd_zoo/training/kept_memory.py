@@ -36,7 +36,7 @@ def keep_memory() -> Iterator[None]:
     finally:
         _statements -= 1
         if _statements == 0:
-            # What glibc's own adjusting ends with: to set one ends the adjusting.
+            # glibc adjusts these limits up to these values by itself. Setting one of them ends that, so all are set.
             libc.mallopt(_MMAP_MAX, 2**16)
             libc.mallopt(_MMAP_THRESHOLD, 32 * _MB)
             libc.mallopt(_TRIM_THRESHOLD, 64 * _MB)

@@ -115,7 +115,7 @@ class Trainer:
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
             if self.progress.step == 0:
-                # A run that is killed while it first saves its models can begin again.
+                # With this checkpoint a run that is killed during its first save of models can begin again.
                 self._checkpoint()
             while self._finish_epoch() and not self._ended():
                 started = time.monotonic()
@@ -253,12 +253,12 @@ class Trainer:
         if self.progress.step >= self.plan.steps:
             return True
         measured = [row["AP"] for row in self.progress.history if "AP" in row]
-        in_vain = len(measured) - 1 - measured.index(max(measured)) if measured else 0
+        since_best = len(measured) - 1 - measured.index(max(measured)) if measured else 0
         # A model that has found nothing so far may still be at its beginning.
-        if not self.patience or in_vain < self.patience or not any(measured):
+        if not self.patience or since_best < self.patience or not any(measured):
             return False
         self._say(
-            f"AP has not improved in the last {in_vain} evaluations, so the training ends; --patience 0 trains on."
+            f"AP has not improved in the last {since_best} evaluations, so the training ends; --patience 0 trains on."
         )
         return True
 

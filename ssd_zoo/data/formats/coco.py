@@ -38,7 +38,7 @@ def find(tree: Tree) -> Layout | None:
     for file in sorted(files, key=lambda file: ("keypoints" in file.stem, file.path)):
         name = _split(file)
         if name in splits and "keypoints" in file.stem:
-            name = file.stem  # The official folder has instances_… and person_keypoints_… of each split.
+            name = file.stem  # COCO's own folder has a file instances_… and one person_keypoints_… for each split.
         if name in splits:
             raise ValueError(
                 f"{splits[name].path} and {file.path} are both the split {name!r}; open one of the files, or move one "

@@ -180,7 +180,7 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
     # As Open Images has them.
     if are_fractions(thing.box for item in records.items for thing in item.things):
         records.items = [_scaled(item) for item in records.items]
-    if alone:  # Other tables may have the other images.
+    if alone:  # If there are several tables, the others may have the other images.
         records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
     return records
 

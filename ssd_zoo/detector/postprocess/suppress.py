@@ -107,7 +107,7 @@ def suppress_in_rounds(
     for start in range(0, labels.shape[1], size):
         block, stay = facts[..., start : start + size], eligible[:, start : start + size, None].to(dtype)
         if start:
-            # Only the first of all kept candidates matter; those that are not kept have no weight.
+            # Only the first `most` kept candidates count. topk may also choose others, which have weight 0.
             weight, index = (kept * weights[:start]).topk(min(most, start), sorted=False)
             first = facts.gather(2, index.unsqueeze(1).expand(-1, facts.shape[1], -1))
             stay = (stay - _overlaps(block, first, nms_thresh).to(dtype) @ weight.unsqueeze(-1)).relu()
@@ -128,7 +128,7 @@ def suppress_in_rounds(
 def _facts(boxes: Tensor, labels: Tensor) -> Tensor:
     """Stack what `_overlaps` compares: xyxy, areas and labels, `(N, 6, K)`."""
     x1, y1, x2, y2 = _finite(boxes.detach()).unbind(-1)
-    # An IoU of boxes of different classes, less the difference, is below any threshold.
+    # Labels are doubled: subtracted from an IoU, the difference of two classes makes it less than any threshold.
     return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1), 2 * labels.to(x1)], dim=1)
 
 

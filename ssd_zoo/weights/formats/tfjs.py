@@ -22,7 +22,7 @@ __all__ = ["read_tfjs"]
 _TYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
 _MAX_BYTES = 2**31
 _MAX_SIDES = 8
-# Of scales and offsets; products with 16 bits stay within single precision.
+# Largest scale and offset. Their products with 16-bit values stay within single precision.
 _LARGEST = 1e30
 
 
