@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 @torch.inference_mode()
 def _measure(name: str, formats: list[str], args: argparse.Namespace) -> list[_Row]:
-    """Return one row for a model and one for each of its files."""
+    """Measure a model and its file in each format; return a row for each."""
     model = open_detector(name, args.weights, progress=not args.quiet)
     rows, detectors = [_row(name, "eager" if isinstance(model, SSD) else "file")], {0: cast(nn.Module, model)}
     with tempfile.TemporaryDirectory() as folder:

@@ -138,9 +138,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_of_fit(group: argparse._ArgumentGroup, name: str, *, flag: str | None = None, **settings: Any) -> None:
-    """Declare a keyword of `fit` as an option, with the same default.
+    """Declare a keyword of `fit` as an option of the command.
 
-    What a recipe may set has no value unless it is given.
+    It has the same default, unless a recipe may set it: then it has no value unless it is given.
+
+    Args:
+        group: The group of options.
+        name: The keyword.
+        flag: The option; by default named like the keyword.
+        **settings: Keywords of `add_argument`.
     """
     default = _OF_FIT[name].default
     if default is not None and "action" not in settings:

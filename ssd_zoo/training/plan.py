@@ -193,7 +193,7 @@ def evaluation_interval(epochs: int, most: int = 5) -> int:
 def plan_validation(images: int) -> int:
     """Return the number of training images to take for validation.
 
-    15 %, from 20 to 1000; none of fewer than 60.
+    It is 15 %, but at least 20 and at most 1000. Of fewer than 60 images none is taken.
     """
     return 0 if images < 60 else min(1000, max(20, round(0.15 * images)))
 
@@ -201,8 +201,9 @@ def plan_validation(images: int) -> int:
 def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[int, int], str]:
     """Choose the (height, width) of the input, and say why.
 
-    Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. Otherwise
-    the input is the model's own 300 × 300. Sides are multiples of 32, and near the images' shape.
+    Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. If the
+    model's own 300 × 300 is about enough for that, it is taken. Other sizes have sides that are multiples of 32, and
+    about the images' shape.
 
     Example:
         >>> from ssd_zoo.training.plan import DataFacts, plan_size

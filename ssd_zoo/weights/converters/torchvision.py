@@ -30,7 +30,7 @@ _MOBILENET_V2 = [*mobilenet_v2(), (r"classifier\..*", "")]
 
 
 def _mobilenet_v3(layer: Callable[[int], str], block: Callable[[int], str], expand_13: str, ours: str = "") -> Table:
-    """Return the rows of MobileNetV3.
+    """Return the rows of a key table for MobileNetV3.
 
     Args:
         layer: Returns the pattern of one of the 17 layers.
