@@ -253,7 +253,10 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
 
 
 def _of_mot(line: str, names: Sequence[str] | None, place: str, left_out: Counter[int]) -> VideoObject | None:
-    """Read a line: frame, id, left, top, width, height, whether it counts, class, visibility."""
+    """Read a line of `gt.txt`; None for an object of a class that is left out, which is counted.
+
+    A line has frame, id, left, top, width, height, whether it counts, class, visibility.
+    """
     values = [parse_number(value, f"{place}: a value", low=-_FARTHEST, high=_FARTHEST) for value in line.split(",")]
     if len(values) < 6:
         raise ValueError(f"{place} needs frame, id, left, top, width and height, got {quote(line)}.")

@@ -93,7 +93,7 @@ class AnnotatedVideo:
     def pieces(self, length: int) -> "list[AnnotatedVideo]":
         """Cut the video into successive pieces of at most `length` frames.
 
-        Each holds an annotated frame.
+        Pieces without an annotated frame are left out.
         """
         labeled = set(self.labeled_frames)
         parts = [range(first, min(first + length, self.num_frames)) for first in range(0, self.num_frames, length)]

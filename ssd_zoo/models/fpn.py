@@ -31,7 +31,7 @@ __all__ = [
 
 
 class ResNet50FPN_Weights(WeightsEnum):
-    """Weights of ResNet-50 below the pyramid."""
+    """Weights of ResNet-50, for the backbone below the feature pyramid."""
 
     TV_IN1K = timm_weights("resnet50.tv_in1k", "conv1.", "bn1.", "layer", num_params=23508032)
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=23508032)
@@ -43,7 +43,7 @@ _MOBILENET = ("conv_stem.", "bn1.", "blocks.", "conv_head.", "bn2.")
 
 
 class MobileNetV2FPN_Weights(WeightsEnum):
-    """Weights of MobileNetV2 below the pyramid."""
+    """Weights of MobileNetV2, for the backbone below the feature pyramid."""
 
     RA_IN1K = timm_weights("mobilenetv2_100.ra_in1k", *_MOBILENET, num_params=2223872, licence="Apache-2.0")
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1, num_params=2223872)

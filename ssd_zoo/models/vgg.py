@@ -30,7 +30,7 @@ __all__ = [
 
 
 class VGG16D_Weights(WeightsEnum):
-    """Weights of VGG-16's convolutions."""
+    """Weights of VGG-16's convolutions, for the backbone."""
 
     TV_IN1K = timm_weights(
         "vgg16.tv_in1k",

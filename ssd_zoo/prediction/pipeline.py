@@ -60,7 +60,7 @@ def map_ahead(
         items: Its arguments.
         threads: Number of threads.
         ahead: Most items that are begun and not yielded.
-        weigh: Bytes of a result. No more items are begun while results of 128 MB wait or are expected.
+        weigh: Returns the bytes of a result. No more items are begun while results of 128 MB wait or are expected.
         start: Called in each thread at its start.
         stop: Called before the end waits for the calls that have begun.
     """

@@ -271,7 +271,7 @@ def augmentation_for(
 ) -> Transform | None:
     """Return the augmentation of `fit`, which resizes to the model's input.
 
-    With tiles it begins by drawing one.
+    If the model has tiles, it first cuts a random tile from the image.
     """
     if not isinstance(kind, str):
         return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])

@@ -331,8 +331,8 @@ def check_arguments(arguments: Mapping[str, object], known: Collection[str]) -> 
         known: Names of the builder's arguments that a config may hold.
 
     Raises:
-        ValueError: If an argument is unknown, or a text is not a plain word: timm and the Hub take addresses, and a
-            folder of this machine must not make requests.
+        ValueError: If an argument is unknown, or a text is not a plain word. Other texts may be addresses, from which
+            timm and the Hub would download.
     """
     for name, value in arguments.items():
         if name not in known:
@@ -345,6 +345,6 @@ def check_arguments(arguments: Mapping[str, object], known: Collection[str]) -> 
 
 
 def is_plain_word(value: object) -> bool:
-    """Return whether an argument has no text but plain words."""
+    """Return whether all texts of an argument are plain words: letters, digits, `_`, `.`, `+`, `-`."""
     words = value if isinstance(value, list) else [value]
     return all(_PLAIN.fullmatch(word) for word in words if isinstance(word, str))

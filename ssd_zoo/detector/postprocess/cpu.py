@@ -49,6 +49,14 @@ def _detect(
     """Return the detections of one image.
 
     The number of candidates grows until there are enough detections.
+
+    Args:
+        best: `(D,)`, the greatest score of each box.
+        scores: `(D, F)`, F foreground classes.
+        offsets: `(D, 4)`.
+        default_boxes: `(D, 4)`, xyxy.
+        limits: Width and height of the input, to which boxes are clipped.
+        thresholds: Thresholds of post-processing.
     """
     most, of_class = thresholds.detections_per_img, thresholds.topk_candidates
     # SSDLite300 has 100 detections among 266 candidates in two of three photos.

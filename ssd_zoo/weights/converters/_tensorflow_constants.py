@@ -33,7 +33,7 @@ class Constants:
         return next((tensor.tolist() for tensor in self.all(pattern) if tensor.ndim == 1), None)
 
     def boxes(self, pattern: str) -> Tensor | None:
-        """Return the first constant that is `(D, 4)` fractions."""
+        """Return the first matching constant that is a table `(D, 4)` of fractions."""
         tables = (tensor.squeeze(0) if tensor.ndim == 3 else tensor for tensor in self.all(pattern))
         return next((table for table in tables if _is_table(table)), None)
 

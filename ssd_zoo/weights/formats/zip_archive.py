@@ -9,9 +9,9 @@ _CHUNK = 2**20
 
 
 def check_sums(file: Path) -> None:
-    """Compare the checksums of a zip archive's members.
+    """Check the checksums of a zip archive's members.
 
-    Any other file passes.
+    Files that are not zip archives pass.
 
     Raises:
         ValueError: If a member has another checksum than the archive says.
