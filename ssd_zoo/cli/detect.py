@@ -115,9 +115,9 @@ def _detect(
     model = _build(args)
     classes = _class_indices(args.classes, model.categories)
     if videos:
-        return run_videos(model, videos, args, lambda found: _only(classes, found))
+        return run_videos(model, videos, args, lambda found: _of_classes(classes, found))
     args.batch_size = args.batch_size or pick_batch_size(model)
-    return run_images(model, files, pictures, args, lambda found: _only(classes, found))
+    return run_images(model, files, pictures, args, lambda found: _of_classes(classes, found))
 
 
 def _build(args: argparse.Namespace) -> SSD:
@@ -143,7 +143,7 @@ def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | Non
     return torch.tensor([found[1] for found in matched])
 
 
-def _only(classes: Tensor | None, detections: dict[str, Tensor]) -> dict[str, Tensor]:
+def _of_classes(classes: Tensor | None, detections: dict[str, Tensor]) -> dict[str, Tensor]:
     if classes is None:
         return detections
     chosen = torch.isin(detections["labels"], classes)

@@ -45,13 +45,15 @@ def join_datasets(datasets: Sequence[D], categories: Sequence[str] | None = None
         raise ValueError("Some of the data sets hold images, others videos; they can't be one.")
     names = list(datasets[0].categories if categories is None else categories)
     notes: list[str] = []
-    maps = [_onto(names, dataset, notes, grows=categories is None) for dataset in datasets]
+    maps = [_joined_labels(names, dataset, notes, grows=categories is None) for dataset in datasets]
     if isinstance(datasets[0], VideoDataset):
         return cast(D, _join_videos(cast("Sequence[VideoDataset]", datasets), names, maps, notes))
     return cast(D, _join_images(cast("Sequence[DetectionDataset]", datasets), names, maps, notes))
 
 
-def _onto(names: list[str], dataset: DetectionDataset | VideoDataset, notes: list[str], *, grows: bool) -> list[int]:
+def _joined_labels(
+    names: list[str], dataset: DetectionDataset | VideoDataset, notes: list[str], *, grows: bool
+) -> list[int]:
     """Return the joined label for each label of a data set.
 
     Args:

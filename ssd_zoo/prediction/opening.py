@@ -71,7 +71,7 @@ def check_model(name: str, weights: str | None) -> None:
     if is_saved(name):
         return
     if name.lower() not in list_models():
-        raise ValueError(f"There is no model or folder {name!r}. {_near(name)}")
+        raise ValueError(f"There is no model or folder {name!r}. {_proposal(name)}")
     published = get_model_weights(name).__members__
     elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
     if weights is not None and not elsewhere and weights not in published:
@@ -81,7 +81,7 @@ def check_model(name: str, weights: str | None) -> None:
         raise ValueError(f"{name} has no weights {weights!r}; it has {few}. {near}")
 
 
-def _near(name: str) -> str:
+def _proposal(name: str) -> str:
     """Return a sentence that proposes models, weights or files similar to an unknown name."""
     path = Path(name)
     if near := [*_near_saved(name), *_near_files(path)] if len(path.parts) > 1 else _near_files(path):

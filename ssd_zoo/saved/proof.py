@@ -98,7 +98,7 @@ def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
             if key.startswith("_") or of_training or not _is_plain(value):
                 continue
             found = getattr(mine, key, None)
-            if _by_name(found) != _by_name(value):
+            if _comparable(found) != _comparable(value):
                 yield f"{name}.{key} is {found!r} in the model and {value!r} there"
 
 
@@ -134,7 +134,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (bool, int, float, str)) or hasattr(value, "__qualname__")
 
 
-def _by_name(value: object) -> object:
+def _comparable(value: object) -> object:
     """Return a function's code or a class's name, which can be compared; other values unchanged.
 
     Each build of a model makes some functions anew, so they are never equal themselves.

@@ -144,14 +144,14 @@ def _decode(value: JSON, what: str) -> object:
     if isinstance(value, list):
         return [_decode(item, what) for item in listing(value, what, longest=64)]
     if isinstance(value, dict):
-        return _module(value, what)
+        return _decode_module(value, what)
     limited = number(value, what, low=-_LARGEST_NUMBER, high=_LARGEST_NUMBER)
     return value if isinstance(value, int) else limited
 
 
-def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
+def _decode_module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
     """Return the class of layers, with its arguments, that `_encode` saved by name."""
-    _only(value, ("callable", "args", "keywords"), f"key of {what}")
+    _refuse_unknown(value, ("callable", "args", "keywords"), f"key of {what}")
     path = text(value["callable"], f"a callable of {what}")
     part = _find_module(path)
     if part is None:
@@ -208,7 +208,7 @@ def open_config(content: str | bytes, file: Path, source: str, *, digest: str | 
         raise ValueError(f"The config of {source} can't be used: {what}") from error
 
 
-def _only(names: Collection[str], known: Collection[str], what: str) -> None:
+def _refuse_unknown(names: Collection[str], known: Collection[str], what: str) -> None:
     """Raise ValueError if a name is unknown."""
     if unknown := set(names) - set(known):
         raise ValueError(f"unknown {what} {quote(min(unknown))}; known are {', '.join(known)}.")
@@ -216,7 +216,7 @@ def _only(names: Collection[str], known: Collection[str], what: str) -> None:
 
 def _checked(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
     """Check each value of a config, and return the saved model that it describes."""
-    _only(config, [*Config.__annotations__, "meta", "weights_id", "config_id"], "key")
+    _refuse_unknown(config, [*Config.__annotations__, "meta", "weights_id", "config_id"], "key")
     if config["library"] != "ssd_zoo":
         raise ValueError(f"library must be 'ssd_zoo', got {quote(config['library'])}.")
     whole(config["format"], "format", low=1)
@@ -290,7 +290,7 @@ _MAY_BE_LEFT_OUT = {"classification_loss", "box_loss", "tile", "tile_overlap"}
 
 
 def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
-    _only(settings, _READERS, "settings")
+    _refuse_unknown(settings, _READERS, "settings")
     if missing := _READERS.keys() - settings.keys() - _MAY_BE_LEFT_OUT:
         raise ValueError(f"its settings lack {', '.join(sorted(missing))}.")
     return {
@@ -300,7 +300,7 @@ def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
 
 
 def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
-    _only(boxes, [field.name for field in fields(DefaultBoxGenerator)], "key of default_boxes")
+    _refuse_unknown(boxes, [field.name for field in fields(DefaultBoxGenerator)], "key of default_boxes")
     shapes = [
         [
             _pair(shape, "a shape of default_boxes", low=1e-6)

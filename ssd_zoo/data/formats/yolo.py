@@ -51,7 +51,7 @@ def _of_folders(tree: Tree) -> Layout | None:
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and labels_file(image.path, tree.root).is_file()]
     labels = [labels_file(image.path, tree.root) for image in labelled[:_SNIFFED]]
-    if not any(map(is_yolo, labels)) and not _meant(tree, texts):
+    if not any(map(is_yolo, labels)) and not _is_empty_yolo(tree, texts):
         return None
     folders = {image.folder for image in labelled} or {image.folder for image in tree.images}
     images = [image for image in tree.images if image.folder in folders]
@@ -83,7 +83,7 @@ def _read_among(
     return read_split(found[split], names, names_file, others)
 
 
-def _meant(tree: Tree, texts: Sequence[File]) -> bool:
+def _is_empty_yolo(tree: Tree, texts: Sequence[File]) -> bool:
     """Return whether a data set without any box is YOLO's.
 
     It has a list of class names or a folder `labels`, and no annotations of other formats.
@@ -131,7 +131,7 @@ def _of_yaml(file: Path, tree: Tree) -> Layout:
     entries = {key: _entries(value, key, file) for key, value in content.items() if canonical_split(key) and value}
     if not entries and (in_folders := _of_folders(Tree(file.parent, names))):
         return in_folders
-    return _located(tree, file, root, entries, names, f"{file.name} with names and splits")
+    return _layout_of_entries(tree, file, root, entries, names, f"{file.name} with names and splits")
 
 
 def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
@@ -167,7 +167,7 @@ def _of_darknet(file: Path, tree: Tree) -> Layout:
         raise ValueError(f"{file}: there is no file of names {pairs.get('names', '')!r} in {file.parent}.")
     entries = {split: [pairs[split]] for split in _SPLITS if pairs.get(split)}
     why = f"darknet's {file.name}, class names in {names_file.name}"
-    return _located(tree, file, "", entries, _read_names(names_file), why)
+    return _layout_of_entries(tree, file, "", entries, _read_names(names_file), why)
 
 
 def _pairs(file: Path) -> dict[str, str]:
@@ -186,7 +186,9 @@ def _refuse_part(told: str) -> Records:
     raise FileNotFoundError(f"{told}; other images of the split do. Put it there, or take it out of the list.")
 
 
-def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
+def _layout_of_entries(
+    tree: Tree, file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str
+) -> Layout:
     """Return the layout of a data set whose images a file names.
 
     Args:

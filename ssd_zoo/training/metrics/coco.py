@@ -120,7 +120,10 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     category_ids = _distinct(content["categories"], "id", (int, float), f"{annotations}: categories")
     names = _distinct(content["categories"], "name", (str,), f"{annotations}: categories")
     known = {"image_id": dict.fromkeys(image_ids), "category_id": dict.fromkeys(category_ids)}
-    truth = [_true(entry, known, f"{annotations}: annotations[{i}]") for i, entry in enumerate(content["annotations"])]
+    truth = [
+        _checked_annotation(entry, known, f"{annotations}: annotations[{i}]")
+        for i, entry in enumerate(content["annotations"])
+    ]
     rows = _read_results(Path(results))
     ids = _ids_by_name(rows, dict(zip(names, category_ids, strict=True)), results)
     found: list[Row] = []
@@ -128,7 +131,7 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     for i, entry in enumerate(rows):
         name = _class_name(entry)
         if name is None or name in ids:
-            found.append(_found(entry, known, f"{results}: [{i}]", None if name is None else ids[name]))
+            found.append(_checked_result(entry, known, f"{results}: [{i}]", None if name is None else ids[name]))
         else:
             lacking[name] = None
     scores = _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found)
@@ -194,30 +197,32 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
     return list(values)
 
 
-def _true(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
+def _checked_annotation(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
     """Return a checked entry of annotations."""
-    row = _row(entry, known, place)
+    row = _checked_entry(entry, known, place)
     area = row["bbox"][2] * row["bbox"][3]
     crowd = whole(row.pop("iscrowd", 0), f"{place} iscrowd", low=0, high=1)
     return {**row, "area": number(row.get("area", area), f"{place} area", low=0), "iscrowd": crowd}
 
 
-def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None) -> Row:
+def _checked_result(
+    entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None
+) -> Row:
     """Return a checked entry of results.
 
     Args:
         entry: The entry.
-        known: See `_row`.
-        place: See `_row`.
+        known: See `_checked_entry`.
+        place: See `_checked_entry`.
         category_id: Id of the category that the entry names; None if it names none and its own id counts.
     """
     if isinstance(entry, dict) and category_id is not None:
         entry = {**entry, "category_id": category_id}
-    row = _row(entry, known, place)
+    row = _checked_entry(entry, known, place)
     return {**row, "score": number(row.get("score"), f"{place} score")}
 
 
-def _row(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
+def _checked_entry(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
     """Check an entry's ids and box; return it without other keys.
 
     Args:
