@@ -169,6 +169,7 @@ def _probe(name: str, size: Size, first_stride: int, in_chans: int) -> TimmMaps:
 
 
 def _default_size(name: str) -> Size:
+    """Return the (height, width) that a model was trained at, or (224, 224) if it is not known."""
     config = _pretrained_config(name)
     return (224, 224) if config is None else tuple(config.input_size[1:])
 

@@ -111,6 +111,7 @@ class Journal:
         self.arrange(self._places)
 
     def _differences(self, line: bytes, header: Header) -> list[str]:
+        """Return words about what differs between the file's first line and a header."""
         if not line.endswith(b"\n") and line.startswith(_BEGINNING):
             return ["it was cut off"]
         try:
@@ -164,6 +165,7 @@ class Journal:
         self._places = places
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the lines of images or videos, each with the name, in the order of the names."""
         names = list(names)
         if not names:
             return

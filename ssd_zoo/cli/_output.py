@@ -86,6 +86,7 @@ def refuse_inputs(option: str, written: Iterable[Path], inputs: Iterable[Path]) 
 
 
 def _identity(file: Path) -> tuple[int, int]:
+    """Return numbers by which two paths of one file are recognised."""
     status = file.stat()
     return status.st_dev, status.st_ino
 

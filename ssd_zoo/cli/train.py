@@ -257,6 +257,11 @@ def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
 
 
 def _train_split(path: Path, names: list[str], asked: str | None) -> str | None:
+    """Return the split of a data set to train on; None if it has no splits.
+
+    Raises:
+        ValueError: If there is no such split, or it is not clear which one to take.
+    """
     train = asked or find_split(names, "train")
     if asked is not None and find_split(names, asked) is None:
         raise ValueError(f"--train-split: {_has_no(asked, {path: names})}")
@@ -271,5 +276,6 @@ def _train_split(path: Path, names: list[str], asked: str | None) -> str | None:
 
 
 def _has_no(split: str, names: dict[Path, list[str]]) -> str:
+    """Return the message that no data set has a split; it lists those that each has."""
     each = (f"{path} has no split {split!r}; it has {', '.join(of_path)}" for path, of_path in names.items())
     return f"{'. '.join(each)}."

@@ -63,6 +63,7 @@ def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> st
 
 
 def _label_files(dataset: DetectionDataset | VideoDataset) -> str:
+    """Return words about where the annotations are, with the first file as an example."""
     items: Sequence[LabelledImage | AnnotatedVideo]
     items = dataset.videos if isinstance(dataset, VideoDataset) else dataset.images
     return f"files such as {items[0].source}" if items else "its own files"

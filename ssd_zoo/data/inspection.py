@@ -273,6 +273,7 @@ def _size_of_video(video: AnnotatedVideo, decode: bool) -> tuple[int, int] | str
 
 
 def _as_labelled(name: str, size: tuple[int, int], labelled: tuple[int, int] | None) -> tuple[int, int] | str:
+    """Return a size, or a message if the annotations have another."""
     if labelled is not None and labelled != size and min(labelled) > 0:
         return f"{name} has {size[1]} × {size[0]} pixels, but was labelled at {labelled[1]} × {labelled[0]}"
     return size

@@ -79,6 +79,7 @@ def _joined_labels(
 
 
 def _used(dataset: DetectionDataset | VideoDataset) -> set[int]:
+    """Return the labels that have objects."""
     if isinstance(dataset, VideoDataset):
         return {label for video in dataset.videos for label in video.target["labels"].tolist()}
     return {thing.label for image in dataset.images for thing in image.objects}

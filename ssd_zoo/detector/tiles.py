@@ -122,6 +122,7 @@ def tile_grid(picture: Size, tile: Size, overlap: float) -> Tensor:
 
 
 def _steps(length: int, side: int, overlap: float) -> int:
+    """Return the number of steps from the first tile along an axis to the last."""
     # What is left of a pixel comes from rounding.
     return max(0, math.ceil((length - side) / (side * (1 - overlap)) - 1e-9))
 

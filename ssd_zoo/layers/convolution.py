@@ -82,6 +82,7 @@ def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: boo
 
 
 def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
+    """Return whether the faster kernels can compute a call: a plain 3 × 3 convolution in float32 on a CPU."""
     return (
         is_plain(batch)
         and is_plain(weight)

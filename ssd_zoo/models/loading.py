@@ -108,6 +108,7 @@ def find_report(model: nn.Module) -> LoadReport | None:
 
 
 def _keep(model: SSD, report: LoadReport) -> None:
+    """Attach a report to a model, in place of an earlier one."""
     vars(model)[_REPORT] = report
 
 

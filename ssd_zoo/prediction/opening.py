@@ -120,6 +120,7 @@ def _near_saved(name: str) -> list[str]:
 
 
 def _theirs() -> list[str]:
+    """List the names of torchvision's detectors."""
     return torchvision.models.list_models(module=torchvision.models.detection)
 
 

@@ -272,6 +272,7 @@ def _names(categories: Sequence[str], labels: Sequence[int]) -> list[str]:
 
 
 def _absent(names: Sequence[str], owner: str, other: str) -> str:
+    """Return words about classes that one side has and the other lacks."""
     classes, are = ("class", "is") if len(names) == 1 else ("classes", "are")
     return f"{len(names)} {classes} of the {owner} {are} not in the {other} ({list_names(names)})"
 

@@ -248,6 +248,7 @@ def load_states(
 
 
 def _other_length(epochs: object) -> str:
+    """Return the message about a run that began with epochs and continues with minutes, or the other way round."""
     began = "minutes=…" if epochs is None else f"epochs={epochs}"
     return (
         f"The run began with {began}. Continue it with the same keyword (--minutes, --epochs), or use another folder."

@@ -27,29 +27,39 @@ __all__ = ["read_memory"]
 
 
 class _Detections(Protocol):
+    """The part of supervision's `Detections` that is used here."""
+
     xyxy: ArrayLike
     class_id: ArrayLike | None
 
 
 @runtime_checkable
 class _Supervision(Protocol):
+    """The part of supervision's `DetectionDataset` that is used here."""
+
     classes: list[str]
     image_paths: list[str]
     annotations: dict[str, _Detections]
 
 
 class _Index(Protocol):
+    """The part of pycocotools' `COCO` that is used here."""
+
     dataset: dict[str, list[JSON]]
 
 
 @runtime_checkable
 class _CocoDetection(Protocol):
+    """The part of torchvision's `CocoDetection` that is used here."""
+
     root: str | Path
     coco: _Index
 
 
 @runtime_checkable
 class _Pairs(Protocol):
+    """A data set of pairs of image and target."""
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> object: ...
 

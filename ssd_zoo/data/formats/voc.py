@@ -65,6 +65,7 @@ def _is_voc(file: Path) -> bool:
 
 
 def _lists(tree: Tree) -> dict[str, File]:
+    """Return the lists in `ImageSets` by split, without those of a single class."""
     files = [file for file in tree.files(".txt") if file.folder[-2:] == ("ImageSets", "Main")]
     files = files or [file for file in tree.files(".txt") if file.folder[-1:] == ("ImageSets",)]
     files = [file for file in files if file.folder[0] == "ImageSets"] or files
@@ -76,6 +77,7 @@ def _lists(tree: Tree) -> dict[str, File]:
 
 
 def _below(files: Sequence[File], listed: File) -> list[File]:
+    """Return the files below the folder that holds a list's `ImageSets`."""
     root = listed.folder[: listed.folder.index("ImageSets")]
     return [file for file in files if file.folder[: len(root)] == root]
 
@@ -119,6 +121,7 @@ def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], rea
 
 
 def _shortened(name: str) -> list[str]:
+    """Return names that a line of a list may mean: without flag and quotes, and without folders or ending."""
     plain = _FLAG.sub("", name).strip('"')
     return [plain, Path(plain).stem, Path(plain).name]
 

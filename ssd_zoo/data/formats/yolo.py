@@ -47,6 +47,7 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _of_folders(tree: Tree) -> Layout | None:
+    """Recognise YOLO's text files in a data set without a `data.yaml` or `obj.data`."""
     texts = [file for file in tree.files(".txt") if file.path.name.lower() not in _NO_LABELS]
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and labels_file(image.path, tree.root).is_file()]
@@ -153,6 +154,7 @@ def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
 
 
 def _entries(value: JSON, split: str, file: Path) -> list[str]:
+    """Return the folders, lists or images that a `data.yaml` names for a split."""
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise ValueError(f"{file}: {split} must be a folder, a list of images, or several, got {quote(value)}.")

@@ -212,6 +212,13 @@ def _item(file: Path, labels: Path, names: list[str] | None, problems: list[str]
 
 
 def _check(records: Records, without: list[Path], far: int) -> None:
+    """Raise ValueError if no image has labels or most boxes are in pixels; note images without labels.
+
+    Args:
+        records: The records of a split.
+        without: Images without a file of labels.
+        far: Number of lines whose numbers are too large for fractions.
+    """
     if len(without) == len(records.items):
         looked = records.items[0] if records.items else None
         where = f", such as {looked.source} of {looked.file}" if looked else ""

@@ -77,6 +77,10 @@ def postprocess_detections(
 def _postprocess_tensors(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds, scales: Tensor
 ) -> list[dict[str, Tensor]]:
+    """Return a batch's detections, computed on its device; arguments as for `postprocess_detections`.
+
+    Images that need more candidates are tried again with four times as many.
+    """
     images, available = len(scored["best"]), scored["class_scores"][0].numel()
     detections: list[dict[str, Tensor]] = [{}] * images
     take = min(few_candidates(thresholds), available)

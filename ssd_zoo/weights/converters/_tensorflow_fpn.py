@@ -30,6 +30,7 @@ def _norm_convs(theirs: str, ours: str) -> Table:
 
 
 def _separable(theirs: str, ours: str) -> Table:
+    """Return the rows of a separable convolution with a norm that is folded into it."""
     return [
         (f"{theirs}_depthwise_conv/separable_conv2d/ReadVariableOp", f"{ours}.conv.depthwise.weight"),
         (f"{theirs}_depthwise_conv/separable_conv2d_weights", f"{ours}.conv.pointwise.weight"),
@@ -38,6 +39,7 @@ def _separable(theirs: str, ours: str) -> Table:
 
 
 def _predictor(theirs: str, ours: str) -> Table:
+    """Return the rows of a shared predictor; its copies for later levels are dropped."""
     return [
         (f"{_PREDICTOR}/{theirs}/separable_conv2d/ReadVariableOp", f"head.{ours}.0.conv.depthwise.weight"),
         (f"{_PREDICTOR}/{theirs}/separable_conv2d/ReadVariableOp_1", f"head.{ours}.0.conv.pointwise.weight"),

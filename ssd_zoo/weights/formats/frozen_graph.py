@@ -122,6 +122,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
 
 
 def _message(value: int | memoryview) -> memoryview:
+    """Return a field's bytes; raise ValueError if it is a number."""
     if isinstance(value, int):
         raise ValueError("there is a number where a message should be.")
     return value

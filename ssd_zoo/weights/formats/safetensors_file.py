@@ -145,6 +145,7 @@ def _entry(value: object, what: str) -> Entry:
 
 
 def _check_places(entries: Mapping[str, Entry], size: int) -> None:
+    """Raise ValueError unless the tensors fill `size` bytes without gaps or overlaps."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
         if entry.start != end:

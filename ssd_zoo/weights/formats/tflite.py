@@ -204,6 +204,7 @@ class _Graph:
         return shape
 
     def _entries(self, what: str, length: Callable[[], int], get: Callable[[int], T]) -> list[T]:
+        """Return a list of the flatbuffer; raise _FlawError if it is too long for the file."""
         count = length()
         self._entries_left -= count
         if count > min(_MAX_ENTRIES, len(self._content) // 4) or self._entries_left < 0:
@@ -218,6 +219,7 @@ class _Graph:
 
 
 def _at(entries: Sequence[T], index: int, what: str) -> T:
+    """Return an entry of a list; raise _FlawError if there is none of this index."""
     if not 0 <= index < len(entries):
         raise _FlawError(f"it names {what} {index} of {len(entries)}")
     return entries[index]

@@ -99,6 +99,7 @@ def whole(value: object, what: str, *, low: int = -LARGEST_INT, high: int = LARG
 
 
 def _range(low: float, high: float) -> str:
+    """Return words about the allowed range, for a message."""
     return ("" if low == -math.inf else f" from {low:g}") + ("" if high == math.inf else f" up to {high:g}")
 
 
