@@ -498,7 +498,7 @@ def test_wrong_onnx_files(exported, tmp_path):
         (whole[1000:], "is damaged, or was changed"),
         (b"no model", "can't be opened as an ONNX file"),
         (b"", r"n\.onnx can't be opened as an exported file: it is empty"),
-        (described(whole, digest=5), "digest must be one of a file or None, got 5"),
+        (described(whole, digest=5), "digest must be a file's digest or None, got 5"),
         (described(whole), "was not exported by ssd_zoo: it carries no description"),
         (described(whole, format=2), r"it has format 2, written by ssd_zoo .* pip install --upgrade ssd_zoo"),
         (described(whole, format="1"), "can't be used"),

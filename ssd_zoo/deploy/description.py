@@ -198,7 +198,7 @@ def _checked(described: Description) -> Description:
     if whole(described.in_chans, "in_chans") < 1:
         raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans}.")
     if described.digest is not None and not is_digest(described.digest):
-        raise ValueError(f"digest must be one of a file or None, got {quote(described.digest)}.")
+        raise ValueError(f"digest must be a file's digest or None, got {quote(described.digest)}.")
     return described
 
 

@@ -112,8 +112,8 @@ def parse_header(stream: Stream, size: int, source: object) -> Header:
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(size - 8, _LARGEST):
         raise ValueError(
-            f"{source} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}, "
-            f"of which {_LARGEST} are allowed. Download or save it again."
+            f"{source} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}; "
+            f"at most {_LARGEST} are allowed. Download or save it again."
         )
     try:
         content = mapping(parse_json(stream.read(length), "the header"), "the header")
