@@ -202,8 +202,8 @@ def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[in
     """Choose the (height, width) of the input, and say why.
 
     Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. If the
-    model's own 300 × 300 is about enough for that, it is taken. Other sizes have sides that are multiples of 32, and
-    about the images' shape.
+    model's own 300 × 300 suffices for that, it is taken. Other sizes have sides that are multiples of 32, and about the
+    images' shape.
 
     Example:
         >>> from ssd_zoo.training.plan import DataFacts, plan_size
