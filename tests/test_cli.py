@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 import ssd_zoo
 from ssd_zoo.cli._output import picture_files
-from ssd_zoo.cli.detect import _class_indices, _of_classes
+from ssd_zoo.cli.detect import _class_indices, _only
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import read_image
 from ssd_zoo.models.table import latencies
@@ -293,10 +293,10 @@ def test_unknown_class(detect, photo, name, answer):
 def test_other_classes_are_left_out():
     # Here with made-up detections, since the shipped detector knows persons only.
     detections = {"boxes": torch.arange(16.0).view(4, 4), "labels": torch.tensor([3, 1, 2, 3]), "scores": torch.rand(4)}
-    chosen = _of_classes(_class_indices("cat, dog", ["background", "dog", "person", "cat"]), detections)
+    chosen = _only(_class_indices("cat, dog", ["background", "dog", "person", "cat"]), detections)
     assert chosen["labels"].tolist() == [3, 1, 3]
     assert chosen["boxes"][:, 0].tolist() == [0, 4, 12]
-    assert _of_classes(_class_indices(None, ["background", "dog"]), detections) is detections
+    assert _only(_class_indices(None, ["background", "dog"]), detections) is detections
 
 
 def test_quiet(detect, folder):

@@ -5,7 +5,7 @@ from torchvision import ops
 
 from ssd_zoo.detector.overlap import box_iou
 from ssd_zoo.detector.postprocess.cpu import _overlap
-from ssd_zoo.detector.postprocess.suppress import _compared_values, _overlaps
+from ssd_zoo.detector.postprocess.suppress import _facts, _overlaps
 
 COUNT = 300
 NEAR = 1e-6
@@ -29,7 +29,7 @@ def test_all_formulas_are_torchvisions():
     assert (iou > 0.5).sum() > 2 * COUNT
     torch.testing.assert_close(box_iou(some, some), iou, rtol=0, atol=NEAR)
     second, first = torch.tril_indices(COUNT, COUNT, -1)
-    facts = _compared_values(some.unsqueeze(0), torch.zeros(1, COUNT, dtype=torch.int64))
+    facts = _facts(some.unsqueeze(0), torch.zeros(1, COUNT, dtype=torch.int64))
     for thresh, above in ((iou - NEAR, True), (iou + NEAR, False)):
         assert ((_overlaps(facts, facts, thresh)[0, second, first] > 0) == above).all()
         pairs = (first.numpy(), second.numpy(), thresh[first, second].numpy())

@@ -1,4 +1,4 @@
-"""Errors and coloured texts for terminals."""
+"""Colours on terminals."""
 
 import os
 import re

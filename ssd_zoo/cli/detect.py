@@ -109,15 +109,15 @@ def _detect(
     args: argparse.Namespace, files: Sequence[Path | str], videos: Sequence[Source], pictures: dict[Path | str, Path]
 ) -> int:
     args.workers = args.workers or torch.get_num_threads()
-    # Several threads with an image each are faster than all threads on one image after another.
+    # Threads that each detect in an image make more images per second than one whose work is divided among threads.
     many = is_exported(args.model) and len(files) >= _MANY
     args.callers = min(args.workers, _MOST_CALLERS) if many else 1
     model = _build(args)
     classes = _class_indices(args.classes, model.categories)
     if videos:
-        return run_videos(model, videos, args, lambda found: _of_classes(classes, found))
+        return run_videos(model, videos, args, lambda found: _only(classes, found))
     args.batch_size = args.batch_size or pick_batch_size(model)
-    return run_images(model, files, pictures, args, lambda found: _of_classes(classes, found))
+    return run_images(model, files, pictures, args, lambda found: _only(classes, found))
 
 
 def _build(args: argparse.Namespace) -> SSD:
@@ -143,7 +143,7 @@ def _class_indices(names: str | None, categories: Sequence[str]) -> Tensor | Non
     return torch.tensor([found[1] for found in matched])
 
 
-def _of_classes(classes: Tensor | None, detections: dict[str, Tensor]) -> dict[str, Tensor]:
+def _only(classes: Tensor | None, detections: dict[str, Tensor]) -> dict[str, Tensor]:
     if classes is None:
         return detections
     chosen = torch.isin(detections["labels"], classes)

@@ -102,12 +102,12 @@ def suppress_in_rounds(
     # A graph has no branches, and a GPU would have to wait. Elsewhere, steps that can change nothing are left out.
     branches = not (boxes.is_cuda or torch.compiler.is_compiling() or is_watched())
     size = _BLOCK if branches else labels.shape[1] if boxes.is_cuda else _BLOCK_OF_GRAPH
-    facts, weights = _compared_values(boxes, labels), torch.arange(labels.shape[1], 0, -1, device=boxes.device)
+    facts, weights = _facts(boxes, labels), torch.arange(labels.shape[1], 0, -1, device=boxes.device)
     kept, settled = eligible[:, :0].to(dtype), torch.ones_like(eligible[:, 0])
     for start in range(0, labels.shape[1], size):
         block, stay = facts[..., start : start + size], eligible[:, start : start + size, None].to(dtype)
         if start:
-            # Only the first `most` kept candidates count. topk may also choose others, which have weight 0.
+            # Only the first of all kept candidates matter; those that are not kept have no weight.
             weight, index = (kept * weights[:start]).topk(min(most, start), sorted=False)
             first = facts.gather(2, index.unsqueeze(1).expand(-1, facts.shape[1], -1))
             stay = (stay - _overlaps(block, first, nms_thresh).to(dtype) @ weight.unsqueeze(-1)).relu()
@@ -125,7 +125,7 @@ def suppress_in_rounds(
     return torch.cat([kept, torch.zeros_like(labels[:, kept.shape[1] :], dtype=dtype)], dim=1) > 0, settled
 
 
-def _compared_values(boxes: Tensor, labels: Tensor) -> Tensor:
+def _facts(boxes: Tensor, labels: Tensor) -> Tensor:
     """Stack what `_overlaps` compares: xyxy, areas and labels, `(N, 6, K)`."""
     x1, y1, x2, y2 = _finite(boxes.detach()).unbind(-1)
     # Labels are doubled: subtracted from an IoU, the difference of two classes makes it less than any threshold.
@@ -138,8 +138,8 @@ def _overlaps(rows: Tensor, columns: Tensor, nms_thresh: float) -> Tensor:
     On a CPU, comparisons take five times as long as sums and products, so there are none.
 
     Args:
-        rows: `(N, 6, R)`, from `_compared_values`.
-        columns: `(N, 6, C)`, from `_compared_values`.
+        rows: `(N, 6, R)`, from `_facts`.
+        columns: `(N, 6, C)`, from `_facts`.
         nms_thresh: Largest IoU of two kept boxes of a class.
 
     Returns:
