@@ -172,9 +172,7 @@ def test_many_images_are_spread_over_threads(model, file):
 
 
 @pytest.mark.parametrize("nms", ["outside"])
-@pytest.mark.parametrize(
-    "format", ["onnx", "openvino", "pt2", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
-)
+@pytest.mark.parametrize("format", [*(of(name, slow=False) for name in ("onnx", "openvino", "pt2")), *map(of, HEAVY)])
 @torch.no_grad()
 def test_callers_run_at_once(file):
     """Two calls at once find what each finds alone, also after pickling."""
@@ -188,7 +186,8 @@ def test_callers_run_at_once(file):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="NO AFFINITY: whether a core is shared is not tested")
-@pytest.mark.parametrize(("nms", "format"), [("outside", "onnx"), ("outside", "openvino")])
+@pytest.mark.parametrize("format", [of("onnx"), of("openvino", slow=False)])
+@pytest.mark.parametrize("nms", ["outside"])
 def test_threads_are_not_tied_to_a_core(file):
     """Of two files or processes that tie their threads to cores, both share the first one."""
     detector, caller, seen = load(file, threads=1), threading.get_native_id(), set()
@@ -499,7 +498,7 @@ def test_wrong_onnx_files(exported, tmp_path):
         (whole[1000:], "is damaged, or was changed"),
         (b"no model", "can't be opened as an ONNX file"),
         (b"", r"n\.onnx can't be opened as an exported file: it is empty"),
-        (described(whole, digest=5), "digest must be one of a file or None, got 5"),
+        (described(whole, digest=5), "digest must be a file's digest or None, got 5"),
         (described(whole), "was not exported by ssd_zoo: it carries no description"),
         (described(whole, format=2), r"it has format 2, written by ssd_zoo .* pip install --upgrade ssd_zoo"),
         (described(whole, format="1"), "can't be used"),

@@ -1,4 +1,4 @@
-"""What backbones of a stem and a sequence of blocks share."""
+"""Functions of backbones that consist of a stem and a sequence of blocks."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -8,7 +8,9 @@ __all__ = ["freeze_blocks", "tapped_maps"]
 
 
 def freeze_blocks(stem: nn.Module, blocks: nn.ModuleList, firsts: Sequence[int], trainable_layers: int) -> None:
-    """Freeze the stages before the last `trainable_layers`; the first stage begins at the stem.
+    """Freeze all stages but the last `trainable_layers`.
+
+    The first stage begins at the stem.
 
     Args:
         stem: The first layer.
@@ -36,8 +38,9 @@ def tapped_maps(
     Args:
         features: Output of the stem `(N, C, H, W)`.
         blocks: Blocks that return their output and their expanded features.
-        tapped: Indices of the blocks that the first maps are taken from.
-        tap: `"expansion"` for their expanded features, or `"output"` for the output of the blocks before.
+        tapped: Indices of the blocks at which the first maps are taken.
+        tap: `"expansion"` takes the expanded features within these blocks, `"output"` the output of the blocks before
+            them.
         last: Layer after the blocks, which returns the next map.
         extras: Layers that return the other maps, each from the map before.
     """

@@ -81,7 +81,7 @@ class VideoBackbone(nn.Module):
         self.new_layers: tuple[str, ...] = (*backbone.new_layers, *(f"{name}.temporal" for name in chosen))
 
     def _relate(self, name: str) -> None:
-        """Replace a layer that has temporal layers by one that passes them the past."""
+        """Replace a block or sequence with temporal layers inside by one that passes them the past frames."""
         parent, _, place = name.rpartition(".")
         layer: Any = self.get_submodule(name)
         if hasattr(layer, "residual"):
@@ -91,7 +91,10 @@ class VideoBackbone(nn.Module):
 
     @property
     def looks_back(self) -> bool:
-        """Whether frames before change the feature maps; inflated kernels do not, until they are trained on clips."""
+        """Whether earlier frames change the feature maps.
+
+        They do not with fresh `"identity"` kernels, until these are trained on clips.
+        """
         return any(
             isinstance(layer, ShiftConv) or (isinstance(layer, CausalConv3d) and layer.past_counts)
             for layer in self.modules()
@@ -253,5 +256,5 @@ class BlockInTime(nn.Module):
 
 
 def run_in_time(layer: nn.Module, features: Tensor, past: Past) -> Any:
-    """Call a layer; those that look back get the past."""
+    """Call a layer; temporal layers also get the past frames."""
     return layer(features, past) if isinstance(layer, (TemporalConv, SequenceInTime, BlockInTime)) else layer(features)

@@ -98,7 +98,7 @@ class Past:
                 first = features if self._one_each else features[self._tensor(self._starts)]
                 memory = [torch.where(fresh, first, frames) for frames in memory]
             if self._one_each:
-                # One frame per stream, the usual step: memory is the result.
+                # With one frame per stream, the usual step, the frames before are those in memory.
                 if self._remember:
                     self.state.update(zip(names, [features, *memory], strict=False))
                 return memory
@@ -119,13 +119,14 @@ class Past:
         return list(zip(self._starts, self._lengths, strict=True))
 
     def _rows_before(self, back: int, most: int) -> list[int]:
+        """Return, for each frame, the row of the frame `back` frames before it; see `_row`."""
         return [self._row(i, t - back, most) for i, length in enumerate(self._lengths) for t in range(length)]
 
     def _row(self, i: int, t: int, most: int) -> int:
-        """Return the row of frame `t` of clip `i`.
+        """Return the row of frame `t` of clip `i` in a layer's inputs.
 
-        Rows are those of the features, after those of memory if there is a state. A negative `t` is in memory, or the
-        first frame.
+        Without a state these are the features, and a negative `t` is the first frame. With a state, `most` frames of
+        each stream from memory come first, and a negative `t` is one of them.
         """
         if self._before is None:
             return self._starts[i] + max(t, 0)
@@ -179,7 +180,7 @@ class CausalConv3d(TemporalConv):
 
     @property
     def past_counts(self) -> bool:
-        """Whether a kernel of the frames before has a number other than zero."""
+        """Whether the kernels of earlier frames are not all zeros."""
         return bool(self.weight[: -self.out_channels].any())
 
     def forward(self, features: Tensor, past: Past) -> Tensor:

@@ -140,6 +140,7 @@ def create_timm(name: str, size: Size, in_chans: int, *, device: torch.device | 
 
 
 def _probe(name: str, size: Size, first_stride: int, in_chans: int) -> TimmMaps:
+    """Return a model's feature maps at a size, found by a run on the meta device; any error if that fails."""
     net = create_timm(name, size, in_chans, device=torch.device("meta")).eval()
     with torch.no_grad():
         maps = net(torch.empty(1, in_chans, *size, device="meta"))
@@ -168,11 +169,13 @@ def _probe(name: str, size: Size, first_stride: int, in_chans: int) -> TimmMaps:
 
 
 def _default_size(name: str) -> Size:
+    """Return the (height, width) that a model was trained at, or (224, 224) if it is not known."""
     config = _pretrained_config(name)
     return (224, 224) if config is None else tuple(config.input_size[1:])
 
 
 def _next_size(name: str, size: Size, unit: int, first_stride: int, in_chans: int) -> Size | None:
+    """Return the next larger size, of multiples of `unit`, at which the model works; None if none is near."""
     for more in range(16):
         height, width = ((-(-side // unit) + more) * unit for side in size)
         try:

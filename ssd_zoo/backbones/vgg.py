@@ -110,7 +110,7 @@ def _convs(in_channels: int, *out_channels: int) -> list[nn.Module]:
 def _pooled(convs: list[nn.Module], pool: nn.MaxPool2d) -> list[nn.Module]:
     """Insert a pool before the last ReLU of convolutions.
 
-    The result is that of the usual order, and the ReLU has a quarter of the numbers.
+    The result is the same as in the usual order, and the ReLU has a quarter of the numbers to compute.
     """
     *layers, relu = convs
     return [*layers, pool, relu]

@@ -1,4 +1,4 @@
-"""Colour texts on terminals."""
+"""Colours on terminals."""
 
 import os
 import re
@@ -14,7 +14,11 @@ _ARGUMENT = re.compile(rf"(?:[\w.]+ ?= ?(?:{_VALUE}|\S+)|{_VALUE}|\S*[._=]\S*) \
 
 
 def complain(message: object) -> None:
-    """Print an error on stderr, after the command's name in red; of arguments it names the options alone."""
+    """Print an error on stderr, after the command's name in red.
+
+    Where the message names a Python argument with its option, as in `max_pixels (--max-pixels)`, only the option is
+    printed.
+    """
     text = _ARGUMENT.sub(r"\1", str(message))
     print(f"{painted('ssd-zoo:', 'red', sys.stderr)} {text}", file=sys.stderr)
 

@@ -61,7 +61,13 @@ def open_labelled(args: argparse.Namespace, path: Path, split: str | None, categ
 
 
 def validation_split(path: Path, names: Sequence[str], fraction: float | None, asked: str | None = None) -> str | None:
-    """Return the split for validation among `names`, or None.
+    """Return the name of the validation split, or None.
+
+    Args:
+        path: The data set, for messages.
+        names: Names of its splits.
+        fraction: The part of the training images that is asked for as validation data; None or 0 for none.
+        asked: The split that is asked for; by default `val`.
 
     Raises:
         ValueError: If there is one, and a fraction of the training images is asked for.

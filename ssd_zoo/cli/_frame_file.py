@@ -21,7 +21,7 @@ _LIST, _LINES = ("[\n", ",\n", "\n]\n", "[]\n"), ("", "\n", "\n", "")
 
 
 def frame_row(video: str, frame: Frame, found: Detections, categories: Sequence[str]) -> FrameRow:
-    """Return a frame's detections as the files of results have them."""
+    """Return a frame's detections as a row of JSON Lines."""
     rows = result_rows(found, categories, frame.number, video)
     tracks = found["track_ids"].tolist() if "track_ids" in found else [-1] * len(rows)
     detections: list[TrackedFound] = []
@@ -37,9 +37,9 @@ def frame_row(video: str, frame: Frame, found: Detections, categories: Sequence[
 
 
 class FrameFile:
-    """JSON list with one object per frame, or JSON Lines with one line per frame, written during detection.
+    """File of videos' detections: a JSON list of frames, or JSON Lines.
 
-    The list is completed on exit, also after an error of another kind.
+    It is written during detection. The list is closed at the end of the with-statement, also if another part failed.
 
     Args:
         file: Path of the file, JSON Lines if it ends with `.jsonl`; `-` is the standard output.

@@ -95,7 +95,10 @@ def run_images(
 
 
 def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *, failed: bool) -> None:
-    """Write the results of all images from the journal, in the order of the images."""
+    """Write the files of results from the journal, in the order of the images.
+
+    The journal itself is removed, unless it is the file of results or an image failed.
+    """
     names = [str(file) for file in files]
     if journal.file == args.json:
         journal.arrange(names)
@@ -118,7 +121,7 @@ def _detect_all(
     args: argparse.Namespace,
     chosen: Callable[[Detections], Detections],
 ) -> Generator[JournalRow, None, None]:
-    """Detect in images and write annotated pictures; give each image's result, also where it failed."""
+    """Detect in images and write annotated pictures; yield each image's result or error."""
     categories = model.categories
     stamps: dict[File, list[int]] = {}
     sizes: dict[File, tuple[int, int]] = {}
@@ -161,7 +164,11 @@ def _detect_all(
 
 
 def _least_size(model: SSD | ExportedDetector) -> tuple[int, int]:
-    """Return the size that suffices for a model which averages pixels to its own."""
+    """Return the (height, width) to which `--reduce` may shrink images while decoding.
+
+    Raises:
+        ValueError: If the model cuts images into tiles, or does not average pixels when it resizes.
+    """
     antialias = model.description.antialias if isinstance(model, ExportedDetector) else model.antialias
     if not antialias or model.tile is not None:
         reason = "cuts images into tiles" if antialias else "does not average pixels when it resizes"
@@ -174,12 +181,12 @@ def _detection(found: ResultRow) -> Found:
 
 
 def _results(row: JournalRow, image_id: int) -> list[ResultRow]:
-    """Convert a row to COCO's results format."""
+    """Convert a row of the journal to COCO's results format."""
     return [{"image_id": image_id, "file_name": row["file_name"], **found} for found in row.get("detections", [])]
 
 
 def _numbered(files: Sequence[File], rows: Iterable[JournalRow]) -> Iterator[ResultRow]:
-    """Give the detections of all images, with the ids of the images."""
+    """Yield the detections of all images as rows of COCO's results, with the images' ids."""
     ids = image_ids(files)
     for file, row in zip(files, rows, strict=True):
         yield from _results(row, ids[file])

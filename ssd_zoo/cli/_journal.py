@@ -51,7 +51,7 @@ class FrameRow(TypedDict):
 class JournalRow(TypedDict):
     """Result of one image: its detections, or why it failed.
 
-    Of a video, the number of rows of frames before it.
+    For a video it follows the rows of the frames, and `frames` is their number.
     """
 
     file_name: str
@@ -62,7 +62,10 @@ class JournalRow(TypedDict):
 
 
 class _Place(NamedTuple):
-    """Where a row and its frames stand in the file, and what decides whether its image or video is done."""
+    """A row of the journal: its place in the file, and the state of its image or video.
+
+    `start` and `length` are bytes and include the frames' rows. `changed` is what `changed` returned before detection.
+    """
 
     start: int
     length: int
@@ -71,20 +74,19 @@ class _Place(NamedTuple):
 
 
 class Journal:
-    """JSON Lines of a command: options first, then a line per image.
+    """Results of a command as JSON Lines, from which it can resume.
 
-    Videos have a line per frame, and one at their end.
-
-    A line is written at once, when its image or frame is done. What a kill cut off is removed when the file is opened
-    again, and so are the frames of a video that had not ended. Memory holds the places of images and videos, not their
-    content.
+    The first line holds the options. Then follows a line per image. Videos have a line per frame, and one at their end.
+    A line is written as soon as its image or frame is done. If the command was killed, an incomplete line and the
+    frames of an incomplete video are removed when the file is opened again. Memory holds the places of images and
+    videos in the file, not their content.
 
     Args:
         file: Path of the file.
         header: What the results depend on. With other values the journal starts anew.
 
     Attributes:
-        note: What was found: how many images or videos are done, or why the journal starts anew.
+        note: Sentence on what the file held: how many images or videos are done, or why the journal starts anew.
 
     Raises:
         OSError: If the journal can't be read or written.
@@ -109,6 +111,7 @@ class Journal:
         self.arrange(self._places)
 
     def _differences(self, line: bytes, header: Header) -> list[str]:
+        """Return words about what differs between the file's first line and a header."""
         if not line.endswith(b"\n") and line.startswith(_BEGINNING):
             return ["it was cut off"]
         try:
@@ -124,7 +127,7 @@ class Journal:
         return [f"{key} was {old[key]!s:.100}" if key in old else f"{key} is not told" for key in differ]
 
     def _find_rows(self, stream: IO[bytes]) -> int:
-        """Find the rows, each with the frames before it; return how many frames are without one."""
+        """Note the places of all rows; return the number of frames of a video that had not ended."""
         start = first = stream.tell()
         frames = 0
         for line in stream:
@@ -135,7 +138,7 @@ class Journal:
             if row is not None and "frame" in row:
                 frames += 1
             else:
-                # A line between that is damaged is missing from the number.
+                # If a line of a frame is damaged, the number does not match, and the video counts as not done.
                 if row is not None and row.get("frames", 0) == frames:
                     self._places[row["file_name"]] = _Place(first, end - first, row["changed"], "error" in row)
                 first, frames = end, 0
@@ -150,7 +153,7 @@ class Journal:
         return iter(self._places)
 
     def arrange(self, names: Iterable[str]) -> None:
-        """Keep the rows of these images or videos alone, in this order."""
+        """Rewrite the file with only the rows of these images or videos, in this order."""
         places: dict[str, _Place] = {}
         with replacing(self.file) as new:
             new.write(self._first)
@@ -162,6 +165,7 @@ class Journal:
         self._places = places
 
     def _lines(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the lines of images or videos, each with the name, in the order of the names."""
         names = list(names)
         if not names:
             return
@@ -204,15 +208,15 @@ class Journal:
             return stream.tell()
 
     def is_done(self, file: object) -> bool:
-        """Check whether a file has detections and has not changed since.
+        """Return whether a file has detections and has not changed since.
 
-        Of other sources that is not known.
+        It is False for other sources, such as addresses.
         """
         place = self._places.get(str(file)) if isinstance(file, Path) else None
         return place is not None and not place.failed and place.changed == changed(file)
 
     def drop(self, files: Iterable[object]) -> None:
-        """Remove the rows of files that are done again."""
+        """Remove the rows of files in which the command will detect again."""
         again = {str(file) for file in files} & self._places.keys()
         if again:
             self.arrange([name for name in self._places if name not in again])
@@ -223,9 +227,9 @@ class Journal:
 
 
 def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journal | None:
-    """Open the JSON Lines of a command.
+    """Open the journal of a command.
 
-    They are the file of results, or a file beside it until the results are whole.
+    It is the file of results itself if that is JSON Lines, else a file beside it until the results are whole.
 
     Args:
         model: The detector.
@@ -253,9 +257,9 @@ def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journa
 
 
 def changed(file: object) -> list[int]:
-    """Return size and time of change of a file, or of several.
+    """Return the size and the time of the last change of a file.
 
-    Of a folder they are those of its files; zeros if it is gone, or not a path.
+    For a folder they are the sum and the latest of its files. Zeros if it is gone, or not a path.
     """
     if not isinstance(file, Path):
         return [0, 0]
@@ -268,7 +272,7 @@ def changed(file: object) -> list[int]:
 
 
 def _row(line: str) -> JournalRow | None:
-    """Read a row; one that is damaged does not count."""
+    """Read a row of the journal; None if it is damaged."""
     try:
         row = mapping(parse_json(line, "the row"), "the row")
         if "frame" not in row:

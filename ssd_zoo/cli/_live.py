@@ -57,7 +57,7 @@ def _detect(model: SSD, records: Sequence[VideoRecord], streams: "_Streams") -> 
 
 
 class _States:
-    """What a model remembers of each stream."""
+    """A model's state of each stream."""
 
     def __init__(self, model: SSD) -> None:
         self._model, self._of_stream, self._first = model, dict[int, State](), None
@@ -80,11 +80,13 @@ class _States:
 
 
 class _Streams:
-    """The newest frame of each stream; a thread each reads it.
+    """The newest frames of streams, each read by a thread.
+
+    Iteration waits for new frames, and yields those of all streams that have one, with the streams' indices.
 
     Attributes:
-        late: By stream the frames that were left out.
-        failures: By stream why it broke off, or None.
+        late: Number of frames that were left out, by stream.
+        failures: Why each stream broke off, or None.
     """
 
     def __init__(self, records: Sequence[VideoRecord]) -> None:
@@ -122,7 +124,7 @@ class _Streams:
             yield newest
 
     def stop(self) -> None:
-        """Stop reading."""
+        """End the threads and the iteration."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

@@ -86,13 +86,14 @@ def refuse_inputs(option: str, written: Iterable[Path], inputs: Iterable[Path]) 
 
 
 def _identity(file: Path) -> tuple[int, int]:
+    """Return numbers by which two paths of one file are recognised."""
     status = file.stat()
     return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
 def holding(output: Path | None, *results: Path | None) -> Iterator[None]:
-    """Keep other commands from writing the same outputs within a with-statement.
+    """Within a with-statement, lock the outputs against other commands.
 
     Args:
         output: Folder of pictures.
@@ -118,7 +119,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def is_kept(file: Path) -> bool:
-    """Check whether results go to a file, not to a stream."""
+    """Return whether results go to a regular file, not to a stream."""
     return not is_standard_output(file) and not is_stream(file)
 
 
@@ -129,7 +130,7 @@ def is_standard_output(file: Path | None) -> bool:
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[IO[bytes]]:
-    """Open the standard output (`-`), or a file that is replaced once complete."""
+    """Open the standard output (`-`), or a file that is replaced at the end of the with-statement."""
     if is_standard_output(file):
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -164,7 +165,7 @@ def picture_files(files: Sequence[Path | str], output: Path) -> dict[Path | str,
 
 
 def unused(file: Path, used: Collection[Path]) -> Path:
-    """Return a path; a used one gets a number in its name."""
+    """Return a path, with a number added to its name if the path is used already."""
     numbered = (file.with_name(f"{file.stem}_{i}{file.suffix}") for i in itertools.count(1))
     return next(path for path in itertools.chain([file], numbered) if path not in used)
 

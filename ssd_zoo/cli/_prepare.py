@@ -46,7 +46,7 @@ Splits = dict[Path, str | None]
 
 # With fewer steps than that, a smaller input is the better use of the time.
 _LEAST_STEPS = 200
-# At most so many evaluations share the minutes of a training.
+# Most evaluations within the minutes of a training.
 _EVALUATIONS = 5
 # Least score of detections that are shown by default.
 _SHOWN = 0.5
@@ -120,7 +120,7 @@ def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str]
 
 
 def _in_both(one: Data, other: Data) -> int:
-    """Return the number of files that both data sets of images have, also by links."""
+    """Return the number of image files, links followed, that both data sets have."""
     if isinstance(one, VideoDataset) or isinstance(other, VideoDataset):
         return 0
     files = [{os.path.realpath(entry.file) for entry in dataset.images} for dataset in (one, other)]
@@ -186,7 +186,7 @@ def build_for(
 
 
 def _known_classes(model: SSD) -> list[Choice]:
-    """Return a line if the weights know every class, for they may be as good without a training."""
+    """Return a line of the plan if the weights know every class, because they may do without a training."""
     try:
         report = load_report(model)
     except ValueError:  # No weights were loaded.
@@ -232,10 +232,7 @@ def print_plan(
 def usable_part(
     dataset: Data, choice: Choice, args: argparse.Namespace, talks: bool, *, reached_by: SSD | None = None
 ) -> tuple[Data, Choice]:
-    """Inspect a data set, print the report and return what is usable.
-
-    With it comes the plan's line about what is not.
-    """
+    """Inspect a data set and print the report; return its usable part, and the plan's line about it."""
     if talks:
         print(f"reading {_counted(dataset)} of the {choice.name} data …", file=sys.stderr)
     report = inspect_dataset(dataset, reached_by)
@@ -283,10 +280,11 @@ def _silent() -> Iterator[None]:
 def _settle_tiles(
     args: argparse.Namespace, train: Data, facts: DataFacts | None, config: _Built
 ) -> tuple[DataFacts | None, str]:
-    """Put the tiles that are asked for, or needed, into a config.
+    """Set the tiles that are asked for, or that small objects need, in a config.
 
     Returns:
-        The facts of what the input shows, None where its size is not to be chosen by them; and why there are tiles.
+        The facts from which the input's size is to be chosen, or None if the tiles decide on it; and the reason for the
+        tiles.
     """
     if args.tile_overlap is not None:
         config["tile_overlap"] = args.tile_overlap
@@ -303,7 +301,10 @@ def _settle_tiles(
 
 
 def _settle_finest(args: argparse.Namespace, facts: DataFacts | None, config: _Built, steps: float = math.inf) -> str:
-    """Put the stride of the finest map that is asked for, or needed, into a config; return words about it."""
+    """Set the finest map's stride in a config, as asked for or needed; return words for the plan.
+
+    A training with time for few `steps` gets no finer map. The words are empty if the map is the model's own.
+    """
     if args.finest_stride is not None:
         config["finest_stride"] = args.finest_stride
         return f"; finest map of stride {args.finest_stride}, given"
@@ -320,13 +321,13 @@ def _settle_finest(args: argparse.Namespace, facts: DataFacts | None, config: _B
 
 
 def _begun(args: argparse.Namespace) -> dict[str, object]:
-    """Return the settings of the run that is resumed, which the time there was may have decided; otherwise none."""
+    """Return the settings of the resumed run, which count in place of new choices; empty if none is resumed."""
     file = args.output / "checkpoint.pt"
     return read_run_state(file)["settings"] if args.resume and file.exists() else {}
 
 
 def _steps_in_time(args: argparse.Namespace, model: SSD, train: Data, options: dict[str, object]) -> float:
-    """Return the number of steps that the minutes have room for."""
+    """Return the number of steps that `--minutes` allow; infinite for a resumed run or several processes."""
     # Several processes would measure several times, but have to choose one model.
     if _begun(args) or process()[1] > 1:
         return math.inf

@@ -33,14 +33,14 @@ def add_max_pixels(parser: Parser) -> None:
 
 
 def count(text: str) -> int:
-    """Read a whole number from 0."""
+    """Parse a whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """Read a number from 0 to 1."""
+    """Parse a number between 0 and 1."""
     value = _float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
@@ -48,7 +48,7 @@ def fraction(text: str) -> float:
 
 
 def name_list(text: str) -> list[str]:
-    """Read names separated by commas."""
+    """Parse names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -58,7 +58,7 @@ def with_background(categories: Sequence[str]) -> list[str]:
 
 
 def amount(text: str) -> float:
-    """Read a finite number from 0."""
+    """Parse a finite number of at least 0."""
     value = _float(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number from 0, got {text!r}")
@@ -73,7 +73,7 @@ def _float(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1."""
+    """Parse a whole number of at least 1."""
     try:
         value = int(text)
     except ValueError:
@@ -84,7 +84,7 @@ def positive(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Read an input size; see `read_size`."""
+    """Parse an input size; see `read_size`."""
     try:
         return read_size(text)
     except ValueError as error:
@@ -92,7 +92,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def tile(text: str) -> int | tuple[int, int]:
-    """Read the size of tiles, or 0 for none."""
+    """Parse the size of tiles, or 0 for none."""
     return 0 if text == "0" else size(text)
 
 

@@ -146,7 +146,10 @@ def _is_done(journal: Journal, video: Source, targets: dict[Source, Path]) -> bo
 
 
 def _finish(journal: Journal, videos: Sequence[Source], file: Path, *, failed: bool) -> None:
-    """Write the results of all videos from the journal, in the order of the videos."""
+    """Write the file of results from the journal, in the order of the videos.
+
+    The journal itself is removed, unless it is the file of results or a video failed.
+    """
     names = [str(video) for video in videos]
     if journal.file == file:
         journal.arrange(names)
@@ -163,7 +166,7 @@ def _open(source: Source, max_pixels: int | None) -> Video:
 
 
 def _is_live(source: Source) -> bool:
-    """Check for a camera or an address whose frames come as they are taken."""
+    """Return whether a source is a camera or the address of a live stream."""
     return isinstance(source, int) or (
         isinstance(source, str) and source.startswith(("rtsp:", "rtmp:", "srt:", "udp:"))
     )
@@ -209,7 +212,7 @@ def detect_video(
 
 
 def _detect(model: SSD, frames: Iterable[Frame], batch_size: int) -> Iterator[tuple[Frame, Detections]]:
-    """Detect in a video; give each frame with its time."""
+    """Detect in a video; yield each frame with its detections."""
     # It imports training, for metrics; photos need neither.
     from ssd_zoo.video import detect_stream
 

@@ -25,7 +25,9 @@ Noted = tuple[Frame, Detections]
 
 
 class VideoRecord:
-    """Where the detections in one video go; a context, which closes the annotated video.
+    """Outputs of the detections in one video.
+
+    At the end of the with-statement the annotated video is closed.
 
     Args:
         model: The detector.
@@ -68,7 +70,7 @@ class VideoRecord:
         self._open.__exit__(kind, error, traceback)
 
     def note(self, frame: Frame, found: Detections) -> Noted:
-        """Choose and track a frame's detections, in the order of the frames."""
+        """Filter and track a frame's detections; frames must come in their order."""
         found = self._chosen(found)
         if self._tracker is not None:
             found["track_ids"] = self._tracker.update(found, frame.time)
@@ -97,7 +99,7 @@ class VideoRecord:
         self._frames_with.update({self._categories[label] for label in found["labels"].tolist()})
 
     def summary(self) -> str:
-        """Return a line with numbers of frames, in all and by class."""
+        """Return a line with the number of frames, and of those in which each class was found."""
         parts = [f"{category} in {count}" for category, count in self._frames_with.most_common()] or ["no objects"]
         if self._tracker is not None:
             parts.append(f"{len(self._tracker)} track{'' if len(self._tracker) == 1 else 's'}")

@@ -38,13 +38,15 @@ EXAMPLES = (
 )
 """Commands for the help."""
 
-# Of the noise that stands for photos.
+# Size of the images of noise that the models are timed on.
 _HEIGHT, _WIDTH = 480, 640
 _LEAST_ROUNDS = 5
 _RUNNING = [name for name, known in FORMATS.items() if known.runs]
 
 
 class _Row(TypedDict):
+    """A row of the table: a model in a format, and what was measured."""
+
     model: str
     format: str
     ms: float | None
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 @torch.inference_mode()
 def _measure(name: str, formats: list[str], args: argparse.Namespace) -> list[_Row]:
-    """Return one row for a model and one for each of its files."""
+    """Measure a model and its file in each format; return a row for each."""
     model = open_detector(name, args.weights, progress=not args.quiet)
     rows, detectors = [_row(name, "eager" if isinstance(model, SSD) else "file")], {0: cast(nn.Module, model)}
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +131,12 @@ def _row(name: str, format: str) -> _Row:
 
 
 def _exported(model: SSD, name: str, format: str, folder: Path) -> tuple[_Row, ExportedDetector | None]:
-    """Export a model and load the file; without a format's packages return what installs them."""
+    """Export a model to a format and load the file.
+
+    Returns:
+        The format's row and the loaded detector. If packages are missing, the row's note says how to install them, and
+        the detector is None.
+    """
     row = _row(name, format)
     path = folder / f"{format}{FORMATS[format].suffix}"
     try:
@@ -145,7 +152,14 @@ def _call(detector: nn.Module, images: list[torch.Tensor]) -> Callable[[], objec
 
 
 def _medians(contenders: dict[int, Callable[[], object]], seconds: float) -> dict[int, float]:
-    """Return median times in milliseconds; contenders run in turn, in random order within each round."""
+    """Return the median times of functions in milliseconds.
+
+    They run in turn, in random order within each round.
+
+    Args:
+        contenders: The functions by number of their row.
+        seconds: Time of the measurement.
+    """
     for call in contenders.values():
         call()
         call()

@@ -104,7 +104,7 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _categories(text: str, num_classes: int) -> list[str]:
-    """Read class names; add the background if it is missing."""
+    """Read class names from a text or the file it names; add the background if it is missing."""
     # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
     is_file = os.path.isfile(text)
     if not is_file and text.endswith(".txt"):

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _unknown_classes(reports: Mapping[str, DataReport], train: str) -> Iterator[str]:
-    """Yield problems about classes with objects in a split, of which the split to train on has none."""
+    """Yield messages about classes that have objects in a split, but none in the training split."""
     known = [name for name, number in reports[train].objects.items() if number]
     for split, report in reports.items():
         for name, number in report.objects.items():

@@ -37,7 +37,7 @@ EXAMPLES = (
     "ssd-zoo detect - < photo.jpg",
 )
 """Commands for the help."""
-# Images from which several threads pay that call an exported model, and most of them, each of which needs memory.
+# From this number of images on, several threads call an exported model. More threads than this need too much memory.
 _MANY, _MOST_CALLERS = 16, 8
 
 

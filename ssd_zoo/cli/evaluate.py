@@ -141,7 +141,10 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
 
 
 def _open(args: argparse.Namespace) -> Data:
-    """Open the data; of data without a split for validation, that split is what `train` holds back."""
+    """Open the split to evaluate on.
+
+    If validation data are asked for and there is no such split, they are the images that `train` holds back.
+    """
     names, classes = splits_of(args.data, args.layout), classes_of(args)
     asks = args.split is not None and canonical_split(args.split) == "val"
     found = validation_split(args.data, names, args.val_fraction, args.split if asks else None)

@@ -91,7 +91,7 @@ def operators_fail(device: torch.device) -> str:
 
 
 def _extras() -> dict[str, list[str]]:
-    """Return the packages of each extra that users need, from the package's metadata."""
+    """Return the packages that each of ssd_zoo's extras installs, without those for developers."""
     try:
         needed = requires("ssd_zoo") or []
     except PackageNotFoundError:

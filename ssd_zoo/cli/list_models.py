@@ -29,11 +29,13 @@ EXAMPLES = (
 )
 """Commands for the help."""
 
-# Results on the last are not comparable with the others, so they come later.
+# Order of data sets in the list. Results on minival14 are not comparable with the others, so they come later.
 _DATA = {"COCO-val2017": 0, "COCO-minival2014": 0, "COCO-minival14": 1}
 
 
 class _Row(NamedTuple):
+    """A line of the list: a model and one of its weights."""
+
     model: str
     weights: str
     classes: int
@@ -101,7 +103,13 @@ def run(args: argparse.Namespace) -> int:
 def _rows(
     name: str, own: Collection[tuple[str, WeightsEnum]], times: Mapping[tuple[str, str], tuple[float, float]]
 ) -> list[_Row]:
-    """Describe a model's weights, or the model if it has none. Figures of another model are left out."""
+    """Return a row for each of a model's weights, or one for the model if it has none.
+
+    Args:
+        name: Name of the model.
+        own: Models and weights whose figures are shown; a clip model's weights may be those of an image model.
+        times: From `latencies`.
+    """
     with torch.device("meta"):
         model = get_model(name, weights=None, weights_backbone=None)
     rows = [
@@ -122,5 +130,6 @@ def _rows(
 
 
 def _describe(data: str, metrics: Mapping[str, float | str]) -> str:
+    """Return the first figure on a data set, as in `AP 33.6 on COCO128 (measured)`."""
     name, value = next((name, value) for name, value in metrics.items() if name != "source")
     return f"{name} {value} on {data} ({metrics['source']})"

@@ -69,7 +69,7 @@ class Command(Protocol):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser whose errors are not hidden below a list of all options."""
+    """Parser whose errors are short, without a list of all options."""
 
     def error(self, message: str) -> NoReturn:
         """End the program with a message and the way to the help."""
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show warnings as this command's other lines, without the place in the code."""
+    """Within a with-statement, print warnings like the command's other lines, without their place in the code."""
     own = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"ssd-zoo: {message}\n"
     try:
@@ -144,7 +144,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _near(argument: str, parser: argparse.ArgumentParser) -> str:
-    """Return a sentence about the options that an unknown argument may mean; empty for one that is not an option."""
+    """Return a sentence that proposes options similar to an unknown one; empty for other arguments."""
     asked = argument.partition("=")[0]
     known = [name for action in parser._actions for name in action.option_strings or [str(action.metavar)]]
     for name, others in _NAMES_ELSEWHERE.items():

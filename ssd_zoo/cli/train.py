@@ -138,9 +138,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_of_fit(group: argparse._ArgumentGroup, name: str, *, flag: str | None = None, **settings: Any) -> None:
-    """Declare a keyword of `fit` as an option, with the same default.
+    """Declare a keyword of `fit` as an option of the command.
 
-    What a recipe may set has no value unless it is given.
+    It has the same default, unless a recipe may set it: then it has no value unless it is given.
+
+    Args:
+        group: The group of options.
+        name: The keyword.
+        flag: The option; by default named like the keyword.
+        **settings: Keywords of `add_argument`.
     """
     default = _OF_FIT[name].default
     if default is not None and "action" not in settings:
@@ -194,7 +200,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
-    """Return the splits to train and to validate on; list all that is missing before anything is read.
+    """Check all arguments before data are read; return the splits to train and to validate on.
 
     Raises:
         Exception: Of the first error's type, with all messages.
@@ -227,14 +233,17 @@ def _check_all(args: argparse.Namespace) -> tuple[Splits, Splits]:
 
 
 def _holds_back(args: argparse.Namespace, of_train: Splits) -> bool:
-    """Return whether AP may be measured on a part of the data; the number of its images is not known yet."""
+    """Return whether a part of the training data may be held back to measure AP on.
+
+    That also depends on the number of images, which is not known yet.
+    """
     if args.val_fraction is None:
         return any(not splits_of_videos(path, args.layout) for path in of_train)
     return bool(of_train and args.val_fraction)
 
 
 def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
-    """Choose a split to train on of each data set, and those to validate on of the data sets that have one."""
+    """Choose the split to train on of each data set, and the split to validate on where there is one."""
     if len({path.resolve() for path in args.data}) < len(args.data):
         raise ValueError(f"A data set is given twice: {', '.join(map(str, args.data))}.")
     names = {path: splits_of(path, args.layout) for path in args.data}
@@ -248,6 +257,11 @@ def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
 
 
 def _train_split(path: Path, names: list[str], asked: str | None) -> str | None:
+    """Return the split of a data set to train on; None if it has no splits.
+
+    Raises:
+        ValueError: If there is no such split, or it is not clear which one to take.
+    """
     train = asked or find_split(names, "train")
     if asked is not None and find_split(names, asked) is None:
         raise ValueError(f"--train-split: {_has_no(asked, {path: names})}")
@@ -262,5 +276,6 @@ def _train_split(path: Path, names: list[str], asked: str | None) -> str | None:
 
 
 def _has_no(split: str, names: dict[Path, list[str]]) -> str:
+    """Return the message that no data set has a split; it lists those that each has."""
     each = (f"{path} has no split {split!r}; it has {', '.join(of_path)}" for path, of_path in names.items())
     return f"{'. '.join(each)}."

@@ -99,7 +99,10 @@ class LabelledImage(NamedTuple):
 
 
 def own_line(file: Path, entry: int) -> int:
-    """Return an object's `entry`, where it is a line number."""
+    """Return an object's `entry` as its line number.
+
+    It is the `line` of `Annotations` for formats whose entries are lines.
+    """
     del file
     return entry
 
@@ -128,7 +131,7 @@ class Annotations:
 
 
 class Thing(NamedTuple):
-    """Object as `LabelledObject`, but with its class as a name."""
+    """An annotated object like `LabelledObject`, with its class by name."""
 
     name: str
     box: Box
@@ -187,16 +190,24 @@ def some(files: Sequence[object], what: str, most: int = 3) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a sentence about the name that a class without match may mean; empty if none is near."""
+    """Return a sentence that proposes the most similar class name.
+
+    It begins with a space, and is empty if no name is similar.
+    """
     by_spelling = {other.casefold(): other for other in names}
     close = difflib.get_close_matches(name.casefold(), by_spelling, n=1)
     return f" It may be {by_spelling[close[0]]!r}: write a class in one way in all files." if close else ""
 
 
 def around_turned(cx: float, cy: float, width: float, height: float, angle: float) -> Box:
-    """Return the upright box around a turned box.
+    """Return the upright box, xyxy, around a rotated box.
 
-    It is turned about its centre by an angle in radians.
+    Args:
+        cx: x of its centre.
+        cy: y of its centre.
+        width: Its width before the rotation.
+        height: Its height likewise.
+        angle: Angle of the rotation about the centre, in radians.
     """
     across, down = abs(math.cos(angle)), abs(math.sin(angle))
     half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
@@ -274,13 +285,16 @@ def assemble(
 
 
 def no_object(problems: Sequence[str]) -> ValueError:
-    """Return the error of an unreadable data set, with its first problems."""
+    """Return the error of a data set without a readable object.
+
+    It lists the first problems.
+    """
     first = "".join(f"\n  {problem:.300}" for problem in problems[:5])
     return ValueError(f"No object can be read, {number_of(len(problems), 'problem')}:{first}")
 
 
 def _without_background(records: Records, names: Sequence[str]) -> list[str]:
-    """Leave out a class called background, which can't have objects, after a check of all names."""
+    """Return the names without the background's; check that it has no objects and no name occurs twice."""
     if twice := find_twice(names):
         raise ValueError(
             f"{records.names_source or records.items[0].source}: two classes share the name {quote(twice[0])}, with "
@@ -297,22 +311,34 @@ def _without_background(records: Records, names: Sequence[str]) -> list[str]:
 
 
 def _ids(known: dict[str, int], categories: Sequence[str]) -> list[int]:
-    """Return class ids by label; classes without one get the next free numbers."""
+    """Return the format's class ids in the order of the labels.
+
+    Classes that have none there get the next free numbers. The background gets 0.
+
+    Args:
+        known: The format's ids by name.
+        categories: Names of the classes, background first.
+    """
     free = count(max(known.values(), default=0) + 1)
     return [0, *(known[name] if name in known else next(free) for name in categories[1:])]
 
 
 def are_fractions(boxes: Iterable[Box]) -> bool:
-    """Check whether all boxes are fractions of their images, perhaps rounded.
+    """Return whether all boxes look like fractions of their images.
 
-    Corners in fractions that were taken for x, y, width and height end before 2.
+    No value is a pixel's: all lie between -1 and 2, and not all are whole. The limit is 2 because fractions of corners
+    that were taken for x, y, width and height end below it.
     """
     values = [value for box in boxes for value in box]
     return all(-1 < value < 2 for value in values) and any(value % 1 for value in values)
 
 
 def check_units(boxes: Sequence[tuple[Box, Path]]) -> None:
-    """Refuse boxes, with their files, that are all fractions of the image."""
+    """Raise ValueError if all boxes are fractions of the image.
+
+    Args:
+        boxes: Each box with the file that it is from.
+    """
     if are_fractions(box for box, _ in boxes):
         raise ValueError(
             f"{boxes[0][1]}: all {len(boxes)} boxes lie in the first 2 pixels, as fractions of the image do, where "

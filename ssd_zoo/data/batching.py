@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def batch_items(items: Iterable[T], size: int, kind: Callable[[T], object] | None = None) -> Iterator[list[T]]:
-    """Batch items; yield those before an error, then raise it.
+    """Yield items in batches, and raise their error after those before it.
 
     Args:
         items: The items.

@@ -1,4 +1,4 @@
-"""Take a part of a data set for validation."""
+"""Divide a data set into training and validation data."""
 
 from collections.abc import Sequence
 from typing import TypeVar, cast
@@ -16,7 +16,7 @@ Item = TypeVar("Item", LabelledImage, AnnotatedVideo)
 
 
 def divide(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
-    """Divide images, or whole videos, at random.
+    """Divide a data set at random, by images or whole videos.
 
     Args:
         dataset: The data set.

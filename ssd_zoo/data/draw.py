@@ -64,6 +64,7 @@ def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Se
 
 
 def _text(label: int, track: int, score: float | None, categories: Sequence[str]) -> str:
+    """Return the text at a box: class, number of the track, and score."""
     if not 0 <= label < len(categories):
         raise ValueError(f"Label {label} has no name: categories has labels 0 to {len(categories) - 1}.")
     name = categories[label] if track < 0 else f"{categories[label]} {track}"

@@ -42,7 +42,7 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
             f"The data set has {number_of(len(report.problems), 'problem')}, and {lost} of its objects can't be used; "
             f"correct them, or leave out what has them with on_invalid='drop' (--on-invalid drop):{listed}{more}"
         )
-    kept = _kept(dataset, report) if report.problems else dataset
+    kept = _without_unusable(dataset, report) if report.problems else dataset
     if not any(_numbers_of_objects(kept)):
         left = "" if not report.problems else f" left, of {total}; the first of its problems: {report.problems[0]}"
         raise ValueError(f"The data set has no object{left}. Its labels were looked for in {_label_files(dataset)}.")
@@ -52,7 +52,7 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
 
 
 def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> str:
-    """Count the objects, images and videos that can't be used.
+    """Return a text with the numbers of unusable objects and images.
 
     Empty if there are no problems.
     """
@@ -63,13 +63,14 @@ def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> st
 
 
 def _label_files(dataset: DetectionDataset | VideoDataset) -> str:
+    """Return words about where the annotations are, with the first file as an example."""
     items: Sequence[LabelledImage | AnnotatedVideo]
     items = dataset.videos if isinstance(dataset, VideoDataset) else dataset.images
     return f"files such as {items[0].source}" if items else "its own files"
 
 
 def _lost(dataset: DetectionDataset | VideoDataset, report: DataReport) -> int:
-    """Return the number of objects that can't be used; an entry that could not be read counts as one."""
+    """Return the number of unusable objects; an unreadable entry counts as one."""
     numbers = _numbers_of_objects(dataset)
     bad = {(i, k) for i in report.bad_images for k in range(numbers[i])} | report.bad_objects
     return len(bad) + len(annotation_problems(dataset))
@@ -82,10 +83,11 @@ def _numbers_of_objects(dataset: DetectionDataset | VideoDataset) -> list[int]:
     return [len(image.objects) for image in dataset.images]
 
 
-def _kept(dataset: D, report: DataReport) -> D:
+def _without_unusable(dataset: D, report: DataReport) -> D:
+    """Return a data set without the images, videos and objects that its report calls unusable."""
     if isinstance(dataset, VideoDataset):
         videos = [
-            replace(video, target=_rows(video.target, (k for j, k in report.bad_objects if i == j)))
+            replace(video, target=_without_objects(video.target, (k for j, k in report.bad_objects if i == j)))
             for i, video in enumerate(dataset.videos)
             if i not in report.bad_images
         ]
@@ -100,8 +102,8 @@ def _kept(dataset: D, report: DataReport) -> D:
     return cast(D, DetectionDataset(replace(dataset.annotations, images=images, problems=[]), dataset.transforms))
 
 
-def _rows(target: Target, bad: Iterable[int]) -> Target:
-    """Return a target without some of its objects."""
+def _without_objects(target: Target, bad: Iterable[int]) -> Target:
+    """Return a target without the objects of some indices."""
     keep = torch.ones(len(target["labels"]), dtype=torch.bool)
     keep[list(bad)] = False
     return {key: value if key == "labeled_frames" else value[keep] for key, value in target.items()}

@@ -130,6 +130,7 @@ def _sizes_and_targets(dataset: DetectionDataset | VideoDataset | Items) -> Iter
 
 
 def _best_iou(objects: Tensor, default_boxes: Tensor) -> Tensor:
+    """Return each object's largest IoU with a default box, `(G,)`."""
     chunks: Sequence[Tensor] = objects.split(256)
     return torch.cat([box_iou(chunk, default_boxes).amax(1) for chunk in chunks])
 

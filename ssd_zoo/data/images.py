@@ -94,7 +94,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    """List the images below a folder, each real folder once.
+    """List the images below a folder; search each real folder once.
 
     Linked folders come last, so a folder reached both ways is listed by its real path.
     """
@@ -115,7 +115,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def _is_listed(file: Path) -> bool:
-    """Check for a file, or a link to one that is gone, which reading reports."""
+    """Return whether a path is a file, or a broken link, which reading reports."""
     return file.is_file() or (file.is_symlink() and not file.exists())
 
 
@@ -186,7 +186,10 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[Image.Image]:
-    """Open an image without decoding it; raise every fault as a ValueError that names the file."""
+    """Open an image without decoding it, within a with-statement.
+
+    Every error inside becomes a ValueError that names the file, except FileNotFoundError.
+    """
     stream = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
     file = given if isinstance(given, (str, Path)) else getattr(given, "name", "the image")
     try:
@@ -209,7 +212,10 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return the (width, height) of a TIFF's tiles, which are decoded whole however small the image is."""
+    """Return the (width, height) of a TIFF's tiles; (0, 0) for other images.
+
+    A tile is decoded whole, however small the image is.
+    """
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)), int(tags.get(TiffImagePlugin.TILELENGTH, 0))
 
@@ -235,6 +241,7 @@ def _formats() -> list[str]:
 
 
 def _way_out(file: str | Path | IO[bytes]) -> str:
+    """Return a sentence on how to make an unreadable file readable."""
     with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
         stream.seek(0)
         start = stream.read(12)

@@ -24,7 +24,7 @@ __all__ = ["DataReport", "annotation_problems", "group_problems", "inspect_datas
 
 # People at the edge of a video are labelled beyond it; a wrong number leaves less of a box.
 _LEAST_WITHIN = 0.25
-# Likeness of names, and share of objects, from and up to which a rare class may be a misspelt one.
+# A rare class may be a misspelt one from this similarity of names on, and up to this share of the other's objects.
 _NEAR, _RARE = 0.75, 0.05
 # A file, perhaps with a line, and what is wrong there.
 _AT_PLACE = re.compile(r"(?P<file>(?:[A-Za-z]:)?[^:]*\.\w+)(:\d+)?: (?P<what>.+)", re.DOTALL)
@@ -40,7 +40,11 @@ class _Thing(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """An image or a video: its size, or what is wrong with it, its labeled frames, and its objects with places."""
+    """An image or a video.
+
+    `size` is its (height, width), or a message about what is wrong with it. `place` returns the place in the file of
+    the object at an index.
+    """
 
     size: tuple[int, int] | str
     frames: int
@@ -113,7 +117,15 @@ class DataReport:
 
 
 def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], int]:
-    """Group equal problems of several places; return the first groups, and the number of problems left out."""
+    """Join equal problems of several files into one line.
+
+    Args:
+        problems: The messages.
+        most: Number of lines.
+
+    Returns:
+        The first lines, and the number of problems that are left out.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
         at_place = _AT_PLACE.fullmatch(problem)
@@ -124,7 +136,7 @@ def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], 
 
 
 def _other_places(problems: Sequence[str], most: int = 5) -> str:
-    """Return how many places have the same problem as the first, and the names of their files."""
+    """Return words about the other places of a problem: their number, and the first files' names."""
     if len(problems) == 1:
         return ""
     files = dict.fromkeys(match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match)
@@ -134,7 +146,11 @@ def _other_places(problems: Sequence[str], most: int = 5) -> str:
 
 
 def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
-    """Yield notes about rare classes that are named nearly as common ones, as "knig" and "king"."""
+    """Yield notes about rare classes whose names are similar to common ones, as "knig" to "king".
+
+    Args:
+        objects: Number of objects by class.
+    """
     near = SequenceMatcher()
     for rare, few in objects.items():
         near.set_seq2(rare.casefold())
@@ -257,12 +273,14 @@ def _size_of_video(video: AnnotatedVideo, decode: bool) -> tuple[int, int] | str
 
 
 def _as_labelled(name: str, size: tuple[int, int], labelled: tuple[int, int] | None) -> tuple[int, int] | str:
+    """Return a size, or a message if the annotations have another."""
     if labelled is not None and labelled != size and min(labelled) > 0:
         return f"{name} has {size[1]} × {size[0]} pixels, but was labelled at {labelled[1]} × {labelled[0]}"
     return size
 
 
 def _reason(box: Box, size: tuple[int, int] | None) -> str | None:
+    """Return what is wrong with a box, as the end of a sentence; None if nothing is."""
     x1, y1, x2, y2 = box
     if not all(map(math.isfinite, box)):
         return "is not finite"
@@ -288,6 +306,7 @@ def _format(box: Box) -> str:
 
 
 def _unreached(items: Sequence[_Item], bad: set[tuple[int, int]], model: SSD) -> Iterator[int]:
+    """Yield, by image or video, the number of objects that no default box of the model reaches."""
     default_boxes = model.default_boxes.cpu()
     for i, (size, _, _, objects, _) in enumerate(items):
         boxes = [thing.box for k, thing in enumerate(objects) if (i, k) not in bad and not thing.iscrowd]

@@ -45,14 +45,23 @@ def join_datasets(datasets: Sequence[D], categories: Sequence[str] | None = None
         raise ValueError("Some of the data sets hold images, others videos; they can't be one.")
     names = list(datasets[0].categories if categories is None else categories)
     notes: list[str] = []
-    maps = [_onto(names, dataset, notes, grows=categories is None) for dataset in datasets]
+    maps = [_joined_labels(names, dataset, notes, grows=categories is None) for dataset in datasets]
     if isinstance(datasets[0], VideoDataset):
         return cast(D, _join_videos(cast("Sequence[VideoDataset]", datasets), names, maps, notes))
     return cast(D, _join_images(cast("Sequence[DetectionDataset]", datasets), names, maps, notes))
 
 
-def _onto(names: list[str], dataset: DetectionDataset | VideoDataset, notes: list[str], *, grows: bool) -> list[int]:
-    """Map the labels of a data set to those of `names`, which grow by what they lack; note what is named otherwise."""
+def _joined_labels(
+    names: list[str], dataset: DetectionDataset | VideoDataset, notes: list[str], *, grows: bool
+) -> list[int]:
+    """Return the joined label for each label of a data set.
+
+    Args:
+        names: The joined class names; with `grows` classes that they lack are added.
+        dataset: The data set.
+        notes: Messages about classes that are named otherwise are added.
+        grows: Whether names may be added; otherwise objects of such classes are a ValueError.
+    """
     matched = match_classes(dataset.categories, names)
     new = [label for label in range(1, len(dataset.categories)) if label not in matched]
     if not grows and (lacking := [dataset.categories[label] for label in new if label in _used(dataset)]):
@@ -70,6 +79,7 @@ def _onto(names: list[str], dataset: DetectionDataset | VideoDataset, notes: lis
 
 
 def _used(dataset: DetectionDataset | VideoDataset) -> set[int]:
+    """Return the labels that have objects."""
     if isinstance(dataset, VideoDataset):
         return {label for video in dataset.videos for label in video.target["labels"].tolist()}
     return {thing.label for image in dataset.images for thing in image.objects}
@@ -91,7 +101,7 @@ def _join_images(
     joined = Annotations(
         images,
         names,
-        # Each has ids of its own, which may be another's for another class.
+        # Ids of different data sets may be equal for different classes, so the labels are the ids.
         category_ids=list(range(len(names))),
         problems=[problem for part in parts for problem in part.problems],
         line=_Lines(lines),
@@ -102,7 +112,10 @@ def _join_images(
 
 
 class _Lines:
-    """The line of an entry, by the data set that its file is of; unlike a function in a function, it can be pickled."""
+    """Function that returns an entry's line, by the function of its file's data set.
+
+    It is a class, because a function within a function can't be pickled.
+    """
 
     def __init__(self, of_files: dict[Path, Callable[[Path, int], int]]) -> None:
         self.of_files = of_files

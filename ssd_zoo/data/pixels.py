@@ -98,7 +98,9 @@ def orientation(picture: Image.Image) -> int:
 
 
 def rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert an image to RGB, uint8 `(H, W, 3)`, strip by strip and without turning it.
+    """Convert a Pillow image to RGB, uint8 `(H, W, 3)`; ignore its orientation.
+
+    It is converted strip by strip, which takes less memory.
 
     Raises:
         ValueError: If its pixels have an unknown range.

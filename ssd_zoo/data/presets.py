@@ -38,7 +38,7 @@ PER_OBJECT = ("labels", "area", "iscrowd", "difficult", "frame_index", "track_id
 
 
 class DetectionPresetTrain:
-    """Augmentation of an image, or of a clip, and its target for training.
+    """Augmentation of an image or a clip, with its target, for training.
 
     All frames of a clip get the same random values. The result is floating point between 0 and 1, with plain tensors in
     the target. Crowds (`iscrowd`) and boxes without area are removed, with all that belongs to them.
@@ -114,10 +114,10 @@ class DetectionPresetEval:
 
 
 class _Filled(nn.Module):
-    """Transform that fills what it adds with a colour, for bytes and for floating-point pixels.
+    """Transform whose added area has a colour, for uint8 and floating-point pixels.
 
     Args:
-        make: Class of the transform, or a function that makes it of `fill`.
+        make: Returns the transform for a keyword `fill`, such as its class.
         mean: The colour, RGB between 0 and 1.
     """
 
@@ -189,7 +189,10 @@ class RandomTile(nn.Module):
 
 
 def _around(box: Sequence[float], tile: tuple[int, int]) -> tuple[list[int], list[int]]:
-    """Return the least and the greatest (left, top) of tiles that show a box, or its centre where it does not fit."""
+    """Return the least and the greatest (left, top) of tiles that show a box.
+
+    Along an axis on which the box is larger than the tile, they show its centre.
+    """
     low, high = [], []
     for start, end, side in zip(box[:2], box[2:], tile[::-1], strict=True):
         if end - start > side:
@@ -200,6 +203,7 @@ def _around(box: Sequence[float], tile: tuple[int, int]) -> tuple[list[int], lis
 
 
 def _draw(low: int, high: int, most: int) -> int:
+    """Draw a whole number from `low` to `high`, both first clamped to 0 … `most`."""
     low = min(max(0, low), most)
     return int(torch.randint(low, max(low, min(high, most)) + 1, ()))
 
@@ -219,7 +223,10 @@ def per_object(sample: tuple[Picture, Target]) -> tuple[Tensor, ...]:
 
 
 def without_crowds(target: Target) -> Target:
-    """Return a target without the objects that `iscrowd` marks; a clip's labeled frames stay."""
+    """Return a target without the objects that `iscrowd` marks.
+
+    A clip's labeled frames stay.
+    """
     if "iscrowd" not in target or not target["iscrowd"].any():
         return target
     keep = target["iscrowd"] == 0

@@ -68,7 +68,7 @@ class Video:
 
 
 def timed_video(name: str, fps: float, length: int | None, timed: Callable[[], Iterator[Frame]]) -> Video:
-    """Make a video of frames that bring their times."""
+    """Make a `Video` from a function that returns frames with their times."""
     return Video(name, fps, length, lambda: (frame.pixels for frame in timed()), timed)
 
 
@@ -91,9 +91,8 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
     from ssd_zoo.data.video_decoding import open_by_av, open_by_torchcodec
 
     if is_address(source):
-        # A stream over the network may fall silent. torchcodec searches it, which those of cameras do not allow.
-        searches = find_spec("av") is None and str(source).startswith("http")
-        if searches:
+        # Streams over the network may fall silent, so they get a timeout. torchcodec seeks, which cameras don't allow.
+        if find_spec("av") is None and str(source).startswith("http"):
             return open_by_torchcodec(str(source), max_pixels)
         return open_by_av(str(source), str(source), timeout=30, max_pixels=max_pixels)
     path = Path(source)

@@ -108,7 +108,10 @@ class Labels(NamedTuple):
 
 @contextmanager
 def collected(problems: list[str]) -> Iterator[None]:
-    """Within a with-statement, append a ValueError's text to the problems instead of raising it."""
+    """Within a with-statement, append an error to the problems.
+
+    A ValueError or OSError inside ends the statement and is not raised.
+    """
     try:
         yield
     except (ValueError, OSError) as error:
@@ -116,12 +119,12 @@ def collected(problems: list[str]) -> Iterator[None]:
 
 
 def splits_of_clips_json(file: Path) -> list[str]:
-    """List the splits that a `clips.json` names; `""` is that of videos without one."""
+    """List the splits of a `clips.json`; `""` stands for videos without one."""
     return list(dict.fromkeys(split for split, _ in _videos_of_json(_read_json(file), file)))
 
 
 def _videos_of_json(content: Mapping[str, object], file: Path) -> list[tuple[str, dict[str, object]]]:
-    """Return split and entry of each video."""
+    """Return pairs of a split and an entry, one per video of a `clips.json`."""
     entries = _entries(content, "videos", str(file))
     return [(text(entry.get("split", ""), f"{file}: videos[{i}].split"), entry) for i, entry in enumerate(entries)]
 
@@ -189,7 +192,10 @@ def _object_of_json(thing: Mapping[str, object], place: str) -> VideoObject:
 
 
 def _check_keys(entry: Mapping[str, object], known: Sequence[str], place: str) -> None:
-    """Refuse keys that are nearly known ones; others may hold what is not read."""
+    """Raise ValueError for a key that is a misspelt known one.
+
+    Other unknown keys may hold anything, and are ignored.
+    """
     for key in entry.keys() - set(known):
         if close := get_close_matches(key, known, n=1, cutoff=0.8):
             raise ValueError(f"{place} has {quote(key)}; did you mean {close[0]!r}?")
@@ -247,7 +253,10 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
 
 
 def _of_mot(line: str, names: Sequence[str] | None, place: str, left_out: Counter[int]) -> VideoObject | None:
-    """Read a line: frame, id, left, top, width, height, whether it counts, class, visibility."""
+    """Read a line of `gt.txt`; None for an object of a class that is left out, which is counted.
+
+    A line has frame, id, left, top, width, height, whether it counts, class, visibility.
+    """
     values = [parse_number(value, f"{place}: a value", low=-_FARTHEST, high=_FARTHEST) for value in line.split(",")]
     if len(values) < 6:
         raise ValueError(f"{place} needs frame, id, left, top, width and height, got {quote(line)}.")
@@ -293,7 +302,13 @@ def _read_json(file: Path) -> Mapping[str, object]:
 
 
 def _entries(parent: Mapping[str, object], key: str, place: str) -> list[dict[str, object]]:
-    """Return a list of objects without what is null in them."""
+    """Return the mappings in a list, without their nulls, which mean absent.
+
+    Args:
+        parent: The mapping that has the list.
+        key: Key of the list.
+        place: Place of the mapping, for messages.
+    """
     entries = parent.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{place}: {key} must be a list of objects, got {quote(entries)}.")

@@ -93,7 +93,7 @@ class AnnotatedVideo:
     def pieces(self, length: int) -> "list[AnnotatedVideo]":
         """Cut the video into successive pieces of at most `length` frames.
 
-        Each holds an annotated frame.
+        Pieces without an annotated frame are left out.
         """
         labeled = set(self.labeled_frames)
         parts = [range(first, min(first + length, self.num_frames)) for first in range(0, self.num_frames, length)]
@@ -217,7 +217,7 @@ def _read_small(video: AnnotatedVideo, longest: int | None) -> AnnotatedVideo:
 
 
 def select_frames(target: Target, frames: Sequence[int]) -> Target:
-    """Select the target of some frames, and renumber these from 0."""
+    """Return a clip's target for some of its frames, renumbered from 0."""
     place = {frame: t for t, frame in enumerate(frames)}
     here = torch.tensor([frame in place for frame in target["frame_index"].tolist()], dtype=torch.bool)
     chosen = {key: value[here] for key, value in target.items() if key != "labeled_frames"}
@@ -229,7 +229,12 @@ def select_frames(target: Target, frames: Sequence[int]) -> Target:
 
 
 def _to_labels(frames: list[int], video: AnnotatedVideo) -> list[int]:
-    """Move a clip that has no annotated frame, because it would teach nothing."""
+    """Move a clip without an annotated frame to one, because it would teach nothing.
+
+    Args:
+        frames: Indices of the clip's frames.
+        video: The video.
+    """
     labeled = video.labeled_frames
     if not labeled or not set(frames).isdisjoint(labeled):
         return frames

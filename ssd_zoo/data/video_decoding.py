@@ -157,7 +157,13 @@ def _frames_by_av(
 
 
 def _missing(container: "InputContainer", stream: "VideoStream", ends: dict[int, float]) -> float:
-    """Return how many seconds of the duration in the file's header have no data."""
+    """Return how many seconds the data end before the duration in the file's header.
+
+    Args:
+        container: The open file.
+        stream: Its stream of pictures.
+        ends: Where the data of each stream ended, in seconds, by index of the stream.
+    """
     kind = container.format.name
     if stream.duration and kind.startswith(_ENDS_OF_STREAMS):
         return _seconds((stream.start_time or 0) + stream.duration, stream.time_base) - ends[stream.index]
@@ -171,7 +177,9 @@ def _seconds(ticks: int | None, time_base: Fraction | None) -> float:
 
 
 def _upright(frame: "av.VideoFrame") -> Tensor:
-    """Turn and mirror a frame as its display matrix says; phones store frames as their sensor lies.
+    """Turn and mirror a frame as its display matrix says.
+
+    Phones store frames as their sensor lies.
 
     The matrix maps a pixel (x, y) to (a x + c y, b x + d y). FFmpeg, libavutil/display.h.
     """

@@ -155,7 +155,7 @@ def check_decoder(path: Path) -> None:
 
 
 def _left_out(path: Path, layout: Layout, sources: dict[str, list[Path]]) -> Iterator[str]:
-    """Yield notes about what lies in a data set of many files and is not read."""
+    """Yield notes about sequences or XML files in a data set that are not read."""
     read = {file for files in sources.values() for file in files}
     if layout == "mot":
         frames = [folder for pattern in ("*/img1", "*/*/img1") for folder in sorted(path.glob(pattern))]
@@ -202,7 +202,10 @@ def _cvat_files(folder: Path) -> list[Path]:
 def _video(
     labels: LabelledVideo, categories: Sequence[str], max_pixels: int | None, problems: list[str]
 ) -> AnnotatedVideo:
-    """Combine a video's annotations with its frames, without decoding them; add to the problems."""
+    """Combine a video's annotations with its frames, which are not decoded.
+
+    Problems of objects are added to `problems`. What makes the video unusable becomes its `fault`.
+    """
     fault = labels.fault
     if fault is None:
         try:
@@ -221,7 +224,12 @@ def _video(
 
 
 def _frames(labels: LabelledVideo, max_pixels: int | None) -> tuple[Path | list[Path], int]:
-    """Return the frames of a video, and their number; ValueError or OSError if the annotations do not fit them."""
+    """Return a video's file or image files, and the number of frames.
+
+    Raises:
+        OSError: If they are missing.
+        ValueError: If the annotations do not fit them.
+    """
     if not labels.frames.exists():
         raise FileNotFoundError(f"{labels.source}: there is no {labels.frames}.")
     frames: Path | list[Path] = frame_files(labels.frames) if labels.frames.is_dir() else labels.frames
@@ -243,7 +251,14 @@ def _frames(labels: LabelledVideo, max_pixels: int | None) -> tuple[Path | list[
 
 
 def _target(labels: LabelledVideo, categories: Sequence[str], number: int, problems: list[str]) -> Target:
-    """Return the target of a video with a number of frames; what can't be used is left out, and a problem."""
+    """Return a video's target; objects that can't be used are left out.
+
+    Args:
+        labels: The annotations.
+        categories: Class names, background first.
+        number: Number of frames.
+        problems: Messages about the objects that are left out are added.
+    """
     labeled = range(number) if labels.labeled is None else set(labels.labeled)
     seen: set[tuple[int, int]] = set()
     rows: list[VideoObject] = []

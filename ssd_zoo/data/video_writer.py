@@ -59,7 +59,7 @@ class VideoWriter:
         self._container = av.open(self._output, mode="w", format=kind)
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         rate = Fraction(fps).limit_denominator(1001 * 60)
-        # Without frames that refer to later ones, the last packet is the last frame. 18 is x264's visually lossless.
+        # bf=0: no frame refers to later ones, so the last packet is the last frame. crf=18 looks lossless in x264.
         options = {"bf": "0", "crf": "18"}
         self._stream = cast("VideoStream", self._container.add_stream(codec, rate=rate, options=options))
         self._stream.pix_fmt = "yuv420p"
@@ -127,7 +127,10 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """Delete the video that is being written if an error occurs, and name it in the error."""
+        """Within a with-statement, turn errors into an OSError that names the file.
+
+        The unfinished video is deleted.
+        """
         import av
 
         try:
@@ -155,7 +158,10 @@ class VideoWriter:
 
 
 class _Output:
-    """File for FFmpeg that keeps errors for later: FFmpeg's own handling of a full disk crashes the process."""
+    """File that FFmpeg writes to; errors are kept, and raised by `check`.
+
+    An error while FFmpeg writes, as on a full disk, would crash the process.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.name = file, file.name

@@ -15,13 +15,13 @@ _LARGEST = 1e9
 
 
 def is_cvat(file: Path) -> bool:
-    """Check whether an XML file is one of CVAT's."""
+    """Return whether an XML file is one of CVAT's."""
     start = read_start(file, 2000)
     return "<annotations>" in start and "<meta>" in start
 
 
 def is_cvat_of_images(file: Path) -> bool:
-    """Check whether an XML file of CVAT's holds images, and not a video."""
+    """Return whether a CVAT XML file is of images, not of a video."""
     return re.search(r"<image[\s>]", read_start(file, 2**20)) is not None
 
 
@@ -42,7 +42,7 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
 
 
 def _of_cvat(file: Path, names: dict[str, None], problems: list[str]) -> LabelledVideo:
-    """Read a file of CVAT, and add to names and problems."""
+    """Read a file of CVAT; its class names and problems are added to `names` and `problems`."""
     video = LabelledVideo(file.stem, file, file, [])
     try:
         root = parse_xml(read_bytes(file), file)
@@ -78,13 +78,13 @@ def _of_track(shape: ET.Element, track: ET.Element, number: int, file: Path) -> 
 
 
 def _step(root: ET.Element, file: Path) -> int:
-    """Return the step between frames of a task, as its `frame_filter` tells it."""
+    """Return the step between annotated frames, from the task's `frame_filter`; 1 without it."""
     written, what = (root.findtext("meta//frame_filter") or "").strip(), f"{file}: step of the frame_filter"
     return whole(_whole(written.removeprefix("step="), what), what, low=1) if written else 1
 
 
 def _box(shape: ET.Element, place: str) -> Box:
-    """Return the box of a shape of CVAT: of a box itself, or around points."""
+    """Return the box, xyxy, of a shape of CVAT: a box itself, or around its points."""
     if shape.tag == "box":
         x1, y1, x2, y2 = (_side(shape.get(side), place) for side in ("xtl", "ytl", "xbr", "ybr"))
         return x1, y1, x2, y2
@@ -126,7 +126,15 @@ def read_imagenet_vid(folders: Sequence[Path], split: str) -> Labels:
 
 
 def _of_vid(frames: Path, folder: Path, root: Path, problems: list[str], without: list[Path]) -> LabelledVideo:
-    """Read a snippet whose XML files lie in a folder; add to problems, and to the frames without an XML file."""
+    """Read one video of ImageNet VID, with an XML file per frame.
+
+    Args:
+        frames: Folder of the frames.
+        folder: Folder of the XML files.
+        root: Root of the data set.
+        problems: Messages about objects that can't be read are added.
+        without: Paths of frames without an XML file are added.
+    """
     video = LabelledVideo(frames.relative_to(root).as_posix(), frames, folder, [])
     labeled: list[int] = []
     size: tuple[int, int] | None = None

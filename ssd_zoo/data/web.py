@@ -55,9 +55,9 @@ def fetch(address: str, *, largest: int = _LARGEST, timeout: float = 30) -> byte
 
 
 def is_image_address(address: str, endings: Collection[str], *, timeout: float = 30) -> bool:
-    """Return whether an address is an image's.
+    """Return whether a web address is that of an image.
 
-    Its extension tells, or what the server says.
+    Its extension decides, or without one the type that the server tells.
 
     Args:
         address: Any address.

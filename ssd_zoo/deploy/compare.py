@@ -87,6 +87,7 @@ def _detect(model: nn.Module, images: Sequence[Tensor] | Tensor) -> list[dict[st
 
 
 def _pairs(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[tuple[int, int]]:
+    """Return pairs of indices of an image's detections that match."""
     iou = box_iou(before["boxes"].float(), after["boxes"].float())
     iou = iou.masked_fill(before["labels"].unsqueeze(1) != after["labels"], 0)
     matched = match_detections(iou, _SAME_OBJECT, next_best=True).tolist()

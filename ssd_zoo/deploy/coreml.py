@@ -1,4 +1,7 @@
-"""Core ML's packages (.mlpackage), for Apple's devices. They are folders, take one image, and have NMS outside."""
+"""Core ML's packages (.mlpackage), for Apple's devices.
+
+A package is a folder. It takes one image, and NMS is outside.
+"""
 
 import tempfile
 from pathlib import Path
@@ -11,7 +14,9 @@ __all__ = ["open_coreml", "write_coreml"]
 
 
 def write_coreml(graph: Graph, path: Path) -> None:
-    """Write a graph of one image. It is converted, but was not run.
+    """Convert a graph of one image to a package.
+
+    Only the conversion was tested: packages run on Apple's devices alone.
 
     Raises:
         ImportError: If coremltools is missing.

@@ -105,7 +105,7 @@ class Description:
         licence: str | None = None,
         origin: str | None = None,
     ) -> "Description":
-        """Describe a model.
+        """Return the description of a model for its file.
 
         By default licence and origin are those of the weights that it was built with.
         """
@@ -189,6 +189,7 @@ def _parsed(known: dict[str, object]) -> dict[str, object]:
 
 
 def _checked(described: Description) -> Description:
+    """Return a description whose values are checked; raise ValueError if one is not allowed."""
     for name, allowed in _CHOICES.items():
         # 1 equals True.
         if (value := getattr(described, name)) not in allowed or type(value) is not type(allowed[0]):
@@ -197,13 +198,13 @@ def _checked(described: Description) -> Description:
     if whole(described.in_chans, "in_chans") < 1:
         raise ValueError(f"in_chans must be a whole number from 1, got {described.in_chans}.")
     if described.digest is not None and not is_digest(described.digest):
-        raise ValueError(f"digest must be one of a file or None, got {quote(described.digest)}.")
+        raise ValueError(f"digest must be a file's digest or None, got {quote(described.digest)}.")
     return described
 
 
 @torch.no_grad()
 def _first_state(model: SSD) -> dict[str, Tensor]:
-    """Return a state of one stream; empty if the model is one of images."""
+    """Return the state of one stream after its first frame; empty for a model of images."""
     if not hasattr(model.backbone, "step"):
         return {}
     frames = torch.zeros(1, model.in_chans, *model.size, device=model.default_boxes.device)

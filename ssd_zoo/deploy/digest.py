@@ -15,12 +15,12 @@ _DIGEST = re.compile(rb"ssd_zoo:sha256:[0-9a-f]{64}")
 
 
 def seal(content: bytes) -> bytes:
-    """Return a file's content with its digest instead of the blank one."""
+    """Replace the blank digest in a file's content by its own."""
     return content.replace(BLANK.encode(), _digest_of(content))
 
 
 def check_digest(path: Path) -> None:
-    """Check the digest that a file holds; a file without one passes.
+    """Check that a file has the digest that it holds, if any.
 
     Raises:
         ValueError: If the content has another digest.
@@ -35,7 +35,7 @@ def check_digest(path: Path) -> None:
 
 
 def is_digest(value: object) -> bool:
-    """Whether a value is a digest of the kind that descriptions of exported files hold."""
+    """Return whether a value is a digest as descriptions hold it."""
     return isinstance(value, str) and _DIGEST.fullmatch(value.encode(errors="replace")) is not None
 
 

@@ -1,4 +1,7 @@
-"""ExecuTorch's files (.pte), with XNNPACK's kernels. They take one image; NMS is outside."""
+"""ExecuTorch's files (.pte), with XNNPACK's kernels.
+
+They take one image; NMS is outside.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +18,9 @@ __all__ = ["open_executorch", "write_executorch"]
 
 
 def write_executorch(graph: Graph, path: Path) -> None:
-    """Write a graph of one image. A method named `ssd_zoo` returns the description.
+    """Convert a graph of one image to a file.
+
+    The file's method `ssd_zoo` returns the description.
 
     Raises:
         ImportError: If executorch is missing.

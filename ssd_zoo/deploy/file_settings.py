@@ -15,7 +15,9 @@ _FIXED = ("size", "in_chans", "antialias", "image_mean", "image_std", "score_fun
 
 
 def check_file_setting(described: Description, file: Path, name: str, value: object) -> None:
-    """Check that a setting would have effect, or is the file's own.
+    """Check that an exported detector's attribute can have a value.
+
+    The value must have an effect, or be the file's own.
 
     Args:
         described: What the file says about its detector.

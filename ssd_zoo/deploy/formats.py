@@ -42,7 +42,13 @@ class Format(NamedTuple):
 
 
 def _for_each_caller(open_file: Callable[[Path, int], Opened]) -> Callable[[Path, int, int], Opened]:
-    """Open a file once for each caller, of a runtime whose opened files take one at a time."""
+    """Return a function that opens a file once for each caller.
+
+    It is for runtimes whose opened files take one caller at a time.
+
+    Args:
+        open_file: Opens a path, to run on a number of threads.
+    """
 
     def open_all(path: Path, threads: int, callers: int) -> Opened:
         opened = [open_file(path, threads) for _ in range(callers)]
@@ -64,7 +70,7 @@ FORMATS = {
 
 
 def find_format(path: Path) -> Format:
-    """Return the format of a path by its suffix.
+    """Return the format of a file by its suffix.
 
     Raises:
         ValueError: If no format has the suffix.
@@ -73,7 +79,11 @@ def find_format(path: Path) -> Format:
 
 
 def name_format(path: Path) -> str:
-    """Return the name of `find_format`'s format."""
+    """Return the name of a file's format, by its suffix.
+
+    Raises:
+        ValueError: If no format has the suffix.
+    """
     fitting = [name for name, known in FORMATS.items() if path.name.endswith(known.suffix)]
     if fitting:
         return max(fitting, key=lambda name: len(FORMATS[name].suffix))
@@ -82,5 +92,5 @@ def name_format(path: Path) -> str:
 
 
 def is_exported(name: str) -> bool:
-    """Return whether a name is that of an exported file."""
+    """Return whether a name ends as those of exported files do."""
     return name.endswith(tuple(known.suffix for known in FORMATS.values()))

@@ -40,7 +40,7 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
     fused = 0
     norms = [(name, module) for name, module in modules if isinstance(module, nn.BatchNorm2d)]
     for name, norm in norms:
-        conv, after = convs.get(watch.kernel_before(norm)), _what_is_left(norm)
+        conv, after = convs.get(watch.kernel_before(norm)), _replacement(norm)
         if conv is None or after is None:
             continue
         mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
@@ -53,8 +53,8 @@ def fuse_norms(model: SSD, batch: Tensor) -> int:
     return fused
 
 
-def _what_is_left(norm: nn.BatchNorm2d) -> nn.Module | None:
-    """Return a folded norm's replacement, or None if it can't be folded."""
+def _replacement(norm: nn.BatchNorm2d) -> nn.Module | None:
+    """Return the module that replaces a norm after folding; None if it can't be folded."""
     if norm.running_mean is None or norm.training:
         return None
     if type(norm) in (nn.BatchNorm2d, BatchNorm2d):
@@ -66,7 +66,10 @@ def _what_is_left(norm: nn.BatchNorm2d) -> nn.Module | None:
 
 
 class _Watch(TorchFunctionMode):
-    """Recorder of the tensors that enter each torch function. `FastConv2d` and `ConvNormAct` take no shortcuts then."""
+    """Mode that records which tensors enter each torch function.
+
+    While it is active, `FastConv2d` and `ConvNormAct` take no shortcuts.
+    """
 
     def __init__(self) -> None:
         super().__init__()

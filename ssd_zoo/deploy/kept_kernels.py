@@ -48,6 +48,13 @@ def keep_kernels(model: SSD, batch: Tensor, *, in_graphs: bool) -> int:
 
 
 class _KeptKernel(nn.Module):
+    """A convolution with its kernel transformed in advance.
+
+    Args:
+        conv: The convolution.
+        in_graphs: Whether compiled graphs use Winograd's algorithm too.
+    """
+
     transformed: Tensor
 
     def __init__(self, conv: nn.Conv2d, in_graphs: bool) -> None:
@@ -69,6 +76,7 @@ class _KeptKernel(nn.Module):
         return conv(input)
 
     def _is_fresh(self) -> bool:
+        """Return whether the kernel is unchanged since it was transformed."""
         weight, version = self._made_of
         return self.conv.weight is weight and _version(self.conv.weight) == version
 
@@ -76,12 +84,15 @@ class _KeptKernel(nn.Module):
         return {**self.__dict__, "_made_of": self._is_fresh()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take the state of a copy, whose tensors count their changes anew; a stale kernel stays stale."""
+        """Restore a copy or a pickle; a transformed kernel that was out of date stays so.
+
+        Tensors of a copy count their changes from 0 again.
+        """
         super().__setstate__(state)
         weight = self.conv.weight
         self._made_of = weight if state["_made_of"] else None, _version(weight)
 
 
 def _version(weight: Tensor) -> int:
-    """Return the number of a tensor's changes in place; inference tensors do not count them."""
+    """Return how often a tensor was changed in place; 0 for inference tensors, which do not count."""
     return 0 if weight.is_inference() else weight._version

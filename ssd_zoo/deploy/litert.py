@@ -1,4 +1,7 @@
-"""LiteRT's files (.tflite), formerly TensorFlow Lite's. They take one image; NMS is outside."""
+"""LiteRT's files (.tflite), formerly TensorFlow Lite's.
+
+They take one image; NMS is outside.
+"""
 
 import contextlib
 import tempfile
@@ -20,7 +23,10 @@ _FOREIGN = "For a checkpoint of another project: ssd-zoo convert {} --output DIR
 
 
 class _Named(nn.Module):
-    """A graph whose inputs are keywords, which the file keeps as names. Keywords have `_` in place of dots."""
+    """A graph whose inputs are keywords, which the file keeps as names.
+
+    Keywords have `_` in place of dots.
+    """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()

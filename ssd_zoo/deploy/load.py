@@ -128,7 +128,11 @@ class ExportedDetector(nn.Module):
         self.eval()
 
     def _first_run(self, source: str) -> dict[str, Tensor]:
-        """Run the file on a blank image, which shows whether it fits its description."""
+        """Run the file on a blank image and return its outputs.
+
+        Raises:
+            ValueError: If the file can't be run, or its outputs do not fit its description.
+        """
         expected = outputs_of(self.description)
         try:
             blank = torch.zeros(1, self.in_chans, *self.size, dtype=getattr(torch, self.description.pixels))
@@ -210,7 +214,7 @@ class ExportedDetector(nn.Module):
         return moved, {name: found[NEXT + name] for name in state}
 
     def _resized(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Resize images to what the file takes, several on a thread each."""
+        """Resize images to the file's batch; several images on a thread each."""
         resize = self.description.resize
         if self._threads == 1 or len(images) == 1 or images[0].is_cuda:
             with on_threads(1 if self._busy else self._threads):
@@ -221,7 +225,7 @@ class ExportedDetector(nn.Module):
         return torch.cat([batch for batch, _ in parts]), torch.cat(ranges, 1)
 
     def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
-        """Cut the padding off a file's detections."""
+        """Return the detections of a file with NMS inside, without padding and low scores."""
         if not found["exact"].all():
             warn_caller(
                 "An image has more candidates than the file compares, so the detections may lack some. "
@@ -237,7 +241,7 @@ class ExportedDetector(nn.Module):
         ]
 
     def _choose(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
-        """Choose detections from raw output, as the model does."""
+        """Return the detections from a file's raw output, as the model does."""
         check_output(found["cls_logits"].sum((1, 2)) + found["bbox_regression"].sum((1, 2)))
         scored = score_boxes(found, self.description.score_function)
         return postprocess_detections(scored, self.default_boxes.cpu(), self.size, self._thresholds(), scales)

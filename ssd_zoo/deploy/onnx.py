@@ -26,7 +26,7 @@ _BATCH = "batch"
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Write a graph to a file."""
+    """Convert a graph to an ONNX file."""
     content = to_onnx(graph)
     write_file(path, seal(quantize_onnx(content, graph.calibration) if graph.calibration else content))
 
@@ -63,7 +63,7 @@ def to_onnx(graph: Graph) -> bytes:
 
 
 def _name_batch(graph: "onnx.GraphProto") -> None:
-    """Name the number of images, which torch calls by a number."""
+    """Give the axis of images a name; torch calls it by a number."""
     numbered = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for side in value.type.tensor_type.shape.dim:
@@ -72,10 +72,10 @@ def _name_batch(graph: "onnx.GraphProto") -> None:
 
 
 def _nms() -> Callable[..., object]:
-    """Return the translation of `suppress_batch` to the operator `NonMaxSuppression`.
+    """Return the translation of `suppress_batch` to ONNX's operator `NonMaxSuppression`.
 
-    The operator takes a row of scores per class. Candidates are sorted already, so their places serve as scores; 0
-    excludes a candidate.
+    The operator takes a row of scores per class. Candidates are sorted already, so their places, counted from the last,
+    serve as scores; 0 excludes a candidate.
     """
     import onnx
     from onnxscript import BOOL, FLOAT, INT64

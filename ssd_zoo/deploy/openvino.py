@@ -52,9 +52,10 @@ def write_openvino(graph: Graph, path: Path) -> None:
 
 
 def _raise_nms_thresholds(model: "openvino.Model") -> None:
-    """Set the threshold of NMS to the next larger number.
+    """Raise the threshold of NMS in a model to the next larger number.
 
-    OpenVINO 2026.4 suppresses boxes whose IoU is the threshold; all others suppress those above it.
+    OpenVINO 2026.4 also suppresses boxes whose IoU equals the threshold. All other runtimes suppress only those above
+    it.
     """
     from openvino import opset9
 
@@ -108,11 +109,12 @@ def open_openvino(path: Path, threads: int, callers: int) -> Opened:
 
 
 def _text(model: "openvino.Model", key: str) -> str | None:
+    """Return an entry of a model's information; None if there is none."""
     return str(model.get_rt_info(key).value) if model.has_rt_info(key) else None
 
 
 def _for_one_image(model: "openvino.Model") -> "openvino.Model":
-    """Return a model of one image, or stream, that takes channels last, as batches are in memory.
+    """Fix a model to one image, or stream, with channels last, as batches are in memory.
 
     Without a fixed number of images, OpenVINO takes a fifth longer for SSDLite300.
     """

@@ -107,7 +107,14 @@ def optimize(
 
 
 def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool) -> None:
-    """Set accelerated functions as attributes of the instance; the class is unchanged."""
+    """Set faster functions as attributes of a model, where they replace methods of its class.
+
+    Args:
+        model: The model, changed in place.
+        compile: See `optimize`.
+        freeze: See `optimize`.
+        one_by_one: Whether the images of a batch go through the network one after another.
+    """
     # The functions call methods of an unchanged copy, so that the compiler traces plain code.
     plain = copy.copy(model)
     thresholds = model._thresholds()
@@ -125,14 +132,17 @@ def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool
         return found if same else {key: found[key] for key in ("class_scores", "best", "bbox_regression")}
 
     def copied(memo: dict[int, object]) -> SSD:
-        """Return a deep copy with functions of its own: a function is its own copy, and would call the old layers."""
+        """Return a deep copy with functions of its own, as `__deepcopy__` does.
+
+        `copy.deepcopy` does not copy functions, so they would call the layers of the old model.
+        """
         clone = memo[id(model)] = type(model).__new__(type(model))
         clone.__dict__ |= copy.deepcopy(_without_functions(model), memo)
         again(clone)
         return clone
 
     def reduced(protocol: object) -> tuple[object, ...]:
-        """Return what pickle stores: the functions are made again."""
+        """Return what pickle stores, as `__reduce_ex__` does; the functions are made again."""
         del protocol
         return _revive, (type(model), _without_functions(model), again)
 
@@ -141,10 +151,12 @@ def _speed_up(model: SSD, *, compile: bool | str, freeze: bool, one_by_one: bool
 
 
 def _without_functions(model: SSD) -> dict[str, object]:
+    """Return a model's attributes without those that `_speed_up` sets."""
     return {key: value for key, value in model.__dict__.items() if key not in _OWN_FUNCTIONS}
 
 
 def _revive(kind: type[SSD], state: dict[str, object], speed_up: Callable[[SSD], None]) -> SSD:
+    """Return an optimised model from a pickle."""
     model = kind.__new__(kind)
     model.__dict__ |= state
     speed_up(model)
@@ -152,6 +164,7 @@ def _revive(kind: type[SSD], state: dict[str, object], speed_up: Callable[[SSD],
 
 
 def _faster(function: Network, *, compile: bool | str, freeze: bool, one_by_one: bool) -> Network:
+    """Return a function from batch to outputs that is compiled as asked; see `_speed_up`."""
     mode = compile if isinstance(compile, str) else None
     run = torch.compile(_with_own_code(function), fullgraph=True, mode=mode) if compile else function
 

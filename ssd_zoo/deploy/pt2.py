@@ -20,7 +20,7 @@ from ssd_zoo.weights.outside import parse_json
 
 __all__ = ["open_aoti", "open_pt2", "write_aoti", "write_pt2"]
 
-# What a program consists of: text, raw tensors, and example inputs.
+# Members of a program's archive: texts, raw tensors, and example inputs.
 _MEMBER = re.compile(
     r"archive_(format|version)|version|byteorder|\.data/.*|\.format_version|\.storage_alignment|extra/\w+"
     r"|models/model\.json|data/weights/(model_weights_config\.json|weight_\d+)"
@@ -66,7 +66,10 @@ def open_pt2(path: Path, threads: int, callers: int) -> Opened:  # noqa: ARG001
 
 
 def _check_members(path: Path) -> None:
-    """Raise ValueError if a program could run anything but its operators while torch reads it."""
+    """Raise ValueError unless a program's archive has only the members that exported detectors have.
+
+    Others could run code while torch reads them. The members' contents are checked too.
+    """
     with zipfile.ZipFile(path) as archive:
         # Of a file that lacks its end, zipfile finds an archive within it.
         if all(member.header_offset > 0 for member in archive.infolist()):
@@ -88,7 +91,12 @@ def _check_members(path: Path) -> None:
 
 
 def _check_text(name: str, node: object) -> None:
-    """Raise ValueError if a part of a program's text asks for anything but operators on raw tensors."""
+    """Raise ValueError if a program's JSON asks for more than operators on raw tensors.
+
+    Args:
+        name: Name of the text in the archive.
+        node: Its value, or a part of it.
+    """
     if isinstance(node, list):
         for item in node:
             _check_text(name, item)
@@ -120,7 +128,9 @@ def write_aoti(graph: Graph, path: Path) -> None:
 
 
 def open_aoti(path: Path, threads: int) -> Opened:
-    """Open a package of AOTInductor. It is a native library: opening it runs its code.
+    """Open a package of AOTInductor.
+
+    It holds a native library, so opening it runs its code.
 
     Raises:
         ValueError: If the file is not such a package.

@@ -53,7 +53,7 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
 
 
 def quantize_openvino(model: "openvino.Model", batches: Sequence[np.ndarray]) -> "openvino.Model":
-    """Return a quantised model, by NNCF.
+    """Quantise an OpenVINO model to eight-bit integers, by NNCF.
 
     Raises:
         ImportError: If nncf is missing.
@@ -82,7 +82,7 @@ def quantize_openvino(model: "openvino.Model", batches: Sequence[np.ndarray]) ->
 
 
 def quantize_onnx(content: bytes, batches: Sequence[np.ndarray]) -> bytes:
-    """Return the content of a quantised file, by ONNX Runtime.
+    """Quantise an ONNX file's content to eight-bit integers, by ONNX Runtime.
 
     Raises:
         ImportError: If onnxruntime is missing.

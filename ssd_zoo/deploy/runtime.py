@@ -18,7 +18,7 @@ from ssd_zoo.deploy.graph import Graph
 __all__ = ["Opened", "Run", "missing", "on_threads", "quiet", "run_free", "run_one_by_one", "run_on_threads"]
 __all__ += ["to_program"]
 
-# Torch's number of threads before the first of the calls of `on_threads` that are under way, once for each.
+# One entry per running call of `on_threads`: torch's number of threads before the first of these calls.
 _UNDER_WAY: list[int] = []
 _COUNTED = threading.Lock()
 
@@ -40,7 +40,13 @@ class Opened(NamedTuple):
 
 
 def missing(purpose: str, error: ImportError, extra: str) -> ImportError:
-    """Return an error that names a missing package and its extra."""
+    """Return an ImportError that names a missing package and its extra.
+
+    Args:
+        purpose: What needs the package; the message begins with it.
+        error: The error of the import.
+        extra: ssd_zoo's extra that installs the package.
+    """
     return ImportError(f'{purpose} needs {(error.name or "more").partition(".")[0]}: pip install "ssd_zoo[{extra}]".')
 
 
@@ -60,12 +66,14 @@ def to_program(graph: Graph, *, one_image: bool = False) -> ExportedProgram:
 
 
 def run_one_by_one(run: Run) -> Run:
-    """Return a function of any number of images that runs a file of one image for each."""
+    """Make a function for one image take any number of them, one after another."""
     return lambda inputs: _joined([run(row) for row in _rows(inputs)])
 
 
 def run_free(runs: Sequence[Run]) -> Run:
-    """Return a function for as many callers at once as there are given ones, of which each call takes one that is free.
+    """Return a function that several threads may call at once.
+
+    Each call runs one of the given functions that no other call is running, or waits for one.
 
     Args:
         runs: Functions that take one caller at a time.
@@ -85,15 +93,15 @@ def run_free(runs: Sequence[Run]) -> Run:
 
 
 def run_on_threads(run: Run, open_other: Callable[[], Run], threads: int) -> Run:
-    """Return a function of any number of images that runs a file of one image for each.
+    """Make functions for one image take any number, with a thread for each.
 
-    Of many images each is computed by one thread, which is faster than all threads at one image after another: for
-    SSDLite300 in OpenVINO by a tenth with two threads.
+    That is faster than all threads on one image after another: for SSDLite300 in OpenVINO by a tenth with two threads.
+    What is left after groups of `threads` images is computed by all threads.
 
     Args:
         run: Runs one image on all threads.
-        open_other: Returns a function that runs one image on one thread, for so many callers at once; called at the
-            first call with many images.
+        open_other: Returns a function that runs one image on one thread, and takes `threads` callers at once. It is
+            called when it is first needed.
         threads: Number of threads.
     """
     others: list[Run] = []
@@ -115,10 +123,12 @@ def run_on_threads(run: Run, open_other: Callable[[], Run], threads: int) -> Run
 
 
 def _rows(inputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Split a batch of inputs into those of each image."""
     return [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(len(inputs["images"]))]
 
 
 def _joined(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the outputs of single images to those of a batch."""
     if len(rows) == 1:
         return rows[0]
     return {
@@ -129,10 +139,10 @@ def _joined(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def on_threads(threads: int) -> Iterator[None]:
-    """Let torch compute on a number of threads.
+    """Within a with-statement, let torch compute on a number of threads.
 
-    With one, no threads of torch wait busily while a runtime computes on its own; a call of ONNX Runtime
-    takes half as long again beside them.
+    With one, no threads of torch wait busily while a runtime computes on its own threads. Beside such threads a call of
+    ONNX Runtime takes half as long again.
     """
     with _COUNTED:
         # New threads take the number of the last call of `set_num_threads`, so the last to leave sets what was before.
@@ -149,7 +159,13 @@ def on_threads(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Silence warnings and loggers by which packages talk to their developers."""
+    """Within a with-statement, silence Python's warnings, and loggers below errors.
+
+    Converters tell their own developers much that users can't act on.
+
+    Args:
+        *loggers: Names of the loggers.
+    """
     found = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in found]
     for logger in found:

@@ -1,4 +1,7 @@
-"""Losses on box offsets."""
+"""Losses on box offsets.
+
+Each takes predicted offsets `(N, D, 4)`, target offsets `(N, D, 4)` and the default boxes `(D, 4)`, xyxy in pixels.
+"""
 
 import math
 from collections.abc import Callable
@@ -24,12 +27,12 @@ _EPSILON = 1e-7
 
 
 def smooth_l1(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:  # noqa: ARG001
-    """Sum smooth L1 losses of offsets, `(N, D, 4)` to `(N, D)`."""
+    """Return each box's smooth L1 loss, summed over its offsets, `(N, D)`."""
     return F.smooth_l1_loss(offsets, target, reduction="none").sum(-1)
 
 
 def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """Return one minus the generalised IoU, `(N, D, 4)` to `(N, D)`.
+    """Return one minus the generalised IoU of the decoded boxes, `(N, D)`.
 
     Rezatofighi et al., "Generalized Intersection over Union", algorithm 1. https://arxiv.org/abs/1902.09630
     """
@@ -40,7 +43,7 @@ def giou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
-    """Return the complete IoU loss, `(N, D, 4)` to `(N, D)`.
+    """Return the complete IoU (CIoU) loss of the decoded boxes, `(N, D)`.
 
     Zheng et al., "Distance-IoU Loss", equations 8 to 11. https://arxiv.org/abs/1911.08287
     """
@@ -56,6 +59,7 @@ def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def _enclosing_sizes(boxes: Tensor, right: Tensor) -> Tensor:
+    """Return (width, height) of the smallest box around each pair of boxes."""
     top_left = torch.min(boxes[..., :2], right[..., :2])
     return torch.max(boxes[..., 2:], right[..., 2:]) - top_left
 
@@ -65,5 +69,6 @@ def _sizes(boxes: Tensor) -> Tensor:
 
 
 def _angle(boxes: Tensor) -> Tensor:
+    """Return the angle of each box's diagonal to the vertical, in radians."""
     width, height = _sizes(boxes).unbind(-1)
     return torch.atan(width / height)

@@ -190,13 +190,21 @@ class DefaultBoxGenerator:
 
 
 def _centres(cells: int, side: int, step: float | None, first: float | None) -> Tensor:
-    """Return the centres of cells in a row, `(cells,)`, as fractions."""
+    """Return the centres of cells along one axis, `(cells,)`, as fractions of the input's side.
+
+    Args:
+        cells: Number of cells.
+        side: The input's side in pixels.
+        step: Distance between centres in pixels; None to divide the side evenly.
+        first: The first centre in pixels; None for half a step.
+    """
     cells_a_side = side / step if step else cells
     before = 0.5 if first is None else first * cells_a_side / side
     return (torch.arange(cells, dtype=torch.float32, device="cpu") + before) / cells_a_side
 
 
 def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (x, y) of the centres and (width, height), `(..., 2)` each, of xyxy boxes."""
     sizes = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * sizes, sizes
 

@@ -1,4 +1,4 @@
-"""What a detector's settings may be."""
+"""Checks of a detector's settings."""
 
 import math
 import reprlib
@@ -55,11 +55,13 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
 
 
 def checked_setting(model: "SSD", name: str, value: object) -> object:
-    """Return a setting as the detector keeps it.
+    """Check a detector's setting; return the value to store.
+
+    For example, a size of 300 becomes (300, 300). Attributes that are not settings pass unchanged.
 
     Raises:
         TypeError: If the value has the wrong type.
-        ValueError: If it is out of range, or the layers that are there already have another.
+        ValueError: If it is out of range, or the existing layers were built for another value.
     """
     if name == "size":
         value = parse_size(value)
@@ -88,7 +90,7 @@ def _is_built(model: "SSD") -> bool:
 
 
 def check_normalization(image_mean: Sequence[float], image_std: Sequence[float], in_chans: int) -> None:
-    """Raise ValueError if mean and deviation do not fit the images."""
+    """Raise ValueError unless mean and deviation have one valid number per channel."""
     for name, values in (("image_mean", image_mean), ("image_std", image_std)):
         if len(values) != in_chans:
             raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")

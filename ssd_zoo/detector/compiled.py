@@ -1,4 +1,4 @@
-"""What compilers leave out."""
+"""Decorators of functions that `torch.compile` leaves out."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Exclude a function from compilation, because its shapes or values vary."""
+    """Exclude a function, and what it calls, from compilation."""
     return cast(Callable[P, R], torch.compiler.disable(function))
 
 

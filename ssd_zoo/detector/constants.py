@@ -10,9 +10,10 @@ __all__ = ["WithConstants"]
 
 
 class WithConstants(nn.Module):
-    """Module whose constants stay on its device and in float32.
+    """Module with constant tensors, which follow its device and keep their type.
 
-    On the meta device they stay where they are, because values would be lost there and no file holds them.
+    When the module moves to the meta device, they stay where they are. They would lose their values there, and no file
+    holds them.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class WithConstants(nn.Module):
         self._constants: list[str] = []
 
     def register_constant(self, name: str, value: Tensor) -> None:
-        """Add a tensor that moves with the module, keeps its type, and is in no state dict."""
+        """Add a constant tensor under a name; state dicts leave it out."""
         self._constants.append(name)
         self.register_buffer(name, _moved(value, torch.empty(0).device), persistent=False)
 
@@ -34,4 +35,5 @@ class WithConstants(nn.Module):
 
 
 def _moved(constant: Tensor, device: torch.device) -> Tensor:
+    """Move a constant to a device, unless that is the meta device."""
     return constant if device.type == "meta" else constant.to(device)

@@ -56,10 +56,13 @@ def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
 
 @not_compiled
 def check_time(model: "SSD", clips: bool) -> None:
-    """Warn once if a model that looks back gets images, or has no weights in time.
+    """Warn once if a video model gets images or is untrained.
+
+    A video model is one whose backbone relates frames. Before training on clips its weights for earlier frames are
+    zeros, which is logged. For other models nothing happens.
 
     Args:
-        model: The model; nothing is told of one that takes each frame alone.
+        model: The model.
         clips: Whether the input is clips, or frames of streams.
 
     Warns:
@@ -80,7 +83,11 @@ def check_time(model: "SSD", clips: bool) -> None:
 
 @not_compiled
 def warn_of_images(told: set[str]) -> None:
-    """Warn that a model that looks back takes images one by one, if it was not told before."""
+    """Warn once that a video model treats each image alone.
+
+    Args:
+        told: Names of the warnings that were given before; `"images"` is added.
+    """
     if "images" not in told:
         told.add("images")
         warn_caller(
@@ -90,7 +97,7 @@ def warn_of_images(told: set[str]) -> None:
 
 
 def refuse_tiles(tile: object) -> None:
-    """Raise ValueError if a model that detects in tiles gets clips."""
+    """Raise ValueError if a model that gets clips has tiles (`SSD.tile`)."""
     if tile is not None:
         raise ValueError(
             f"Tiles are for images, not for clips and videos, but tile is {tile}. Set model.tile = None (--tile 0)."
@@ -215,7 +222,7 @@ def join_frames(detections: Sequence[Detections], shown: Sequence[Sequence[int]]
 
     Args:
         detections: One dict per frame, clip by clip.
-        shown: Numbers of the frames of each clip.
+        shown: Indices of each clip's frames to which the detections belong.
 
     Returns:
         One dict per clip: its frames' detections, frame by frame, and `frame_index (n,)`, int64.
@@ -251,7 +258,7 @@ def split_frames(detections: Detections, num_frames: int, *, start: int = 0) -> 
 def forward_clips(
     model: "SSD", clips: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None, return_losses: bool
 ) -> "Detections | list[Detections] | tuple[list[Detections], dict[str, Tensor]]":
-    """Return losses or detections of clips, as `SSD.forward` does."""
+    """Return losses or detections of clips; implements `SSD.forward`."""
     batch = model.prepare(clips)
     lengths = [len(clip) for clip in clips]
     shown = _shown(model, lengths)
@@ -299,7 +306,7 @@ def streams_of(images: Sequence[Tensor] | Tensor, in_chans: int, device: torch.d
 def step_streams(
     model: "SSD", images: Sequence[Tensor] | Tensor, state: dict[str, Tensor] | None
 ) -> tuple[list[Detections], dict[str, Tensor]]:
-    """Detect objects in the next frames of streams, as `SSD.step` does."""
+    """Detect objects in the next frames of streams; implements `SSD.step`."""
     if model.training:
         raise ValueError("Streams are for detecting: call model.eval() first.")
     refuse_tiles(model.tile)
@@ -317,7 +324,7 @@ def step_streams(
 def step_streams_raw(
     model: "SSD", batch: Tensor, lengths: Sequence[int] | None, state: dict[str, Tensor] | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Run backbone and head on the next frames of streams, as `SSD.step_raw` does."""
+    """Run backbone and head on streams' next frames; implements `SSD.step_raw`."""
     if lengths is None and state is None:
         raise ValueError("lengths=None needs the state of the streams; for their first frames pass lengths=[1, …].")
     step = getattr(model.backbone, "step", None)
@@ -329,10 +336,11 @@ def step_streams_raw(
 
 
 def _shown(model: "SSD", lengths: Sequence[int]) -> list[list[int]]:
-    """Return the frames of each clip that get feature maps."""
+    """Return, by clip, the indices of the frames that get feature maps."""
     last_only = getattr(model.backbone, "frames", "all") == "last"
     return [[length - 1] if last_only else list(range(length)) for length in lengths]
 
 
 def _sizes(clips: Sequence[Tensor], shown: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return (height, width) of each shown frame, clip by clip."""
     return [size for size, frames in zip(sizes_of(clips), shown, strict=True) for _ in frames]

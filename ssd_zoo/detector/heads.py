@@ -55,6 +55,7 @@ class _Head(WithWaysOut):
 
 
 def _predict(predictors: nn.ModuleList, feature_maps: Sequence[Tensor], columns: int) -> Tensor:
+    """Run one predictor per feature map; return `(N, D, columns)`."""
     return as_rows([predict(features) for predict, features in zip(predictors, feature_maps, strict=True)], columns)
 
 

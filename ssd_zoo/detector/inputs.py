@@ -88,9 +88,11 @@ def check_dense(name: str, value: Tensor) -> None:
 
 
 def check_device(name: str, value: Tensor, device: torch.device) -> None:
-    """Raise an error if a tensor is elsewhere than the model.
+    """Check that a tensor is on the model's device.
 
-    A ValueError, or a TypeError if it has no values.
+    Raises:
+        TypeError: If it is on the meta device, so that it has no values.
+        ValueError: If it is on another device.
     """
     if value.is_meta and device.type != "meta":
         raise TypeError(f"{name} is on the meta device and has no values; pass a tensor on {device}.")
@@ -162,6 +164,7 @@ def _as_bytes(part: Tensor) -> Tensor:
 
 
 def _range(part: Tensor) -> Tensor:
+    """Return the least and the greatest pixel of each image `(n, C, H, W)`, `(2, n)`; zeros for uint8."""
     if part.dtype == torch.uint8:
         # Bytes are always in range.
         return torch.zeros(2, len(part), device=part.device)
@@ -188,13 +191,16 @@ def _resized_parts(
 
 
 def _can_be_joined(images: Sequence[Tensor]) -> bool:
-    """Return whether images agree in shape and type and may be stacked."""
+    """Return whether images have one shape and type, so that they can be stacked."""
     alike = len({(image.shape, image.dtype) for image in images}) == 1
     return alike and len(images) * images[0].numel() <= _MOST_NUMBERS
 
 
 def _resize(images: Tensor, size: Size, antialias: bool, *, in_bytes: bool = False) -> Tensor:
-    """Resize images to pixels between 0 and 1, at least in float32; or bytes on a CPU to bytes."""
+    """Resize images `(n, C, H, W)` to float32 or wider, with pixels between 0 and 1.
+
+    With `in_bytes`, uint8 images on a CPU stay uint8.
+    """
     stay = in_bytes and images.dtype == torch.uint8 and images.device.type == "cpu"
     scale = 255 if images.dtype == torch.uint8 and not stay else 1
     if not stay:
@@ -204,7 +210,7 @@ def _resize(images: Tensor, size: Size, antialias: bool, *, in_bytes: bool = Fal
             # PyTorch resizes the width first: an image of 2,000,000 × 23 pixels would take 7 GB in between.
             images = F.interpolate(images, (size[0], images.shape[-1]), mode="bilinear", antialias=True)
         images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=antialias)
-    # After resizing, pixels are fewer.
+    # Dividing after resizing takes less time, because there are usually fewer pixels.
     return images if scale == 1 else images.div_(scale)
 
 
@@ -232,13 +238,13 @@ def check_pixel_range(low_high: Tensor) -> None:
 
 
 def check_output(sums: Tensor) -> None:
-    """Check that the network's output is made of numbers.
+    """Check that the network's output has no NaN.
 
     Args:
         sums: `(N,)`, a sum over each image's output, on the CPU.
 
     Raises:
-        ValueError: If one is NaN.
+        ValueError: If a sum is NaN.
     """
     if bad := sums.isnan().nonzero().flatten().tolist():
         raise ValueError(

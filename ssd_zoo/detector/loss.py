@@ -28,7 +28,10 @@ ClassificationLossName = Literal["cross_entropy", "focal"]
 def detector_losses(
     model: "SSD", raw: dict[str, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor
 ) -> dict[str, Tensor]:
-    """Match default boxes and compute the losses, as `SSD.forward_losses` does after backbone and head."""
+    """Match default boxes to objects and compute a detector's losses.
+
+    It is the part of `SSD.forward_losses` after backbone and head, with the same arguments and result.
+    """
     check_fraction("iou_thresh", model.iou_thresh, "an IoU")
     return multibox_loss(
         raw,

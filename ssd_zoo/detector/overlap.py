@@ -7,13 +7,13 @@ __all__ = ["area_of", "box_iou", "intersection_and_union", "match_detections"]
 
 
 def area_of(sizes: Tensor) -> Tensor:
-    """Return the areas `(...)` of boxes of sizes `(..., 2)`."""
+    """Return the areas `(...)` of boxes from their (width, height), `(..., 2)`."""
     # The gradient of prod() searches for zeros, which synchronises a GPU.
     return sizes[..., 0] * sizes[..., 1]
 
 
 def intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the areas that two boxes have in common and cover together.
+    """Return the areas of intersection and union of pairs of boxes.
 
     Args:
         boxes: `(..., 4)`, xyxy.

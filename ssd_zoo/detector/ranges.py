@@ -1,4 +1,4 @@
-"""Checks of single values."""
+"""Checks of single values: choices, fractions and counts."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def check_fraction(name: str, value: object, what: str) -> None:
-    """Raise an error if a value is not a number between 0 and 1.
+    """Check that a value is a number between 0 and 1.
 
     Args:
         name: Name of the setting.

@@ -122,13 +122,15 @@ class _Tower(nn.Module):
 
 
 class _OwnTowers(nn.ModuleList):
-    """Towers of which each serves one feature map."""
+    """One tower of convolutions for each feature map."""
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
         return [tower([features])[0] for tower, features in zip(self, feature_maps, strict=True)]
 
 
 class _SharedPredictor(nn.Module):
+    """A tower, and the convolution that predicts from its output, for all feature maps."""
+
     def __init__(self, tower: nn.Module, conv: nn.Module) -> None:
         super().__init__()
         self.tower = tower
@@ -139,7 +141,7 @@ class _SharedPredictor(nn.Module):
 
 
 class SeparableConv2d(nn.Sequential):
-    """A depthwise and a 1 × 1 convolution in place of an `nn.Conv2d`.
+    """A depthwise convolution, then a 1 × 1 convolution.
 
     No norm or activation lies between them.
 

@@ -153,7 +153,7 @@ class SSD(WithWaysOut, WithConstants):
         return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "SSD":
-        """Set training or evaluation mode; training warns of folded norms."""
+        """Set training or evaluation mode; warn before training folded norms."""
         if mode and (folded := folded_norms(self)):
             warn_caller(
                 f"{len(folded)} norms of this model were folded away, {folded[0]!r} among them: in training mode they "
@@ -231,7 +231,7 @@ class SSD(WithWaysOut, WithConstants):
         return batch
 
     def _forward_scores(self, batch: Tensor) -> dict[str, Tensor]:
-        """Compute scores from the batch; compiled as one graph."""
+        """Run the network and convert its logits to scores; compiled as one graph."""
         return self._scored(self.forward_raw(batch))
 
     def _scored(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:

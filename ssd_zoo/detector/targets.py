@@ -35,7 +35,7 @@ _BEYOND = 0.1
 def prepare_targets(
     model: "SSD", targets: Sequence[dict[str, Tensor]] | None, image_sizes: Sequence[Size]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Check targets, scale their boxes to the input, and pad them, as `SSD.prepare_targets` does."""
+    """Check, scale and pad targets; implements `SSD.prepare_targets`."""
     num_classes, size = len(model.categories), model.size
     checked = check_targets(targets, len(image_sizes), model.default_boxes.device)
     boxes, labels, valid = batch_targets(checked)

@@ -58,17 +58,17 @@ def check_tiles(tile: object, overlap: object) -> Size | None:
 
 
 def shown_size(picture: Size, tile: Size | None) -> Size:
-    """Return the (height, width) that the input shows: picture or tile.
+    """Return the (height, width) of what one input shows of a picture.
 
-    Each side is the smaller of the two.
+    It is the tile, cut to the picture where that is smaller. Without tiles it is the whole picture.
     """
     return picture if tile is None else (min(picture[0], tile[0]), min(picture[1], tile[1]))
 
 
 def shown_boxes(boxes: Tensor, picture: Size, tile: Size | None) -> tuple[Tensor, Size]:
-    """Return boxes as tiles side by side show them, uncut.
+    """Move each box into the coordinates of the tile around its centre.
 
-    With them comes the (height, width) that the input shows.
+    The tiles lie side by side here, without overlap. Boxes keep their size, also beyond the tile's edges.
 
     Args:
         boxes: `(G, 4)`, xyxy in the picture's pixels.
@@ -76,7 +76,7 @@ def shown_boxes(boxes: Tensor, picture: Size, tile: Size | None) -> tuple[Tensor
         tile: (height, width) of a tile; None for none.
 
     Returns:
-        `(G, 4)`, xyxy in pixels of the tile that has the box's centre, and that tile's size.
+        `(G, 4)`, xyxy in pixels of each box's tile, and the tile's (height, width) as `shown_size` returns it.
     """
     size = shown_size(picture, tile)
     if size == picture:
@@ -122,6 +122,7 @@ def tile_grid(picture: Size, tile: Size, overlap: float) -> Tensor:
 
 
 def _steps(length: int, side: int, overlap: float) -> int:
+    """Return the number of steps from the first tile along an axis to the last."""
     # What is left of a pixel comes from rounding.
     return max(0, math.ceil((length - side) / (side * (1 - overlap)) - 1e-9))
 
@@ -207,7 +208,13 @@ def join_tiles(found: Sequence[Detections], tiles: Tensor, nms_thresh: float) ->
 
 
 def _are_cut(boxes: Tensor, places: Tensor, tiles: Tensor) -> list[bool]:
-    """Return which boxes end at an edge of their tile that is not the picture's."""
+    """Return which boxes end at an inner edge of their tile, so that an object may go on.
+
+    Args:
+        boxes: `(n, 4)`, xyxy in the picture's pixels.
+        places: `(n, 4)`, the tile of each box, likewise.
+        tiles: `(T, 4)`, from `tile_grid`.
+    """
     picture = torch.cat([tiles[:, :2].amin(0), tiles[:, 2:].amax(0)])
     sides = (places[:, 2:] - places[:, :2]).repeat(1, 2)
     near = ((boxes - places).abs() <= _NEAR * sides) & (places != picture)
@@ -217,7 +224,7 @@ def _are_cut(boxes: Tensor, places: Tensor, tiles: Tensor) -> list[bool]:
 def _partners(
     boxes: Tensor, labels: Tensor, tiles: Tensor, counts: Sequence[int], nms_thresh: float
 ) -> dict[int, list[int]]:
-    """Return for each box those of other tiles that show the same object."""
+    """Return, by index of a box, the boxes of other tiles that show the same object."""
     ends = torch.tensor(counts).cumsum(0).tolist()
     starts = [end - count for end, count in zip(ends, counts, strict=True)]
     partners: dict[int, list[int]] = defaultdict(list)
@@ -236,7 +243,11 @@ def _partners(
 
 
 def _grouped(scores: Tensor, cut: Sequence[bool], partners: dict[int, list[int]]) -> tuple[list[int], list[list[int]]]:
-    """Return the best box of each object, in descending order of score, and the parts that it grows to."""
+    """Group boxes by object: return each object's best box, and the boxes of its parts.
+
+    Objects are in descending order of score. The parts begin with the best box itself; it has others only where it is
+    cut.
+    """
     values = scores.tolist()
     gone: set[int] = set()
     kept, groups = [], []

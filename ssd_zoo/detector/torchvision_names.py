@@ -1,4 +1,4 @@
-"""Ways out for names of torchvision's SSD that are others here."""
+"""Errors that lead from names of torchvision's SSD to ours."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _WAYS_OUT = {
 
 
 class WithWaysOut(nn.Module):
-    """Module whose errors tell users of torchvision's detectors the way out."""
+    """Module whose errors translate names of torchvision's detectors to ours."""
 
     def __getattr__(self, name: str) -> Any:
         if name in _WAYS_OUT and name not in self._modules:
@@ -40,7 +40,8 @@ class WithWaysOut(nn.Module):
         """Load tensors, as `torch.nn.Module.load_state_dict` does.
 
         Raises:
-            RuntimeError: If names or shapes are not this module's; those of another project are told.
+            RuntimeError: If names or shapes are not this module's. For another project's names the message points to
+                `load_checkpoint`.
         """
         try:
             return super().load_state_dict(state_dict, strict, assign)

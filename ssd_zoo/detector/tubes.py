@@ -61,7 +61,7 @@ def link_tubes(
 
 
 def _extend(open_tubes: list[Tube], boxes: Tensor, scores: Tensor, frame: int, iou_thresh: float) -> list[Tube]:
-    """Extend tubes by a frame's detections; return tubes of the rest."""
+    """Extend tubes by a frame's detections; return new tubes of the remaining detections."""
     left = list(range(len(boxes)))
     for tube in sorted(open_tubes, key=lambda tube: -sum(tube["scores"]) / len(tube["scores"])):
         overlaps = box_iou(tube["boxes"][-1].unsqueeze(0), boxes)[0]
@@ -75,7 +75,7 @@ def _extend(open_tubes: list[Tube], boxes: Tensor, scores: Tensor, frame: int, i
 
 
 def _finish(tube: Tube) -> Tube:
-    """Interpolate gaps, and convert lists to tensors."""
+    """Interpolate a tube's gaps, and convert its lists to tensors."""
     frames, boxes, scores = tube["frames"], torch.stack(tube["boxes"]), torch.tensor(tube["scores"])
     index = torch.arange(frames[0], frames[-1] + 1)
     known = torch.tensor(frames)
@@ -92,9 +92,10 @@ def _finish(tube: Tube) -> Tube:
 
 
 def tubes_of_target(target: Mapping[str, Tensor]) -> list[Tube]:
-    """Return a target's tubes: one per track and label, or per label without `track_ids`.
+    """Return the tubes of a clip's target, one per track and label.
 
-    Of a track that `iscrowd` marks on some frames only, the other frames are the tube.
+    Without `track_ids` there is one per label. Frames in which `iscrowd` marks the object are left out of its tube. A
+    tube whose frames are all marked is kept whole, with `iscrowd` True.
     """
     labels, frames = target["labels"], target["frame_index"]
     tracks = torch.stack([target.get("track_ids", labels), labels], 1)

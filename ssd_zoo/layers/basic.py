@@ -115,11 +115,11 @@ class ConvNormAct(nn.Sequential):
         return self.act(output) if hasattr(self, "act") else output
 
     def _can_fold(self, input: Tensor) -> bool:
-        """Return whether to fold the norm into the kernel in this call.
+        """Return whether this call may fold the norm into the kernel.
 
-        On a CPU, folding costs less than the pass over the output that it saves. The folded kernel is not cached,
-        because nothing signals a change of the weights. Compilers fold better by themselves. Convolution and norm are
-        not called then, so both must be as they were made.
+        On a CPU in inference, folding costs less than the pass over the output that it saves. The folded kernel is not
+        cached, because nothing signals a change of the weights. Compilers fold better by themselves. Folding bypasses
+        the calls of convolution and norm, so neither may have hooks or the like; see `AsMade`.
         """
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or input.device.type != "cpu":
             return False

@@ -32,7 +32,7 @@ class FastConv2d(nn.Conv2d):
 
 
 class Convolution(Protocol):
-    """The settings of an `nn.Conv2d`."""
+    """Any object with the settings of an `nn.Conv2d`."""
 
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -46,7 +46,7 @@ class Convolution(Protocol):
 
 
 def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve a batch as `FastConv2d` does, with any kernel.
+    """Convolve a batch as `FastConv2d` does, with a given kernel and bias.
 
     Args:
         conv: A layer with the settings of an `nn.Conv2d`, padded with zeros.
@@ -82,6 +82,7 @@ def winograd_pays(conv: Convolution, batch: Tensor, weight: Tensor, *, kept: boo
 
 
 def _suits(conv: Convolution, batch: Tensor, weight: Tensor) -> bool:
+    """Return whether the faster kernels can compute a call: a plain 3 × 3 convolution in float32 on a CPU."""
     return (
         is_plain(batch)
         and is_plain(weight)
@@ -127,6 +128,7 @@ def conv2d(
 
 @torch.library.custom_op("ssd_zoo::conv2d_kernel_gradient", mutates_args=(), device_types="cpu")
 def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:
+    """Return the gradient of a 3 × 3 kernel from the input and the output's gradient."""
     if dilation == 1 and count_tiles(batch) >= _LEAST_TILES:
         return winograd_kernel_gradient(batch, gradient, padding)
     # One matrix product per position in the kernel.
@@ -142,9 +144,12 @@ def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int, dilation: in
 
 
 def _overlap(inputs: int, outputs: int, offset: int) -> tuple[slice, slice]:
-    """Return the ranges of inputs and outputs at one kernel position.
+    """Return, along one axis, which inputs one kernel position multiplies for which outputs.
 
     Output `i` reads input `i + offset`. Inputs in the padding are left out.
+
+    Returns:
+        The slice of inputs, and the slice of outputs.
     """
     start = max(0, -offset)
     end = max(start, min(outputs, inputs - offset))
@@ -170,12 +175,13 @@ def _(batch: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:  
     return batch.new_empty(gradient.shape[1], 3, 3, batch.shape[1]).permute(0, 3, 1, 2)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     batch, weight, _, ctx.padding, ctx.dilation, _ = inputs
     ctx.save_for_backward(batch, weight)
 
 
-def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the arguments of `conv2d`; None for those without."""
     batch, weight = ctx.saved_tensors
     of_batch, of_weight, of_bias = ctx.needs_input_grad[:3]
     if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
@@ -195,4 +201,4 @@ def _go_back(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-conv2d.register_autograd(_go_back, setup_context=_remember)
+conv2d.register_autograd(_backward, setup_context=_save_for_backward)

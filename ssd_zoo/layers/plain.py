@@ -1,6 +1,6 @@
-"""Tests whether a shortcut may replace a call of a module or an operator.
+"""Tests whether faster code may replace a call of a module.
 
-A shortcut must do all that the call would do. Hooks, parametrisations, pruning, offloading and tracers add to a call.
+It must do all that the call would do. Hooks, parametrisations, pruning, offloading and tracers add to a call.
 """
 
 import re
@@ -28,9 +28,9 @@ _PLAIN = {Tensor, nn.Parameter, type(None)}
 
 
 class AsMade:
-    """Recognise modules that are as they were made.
+    """Recogniser of modules that nothing was added to since they were made.
 
-    Their attributes have the names that a new module's have, and nothing replaced a method of their class.
+    They have the attributes of a new module and no others, no hooks, and the methods of their class.
 
     Args:
         new: A new module of each class to recognise. Subclasses are not recognised.
@@ -40,6 +40,7 @@ class AsMade:
         self._known = {type(module): (frozenset(vars(module)), _methods(type(module))) for module in new}
 
     def __call__(self, module: nn.Module) -> bool:
+        """Return whether a module is of a known class and as it was made."""
         names, methods = self._known.get(type(module), (None, None))
         return vars(module).keys() == names and _methods(type(module)) == methods and not has_additions(module)
 
@@ -49,9 +50,10 @@ def _methods(kind: type[nn.Module]) -> list[object]:
 
 
 def has_additions(module: nn.Module) -> bool:
-    """Return whether a call of a layer does more than its class defines.
+    """Return whether a layer has hooks, its own `forward`, or special weights.
 
-    Additions are hooks, another `forward`, compilation, and weights that are computed or of a subclass of tensors.
+    Its call then does more than its class defines. Special are weights that are computed, such as pruned ones, or of a
+    subclass of Tensor. A compiled layer counts too.
     """
     own = vars(module)
     kinds = {type(value) for value in (*own["_parameters"].values(), *own["_buffers"].values())}
@@ -64,15 +66,15 @@ def has_global_hooks() -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is of torch's tensor class, or a parameter."""
+    """Return whether a value is a Tensor or Parameter, and not of a subclass."""
     # torch 2.6 can't compile a search in a set.
     return type(value) is Tensor or type(value) is nn.Parameter
 
 
 def is_watched() -> bool:
-    """Return whether anything but eager autograd takes part in the next operators.
+    """Return whether anything but plain autograd observes the next operators.
 
-    That is a transform of `torch.func`, forward-mode differentiation, a tracer, or a mode that sees operators.
+    Observers are transforms of `torch.func`, forward-mode differentiation, tracers, exporters and torch's modes.
     """
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True

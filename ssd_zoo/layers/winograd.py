@@ -34,7 +34,7 @@ _KERNEL_VALUES_AT_ONCE = 2**22
 
 
 def count_tiles(batch: Tensor) -> int:
-    """Count the whole 4 × 4 tiles in a batch `(N, C, H, W)`."""
+    """Count the whole 4 × 4 tiles in `(N, C, H, W)`."""
     return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
 
 
@@ -73,17 +73,17 @@ def winograd_conv2d(
     down, across = math.ceil(height / _TILE), _tiles_across(batch)
     images = batch.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
     for rows in _parts(n * down, across * (channels + out)):
-        tiles = _mix_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
+        tiles = _transform_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
         count = tiles.shape[1]
-        outputs = _room("outputs", _VALUES, count, _TILE, out)
+        outputs = _buffer("outputs", _VALUES, count, _TILE, out)
         for row, kernel in enumerate(_kernel_rows(weight, transformed)):
-            values = _mix_pixels(to_values, tiles[row], "values")
-            products = torch.bmm(values.transpose(0, 1), kernel, out=_room("products", _VALUES, count, out))
+            values = _transform_pixels(to_values, tiles[row], "values")
+            products = torch.bmm(values.transpose(0, 1), kernel, out=_buffer("products", _VALUES, count, out))
             torch.bmm(to_outputs.expand(count, -1, -1), products.transpose(0, 1), out=outputs[row])
         lines = torch.bmm(
             to_outputs.expand(len(rows), -1, -1),
             outputs.view(_VALUES, len(rows), -1).transpose(0, 1),
-            out=_room("tiles", len(rows), _TILE, across * _TILE * out),
+            out=_buffer("tiles", len(rows), _TILE, across * _TILE * out),
         )
         _write(lines.view(len(rows), _TILE, -1, out)[:, :, _LEFT - padding :], bias, result, rows, down)
     return result
@@ -111,49 +111,51 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
     )
     kernel = batch.new_zeros(out, 9, channels)
     for rows in _parts(n * down, across * (channels + out)):
-        tiles = _mix_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
-        of_outputs = _mix_lines(from_outputs, gradients, rows, down, 0, _LEFT - padding, across, "outputs")
+        tiles = _transform_lines(to_values, images, rows, down, padding, _LEFT, across, "tiles")
+        of_outputs = _transform_lines(from_outputs, gradients, rows, down, 0, _LEFT - padding, across, "outputs")
         for row, of_kernel in enumerate(_of_kernel().split(_VALUES)):
-            values = _mix_pixels(to_values, tiles[row], "values").transpose(0, 1)
-            of_row = _mix_pixels(from_outputs, of_outputs[row], "products").permute(1, 2, 0)
-            products = torch.bmm(of_row, values, out=_room("kernel", _VALUES, out, channels))
+            values = _transform_pixels(to_values, tiles[row], "values").transpose(0, 1)
+            of_row = _transform_pixels(from_outputs, of_outputs[row], "products").permute(1, 2, 0)
+            products = torch.bmm(of_row, values, out=_buffer("kernel", _VALUES, out, channels))
             kernel.baddbmm_(of_kernel.T.expand(out, -1, -1), products.transpose(0, 1))
     return kernel.view(out, 3, 3, channels).permute(0, 3, 1, 2)
 
 
 def _tiles_across(batch: Tensor) -> int:
+    """Count the tiles of a row, with the last one, which may be cut."""
     return math.ceil((batch.shape[3] + _LEFT) / _TILE)
 
 
 def _parts(rows: int, numbers_per_row: int) -> Iterator[range]:
-    """Split the rows of tiles of all images into similar parts."""
+    """Split the rows of tiles of all images into parts that fit into the cache."""
     parts = math.ceil(rows / max(1, _NUMBERS_AT_ONCE // numbers_per_row))
     step = math.ceil(rows / parts)
     for first in range(0, rows, step):
         yield range(first, min(first + step, rows))
 
 
-def _mix_lines(
+def _transform_lines(
     matrix: Tensor, images: Tensor, rows: range, down: int, top: int, left: int, across: int, name: str
 ) -> Tensor:
-    """Transform the lines of tiles to values.
+    """Transform tiles vertically: each column of pixels to values at the 6 points.
 
     Args:
-        matrix: `(6, lines of a tile)`.
+        matrix: `(6, rows of pixels in a tile)`.
         images: `(N, H, W, channels)`, contiguous.
         rows: Rows of tiles, counted through all images.
         down: Rows of tiles of an image.
         top: Rows of zeros above each image.
         left: Columns of zeros on its left.
         across: Tiles in a row.
-        name: Name of the buffer for the result; see `_Room`.
+        name: Name of the buffer for the result; see `_Buffers`.
 
     Returns:
-        `(6, tiles, pixels of a tile, channels)`, a view in which neighbouring tiles share memory where they overlap.
+        `(6, tiles, columns of pixels in a tile, channels)`, a view in which neighbouring tiles share memory where they
+        overlap.
     """
     _, height, width, channels = images.shape
     side, line = matrix.shape[1], _TILE * across * channels
-    room = _room(name, _VALUES * len(rows) * line + _LEFT * channels)
+    room = _buffer(name, _VALUES * len(rows) * line + _LEFT * channels)
     room[-_LEFT * channels :].zero_()
     lines = room[: -_LEFT * channels].view(_VALUES, len(rows), line)
     lines[:, :, : left * channels].zero_()
@@ -172,23 +174,23 @@ def _mix_lines(
     )
 
 
-def _mix_pixels(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
-    """Transform the pixels of a line of tiles to values.
+def _transform_pixels(matrix: Tensor, tiles: Tensor, name: str) -> Tensor:
+    """Transform tiles horizontally: a row of pixels to values at the 6 points.
 
     Args:
-        matrix: `(6, pixels of a tile)`.
-        tiles: `(tiles, pixels of a tile, channels)`.
-        name: Name of the buffer for the result; see `_Room`.
+        matrix: `(6, columns of pixels in a tile)`.
+        tiles: `(tiles, columns of pixels in a tile, channels)`.
+        name: Name of the buffer for the result; see `_Buffers`.
 
     Returns:
         `(tiles, 6, channels)`.
     """
     count, _, channels = tiles.shape
-    return torch.bmm(matrix.expand(count, -1, -1), tiles, out=_room(name, count, len(matrix), channels))
+    return torch.bmm(matrix.expand(count, -1, -1), tiles, out=_buffer(name, count, len(matrix), channels))
 
 
 def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]:
-    """Yield a kernel's values by row, `(6, channels in, channels out)` each."""
+    """Yield a kernel's values for each row of points, `(6, channels in, channels out)`."""
     if transformed is not None:
         yield from transformed.unflatten(1, (_VALUES, _VALUES)).permute(1, 2, 3, 0)
         return
@@ -196,7 +198,7 @@ def _kernel_rows(weight: Tensor, transformed: Tensor | None) -> Iterator[Tensor]
     flat = weight.permute(0, 2, 3, 1).flatten(1, 2)
     step = _VALUES * max(1, _KERNEL_VALUES_AT_ONCE // (_VALUES * out * channels))
     for of_kernel in _of_kernel().split(step):
-        values = torch.matmul(of_kernel, flat, out=_room("kernel", out, len(of_kernel), channels))
+        values = torch.matmul(of_kernel, flat, out=_buffer("kernel", out, len(of_kernel), channels))
         yield from values.unflatten(1, (-1, _VALUES)).permute(1, 2, 3, 0)
 
 
@@ -225,8 +227,8 @@ def _write(lines: Tensor, bias: Tensor | None, result: Tensor, rows: range, down
         start = end
 
 
-class _Room(threading.local):
-    """Buffers that a thread reuses.
+class _Buffers(threading.local):
+    """Buffers that a thread reuses, by name.
 
     Allocating fresh memory takes as long as computing its contents.
     """
@@ -235,6 +237,7 @@ class _Room(threading.local):
         self._tensors: dict[str, Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
+        """Return a buffer of a shape, float32, with old contents; it is valid until the next call with its name."""
         count = math.prod(shape)
         if name not in self._tensors or self._tensors[name].numel() < count:
             # Tensors made in inference mode can't be written to outside of it.
@@ -243,11 +246,11 @@ class _Room(threading.local):
         return self._tensors[name][:count].view(shape)
 
 
-_room = _Room()
+_buffer = _Buffers()
 
 
 def _powers(count: int) -> Tensor:
-    """Return the matrix `(6, count)` from polynomial coefficients to values."""
+    """Return the matrix `(6, count)` from a polynomial's coefficients to its values at the points."""
     points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
     at_infinity = torch.zeros(1, count, dtype=torch.float64, device="cpu")
     at_infinity[0, -1] = 1

@@ -121,18 +121,18 @@ def ssdlite_timm(
 def _settle_backbone(
     backbone: str, weights: WeightsEnum | None, weights_backbone: str | bool | None
 ) -> tuple[str, bool]:
-    """Return the model's name with its tag, and whether to load weights."""
+    """Return timm's name of the model with the weights' tag, and whether timm loads weights."""
     if isinstance(weights_backbone, str):
         backbone = f"{backbone.partition('.')[0]}.{weights_backbone}"
     return backbone, bool(weights_backbone) and weights is None
 
 
 def _halvings(maps: TimmMaps) -> int:
-    """Count the halvings, rounded up, of the last map to one cell."""
+    """Count how often the last map is halved until a side is one cell."""
     return (min(maps.map_sizes[-1]) - 1).bit_length()
 
 
 def _even_scales(num_maps: int, first: float, last: float) -> list[float]:
-    """Return evenly spaced scales of the maps, and one further step."""
+    """Return a scale for each map, evenly spaced, and one more after the last."""
     step = (last - first) / max(num_maps - 1, 1)
     return [first + step * k for k in range(num_maps + 1)]

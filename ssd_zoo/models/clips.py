@@ -32,7 +32,10 @@ __all__ = [
 
 
 class SSDLite300_MobileNet_V2_3D_Weights(WeightsEnum):
-    """Weights of TensorFlow's SSDLite300 on MobileNetV2 for clips, and those of images that it starts from."""
+    """Weights of SSDLite300 on MobileNetV2 for clips, and for images.
+
+    Those for images are TensorFlow's, and BCCD's. The model for clips detects with them in each frame alone.
+    """
 
     COCO_CLIPS_V1 = Weights(
         url="package:ssdlite300_mobilenet_v2_3d_coco_clips_v1.safetensors",
@@ -167,7 +170,14 @@ def _of_clips(
     weights: WeightsEnum | str | None,
     **arguments: object,
 ) -> SSD:
-    """Build the model of images whose name the builder has without "_3d", and inflate its backbone."""
+    """Build a clip model: its image model, with the backbone inflated.
+
+    Args:
+        builder: The clip model's builder. The image model's has the same name without `_3d`.
+        inflated: Returns the backbone for clips of a backbone for images.
+        weights: The builder's argument of that name.
+        **arguments: Arguments of the image model's builder.
+    """
     of_images, of_clips = split_clip_weights(get_model_weights(builder).verify(weights))
     model = get_model(builder.__name__.removesuffix("_3d"), weights=of_images, **arguments)
     model.backbone = inflated(model.backbone)

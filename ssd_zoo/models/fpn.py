@@ -31,7 +31,7 @@ __all__ = [
 
 
 class ResNet50FPN_Weights(WeightsEnum):
-    """Weights of ResNet-50 below the pyramid."""
+    """Weights of ResNet-50, for the backbone below the feature pyramid."""
 
     TV_IN1K = timm_weights("resnet50.tv_in1k", "conv1.", "bn1.", "layer", num_params=23508032)
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=23508032)
@@ -43,7 +43,7 @@ _MOBILENET = ("conv_stem.", "bn1.", "blocks.", "conv_head.", "bn2.")
 
 
 class MobileNetV2FPN_Weights(WeightsEnum):
-    """Weights of MobileNetV2 below the pyramid."""
+    """Weights of MobileNetV2, for the backbone below the feature pyramid."""
 
     RA_IN1K = timm_weights("mobilenetv2_100.ra_in1k", *_MOBILENET, num_params=2223872, licence="Apache-2.0")
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1, num_params=2223872)
@@ -105,8 +105,8 @@ def ssdlite320_mobilenet_v2_fpn(
     serves classes and boxes of all maps. Scores are sigmoids, trained by focal loss. Padding is TensorFlow's.
 
     Args:
-        own_towers: Whether each map has a tower of its own. `load_checkpoint` sets it for files in which the tower was
-            rounded map by map, so that no single tower gives their detections. Training then changes each alone.
+        own_towers: Whether each map has a tower of its own, which trains alone. `load_checkpoint` sets it for 8-bit
+            files whose tower was rounded for each map, so that one shared tower would detect otherwise.
         size: Side, or (height, width), of the input. Default boxes are placed as for `ssd640_resnet50_fpn`; the
             coarsest stride, 128, does not divide 320.
     """
@@ -134,6 +134,7 @@ def ssdlite640_mobilenet_v2_fpn(
 
 
 def _fpnlite(asked: Settled, *, own_towers: bool) -> SSD:
+    """Build an FPNLite on MobileNetV2, for any size of input."""
     norm_layer = asked.norm_layer or partial(BatchNorm2d, eps=0.001, momentum=0.03)
     backbone = MobileNetV2FPN(128, in_chans=asked.in_chans, norm_layer=norm_layer)
     backbone.freeze(asked.trainable(backbone.num_stages))
@@ -142,7 +143,7 @@ def _fpnlite(asked: Settled, *, own_towers: bool) -> SSD:
 
 
 def _finish(asked: Settled, backbone: nn.Module, *, head: Head, **pixels: Unpack[OriginSettings]) -> SSD:
-    """Finish a detector with the settings that TensorFlow's configurations share."""
+    """Finish a detector with the default boxes, loss and settings that TensorFlow's FPN models share."""
     default_boxes = asked.default_boxes(**_multiscale_boxes(asked.size))
     settings: OriginSettings = {**TENSORFLOW, "antialias": False, **pixels}
     return finish(asked, backbone, default_boxes, head=head, classification_loss="focal", **settings)

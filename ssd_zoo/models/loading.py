@@ -102,17 +102,18 @@ def load_report(model: nn.Module) -> LoadReport:
 
 
 def find_report(model: nn.Module) -> LoadReport | None:
-    """Return what `load_report` does, or None if the builder loaded nothing."""
+    """Return a model's report as `load_report`, or None if there is none."""
     reports = (vars(module).get(_REPORT) for module in model.modules())
     return next((report for report in reports if isinstance(report, LoadReport)), None)
 
 
 def _keep(model: SSD, report: LoadReport) -> None:
+    """Attach a report to a model, in place of an earlier one."""
     vars(model)[_REPORT] = report
 
 
 def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> SSD:
-    """Load a detector's weights; log one line if the model differs.
+    """Load a detector's weights; log the report if tensors are missing.
 
     Args:
         model: The detector.
@@ -128,7 +129,7 @@ def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> S
         made_up = options.get("num_classes") is not None and options.get("categories") is None
         known = weights.meta["categories"]
         report = fit_state(model, state, known, source=str(weights), by_name=not made_up)
-        _keep(model, _with_facts(report, weights))
+        _keep(model, _with_licence(report, weights))
         if set(report.tensors.values()) != {"loaded"}:
             _log.warning("%s", report)
     return model
@@ -144,19 +145,22 @@ def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) ->
     """
     if weights is not None:
         state = {f"backbone.{name}": tensor for name, tensor in weights.get_state_dict(progress=progress).items()}
-        _keep(model, _with_facts(fit_state(model, state, None, source=str(weights)), weights))
+        _keep(model, _with_licence(fit_state(model, state, None, source=str(weights)), weights))
 
 
-def _with_facts(report: LoadReport, weights: WeightsEnum) -> LoadReport:
+def _with_licence(report: LoadReport, weights: WeightsEnum) -> LoadReport:
+    """Return a report with the licence and origin of its weights."""
     return replace(report, licence=weights.meta.get("licence"), origin=weights.meta.get("origin"))
 
 
 def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = None) -> None:
-    """Record a report for a model that has a part with weights.
+    """Record that a part of a model was loaded by other code.
+
+    timm loads the weights of its backbones itself. All other tensors are reported as new.
 
     Args:
         model: The detector.
-        prefix: Beginning of the names of that part's tensors.
+        prefix: Beginning of the names of the loaded part's tensors.
         source: Name of the weights in the report.
         origin: Where the weights come from.
     """
@@ -166,10 +170,13 @@ def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = No
 
 
 def split_clip_weights(weights: W) -> tuple[W | Weights, W | None]:
-    """Split weights into those loaded before and those loaded after inflation.
+    """Split weights into those to load before and after inflation.
 
-    Weights of a clip model give the 2-D model its settings before, and the clip model all tensors after. Other weights
-    are loaded before, into the 2-D model.
+    Weights of images are loaded into the image model, before. Of weights of clips, only the settings are needed before;
+    all tensors are loaded into the clip model, after.
+
+    Returns:
+        The weights of the image model, and those of the clip model or None.
     """
     entry = weights.value if isinstance(weights, WeightsEnum) else weights
     if isinstance(entry, Weights) and (entry.base or str(entry.meta.get("builder")).endswith("_3d")):
@@ -178,12 +185,12 @@ def split_clip_weights(weights: W) -> tuple[W | Weights, W | None]:
 
 
 def without_tensors(weights: Weights) -> Weights:
-    """Return an entry of the same settings that loads nothing."""
+    """Return an entry with the same settings and without tensors."""
     return Weights("", weights.transforms, weights.meta, settings=weights.settings)
 
 
 def note_inflated(model: SSD) -> None:
-    """Record in the report which loaded kernels were inflated, and that layers in time were added."""
+    """Mark kernels that were inflated, and layers added in time, in the report."""
     report = vars(model).get(_REPORT)
     if isinstance(report, LoadReport):
         known = report.tensors
@@ -211,7 +218,7 @@ def fit_state(
     Raises:
         ValueError: If the tensors belong to another model.
     """
-    own, state = model.state_dict(), _with_places(state, model)
+    own, state = model.state_dict(), _shift_predictors(state, model)
     other_classes = categories is not None and list(categories[1:]) != model.categories[1:]
     class_layers = _class_layers(model) if other_classes else set()
     classes = {0: 0, **(match_classes(model.categories, categories or ()) if by_name else {})}
@@ -231,7 +238,7 @@ def fit_state(
     unused = [name for name in state if name not in own]
     may_differ = _tensors_that_may_differ(model)
     strange = [name for name, what in tensors.items() if what == "new" and not may_differ(name)]
-    # A new layer in time keeps its frame. One that was trained can't be left out.
+    # A layer in time that starts fresh changes no output. A trained one in the weights can't be left out.
     strange += [name for name in unused if ".temporal." in name or not may_differ(name)]
     if strange:
         in_time = any(".temporal." in name for name in (*strange, *unused))
@@ -247,8 +254,11 @@ def fit_state(
     return LoadReport(source, tensors, tuple(name for name, _ in names), tuple(unused), synonyms)
 
 
-def _with_places(state: Mapping[str, Tensor], model: SSD) -> Mapping[str, Tensor]:
-    """Rename predictors where model and weights differ in the finer feature maps, which come first."""
+def _shift_predictors(state: Mapping[str, Tensor], model: SSD) -> Mapping[str, Tensor]:
+    """Renumber the head's predictors for a model with more, or fewer, of the finer feature maps.
+
+    Maps are numbered from the finest, so another finest map shifts all numbers.
+    """
     places = {name: _PREDICTOR.match(name) for name in state}
     maps = 1 + max((int(place["map"]) for place in places.values() if place), default=-1)
     more = len(model.default_box_generator.shapes) - maps
@@ -273,7 +283,18 @@ def _class_layers(model: SSD) -> set[str]:
 def _fit_classes(
     given: Tensor, tensor: Tensor, classes: Mapping[int, int], known: Sequence[str], num_classes: int
 ) -> Tensor | None:
-    """Fit the rows of a class predictor; None if the boxes per cell or the channels differ."""
+    """Fit a class predictor's rows to other classes.
+
+    Args:
+        given: The weights' kernel or bias, `(boxes * classes, …)`.
+        tensor: The model's own, likewise.
+        classes: The weights' labels by the model's.
+        known: The weights' categories.
+        num_classes: Number of the model's classes.
+
+    Returns:
+        The new tensor; None if the boxes per cell or the channels differ.
+    """
     if len(given) % len(known):
         return None
     # (boxes * classes, ...) -> (boxes, classes, ...)
@@ -287,6 +308,7 @@ def _fit_classes(
 
 
 def _fit_channels(given: Tensor, tensor: Tensor) -> Tensor | None:
+    """Fit a kernel for RGB to the model's channels; None if they differ in more than that."""
     in_chans = tensor.shape[1] if tensor.ndim > 1 else 0
     if given.ndim != 4 or given.shape[1] != 3 or tensor.shape != (given.shape[0], in_chans, *given.shape[2:]):
         return None
@@ -296,6 +318,7 @@ def _fit_channels(given: Tensor, tensor: Tensor) -> Tensor | None:
 
 
 def _tensors_that_may_differ(model: SSD) -> Callable[[str], bool]:
+    """Return a test of names: may a tensor start fresh if the weights lack it or it has another shape?"""
     new_layers: tuple[str, ...] = getattr(model.backbone, "new_layers", ())
     prefixes = ("head.", *(f"backbone.{name}." for name in new_layers))
     norms = tuple(f"{name}." for name, module in model.named_modules() if _may_be_norm(name, module))

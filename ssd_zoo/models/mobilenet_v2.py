@@ -51,7 +51,7 @@ _BCCD_SHAPES = [*([(w / 480, h / 480) for w, h in of_map] for of_map in _BCCD_PI
 
 
 class MobileNetV2_Weights(WeightsEnum):
-    """Weights of MobileNetV2's convolutions."""
+    """Weights of MobileNetV2's convolutions, for the backbone."""
 
     RA_IN1K = timm_weights(
         "mobilenetv2_100.ra_in1k",

@@ -33,7 +33,10 @@ _THEIRS = torchvision.models.MobileNet_V3_Large_Weights
 
 
 class MobileNetV3_Large_Weights(WeightsEnum):
-    """Weights of MobileNetV3-Large's convolutions, with the whole tail."""
+    """Weights of MobileNetV3-Large's convolutions, for the backbone.
+
+    They have the whole tail: the layers at stride 32 with all their channels.
+    """
 
     IMAGENET1K_V1 = torchvision_weights(_THEIRS.IMAGENET1K_V1, num_params=2971952)
     IMAGENET1K_V2 = torchvision_weights(_THEIRS.IMAGENET1K_V2, num_params=2971952)

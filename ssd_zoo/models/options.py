@@ -115,12 +115,12 @@ def describe_options(docstring: str, signature: inspect.Signature) -> str:
 
 
 def _sections(docstring: str) -> dict[str, str]:
-    """Split a docstring into sections by title; the summary's title is empty."""
+    """Split a docstring into sections by title; the title of what comes first is empty."""
     text, *rest = re.split(r"^(\w+):\n", inspect.cleandoc(docstring), flags=re.MULTILINE)
     return {"": text, **dict(zip(rest[::2], rest[1::2], strict=True))}
 
 
 def _entries(section: str) -> dict[str, str]:
-    """Map each argument of a section to its lines."""
+    """Map each argument that a section lists to its lines."""
     found = re.finditer(r"^ {4}(\w+): .*\n?(?: {5,}.*\n?)*", section, flags=re.MULTILINE)
     return {match[1]: f"{match[0].rstrip()}\n" for match in found}

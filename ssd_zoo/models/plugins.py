@@ -36,7 +36,7 @@ class LazyBuilder:
         self.__module__ = entry.module
 
     def __call__(self, *args: object, **kwargs: object) -> SSD:
-        """Build the model."""
+        """Import the builder and build the model."""
         return self.load()(*args, **kwargs)
 
     @property

@@ -1,4 +1,4 @@
-"""What the SSDLites and SSDs of one project share on any backbone."""
+"""Detectors of lufficc's and qfgaohao's projects, for any of their backbones."""
 
 from functools import partial
 

@@ -90,7 +90,7 @@ def register_model(builder: Builder) -> Builder:
 
 
 def with_near_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function propose similar keywords where one is unknown, as builders do."""
+    """Make a function's error of an unknown keyword propose similar ones."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -120,6 +120,7 @@ def register_plugins() -> None:
 
 
 def _mirror(name: str, builder: Callable[..., SSD]) -> None:
+    """Add a builder to torchvision's registry, if that is there and has no such name."""
     if _register_in_torchvision is not None and name not in torchvision.models.list_models():
         _register_in_torchvision(name)(builder)
 
@@ -134,6 +135,7 @@ def _by_name(signature: inspect.Signature, bound: inspect.BoundArguments) -> dic
 
 
 def _is_address(weights: str | os.PathLike[str], builder: Callable[..., SSD]) -> bool:
+    """Return whether weights are the address of a saved model, and not an entry's name."""
     if not isinstance(weights, str):
         return True
     if weights in get_model_weights(builder).__members__:
@@ -149,9 +151,16 @@ def _is_address(weights: str | os.PathLike[str], builder: Callable[..., SSD]) ->
 def _as_saved(
     saved: SavedModel, asked: Mapping[str, object], signature: inspect.Signature, name: str
 ) -> dict[str, object]:
-    """Complete the caller's arguments with those of a saved model.
+    """Complete a builder's arguments with those of a saved model.
 
-    Saved steps and offsets of default boxes hold for one input size. Another size gets those of the builder.
+    Steps and offsets of default boxes hold for one input size. If the caller asks for another size, the builder's are
+    taken.
+
+    Args:
+        saved: The saved model.
+        asked: The caller's arguments, which override the saved ones.
+        signature: The builder's signature.
+        name: The builder's name.
 
     Raises:
         ValueError: If another builder made the model, except that clip models start from those of images.

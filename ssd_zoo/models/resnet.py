@@ -37,7 +37,7 @@ _UP_TO_CONV4 = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
 
 
 class ResNet18_Weights(WeightsEnum):
-    """Weights of ResNet-18."""
+    """Weights of ResNet-18, for the backbone."""
 
     TV_IN1K = timm_weights("resnet18.tv_in1k", *_UP_TO_CONV4, num_params=2782784)
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet18_Weights.IMAGENET1K_V1, num_params=2782784)
@@ -45,7 +45,7 @@ class ResNet18_Weights(WeightsEnum):
 
 
 class ResNet34_Weights(WeightsEnum):
-    """Weights of ResNet-34."""
+    """Weights of ResNet-34, for the backbone."""
 
     TV_IN1K = timm_weights("resnet34.tv_in1k", *_UP_TO_CONV4, num_params=8170304)
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet34_Weights.IMAGENET1K_V1, num_params=8170304)
@@ -53,7 +53,7 @@ class ResNet34_Weights(WeightsEnum):
 
 
 class ResNet50_Weights(WeightsEnum):
-    """Weights of ResNet-50."""
+    """Weights of ResNet-50, for the backbone."""
 
     TV_IN1K = timm_weights("resnet50.tv_in1k", *_UP_TO_CONV4, num_params=8543296)
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1, num_params=8543296)
@@ -62,7 +62,7 @@ class ResNet50_Weights(WeightsEnum):
 
 
 class ResNet101_Weights(WeightsEnum):
-    """Weights of ResNet-101."""
+    """Weights of ResNet-101, for the backbone."""
 
     TV_IN1K = timm_weights("resnet101.tv_in1k", *_UP_TO_CONV4, num_params=27535424)
     IMAGENET1K_V1 = torchvision_weights(torchvision.models.ResNet101_Weights.IMAGENET1K_V1, num_params=27535424)
@@ -154,6 +154,7 @@ def ssd300_resnet101(
 
 
 def _ssd300(depth: int, asked: Settled, *, norm_extras: bool = True) -> SSD:
+    """Build NVIDIA's SSD300 on a ResNet of a depth, with or without norms in the extra layers."""
     backbone = ResNetConv4(
         depth,
         extras=[

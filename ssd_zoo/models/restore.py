@@ -1,6 +1,7 @@
-"""Restoring of models: what nobody asked to change is there, or it is an error.
+"""Checks that a restored model has all its tensors.
 
-Fine-tuning, where the caller asks for other classes or parts, is lenient; see `ssd_zoo.models.loading`.
+What the caller did not ask to change must be in the file. Fine-tuning, where the caller asks for other classes or
+parts, is lenient; see `ssd_zoo.models.loading`.
 """
 
 import inspect
@@ -29,14 +30,15 @@ _OTHERWISE = {"num_classes", "categories", "default_boxes"}
 
 
 def check_whole(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, object]) -> None:
-    """Check that a saved model's file has each tensor of its config.
+    """Check that a saved model's file has exactly the tensors of its config.
 
-    The model is built on the meta device. So a config that asks for more memory than its file is refused first.
+    The model is built on the meta device. So a config that asks for more memory than the file has is refused before
+    memory is taken.
 
     Args:
         saved: The saved model.
         builder: Its builder.
-        given: The caller's arguments, which a config can't set.
+        given: The caller's arguments; see `rebuild`.
 
     Raises:
         ValueError: If the config can't be built, or tensors are missing, left over, or of another shape or type.
@@ -62,7 +64,8 @@ def rebuild(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, 
     Args:
         saved: The saved model.
         builder: Its builder.
-        given: The caller's arguments, which count in place of the config's texts and are not checked.
+        given: The caller's arguments. They are not checked. Where the config's value is an address or path, the
+            caller's is taken.
 
     Raises:
         ValueError: If the config has arguments that are unknown or not allowed.
@@ -77,6 +80,7 @@ def rebuild(saved: SavedModel, builder: Callable[..., SSD], given: Mapping[str, 
 
 
 def _compare(asked: Mapping[str, Tensor], found: Mapping[str, Entry], num_classes: int, source: str) -> None:
+    """Raise ValueError if a file's tensors differ from the model's in names, shapes or kind of number."""
     wanted = {name: tensor for name, tensor in asked.items() if name in found or not _is_counter(name)}
     missing = [name for name in wanted if name not in found]
     other = [name for name, tensor in wanted.items() if name in found and not _fits(found[name], tensor)]
@@ -103,7 +107,7 @@ def _few(names: Collection[str]) -> str:
 
 
 def check_restored(model: SSD, asked: Mapping[str, object]) -> None:
-    """Check that published weights filled a model that is built unchanged.
+    """Check that weights filled a model that the caller left unchanged.
 
     Raises:
         ValueError: If a tensor started fresh, or one of the weights was not used.

@@ -54,7 +54,7 @@ class Settled:
         return {} if weights is None else weights.settings
 
     def trainable(self, stages: int, *, default: int | None = None, pretrained: bool = False) -> int:
-        """Return how many stages of a backbone train.
+        """Return the number of a backbone's stages that train.
 
         Without pretrained weights all stages train, as in torchvision.
 
@@ -167,7 +167,7 @@ def finish(asked: Settled, backbone: nn.Module, default_boxes: DefaultBoxGenerat
 
 
 def _check_numbers(options: Options) -> None:
-    """Check the options that are not text, so that errors come before anything is built.
+    """Check the numbers and flags among the options, before anything is built.
 
     Raises:
         TypeError: If an option has the wrong type.
@@ -216,7 +216,7 @@ def _settle_categories(
 
 
 def _repeat(rgb: Sequence[float], in_chans: int) -> tuple[float, ...]:
-    """Return numbers of RGB channels for another number of channels.
+    """Convert one number per RGB channel to another number of channels.
 
     One channel gets the mean of the three. For other numbers red, green and blue repeat in turn.
     """

@@ -20,10 +20,11 @@ _FACTS = slice(2 + len(RESULTS), None)
 
 
 def latencies() -> tuple[str, dict[tuple[str, str], tuple[float, float]]]:
-    """Return the time of one photo through each model that has weights.
+    """Return measured times of one photo through each model that has weights.
 
     Returns:
-        The machine, and by builder and name of the weights the milliseconds of the model and of its file for OpenVINO.
+        The machine's name. Then, by builder and name of the weights, the milliseconds of the model and those of its
+        file for OpenVINO.
     """
     machine, *lines = LATENCIES.read_text(encoding="utf-8").splitlines()
     rows = csv.DictReader(lines)
@@ -34,8 +35,8 @@ def latencies() -> tuple[str, dict[tuple[str, str], tuple[float, float]]]:
 def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, WeightsEnum]]:
     """List the weights of all detectors with their builders.
 
-    Weights that ship in the package come first. Clip models take the weights of image models, whose figures they have
-    only where they treat each frame as an image.
+    Weights that ship in the package come first. Weights of images that a clip model also takes are listed once, with
+    the image model's builder.
 
     Args:
         include: Shell-style patterns of builders' names.
@@ -51,7 +52,7 @@ def list_weights(include: Iterable[str] | str | None = None) -> list[tuple[str, 
 
 
 def weights_table(include: Iterable[str] | str | None = None) -> str:
-    """Return a Markdown table of all weights, without their results.
+    """Return a Markdown table of all weights, without the columns of results.
 
     Args:
         include: Shell-style patterns of builders' names.
@@ -64,7 +65,7 @@ def weights_table(include: Iterable[str] | str | None = None) -> str:
 
 
 def weights_list(include: Iterable[str] | str | None = None, *, width: int = 100) -> str:
-    """Return the same as a list of short lines, for terminals.
+    """Return a list of all weights in short lines, for terminals.
 
     Args:
         include: Shell-style patterns of builders' names; with them the names of the classes are listed too.
@@ -85,6 +86,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
+    """Return the cells of an entry below `_HEADER`."""
     meta = entry.meta
     return (
         entry.name,
@@ -100,7 +102,7 @@ def _row(name: str, entry: WeightsEnum) -> tuple[str, ...]:
 
 
 def result_columns(metrics: Mapping[str, Mapping[str, float | str]]) -> tuple[str, str, str]:
-    """Return a weights entry's figures as cells of the columns `RESULTS`.
+    """Return a weights entry's figures as texts for the columns `RESULTS`.
 
     Args:
         metrics: Per data set its figures, and under `"source"` who measured them.

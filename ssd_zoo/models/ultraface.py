@@ -30,6 +30,7 @@ _SIDES = [(10, 16, 24), (32, 48), (64, 96), (128, 192, 256)]
 
 
 def _published(file: str, *, sha256: str, num_params: int, macs: float, file_size: float) -> Weights:
+    """Return the entry of a file in the project's repository."""
     return Weights(
         url=f"{_REPOSITORY}/raw/{_COMMIT}/models/pretrained/{file}",
         transforms=detection_transforms,
@@ -106,6 +107,7 @@ def ssdlite320_ultraface_slim(
 
 
 def _ultraface(asked: Settled, *, rfb: bool) -> SSD:
+    """Build the face detector with or without its receptive field block."""
     backbone = UltraFaceNet(rfb=rfb, in_chans=asked.in_chans, norm_layer=asked.norm_layer or BatchNorm2d)
     backbone.freeze(asked.trainable(backbone.num_stages))
     shorter = min(asked.size)

@@ -30,7 +30,7 @@ __all__ = [
 
 
 class VGG16D_Weights(WeightsEnum):
-    """Weights of VGG-16's convolutions."""
+    """Weights of VGG-16's convolutions, for the backbone."""
 
     TV_IN1K = timm_weights(
         "vgg16.tv_in1k",
@@ -226,6 +226,7 @@ def ssd256_vgg16d(
 def _vgg16d(
     asked: Settled, extras: Sequence[tuple[int, int, int, int, int]], default_boxes: DefaultBoxGenerator
 ) -> SSD:
+    """Build the paper's SSD on VGG-16, with given extra layers and default boxes."""
     norm_layer = asked.norm_layer or partial(L2Norm, scale=20)
     backbone = VGG16D(extras, norm_layer=norm_layer, in_chans=asked.in_chans)
     backbone.freeze(asked.trainable(backbone.num_stages, default=4))

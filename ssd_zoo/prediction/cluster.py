@@ -149,7 +149,7 @@ def _batched(files: Sequence[ImageFile], size: int) -> Iterator[list[ImageFile]]
 
 
 class _Worker:
-    """A model on a machine of the cluster."""
+    """A model on a machine of the cluster; Ray Data calls it with parts of the images."""
 
     def __init__(
         self,
@@ -187,7 +187,10 @@ class _Worker:
         return {"failed": sum(row["error"] is not None for row in rows)}
 
     def _read_ahead(self, files: Sequence[ImageFile]) -> Iterator[tuple[list[ImageFile], list[Tensor | str]]]:
-        """Yield batches of images, while the next batch is read."""
+        """Yield batches of files with their images, and read the next batch meanwhile.
+
+        In place of an image that can't be read is the reason.
+        """
         reading: tuple[list[ImageFile], list[Future[Tensor | str]]] = ([], [])
         for batch in [*_batched(files, self.batch_size), []]:
             ready, reading = reading, (batch, [self.pool.submit(self._read, file) for file in batch])
@@ -195,7 +198,7 @@ class _Worker:
                 yield ready[0], [image.result() for image in ready[1]]
 
     def _read(self, file: ImageFile) -> Tensor | str:
-        """Read an image; return the reason if it can't be read."""
+        """Return an image, `(3, H, W)`, or the reason why it can't be read."""
         try:
             with self.place.open_input_stream(file.path) as stream:
                 content = io.BytesIO(stream.read())

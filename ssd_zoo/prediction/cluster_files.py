@@ -37,7 +37,10 @@ class ImageFile(NamedTuple):
 
 
 class ParquetRow(TypedDict):
-    """Result of one image; without detections and with an error if the image could not be read."""
+    """Result of one image.
+
+    If it could not be read, `error` has the reason and detections are None.
+    """
 
     file_name: str
     boxes: list[list[float]] | None
@@ -145,7 +148,7 @@ class ParquetFolder:
         self.filesystem.create_dir(self.path, recursive=True)
         file = f"{self.path}/{_HEADER}"
         if self.filesystem.get_file_info([file])[0].type == FileType.NotFound:
-            if self._files():
+            if self._clean_and_list():
                 raise ValueError(f"{self.path} holds files that are not results of a cluster. Take another output.")
             self._write(file, json.dumps(header).encode())
             return
@@ -172,7 +175,7 @@ class ParquetFolder:
 
         now = {file.name: (file.size, file.modified) for file in files}
         done: set[str] = set()
-        for path in self._files():
+        for path in self._clean_and_list():
             if posixpath.basename(path).startswith(_FAILED):
                 self.filesystem.delete_file(path)
                 continue
@@ -217,7 +220,7 @@ class ParquetFolder:
             stream.write(content)
         self.filesystem.move(hidden, path)
 
-    def _files(self) -> list[str]:
+    def _clean_and_list(self) -> list[str]:
         """List files that are not hidden; remove what a kill has left half-written."""
         from pyarrow.fs import FileSelector
 

@@ -1,4 +1,7 @@
-"""What results depend on, so that different ones are not mixed."""
+"""Facts about a model on which its results depend.
+
+Results of different facts are not mixed.
+"""
 
 import json
 from pathlib import Path
@@ -31,10 +34,10 @@ def model_files(name: str) -> list[Path]:
 
 
 def model_facts(model: SSD | ExportedDetector, name: str) -> dict[str, object]:
-    """Return what a model's results depend on.
+    """Return the facts about a model on which its results depend.
 
     Args:
-        model: The model as it detects.
+        model: The model, with the settings it detects with.
         name: What `open_detector` opened.
 
     Returns:

@@ -71,7 +71,7 @@ def check_model(name: str, weights: str | None) -> None:
     if is_saved(name):
         return
     if name.lower() not in list_models():
-        raise ValueError(f"There is no model or folder {name!r}. {_near(name)}")
+        raise ValueError(f"There is no model or folder {name!r}. {_proposal(name)}")
     published = get_model_weights(name).__members__
     elsewhere = weights is None or weights == "scratch" or weights.startswith(HUB) or Path(weights).exists()
     if weights is not None and not elsewhere and weights not in published:
@@ -81,7 +81,8 @@ def check_model(name: str, weights: str | None) -> None:
         raise ValueError(f"{name} has no weights {weights!r}; it has {few}. {near}")
 
 
-def _near(name: str) -> str:
+def _proposal(name: str) -> str:
+    """Return a sentence that proposes models, weights or files similar to an unknown name."""
     path = Path(name)
     if near := [*_near_saved(name), *_near_files(path)] if len(path.parts) > 1 else _near_files(path):
         return f"Did you mean {' or '.join(near)}?"
@@ -97,14 +98,17 @@ def _near(name: str) -> str:
 
 
 def _near_files(path: Path) -> list[str]:
-    """List files of models in the same folder whose names are similar, with or without their ends."""
+    """List model files in a missing file's folder whose names are similar to its own.
+
+    Names are compared with and without their extensions.
+    """
     files = sorted(file for file in path.parent.glob("*.*") if is_exported(file.name) or file.suffix in FOREIGN)
     names = {file.stem: str(file) for file in files} | {file.name: str(file) for file in files}
     return list(dict.fromkeys(names[close] for close in get_close_matches(path.name, names, n=3)))
 
 
 def _near_saved(name: str) -> list[str]:
-    """List the saved models whose paths, or whose runs' paths, are similar to a name."""
+    """List saved models whose paths, or the paths of their runs, are similar to a name."""
     folder = Path(name).parent
     files = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}"), *folder.parent.glob(f"*/*/{CONFIG}")]
     if not folder.exists():
@@ -116,11 +120,14 @@ def _near_saved(name: str) -> list[str]:
 
 
 def _theirs() -> list[str]:
+    """List the names of torchvision's detectors."""
     return torchvision.models.list_models(module=torchvision.models.detection)
 
 
 def _by_weights(name: str) -> tuple[str, str] | None:
-    """Return the builder and the weights that a name of weights means; None if it means none.
+    """Return the names of the builder and the weights for a name of weights.
+
+    None if no weights have the name.
 
     Raises:
         ValueError: If several builders have weights of the name.
@@ -206,7 +213,7 @@ def load_model(
 
 
 def pick_thresh(model: nn.Module, asked: float | None) -> float:
-    """Return the least score that `predict` and the command take.
+    """Return the least score of detections that are shown.
 
     Args:
         model: A detector.

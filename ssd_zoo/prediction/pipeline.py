@@ -60,14 +60,14 @@ def map_ahead(
         items: Its arguments.
         threads: Number of threads.
         ahead: Most items that are begun and not yielded.
-        weigh: Bytes of a result. No more items are begun while results of 128 MB wait or are expected.
+        weigh: Returns the bytes of a result. No more items are begun while results of 128 MB wait or are expected.
         start: Called in each thread at its start.
         stop: Called before the end waits for the calls that have begun.
     """
     pool = ThreadPoolExecutor(threads, "ssd_zoo", start)
     waiting: deque[Future[R]] = deque()
     failure: BaseException | None = None
-    # Bytes of the result before, which those under way may have too. Until it is known, one item is begun.
+    # Bytes of the last result. Results to come are taken to be as large. Until it is known, only one item is begun.
     last: int | None = None if weigh else 0
     source = iter(items)
     try:
@@ -93,6 +93,7 @@ def map_ahead(
 
 
 def _weight(waiting: Iterable[Future[R]], weigh: Callable[[R], int] | None, under_way: int) -> int:
+    """Return the bytes of results that wait, with `under_way` bytes for each that is not there yet."""
     if weigh is None:
         return 0
     return sum(
@@ -160,7 +161,10 @@ def detect_ahead(
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[Callable[[], None]]:
-    """Give what limits torch to one thread in the thread that calls it."""
+    """Yield a function that limits torch to one thread in the thread that calls it.
+
+    At the end of the with-statement torch's number of threads is what it was before.
+    """
     before = torch.get_num_threads()
     try:
         yield partial(torch.set_num_threads, 1)

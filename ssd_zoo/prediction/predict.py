@@ -115,7 +115,7 @@ def _open(model: Model, device: str | torch.device | None) -> tuple[nn.Module, S
 
 @contextlib.contextmanager
 def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
-    """Put a model into evaluation mode and lower its threshold if needed; restore both afterwards."""
+    """Within a with-statement, set a model to evaluation mode, with its threshold at most as asked."""
     own = getattr(model, "score_thresh", 0.0)
     lower = own > score_thresh
     if lower:
@@ -133,7 +133,13 @@ def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
 
 
 def _read(image: _Image, *, in_chans: int, held: bool) -> Tensor:
-    """Read an image's pixels; note what is kept of it and, if it has one, its name as its title."""
+    """Read an image's pixels; set its `kept`, and `title` if it has a name.
+
+    Args:
+        image: The image.
+        in_chans: Channels that the model takes.
+        held: Whether the caller holds the image, so that it may be kept for drawing.
+    """
     source = image.source
     if isinstance(source, str) and is_web(source):
         stream = io.BytesIO(fetch(source))

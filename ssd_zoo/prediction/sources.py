@@ -60,13 +60,13 @@ def _refuse_model(source: str | Path) -> None:
 
 
 def one_by_one(images: Source | Iterable[Source]) -> tuple[Iterator[Source], bool, bool]:
-    """Take one or many images apart.
+    """Return an iterator of single images for one or many.
 
     Args:
         images: As for `predict`.
 
     Returns:
-        The single images; whether they are many; and whether the caller holds them.
+        The iterator; whether `images` are many; and whether the caller holds them, so that they may be kept.
 
     Raises:
         FileNotFoundError: If a file, folder or pattern gives no image.
@@ -134,10 +134,7 @@ def read_pixels(source: Source | bytes, in_chans: int = 3, *, max_pixels: int | 
 
 
 def rgb_bytes(image: Tensor) -> Tensor:
-    """Convert an image to uint8 RGB, for drawing.
-
-    It is `(3, H, W)` or `(1, H, W)`.
-    """
+    """Convert an RGB or grey image to uint8 `(3, H, W)`, for drawing."""
     pixels = image.detach().cpu()
     if pixels.is_floating_point():
         pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

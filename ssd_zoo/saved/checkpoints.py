@@ -64,7 +64,7 @@ def load_checkpoint(
 
 
 def warn_of_folded(model: SSD) -> None:
-    """Log one line if norms are folded into convolutions."""
+    """Log a warning if a model's norms are folded into convolutions."""
     if folded := folded_norms(model):
         _log.warning(
             "The source has %d norms folded into convolutions. The model detects as it does. Before you train it, "
@@ -204,11 +204,17 @@ def _recognise(state: Mapping[str, Tensor], origin: str | None) -> tuple[str, Ma
 
 
 def _is_narrow(tensor: Tensor) -> bool:
+    """Return whether a tensor is floating point of fewer bytes than float32."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < 4
 
 
 def _beside(name: str, theirs: Mapping[str, str]) -> str:
-    """Name a tensor, and one of the same layer by its name in the file."""
+    """Return a tensor's name, with the file's name of a tensor of the same layer, if there is one.
+
+    Args:
+        name: Our name of a tensor.
+        theirs: The file's names by ours.
+    """
     layer = name.rpartition(".")[0]
     neighbour = next((other for ours, other in theirs.items() if ours.rpartition(".")[0] == layer), None)
     return name if neighbour is None or name in theirs else f"{name} (beside {neighbour!r})"

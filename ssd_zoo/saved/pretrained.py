@@ -90,7 +90,7 @@ def _save(model: SSD, folder: Path, address: str, card: Card) -> Path:
         "weights_id": tensors.digest,
     }
     config["config_id"] = sign(config)
-    # One line a key keeps the many numbers of default boxes on one line.
+    # One line per key, because the default boxes have many numbers.
     text = "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in config.items()) + "\n}\n"
     check_rebuild(model, text)
     write_safetensors(folder / MODEL, tensors, {"ssd_zoo": text})

@@ -22,13 +22,18 @@ _log = logging.getLogger("ssd_zoo")
 
 
 def package_of_model(model: SSD) -> dict[str, dict[str, str]]:
-    """Return the package of a model's builder for the config; empty for our own builders."""
+    """Return the config's entry on the package of a model's builder.
+
+    It is empty for our own builders.
+    """
     package = {} if model.recipe is None else package_of(get_model_builder(model.recipe[0]))
     return {"package": package} if package else {}
 
 
 def check_rebuild(model: SSD, text: str) -> None:
-    """Check that a config rebuilds its model: the same modules, tensors, settings and default boxes.
+    """Check that a config rebuilds its model.
+
+    Modules, shapes of tensors, settings and default boxes must be the same.
 
     Args:
         model: The model.
@@ -65,6 +70,7 @@ _REFUSED = "The model can't be saved, because {} would not build it again from i
 
 
 def _shape_differences(model: SSD, rebuilt: SSD) -> list[str]:
+    """Return messages about tensors of different shapes, and about different default boxes."""
     ours, theirs = ({k: tuple(v.shape) for k, v in of.state_dict().items()} for of in (model, rebuilt))
     differences = [f"tensor {name} is {ours.get(name, 'missing')} in the model and {theirs.get(name, 'missing')} there"
                    for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]  # fmt: skip
@@ -74,7 +80,7 @@ def _shape_differences(model: SSD, rebuilt: SSD) -> list[str]:
 
 
 def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
-    """Yield differences between modules: their types, and their attributes that are numbers, texts or functions."""
+    """Yield messages about modules that differ in type, or in attributes that are plain values or functions."""
     ours, theirs = (dict(of.named_modules(remove_duplicate=False)) for of in (model, rebuilt))
     for name in {**ours, **theirs}:
         mine, other = ours.get(name), theirs.get(name)
@@ -92,12 +98,15 @@ def _module_differences(model: SSD, rebuilt: SSD) -> Iterator[str]:
             if key.startswith("_") or of_training or not _is_plain(value):
                 continue
             found = getattr(mine, key, None)
-            if _by_name(found) != _by_name(value):
+            if _comparable(found) != _comparable(value):
                 yield f"{name}.{key} is {found!r} in the model and {value!r} there"
 
 
 def _code_of(module: nn.Module, method: str) -> object:
-    """Return the code of a method, which an instance may replace; look through wrappers that change no result."""
+    """Return the code that a module's method runs.
+
+    It may be the instance's own. Wrappers of torch.compile and accelerate, which change no result, are taken off.
+    """
     value = vars(module).get(method, getattr(type(module), method, None))
     if method == "forward":  # accelerate's name for the method that it wraps for mixed precision
         value = vars(module).get("_original_forward", value)
@@ -107,7 +116,7 @@ def _code_of(module: nn.Module, method: str) -> object:
 
 
 def _tell_of_hooks(model: SSD, rebuilt: SSD) -> None:
-    """Tell once that hooks are not saved, if a module has others than a builder's."""
+    """Log a warning once that hooks are not saved, if a module has hooks that its builder did not add."""
     ours, theirs = (
         {name: len(module._forward_hooks) + len(module._forward_pre_hooks) for name, module in of.named_modules()}
         for of in (model, rebuilt)
@@ -119,17 +128,22 @@ def _tell_of_hooks(model: SSD, rebuilt: SSD) -> None:
 
 
 def _is_plain(value: object) -> bool:
+    """Return whether a value is None, a number, a text, something with a name, or a list of these."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str)) or hasattr(value, "__qualname__")
 
 
-def _by_name(value: object) -> object:
-    """Return the code or the name of a function, since each build makes some anew; other values unchanged."""
+def _comparable(value: object) -> object:
+    """Return a function's code or a class's name, which can be compared; other values unchanged.
+
+    Each build of a model makes some functions anew, so they are never equal themselves.
+    """
     return getattr(value, "__code__", getattr(value, "__qualname__", value))
 
 
 def _config_differences(text: str, rebuilt: SSD) -> list[str]:
+    """Return messages about values that differ in a config and in that of the rebuilt model."""
     saved, again = json.loads(text), json.loads(json.dumps(describe(rebuilt)))
     parts = {"": ({"categories": saved["categories"]}, again)}
     parts |= {f"{key} ": (saved[key], again[key]) for key in ("arguments", "settings")}

@@ -1,8 +1,8 @@
-"""Weights by which losses of parts add up to the batch's.
+"""Weights with which the losses of a batch's parts add up to the batch's loss.
 
-SSD's loss is a sum over the batch divided by its number of positive default boxes. Means over parts of a batch, in
-several processes or one after another, would weigh a part with few positives as much as one with many. Clips count by
-their labeled frames.
+SSD's loss is a sum over the batch divided by its number of positive default boxes. The parts are computed in several
+processes or one after another. A mean of their losses would weigh a part with few positives as much as one with many.
+Of clips, labeled frames count.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict
 def _labeled(
     model: SSD, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]
 ) -> tuple[list[Size], Sequence[dict[str, Tensor]]]:
-    """Return sizes and targets of images, or of the labeled frames of clips."""
+    """Return the (height, width) and the targets of images, or of clips' labeled frames."""
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     if not holds_clips(images):
         return sizes, targets
@@ -58,7 +58,7 @@ def _labeled(
 
 
 def part_weights(positives: Sequence[int | None], total: int) -> list[float]:
-    """Return factors by which parts' losses add up to the batch's.
+    """Return the factors of parts' losses whose sum is the batch's loss.
 
     Args:
         positives: Positive default boxes of each part; None for parts without a loss.

@@ -125,7 +125,10 @@ class Plan:
         return torch.randperm(self.num_images, generator=generator).tolist()
 
     def shares(self, start_step: int) -> Iterator[list[Place]]:
-        """Yield this process's parts of batches, `accumulate` per step, from a step on."""
+        """Yield this process's parts of each batch, beginning at a step.
+
+        There are `accumulate` parts per step.
+        """
         size = self.batch_size // (self.accumulate * self.world)
         for step in range(start_step, self.steps):
             batch = self.batch(step)
@@ -177,9 +180,10 @@ def _all_labelled(images: list[object]) -> TypeGuard[list[LabelledImage]]:
 
 
 def describe_data(dataset: Dataset[Sample] | None) -> str | None:
-    """Return a digest of names and annotations; None for data sets that do not list them.
+    """Return a digest of a data set's names and annotations.
 
     Folders and positions in files are left out, so that a run may continue on another machine. Pixels are not read.
+    None for data sets that do not list their images or videos.
     """
     items: Iterator[object]
     if isinstance(dataset, VideoDataset):
@@ -197,7 +201,10 @@ def describe_data(dataset: Dataset[Sample] | None) -> str | None:
 def make_loader(
     samples: SeededSamples, plan: Plan, start_step: int, num_workers: int, *, pin_memory: bool = False
 ) -> DataLoader[Sample]:
-    """Make the loader of all batches from a step on; its workers live as long."""
+    """Make one loader of all batches from a step on.
+
+    It goes through all epochs, and its worker processes live until the last batch.
+    """
     sampler: Sequence[list[Place]] = _Stream(plan, start_step)  # type: ignore[assignment]
     return DataLoader(
         samples,
@@ -210,6 +217,7 @@ def make_loader(
 
 
 def _collate(batch: Sequence[Sample]) -> Part:
+    """Collate a part of a batch; raise ValueError for boxes that are declared in another format than xyxy."""
     images, targets = collate(batch)
     for i, target in enumerate(targets):
         # Pinned boxes forget their format.
@@ -218,6 +226,8 @@ def _collate(batch: Sequence[Sample]) -> Part:
 
 
 class _Stream:
+    """The batches of a plan from a step on, as a sampler for the loader."""
+
     def __init__(self, plan: Plan, start_step: int) -> None:
         self.plan, self.start_step = plan, start_step
 
@@ -235,7 +245,10 @@ _READ = ("boxes", "labels", "frame_index", "labeled_frames")
 
 
 def to_device(part: Part, device: torch.device) -> Part:
-    """Move part of a batch, with the targets that the model reads."""
+    """Move a part of a batch to a device.
+
+    Targets keep only the keys that the model reads.
+    """
     images, targets = part
     return (
         [image.to(device, non_blocking=True) for image in images],
@@ -244,9 +257,9 @@ def to_device(part: Part, device: torch.device) -> Part:
 
 
 def without_objects(part: Part) -> Part:
-    """Return clips with all frames labeled and empty.
+    """Return a part of clips whose frames are all labeled and have no objects.
 
-    Their loss, which counts nothing, can then be computed.
+    It replaces clips without a labeled frame, so that this process can compute a loss, which then gets weight 0.
     """
     images, targets = part
     keys = ("boxes", "labels", "frame_index")
@@ -258,7 +271,7 @@ def augmentation_for(
 ) -> Transform | None:
     """Return the augmentation of `fit`, which resizes to the model's input.
 
-    With tiles it begins by drawing one.
+    If the model has tiles, it first cuts a random tile from the image.
     """
     if not isinstance(kind, str):
         return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])

@@ -26,7 +26,7 @@ class Budget:
         seconds: The time.
         every: Epochs between evaluations; by default they are chosen so that evaluations take at most a quarter.
         spent: What an interrupted run spent before.
-        evaluated: Number of images that an evaluation takes, as a share of those of a step; 0 without any.
+        evaluated: Images of an evaluation divided by images of a step; 0 if there is no evaluation.
         clock: Clock in seconds.
     """
 
@@ -54,7 +54,7 @@ class Budget:
         return self.clock() - self._started
 
     def took_step(self, seconds: float) -> bool:
-        """Record a step's time; return whether to plan again."""
+        """Record a step's time; return whether to call `plan` again."""
         self._count += 1
         if self._count > _WARMUP:
             self._recent.append(seconds)
@@ -104,4 +104,5 @@ class Budget:
         return replace(plan, epochs=math.ceil(steps / per_epoch), max_steps=steps), self.every
 
     def _fit(self, seconds: float) -> int:
+        """Return the number of steps that fit into seconds."""
         return max(0, math.floor(seconds / max(self.rate, 1e-9)))

@@ -28,9 +28,9 @@ from ssd_zoo.weights.files import write_file
 __all__ = ["Evaluation", "evaluate", "evaluate_results"]
 
 _log = logging.getLogger("ssd_zoo")
-# Published figures are measured with thresholds of up to .05. Higher ones are for showing: they lower AP.
+# Published figures are measured with thresholds of up to .05. Higher ones, for showing detections, lower AP.
 _MOST_THRESH, _MEASURED_THRESH = 0.05, 0.01
-# So many detections of an image COCO's AP counts.
+# COCO's AP counts at most this number of detections in an image.
 _COUNTED = 100
 
 
@@ -226,7 +226,7 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
 
 
 def check_model_categories(given: Sequence[str], own: Sequence[str]) -> None:
-    """Raise ValueError unless there is a name for each of a model's own classes."""
+    """Raise ValueError if a model's classes and its given names differ in number."""
     if len(given) != len(own):
         raise ValueError(
             f"The model has {len(own)} classes with the background ({list_names(own)}), but model_categories "
@@ -236,7 +236,14 @@ def check_model_categories(given: Sequence[str], own: Sequence[str]) -> None:
 
 @contextmanager
 def _measured(model: nn.Module, asked: float | None) -> Iterator[None]:
-    """Let a detector return all that AP counts, or what a threshold leaves, within a with-statement."""
+    """Within a with-statement, set a detector's thresholds for the measurement.
+
+    They are lowered as far as AP needs, or the score's is set as asked.
+
+    Args:
+        model: The detector.
+        asked: Least score of a detection that counts; None for all that AP counts.
+    """
     own = {name: getattr(model, name) for name in ("score_thresh", "detections_per_img") if hasattr(model, name)}
     if asked is not None and "score_thresh" not in own:
         raise ValueError(f"{type(model).__name__} has no score_thresh to set to {asked:g}; leave score_thresh out.")
@@ -260,11 +267,12 @@ def _measured(model: nn.Module, asked: float | None) -> Iterator[None]:
 
 
 def _names(categories: Sequence[str], labels: Sequence[int]) -> list[str]:
-    """Return the names of labels, without the background's and those of unused ids."""
+    """Return the class names of labels, without the background and unused ids."""
     return [categories[label] for label in labels if label > 0 and categories[label] != "N/A"]
 
 
 def _absent(names: Sequence[str], owner: str, other: str) -> str:
+    """Return words about classes that one side has and the other lacks."""
     classes, are = ("class", "is") if len(names) == 1 else ("classes", "are")
     return f"{len(names)} {classes} of the {owner} {are} not in the {other} ({list_names(names)})"
 
@@ -274,7 +282,7 @@ def _figure(value: float) -> str:
 
 
 def _known(figures: Mapping[str, float]) -> dict[str, float]:
-    """Replace COCO's -1, of figures without objects, by NaN."""
+    """Replace -1, COCO's figure where there are no objects, by NaN."""
     return {name: math.nan if value == -1 else value for name, value in figures.items()}
 
 
@@ -301,7 +309,7 @@ def _evaluation(records: list[Record], categories: Sequence[str], counted: Colle
 
 
 def _add_video_map(evaluation: Evaluation, results: Results, counted: Collection[int], *, trimmed: bool) -> None:
-    """Add the number of clips, and video mAP where all clips have tracks."""
+    """Add the number of clips to an evaluation, and video-mAP if all clips have tracks."""
     of_clips = [item for item in results.items if item.records and item.records[0].frame is not None]
     if not of_clips:
         return

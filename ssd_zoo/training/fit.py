@@ -333,7 +333,7 @@ def fit(
 
 
 def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backbone: bool) -> SSD:
-    """Move a model to its device; freeze the backbone or convert norms."""
+    """Move a model to its device; freeze its backbone and synchronise its norms, if asked for."""
     if freeze_backbone:
         new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
         for name, parameter in model.backbone.named_parameters():

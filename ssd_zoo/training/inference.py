@@ -61,7 +61,7 @@ class Results:
 def parts_per_item(model: SSD, dataset: Dataset[Sample]) -> int:
     """Return the number of tiles of a data set's first image.
 
-    1 for a model without tiles.
+    It is 1 for a model without tiles.
     """
     if model.tile is None:
         return 1
@@ -136,7 +136,7 @@ def _unchanged(sample: Sample) -> Sample:
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Yield lists of samples in their order: images of one batch, or one clip, which ends the batch before it."""
+    """Yield samples in batches, in their order: up to `size` images, or one clip."""
     batch: list[Sample] = []
     for sample in samples:
         alone = holds_clips([sample[0]])
@@ -154,7 +154,17 @@ def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 def _run(
     model: nn.Module, batch: Sequence[Sample], size: int, losses: bool
 ) -> tuple[list[Detections], list[tuple[int | None, dict[str, float]]]]:
-    """Return detections, and if asked for, positive default boxes and losses."""
+    """Detect in a batch of images, or in one clip.
+
+    Args:
+        model: The detector.
+        batch: Images with their targets, or one clip with its target.
+        size: Frames of a clip at once.
+        losses: Whether to compute the losses too.
+
+    Returns:
+        The detections. Then, if losses are asked for and defined, the number of positive default boxes and the losses.
+    """
     device = next(chain(model.parameters(), model.buffers())).device
     images = [image for image, _ in batch]
     clips = holds_clips(images)
@@ -186,18 +196,20 @@ def _of_clip(model: nn.Module, clip: Tensor, size: int, device: torch.device) ->
 
 
 def _floats(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Move images to a device, with floating-point pixels between 0 and 1."""
     plain = [image.as_subclass(Tensor).to(device, non_blocking=True) for image in images]
     return [image.float() / 255 if image.dtype == torch.uint8 else image for image in plain]
 
 
 def _objects(target: Target, device: torch.device) -> Target:
-    """Return what the model reads of a target, without crowds."""
+    """Return a target with only the keys that the model reads, without crowds."""
     chosen = without_crowds(target)
     read = ("boxes", "labels", "frame_index", "labeled_frames")
     return {key: chosen[key].as_subclass(Tensor).to(device) for key in read if key in chosen}
 
 
 def _scored(image: Tensor, target: Target, found: Detections, labels: Tensor | None, item: int) -> Scored:
+    """Combine the detections in an image or clip with its target."""
     image_id = target.get("image_id")
     if not holds_clips([image]):
         return Scored([make_record(target, found, labels, item, image_id=image_id)])
@@ -232,7 +244,11 @@ def _in_frames(tubes: Sequence[Tube], labeled: Sequence[int]) -> list[Tube]:
 
 
 def _mean_losses(parts: Sequence[tuple[int | None, dict[str, float]]]) -> dict[str, float]:
-    """Average the losses over images or frames, independently of the batches."""
+    """Average the batches' losses, so that the result does not depend on the batches.
+
+    Args:
+        parts: Per batch the number of positive default boxes, and its losses.
+    """
     if not parts:
         return {}
     weights = part_weights([count for count, _ in parts], sum(count or 0 for count, _ in parts))

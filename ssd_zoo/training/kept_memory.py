@@ -17,10 +17,10 @@ _statements = 0
 def keep_memory() -> Iterator[None]:
     """Keep the memory of freed tensors for reuse, within a with-statement.
 
-    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros, and
-    that may take half of the time of training on a CPU. A process holds a tenth more memory with it. It does nothing
-    where there is no glibc, that is outside Linux; a GPU's memory torch keeps anyway. Of statements within each other
-    the outermost counts.
+    Otherwise glibc returns each large tensor's memory to the system, which hands it out anew in pages of zeros. That
+    may take half of the time of training on a CPU. With it a process holds a tenth more memory. Outside Linux, where
+    there is no glibc, it does nothing. On a GPU torch keeps memory anyway. Of nested with-statements only the outermost
+    has an effect.
     """
     global _statements
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -36,7 +36,7 @@ def keep_memory() -> Iterator[None]:
     finally:
         _statements -= 1
         if _statements == 0:
-            # What glibc's own adjusting ends with: to set one ends the adjusting.
+            # glibc adjusts these limits up to these values by itself. Setting one of them ends that, so all are set.
             libc.mallopt(_MMAP_MAX, 2**16)
             libc.mallopt(_MMAP_THRESHOLD, 32 * _MB)
             libc.mallopt(_TRIM_THRESHOLD, 64 * _MB)

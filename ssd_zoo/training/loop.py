@@ -115,7 +115,7 @@ class Trainer:
         written = time.monotonic()
         with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
             if self.progress.step == 0:
-                # A run that is killed while it first saves its models can begin again.
+                # With this checkpoint a run that is killed during its first save of models can begin again.
                 self._checkpoint()
             while self._finish_epoch() and not self._ended():
                 started = time.monotonic()
@@ -135,7 +135,7 @@ class Trainer:
         self._write_report()
 
     def _step(self, batch: Sequence[Part], stop: StopRequest, due: bool) -> tuple[bool, bool]:
-        """Train on one batch; return whether to stop and whether a checkpoint is due."""
+        """Train on one batch; return, as all processes agreed, whether to stop and whether a checkpoint is due."""
         step, device = self.progress.step, self.accelerator.device
         torch.manual_seed(derive_seed(self.plan.seed, step, self.plan.rank, 1))
         self.wrapped.train()
@@ -173,7 +173,7 @@ class Trainer:
         return stops, due
 
     def _agree(self, batch: Sequence[Part], stop: bool, due: bool) -> tuple[list[float], bool, bool]:
-        """Agree with the other processes on a step.
+        """Exchange with the other processes what they must agree on in a step.
 
         Returns:
             The weights of this process's parts of the batch, 0 for clips without a labeled frame. Then whether any
@@ -253,12 +253,12 @@ class Trainer:
         if self.progress.step >= self.plan.steps:
             return True
         measured = [row["AP"] for row in self.progress.history if "AP" in row]
-        in_vain = len(measured) - 1 - measured.index(max(measured)) if measured else 0
+        since_best = len(measured) - 1 - measured.index(max(measured)) if measured else 0
         # A model that has found nothing so far may still be at its beginning.
-        if not self.patience or in_vain < self.patience or not any(measured):
+        if not self.patience or since_best < self.patience or not any(measured):
             return False
         self._say(
-            f"AP has not improved in the last {in_vain} evaluations, so the training ends; --patience 0 trains on."
+            f"AP has not improved in the last {since_best} evaluations, so the training ends; --patience 0 trains on."
         )
         return True
 
@@ -326,7 +326,7 @@ class Trainer:
         bar.update(self.progress.step - bar.n)
 
     def _report(self) -> None:
-        """Report within an epoch in plain lines, where there is no terminal for a bar."""
+        """Print the progress within an epoch now and then, if there is no terminal for a bar."""
         done = self.progress.step % self.plan.steps_per_epoch
         now = time.monotonic()
         if sys.stderr.isatty() or not done or now - self.reported < REPORT_SECONDS:

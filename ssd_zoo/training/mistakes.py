@@ -102,6 +102,7 @@ def draw_mistake(image: Tensor, mistake: Mistake, categories: Sequence[str], sid
 
 
 def _no_object(record: Record, detection: int) -> str:
+    """Return words about where a wrong detection lies, as the end of a sentence."""
     if len(record.boxes) == 0:
         return "where nothing is labelled"
     overlap = box_iou(record.found_boxes[detection].unsqueeze(0), record.boxes)[0]

@@ -125,7 +125,10 @@ def make_schedule(
 
 
 def make_ema(model: nn.Module, decay: float) -> "ModelEmaV3":
-    """Make timm's moving average of weights; its decay grows with the steps to `decay`."""
+    """Make timm's moving average of weights.
+
+    Its decay begins low and grows to `decay`.
+    """
     from timm.utils.model_ema import ModelEmaV3
 
     return ModelEmaV3(model, decay=decay, use_warmup=True)

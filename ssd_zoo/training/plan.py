@@ -72,7 +72,7 @@ class DataFacts(NamedTuple):
     typical: float
 
     def in_tiles(self, tile: tuple[int, int]) -> "DataFacts":
-        """Return the facts of tiles that larger images are cut into."""
+        """Return the same facts for tiles, if images are cut into them."""
         height, width = shown_size(self.picture, tile)
         factor = math.sqrt(self.picture[0] * self.picture[1] / (height * width))
         return DataFacts((height, width), min(1.0, factor * self.small), min(1.0, factor * self.typical))
@@ -185,14 +185,17 @@ def plan_training(
 
 
 def evaluation_interval(epochs: int, most: int = 5) -> int:
-    """Return the epochs between evaluations: five to nine evaluations, or fewer if `most` is lower."""
+    """Return the number of epochs between evaluations.
+
+    There are five to nine evaluations, or at most `most` if that is below five.
+    """
     return max(1, epochs // 5) if most >= 5 else math.ceil(epochs / max(1, most))
 
 
 def plan_validation(images: int) -> int:
     """Return the number of training images to take for validation.
 
-    15 %, from 20 to 1000; none of fewer than 60.
+    It is 15 %, but at least 20 and at most 1000. Of fewer than 60 images none is taken.
     """
     return 0 if images < 60 else min(1000, max(20, round(0.15 * images)))
 
@@ -200,8 +203,9 @@ def plan_validation(images: int) -> int:
 def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[int, int], str]:
     """Choose the (height, width) of the input, and say why.
 
-    Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. Otherwise
-    the input is the model's own 300 × 300. Sides are multiples of 32, and near the images' shape.
+    Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. If the
+    model's own 300 × 300 suffices for that, it is taken. Other sizes have sides that are multiples of 32, and about the
+    images' shape.
 
     Example:
         >>> from ssd_zoo.training.plan import DataFacts, plan_size
@@ -302,7 +306,10 @@ def _augmentation(kind: object, flip: bool, one_sided: str | None, flip_vertical
 
 
 def _one_sided(names: Iterable[str]) -> str | None:
-    """Return the first class whose mirror image may be another class: left or right, a letter, a digit."""
+    """Return the first class name whose mirror image may be another class.
+
+    It has the word left or right, or is a single letter or digit. None if there is none.
+    """
     for name in names:
         words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
         # Signs without upper case, such as Chinese ones, are whole words.
@@ -328,8 +335,10 @@ def _facts(pictures: Sequence[tuple[int, int]], of_classes: Iterable[Sequence[fl
 
 
 def _side(value: float) -> int:
+    """Return a side rounded up to a multiple of 32."""
     return 32 * math.ceil(value / 32 - 0.01)
 
 
 def _why(given: object, reason: str) -> str:
+    """Return "given" for a setting that the caller gave, else the reason for its choice."""
     return reason if given is None else "given"

@@ -43,17 +43,20 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", file: Path) -> None:
-    """Write a figure atomically, in the format of the file's extension (PNG without one)."""
+    """Write a figure atomically, in the format of the file's extension.
+
+    It is PNG without an extension.
+    """
     with replacing(file) as stream:
         figure.savefig(stream, format=file.suffix.lstrip(".").lower() or "png", dpi=100)
 
 
 def precision_curves(evaluation: "Evaluation") -> dict[str, list[float]]:
-    """Return precision at an IoU of .5 over the recalls 0, .01 … 1.
+    """Return the worst classes' precision over recall, at an IoU of .5.
 
     Returns:
-        By name, with the mean precision: the ten worst classes at most, and their mean over all classes last. Empty
-        without objects.
+        For each name, the precision at the recalls 0, .01, … 1. There are at most ten classes, and last the mean over
+        all classes. Each name ends with the mean precision. Empty without objects.
     """
     at_half = evaluation.precision[0]
     known = [k for k in range(len(evaluation.classes)) if at_half[0, k] > -1]

@@ -1,4 +1,4 @@
-"""Exchange of values between processes, and what accelerate keeps of them."""
+"""Exchange of values between training processes, and reset of accelerate's settings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def process() -> tuple[int, int]:
-    """Return this process's rank and the number of processes; 0 and 1 for one alone."""
+    """Return this process's rank and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
@@ -30,7 +30,10 @@ def all_gather(value: T) -> list[T]:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Reset accelerate's settings afterwards, because the next training may have others."""
+    """Within a with-statement, let accelerate's settings be this training's own.
+
+    accelerate keeps them for the whole process. They are reset at the end, unless the caller had set them before.
+    """
     try:
         from accelerate.state import AcceleratorState, is_initialized
     except ImportError as error:

@@ -28,9 +28,9 @@ BatchNormMode = Literal["train", "frozen", "sync"]
 
 
 def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool) -> list[Exception]:
-    """Return errors for all that a run lacks.
+    """Return an error for each thing that a run lacks.
 
-    Packages, rights, a free folder, a whole checkpoint.
+    These may be packages, the right to write, a free folder, or a whole checkpoint.
 
     Args:
         output: The run's folder.
@@ -59,7 +59,10 @@ def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool)
 
 
 def raise_together(errors: Sequence[Exception]) -> None:
-    """Raise one error, of the first one's type, that lists all messages."""
+    """Raise one error with the messages of all; do nothing for none.
+
+    It has the first one's type.
+    """
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -67,7 +70,7 @@ def raise_together(errors: Sequence[Exception]) -> None:
 
 
 def check_norms(model: nn.Module) -> None:
-    """Raise ValueError if a model's norms were folded away."""
+    """Raise ValueError if a model's norms are folded into convolutions."""
     if folded := folded_norms(model):
         raise ValueError(
             f"{len(folded)} norms of the model were folded away at its source, {folded[0]!r} among them. To train "
@@ -117,9 +120,9 @@ def check_call(
 
 
 def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
-    """Leave out what is unusable of a data set that lists labels.
+    """Leave unusable objects out of a data set, as `usable` does.
 
-    As `usable` does.
+    Data sets other than those of `open_dataset` and `open_video_dataset` are returned unchanged.
 
     Args:
         model: The model, which may ask to drop all that is invalid.

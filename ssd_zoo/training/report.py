@@ -52,7 +52,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Story:
-    """What a report tells.
+    """Contents of a report on a training.
 
     Attributes:
         name: Name of the run.
@@ -72,7 +72,10 @@ class Story:
 
 
 def failure_of(story: Story) -> str | None:
-    """Return what to do if the model finds next to nothing; None if it finds something, or AP is not known."""
+    """Return advice if the trained model finds next to nothing.
+
+    None if it finds something, or its AP was not measured.
+    """
     if story.evaluation is None or not story.evaluation.metrics["AP"] < _LEAST_AP:
         return None
     steps = int(story.history[-1]["step"])
@@ -181,7 +184,10 @@ def _results(evaluation: "Evaluation") -> list[Table]:
 
 
 def _mistakes(evaluation: "Evaluation") -> list[Table]:
-    """Return numbers of mistakes, at an IoU and scores from .5, with precision and recall, by class."""
+    """Return a table, in a list, of right and wrong detections by class.
+
+    Scores and IoU are at least .5. The list is empty for a file of results, which has no confusion matrix.
+    """
     if evaluation.confusion is None:
         return []
     rows = []
@@ -242,7 +248,7 @@ def _charts(charts: Mapping[str, Lines]) -> str:
 
 
 def _confusion(confusion: Tensor, classes: Sequence[str]) -> str:
-    """Return the confusion of classes as a table, each cell as dark as its share of the row."""
+    """Return the confusion matrix as an HTML table, each cell as dark as its share of the row."""
     names = ["nothing", *classes]
     used = [k for k in range(len(names)) if confusion[k].any() or confusion[:, k].any()]
     head = "".join(f"<th>{escape(names[k])}</th>" for k in used)

@@ -62,7 +62,7 @@ class RunFiles:
     meta: dict[str, str | None]
 
     def begin(self, model: SSD) -> None:
-        """Keep pictures of what the model detects before the training."""
+        """Draw what the model detects before the training, for the report."""
         self._draw(model, "before")
 
     def save(self, model: SSD, history: Sequence[Row], evaluation: "Evaluation | None", *, better: bool) -> None:
@@ -113,6 +113,7 @@ class RunFiles:
         return Story(self.folder.resolve().name, self.choices, self.command, history, device, evaluation)
 
     def _compared(self) -> list[Picture]:
+        """Return the pictures of what the model detects before and after the training."""
         files = [self.folder / "pictures" / when / f"{item:05d}.jpg" for item in self._items() for when in _WHEN]
         return [
             Picture("Before and after the training", file.parent.name, file.read_bytes())
@@ -121,6 +122,7 @@ class RunFiles:
         ]
 
     def _mistakes(self, evaluation: "Evaluation") -> list[Picture]:
+        """Return pictures of the worst mistakes."""
         assert self.validation is not None
         samples = SeededSamples(self.validation, DetectionPresetEval(), 0)
         categories, pictures = ["background", *evaluation.classes], []
@@ -156,6 +158,7 @@ class RunFiles:
 
 
 def _shrunk(image: Tensor, found: dict[str, Tensor], model: SSD) -> Image.Image:
+    """Draw detections on a smaller image, for the report."""
     scale = min(1.0, _LONGEST_SIDE / max(image.shape[-2:]))
     small = F.resize(image, [max(1, round(side * scale)) for side in image.shape[-2:]], antialias=True)
     on_cpu = {key: value.cpu() for key, value in found.items()}

@@ -183,6 +183,10 @@ def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Pat
 def check_shared(step: int, output: Path) -> None:
     """Check that all processes found the same checkpoint.
 
+    Args:
+        step: The step of this process's checkpoint.
+        output: The run's folder.
+
     Raises:
         ValueError: If they did not.
     """
@@ -200,7 +204,7 @@ def _short(value: object) -> str:
 
 
 def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minutes: float | None) -> Plan:
-    """Return a run's plan; a resumed run keeps its own settings.
+    """Return a run's plan, with the batch size and length that it began with.
 
     Args:
         plan: The plan of this call.
@@ -229,7 +233,10 @@ def load_states(
     ema: "ModelEmaV3 | None",
     accelerator: "Accelerator",
 ) -> None:
-    """Load a checkpoint, if any, into the parts of a training."""
+    """Load a checkpoint's tensors into the parts of a training.
+
+    A state of None loads nothing.
+    """
     if state is None:
         return
     model.load_state_dict(state["model"])
@@ -241,6 +248,7 @@ def load_states(
 
 
 def _other_length(epochs: object) -> str:
+    """Return the message about a run that began with epochs and continues with minutes, or the other way round."""
     began = "minutes=…" if epochs is None else f"epochs={epochs}"
     return (
         f"The run began with {began}. Continue it with the same keyword (--minutes, --epochs), or use another folder."

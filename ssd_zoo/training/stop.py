@@ -10,7 +10,9 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM are noted; a second signal acts at once.
+    """Context in which SIGINT and SIGTERM are only noted.
+
+    A second signal acts at once.
 
     Attributes:
         signal: The signal that came, or None.

@@ -81,12 +81,16 @@ def time_training(
 
 
 def busy() -> str:
-    """Return words about processes that slow this machine down; empty if there are few, or they can't be counted."""
+    """Return words about a high load, which slows this machine down.
+
+    Empty if the load is low, or can't be measured.
+    """
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
     return f"; busy: load {load:.0f} on {number_of(cores, 'core')}" if load > 2 * cores else ""
 
 
 def _detecting(model: SSD, dataset: Dataset[Sample], device: torch.device) -> float:
+    """Return the seconds of detecting in an image."""
     convert, number = DetectionPresetEval(), min(4, len(dataset))  # type: ignore[arg-type]
     images = [convert(*dataset[i])[0].to(device) for i in range(number)]
     model.eval()
@@ -97,7 +101,7 @@ def _detecting(model: SSD, dataset: Dataset[Sample], device: torch.device) -> fl
 
 
 def _peak(device: torch.device) -> int:
-    """Return the most bytes that were held so far."""
+    """Return the most bytes that the process, or on a GPU its tensors, held so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

@@ -101,6 +101,8 @@ def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, S
 
 
 class _Step(nn.Module):
+    """A detector's step as a module, from frames and state to raw output and the next state."""
+
     def __init__(self, model: SSD) -> None:
         super().__init__()
         self.model = model

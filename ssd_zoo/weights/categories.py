@@ -81,7 +81,9 @@ def match_classes(categories: Sequence[str], known: Sequence[str]) -> dict[int, 
 
 
 def check_names(categories: object) -> list[str]:
-    """Return the names of classes as a list, after checks; "???" becomes "background".
+    """Check the names of classes; return them as a list.
+
+    "???" as the background's name becomes "background".
 
     The background is class 0, so its name comes first. That is required rather than assumed: without it the first
     class would be taken for the background.
@@ -129,22 +131,20 @@ def check_names(categories: object) -> list[str]:
 def find_twice(names: Sequence[str]) -> list[str]:
     """Return the names that occur twice.
 
-    Spaces around a name and the encoding of accents make no difference.
-
-    Upper and lower case do: "A" and "a" may be two signs of an alphabet.
+    Names are compared by `plain_name`. Upper and lower case differ: "A" and "a" may be two signs of an alphabet.
     """
     counts = Counter(map(plain_name, names))
     return [name for name, count in counts.items() if count > 1]
 
 
 def plain_name(name: str) -> str:
-    """Return a name without outer spaces, with composed accents."""
+    """Return a name without outer spaces, with accents in one encoding (Unicode NFC)."""
     # macOS writes an accent as a character of its own.
     return unicodedata.normalize("NFC", name.strip())
 
 
 def is_one_line(name: str) -> bool:
-    """Return whether a name has no line breaks and control codes.
+    """Return whether a name is free of line breaks and control codes.
 
     Pictures and terminals can't show these.
     """
@@ -171,7 +171,13 @@ def list_names(names: Sequence[str], most: int = 5) -> str:
 
 
 def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collection[int]) -> dict[str, list[int]]:
-    """Group unmatched labels by the spelling of their names."""
+    """Group labels whose names have the same spelling.
+
+    Args:
+        names: Names of classes, background first. The background and "N/A" are left out.
+        spelling: Maps a name to the spelling that is compared.
+        done: Labels that are matched already, and left out.
+    """
     labels = defaultdict(list)
     for label, name in enumerate(names):
         if label > 0 and label not in done and name.strip().casefold() != "n/a":
@@ -180,10 +186,12 @@ def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collect
 
 
 def _fold(name: str) -> str:
+    """Return a name in lower case, with a space for separators between words."""
     # Separators fold only between letters or digits: "-5" and "5" differ.
     return re.sub(r"(?<=[^\W_])(\s+|[-_]+)(?=[^\W_])", " ", plain_name(name.casefold()))
 
 
 def _canonical(name: str) -> str:
+    """Return a folded name, a synonym replaced by COCO's name."""
     folded = _fold(name)
     return _SYNONYMS.get(folded, folded)

@@ -1,6 +1,6 @@
 """The config.json of a saved model, which rebuilds the model without tensors.
 
-All that a config may hold is listed here: what it names is built, and anyone may have written it.
+Anyone may have written a config, and what it names is built. So this module lists all that a config may hold.
 """
 
 import functools
@@ -106,6 +106,7 @@ def describe(model: SSD) -> Config:
 
 
 def _setting(model: SSD, name: str) -> object:
+    """Return a setting of a model as JSON can hold it; None if the config leaves it out."""
     value = getattr(model, name)
     # Models without tiles stay readable for older versions.
     if name in ("tile", "tile_overlap") and model.tile is None:
@@ -119,6 +120,7 @@ def _setting(model: SSD, name: str) -> object:
 
 
 def _encode(name: str, value: object) -> object:
+    """Return a builder's argument as JSON can hold it; a class of layers is saved by its name."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -136,18 +138,20 @@ def _encode(name: str, value: object) -> object:
 
 
 def _decode(value: JSON, what: str) -> object:
+    """Return the argument that `_encode` saved; `what` names it in errors."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, list):
         return [_decode(item, what) for item in listing(value, what, longest=64)]
     if isinstance(value, dict):
-        return _module(value, what)
+        return _decode_module(value, what)
     limited = number(value, what, low=-_LARGEST_NUMBER, high=_LARGEST_NUMBER)
     return value if isinstance(value, int) else limited
 
 
-def _module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
-    _only(value, ("callable", "args", "keywords"), f"key of {what}")
+def _decode_module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module]:
+    """Return the class of layers, with its arguments, that `_encode` saved by name."""
+    _refuse_unknown(value, ("callable", "args", "keywords"), f"key of {what}")
     path = text(value["callable"], f"a callable of {what}")
     part = _find_module(path)
     if part is None:
@@ -175,7 +179,7 @@ def _find_module(path: str) -> type[nn.Module] | None:
 
 
 def open_config(content: str | bytes, file: Path, source: str, *, digest: str | None = None) -> SavedModel:
-    """Read a config.
+    """Read and check a config.json; the tensors are not read.
 
     Args:
         content: The JSON.
@@ -198,19 +202,21 @@ def open_config(content: str | bytes, file: Path, source: str, *, digest: str | 
             f"({__version__}) reads formats up to {FORMAT}. pip install --upgrade ssd_zoo"
         )
     try:
-        return _settle(config, file, digest_in(config) or digest)
+        return _checked(config, file, digest_in(config) or digest)
     except (ImportError, KeyError, ValueError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"The config of {source} can't be used: {what}") from error
 
 
-def _only(names: Collection[str], known: Collection[str], what: str) -> None:
+def _refuse_unknown(names: Collection[str], known: Collection[str], what: str) -> None:
+    """Raise ValueError if a name is unknown."""
     if unknown := set(names) - set(known):
         raise ValueError(f"unknown {what} {quote(min(unknown))}; known are {', '.join(known)}.")
 
 
-def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
-    _only(config, [*Config.__annotations__, "meta", "weights_id", "config_id"], "key")
+def _checked(config: dict[str, JSON], file: Path, digest: str | None) -> SavedModel:
+    """Check each value of a config, and return the saved model that it describes."""
+    _refuse_unknown(config, [*Config.__annotations__, "meta", "weights_id", "config_id"], "key")
     if config["library"] != "ssd_zoo":
         raise ValueError(f"library must be 'ssd_zoo', got {quote(config['library'])}.")
     whole(config["format"], "format", low=1)
@@ -231,16 +237,14 @@ def _settle(config: dict[str, JSON], file: Path, digest: str | None) -> SavedMod
         url=str(file),
         transforms=detection_transforms,
         meta={**_read_facts(config), "categories": names, "builder": builder},
-        settings={
-            **settings,
-            "default_boxes": _read_boxes(mapping(config["default_boxes"], "default_boxes")),
-        },
+        settings={**settings, "default_boxes": _read_boxes(mapping(config["default_boxes"], "default_boxes"))},
         digest=digest,
     )
     return SavedModel(builder, arguments, weights)
 
 
 def _read_facts(config: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return the facts of the model card, such as licence and metrics, after checks."""
     facts = mapping(config.get("meta", {}), "meta")
     texts = {"weights_id": config.get("weights_id")}
     texts |= {name: facts.get(name) for name in ("licence", "origin", "trained_on")}
@@ -286,7 +290,7 @@ _MAY_BE_LEFT_OUT = {"classification_loss", "box_loss", "tile", "tile_overlap"}
 
 
 def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
-    _only(settings, _READERS, "settings")
+    _refuse_unknown(settings, _READERS, "settings")
     if missing := _READERS.keys() - settings.keys() - _MAY_BE_LEFT_OUT:
         raise ValueError(f"its settings lack {', '.join(sorted(missing))}.")
     return {
@@ -296,7 +300,7 @@ def _read_settings(settings: Mapping[str, JSON]) -> dict[str, object]:
 
 
 def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
-    _only(boxes, [field.name for field in fields(DefaultBoxGenerator)], "key of default_boxes")
+    _refuse_unknown(boxes, [field.name for field in fields(DefaultBoxGenerator)], "key of default_boxes")
     shapes = [
         [
             _pair(shape, "a shape of default_boxes", low=1e-6)
@@ -304,11 +308,10 @@ def _read_boxes(boxes: Mapping[str, JSON]) -> dict[str, object]:
         ]
         for of_map in listing(boxes["shapes"], "shapes of default_boxes", shortest=1, longest=_MOST_MAPS)
     ]
-    steps, offsets = boxes["steps"], boxes.get("offsets")
+    steps, offsets = boxes["steps"], boxes.get("offsets")  # Older configs have no offsets.
     return {
         "shapes": shapes,
         "steps": None if steps is None else _numbers(steps, "steps", length=_MOST_MAPS, low=1e-3, high=_LARGEST_NUMBER),
-        # Older configs have no offsets.
         "offsets": None
         if offsets is None
         else [_pair(xy, "offsets", low=-1e3) for xy in listing(offsets, "offsets", longest=_MOST_MAPS)],
@@ -328,8 +331,8 @@ def check_arguments(arguments: Mapping[str, object], known: Collection[str]) -> 
         known: Names of the builder's arguments that a config may hold.
 
     Raises:
-        ValueError: If an argument is unknown, or a text is not a plain word: timm and the Hub take addresses, and a
-            folder of this machine must not make requests.
+        ValueError: If an argument is unknown, or a text is not a plain word. Other texts may be addresses, from which
+            timm and the Hub would download.
     """
     for name, value in arguments.items():
         if name not in known:
@@ -342,6 +345,6 @@ def check_arguments(arguments: Mapping[str, object], known: Collection[str]) -> 
 
 
 def is_plain_word(value: object) -> bool:
-    """Return whether an argument has no text but plain words."""
+    """Return whether all texts of an argument are plain words: letters, digits, `_`, `.`, `+`, `-`."""
     words = value if isinstance(value, list) else [value]
     return all(_PLAIN.fullmatch(word) for word in words if isinstance(word, str))

@@ -1,4 +1,4 @@
-"""Proof that a config and its tensors were saved together."""
+"""Digests that show whether a config.json and its tensors were saved together."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ __all__ = ["are_of_two_saves", "digest_in", "sign"]
 
 
 def digest_in(config: JSON) -> str | None:
-    """Return the digest of tensors that a config names.
+    """Return the digest of the tensors that a config names.
 
-    Older ones have none that can be checked.
+    None for configs of older versions, whose ids can't be checked.
     """
     found = config.get("weights_id") if isinstance(config, dict) else None
     return found if isinstance(found, str) and found.startswith("sha256:") else None
@@ -25,9 +25,13 @@ def sign(config: Mapping[str, object]) -> str:
 
 
 def are_of_two_saves(ours: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> bool:
-    """Return whether a config.json is of another save than its tensors.
+    """Return whether a config.json and its tensors are of two saves.
 
-    An edited one is not.
+    A config.json that was edited after its save is still of the same save.
+
+    Args:
+        ours: The config.json.
+        theirs: The config in the header of the tensors' file.
     """
     if ours.get("weights_id") != theirs.get("weights_id"):
         return True

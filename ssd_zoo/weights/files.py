@@ -41,16 +41,16 @@ def home() -> Path:
 
 
 def write_file(path: Path, *content: bytes | memoryview) -> None:
-    """Write pieces of a file atomically; see `replacing`."""
+    """Write a file's content, in pieces, atomically; see `replacing`."""
     with replacing(path) as file:
         file.writelines(content)
 
 
 def check_folder(folder: Path, name: str = "The folder") -> None:
-    """Check that a folder can be made and written; leave no trace.
+    """Check that a folder can be created and written to; leave no trace.
 
     Raises:
-        OSError: If they can't. The message begins with the name.
+        OSError: If it can't. The message begins with the name.
     """
     there = folder
     while not there.exists() and there != there.parent:
@@ -83,7 +83,7 @@ def is_stream(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(file: Path, what: str) -> Iterator[None]:
-    """Hold a lock within a with-statement.
+    """Lock a file within a with-statement, against other processes.
 
     It is a lock of the operating system, so it ends with its process, however that ends.
 
@@ -113,9 +113,9 @@ def locked(file: Path, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces a path once complete.
+    """Open a temporary file that replaces a path when the with-statement ends.
 
-    At any moment the old or the new file is there, whole. Pipes and devices, such as /dev/stdout, are written directly.
+    Until then, and after an error, the old file stays. Pipes and devices, such as /dev/stdout, are written directly.
 
     Raises:
         OSError: If the file can't be written; the old one stays. The error names the path.
@@ -150,9 +150,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def naming_download(path: Path) -> Iterator[None]:
-    """Name the file to delete if the Hub's cache is unreadable.
+    """Within a with-statement, add to a ValueError which download to delete.
 
-    The cache holds links; the file is what they lead to.
+    It is added for files in the Hub's cache. The cache holds links, and the file that one leads to must be deleted.
     """
     try:
         yield
@@ -205,4 +205,5 @@ def read_safetensors(path: Path, *, digest: str | None = None) -> dict[str, Tens
 
 
 def _single(tensor: Tensor) -> Tensor:
+    """Convert half precision to float32 (single precision); other types stay."""
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor

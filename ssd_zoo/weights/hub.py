@@ -90,7 +90,10 @@ def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True
 
 
 def _fetch_exactly(fetch: Callable[[int, int], bytes], start: int, stop: int) -> bytes:
-    """Fetch a range; the client would take a whole file, as some proxies send it, for the range."""
+    """Fetch bytes `start` to `stop`; raise ConnectionError if others come.
+
+    Some proxies send the whole file instead, which the client would take for the range.
+    """
     found = fetch(start, stop)
     if len(found) != stop - start:
         raise ConnectionError(
@@ -101,7 +104,15 @@ def _fetch_exactly(fetch: Callable[[int, int], bytes], start: int, stop: int) ->
 
 
 def _copy_tensors(source: "_Remote", kept: Path, prefixes: tuple[str, ...], *, what: str, progress: bool) -> None:
-    """Copy tensors from one safetensors file into another, which gets a digest of its own."""
+    """Copy tensors of a safetensors file on the Hub to a new file with a digest.
+
+    Args:
+        source: The open file on the Hub.
+        kept: Path of the new file.
+        prefixes: Beginnings of the tensors' names.
+        what: Name of the repository, for messages.
+        progress: Whether to show a progress bar.
+    """
     from tqdm import tqdm
 
     header = parse_header(source, source.size, f"model.safetensors of {what}")
@@ -138,7 +149,7 @@ def _copy_tensors(source: "_Remote", kept: Path, prefixes: tuple[str, ...], *, w
 
 
 class _Remote(Protocol):
-    """A file on the Hub."""
+    """An open file on the Hub."""
 
     size: int
 
@@ -194,7 +205,7 @@ def upload_folder(
 
 @contextlib.contextmanager
 def _explained(repo: str, revision: str | None) -> Iterator[None]:
-    """Raise the client's errors as built-in ones that propose a way out."""
+    """Within a with-statement, turn the client's errors into built-in ones with a way out."""
     from huggingface_hub import errors
 
     login = "Log in by `hf auth login`, or set HF_TOKEN."
@@ -229,9 +240,11 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
 
 
 def _broke_off(error: Exception) -> bool:
+    """Return whether an error is one of the connection."""
     # The client uses requests or httpx, depending on its version; their errors share no base class.
     return type(error).__module__.partition(".")[0] in _TRANSPORTS
 
 
 def _line(error: BaseException) -> str:
+    """Return an error's message in one line."""
     return " ".join(str(error).split())

@@ -49,7 +49,7 @@ class Match:
 
     Attributes:
         table: The table.
-        names: Our name for each of the file's: empty if the table drops the tensor, None if no row matches.
+        names: Our names by those in the file: empty if the table drops the tensor, None if no row matches.
     """
 
     table: Table
@@ -57,12 +57,15 @@ class Match:
 
     @property
     def unknown(self) -> list[str]:
-        """Names without a match; all names if the file lacks a head."""
+        """Names in the file that have no match.
+
+        If no tensor is of a head, the file is not a detector's, and all names count.
+        """
         of_head = any((ours or "").startswith("head.") for ours in self.names.values())
         return [theirs for theirs, ours in self.names.items() if ours is None or not of_head]
 
     def kept(self) -> dict[str, str]:
-        """Map our names to the file's, for the tensors that are kept.
+        """Return the file's names by ours, without dropped tensors.
 
         Raises:
             ValueError: If a name is unknown, or two tensors get the same name.
@@ -79,7 +82,7 @@ class Match:
 
 
 def match_names(state: Mapping[str, Tensor], tables: Tables) -> Match:
-    """Match the names of tensors with the first table whose mark fits."""
+    """Translate the names of tensors by the first table whose mark fits."""
     table = next(table for mark, table in tables if mark is None or (mark(state) if callable(mark) else mark in state))
     rows = [(re.compile(pattern), replacement) for pattern, replacement in table]
     matched: dict[str, str | None] = {}

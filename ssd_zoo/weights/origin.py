@@ -17,12 +17,12 @@ _KNOWN = {len(names): names for names in (VOC_CATEGORIES, COCO80_CATEGORIES)}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of another project, matched with a key table.
+    """A checkpoint of another project, its names matched with a key table.
 
     Args:
-        state: The file's tensors.
+        state: Tensors by the names in the file.
         tensors: The same tensors by our names; only their shapes are valid.
-        table: The key table that converted them.
+        table: The key table that the names matched.
         size: (height, width) of the input where it differs from the origin's.
     """
 
@@ -34,10 +34,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A builder's name and arguments.
+    """How to build a checkpoint's model: a builder's name and arguments.
 
     Args:
-        builder: The registered name.
+        builder: The builder's name.
         arguments: Keywords of the builder for which the origin differs from the builder's defaults.
         known: Per number of classes, the names in the origin's own models.
         default_boxes: `(D, 4)`, xyxy as fractions of the input, where the file holds them.

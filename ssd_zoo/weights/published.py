@@ -1,4 +1,4 @@
-"""Makers of entries for weights that other projects have published."""
+"""Functions that make the entries of weights that other projects have published."""
 
 from collections.abc import Mapping, Sequence
 

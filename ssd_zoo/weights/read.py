@@ -73,7 +73,7 @@ def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]
 
 
 def _read_kept(fetch: Callable[[], Path]) -> dict[str, Tensor]:
-    """Read a file of `SSD_ZOO_HOME`; make a damaged one again, once."""
+    """Read a file of `SSD_ZOO_HOME`; if it is damaged, fetch it once more."""
     path = fetch()
     try:
         return read_safetensors(path)
@@ -88,7 +88,10 @@ def _convert(state: Mapping[str, Tensor], weights: "Weights") -> dict[str, Tenso
 
 
 def _converted(weights: "Weights", progress: bool) -> Path:
-    """Return the path of a converted checkpoint, converted first if needed."""
+    """Return the file of another project's weights, converted to our names.
+
+    It is downloaded and converted if `SSD_ZOO_HOME` does not have it yet.
+    """
     stem = weights.url.rpartition("/")[2].rpartition(".")[0]
     key = hashlib.sha256(f"{_CONVERSION} {weights.layout} {weights.url}".encode()).hexdigest()[:8]
     kept = home() / f"{stem}-{key}.safetensors"
@@ -127,6 +130,7 @@ def _download(url: str, folder: Path, progress: bool) -> Path:
 
 
 def _check_hash(path: Path, weights: "Weights") -> None:
+    """Raise ValueError if a download has another hash than its entry or its name says."""
     in_name = re.search(r"-([0-9a-f]{8,64})\.\w+$", weights.url)
     expected = weights.sha256 or (in_name.group(1) if in_name else "")
     if not expected:

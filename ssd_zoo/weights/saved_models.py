@@ -1,4 +1,7 @@
-"""Opening of saved models; a builder reads the tensors later."""
+"""Opening of saved models.
+
+Their config is read. Tensors are read later, when a model is built.
+"""
 
 import logging
 import os
@@ -81,7 +84,7 @@ def _open_folder(folder: Path, source: str) -> SavedModel:
 
 
 def _differences(left: dict[str, JSON], right: dict[str, JSON]) -> dict[str, tuple[JSON, JSON]]:
-    """Return by name the values that differ in two configs."""
+    """Return pairs of values that differ in two configs, by name."""
     found: dict[str, tuple[JSON, JSON]] = {}
     for name in {**left, **right}:
         here, there = left.get(name), right.get(name)

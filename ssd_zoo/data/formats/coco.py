@@ -38,7 +38,7 @@ def find(tree: Tree) -> Layout | None:
     for file in sorted(files, key=lambda file: ("keypoints" in file.stem, file.path)):
         name = _split(file)
         if name in splits and "keypoints" in file.stem:
-            name = file.stem  # The official folder has instances_… and person_keypoints_… of each split.
+            name = file.stem  # COCO's own folder has a file instances_… and one person_keypoints_… for each split.
         if name in splits:
             raise ValueError(
                 f"{splits[name].path} and {file.path} are both the split {name!r}; open one of the files, or move one "
@@ -54,7 +54,10 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _read(file: File, tree: Tree, split: str, *, alone: bool) -> Records:
-    """Read a split; note the images that it does not list, if they can't be another split's."""
+    """Read a split; add a note about images that its file does not list.
+
+    Images that may belong to another split are left out of the note.
+    """
     records = read_coco(file.path)
     if tree.file is None:
         own = canonical_split(split)
@@ -154,7 +157,12 @@ def _mappings(entries: Iterable[JSON]) -> Iterator[Entry]:
 
 
 def _present(entry: JSON, needs: str) -> Entry:
-    """Return an entry without its nulls, which mean absent."""
+    """Return an entry without its nulls, which mean that a value is absent.
+
+    Args:
+        entry: An entry of a list in the file.
+        needs: Message of the ValueError for an entry that is not a mapping.
+    """
     if not isinstance(entry, dict):
         raise ValueError(needs)
     return {key: value for key, value in entry.items() if value is not None}
@@ -171,7 +179,15 @@ def _key(entry: Entry, name: str) -> str:
 
 
 def _categories(entries: Sequence[JSON], used: Counter[str], file: Path) -> dict[str, str]:
-    """Return class names by id, in the order of the ids, without parents that have no objects."""
+    """Return class names by id, in the order of the ids.
+
+    A class that is only the parent of others (their `supercategory`) and has no objects is left out.
+
+    Args:
+        entries: The list of categories.
+        used: Number of objects by class id.
+        file: The file, for messages.
+    """
     found: dict[int, Entry] = {}
     for i, value in enumerate(entries):
         entry = value if isinstance(value, dict) else {}

@@ -34,7 +34,10 @@ def box_of(entry: Mapping[str, JSON]) -> Box:
 
 
 def _box_of_runs(segmentation: Mapping[str, JSON], what: str) -> Box:
-    """Return the box around a mask, whose pixels are counted down the columns, outside and inside by turns."""
+    """Return the box around a mask in COCO's run-length code.
+
+    The code counts pixels down the columns: runs outside and inside the mask alternate.
+    """
     sides = listing(segmentation.get("size"), what, shortest=2, longest=2)
     height, width = (whole(side, f"{what}: a side", low=1, high=_LARGEST_SIDE) for side in sides)
     written = segmentation.get("counts")
@@ -56,8 +59,8 @@ def _box_of_runs(segmentation: Mapping[str, JSON], what: str) -> Box:
 def _decode(written: str) -> list[int]:
     """Decode COCO's text of run lengths.
 
-    A letter has five bits of a number, the lowest first, and one that says whether more follow. From the fourth number
-    on, what is written is the difference to the number two before.
+    Each letter holds five bits of a number, the lowest first, and a bit that says whether more letters follow. From the
+    fourth number on, the text holds its difference to the number two before.
     """
     runs: list[int] = []
     value = shift = 0
@@ -75,10 +78,11 @@ def _decode(written: str) -> list[int]:
 
 
 def check_corners(items: Sequence[Item], annotations: Sequence[JSON], file: Path) -> None:
-    """Refuse boxes that are surely corners, x1 y1 x2 y2.
+    """Raise ValueError if boxes are surely given by corners.
 
-    As corners nine of ten boxes lie within their images, or end a twentieth of a side beyond them. As x, y, width and
-    height a tenth of them does not, or of 20 boxes one; or their areas fit the corners alone.
+    Read as corners, nine of ten boxes must lie within their images, with a margin of a twentieth of a side. Then they
+    are corners if one of two signs holds. Read as x, y, width and height, a tenth of the boxes ends beyond the image,
+    or one of at least 20. Or all areas in the file fit the corners alone.
     """
     boxes = areas = beyond = misfits = 0
     for item in items:

@@ -23,15 +23,25 @@ _FOLDERS = ("images", "data")
 
 
 def split_of_stem(stem: str) -> str:
-    """Return the split's name without the words around it; it may be empty."""
+    """Return the name of the split in a file's name.
+
+    For example `train2017` for `instances_train2017`. It may be empty.
+    """
     return _AFFIXES.sub(r"\1", stem)
 
 
 def image_finder(file: Path, names: list[str]) -> "partial[Path]":
-    """Return a function from an image's name to its path.
+    """Return a function that finds images by their COCO names.
 
-    Names of Windows and of other machines are cut from the left until they fit. Folders of other splits are not
-    searched.
+    Images are looked for beside the file and in folders nearby, but not in those of other splits. Paths of Windows and
+    of other machines lose folders from the left until a file is found.
+
+    Args:
+        file: The COCO file.
+        names: Names of its images, of which the first 20 decide on the folder.
+
+    Raises:
+        FileNotFoundError: If none of these is found.
     """
     split = split_of_stem(file.stem) or file.absolute().parent.name
     own = dict.fromkeys([split, re.sub(r"[_-]?20\d\d$", "", split)])
@@ -57,18 +67,34 @@ def image_finder(file: Path, names: list[str]) -> "partial[Path]":
 
 
 def _parts(name: str) -> tuple[str, ...]:
+    """Return the parts of an image's path; Label Studio's `…?d=path` is one of `path`."""
     return Path(re.sub(r"^.*\?d=", "", name).replace("\\", "/")).parts
 
 
 def _image_path(folder: Path, cut: int, length: int, name: str) -> Path:
-    """Return the path of a name that is cut as the first one was, or else to as many parts as that one kept."""
+    """Return the path of an image, found in the way of the first one.
+
+    Args:
+        folder: The folder in which the first image was found.
+        cut: Number of parts that its name lost from the left.
+        length: Number of parts that it kept, which is tried next.
+        name: The image's name in the COCO file.
+    """
     parts = _parts(name)
     path = in_any_case(folder.joinpath(*parts[min(cut, len(parts) - 1) :]), folder)
     return path if path.is_file() else in_any_case(folder.joinpath(*parts[-length:]), folder)
 
 
 def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
-    """Return the line number of a list entry, counted from 1; 1 if the file was changed since."""
+    """Return an entry's line number in a JSON file.
+
+    Lines are counted from 1. It is 1 if the file has changed since it was read.
+
+    Args:
+        file: The file.
+        index: Index of the entry in the list.
+        key: Key of the list.
+    """
     try:
         stat = os.stat(file)
         content, starts = _entries(file, key, stat.st_mtime_ns, stat.st_size)

@@ -1,4 +1,7 @@
-"""Read annotations in tables: CSV files with a row per box, as TensorFlow's tutorials, RetinaNet and Open Images."""
+"""Read annotations in CSV files with a row per box.
+
+TensorFlow's tutorials, RetinaNet and Open Images have such tables.
+"""
 
 import csv
 import re
@@ -35,7 +38,7 @@ _RETINANET = ("image", "x1", "y1", "x2", "y2", "name")
 
 
 class _Table(NamedTuple):
-    """CSV file, the numbers of its columns, the row in which the boxes begin, and what separates cells."""
+    """A CSV file: its columns' numbers by meaning, the first row of boxes, and the separator of cells."""
 
     file: File
     columns: dict[str, int]
@@ -80,6 +83,7 @@ def _rows(file: Path, separator: str = ",") -> Iterator[list[str]]:
 
 
 def _table(file: File) -> _Table | None:
+    """Recognise a table of boxes by its first lines; None for other files."""
     lines = read_start(file.path, 4096).replace("\0", "").splitlines()
     for separator in _SEPARATORS:
         row = next(csv.reader(lines[:1], delimiter=separator), [])
@@ -100,7 +104,10 @@ def _table(file: File) -> _Table | None:
 
 
 def _column_of_names(header: list[str], rows: Iterable[list[str]]) -> int:
-    """Return the column of classes; of several, such as `class` 2 beside `label` dog, the first that has names."""
+    """Return the column of class names.
+
+    Of several, such as `class` with 2 and `label` with dog, it is the first that does not hold numbers.
+    """
     columns = [header.index(word) for word in _COLUMNS["name"] if word in header]
     full = [row for row in rows if len(row) >= len(header)]
     return next((i for i in columns if not all(row[i].strip().isdigit() for row in full)), columns[0])
@@ -122,9 +129,10 @@ def _is_number(cell: str, separator: str) -> bool:
 
 
 def _descriptions(file: Path) -> Iterator[tuple[str, str]]:
-    """Return Open Images' codes of classes and their names, such as `/m/01g317,Person`.
+    """Yield Open Images' codes of classes with their names, such as `/m/01g317` and `Person`.
 
-    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`; codes of other files begin with "/".
+    They stand in `class-descriptions-boxable.csv`, or in FiftyOne's `classes.csv`. In files of other names only codes
+    that begin with "/" count.
     """
     if "class" in file.name:
         any_code = "class-descriptions" in file.name
@@ -172,13 +180,16 @@ def _read(table: _Table, tree: Tree, spoken: dict[str, str], *, alone: bool) -> 
     # As Open Images has them.
     if are_fractions(thing.box for item in records.items for thing in item.things):
         records.items = [_scaled(item) for item in records.items]
-    if alone:  # Other tables may have the other images.
+    if alone:  # If there are several tables, the others may have the other images.
         records.notes += unused_images(tree, (item.file for item in records.items), f"a row in {file.name}")
     return records
 
 
 def _images_of(table: _Table, tree: Tree, name: str, stems: dict[str, list[str]]) -> list[Path]:
-    """Return the images of a row, which may be named without its ending; of several, those of the table's split."""
+    """Return the images that a row may name; of several, those of the table's split.
+
+    The name may lack its ending. `stems` holds the files' names by the name without ending.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     near = (*table.file.folder, _split(table.file, alone=False))
     files = [str(path), *dict.fromkeys(str(path.with_name(file)) for file in stems.get(path.name, ()))]
@@ -198,7 +209,16 @@ def _size(table: _Table, row: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _things(cells: Sequence[str], number: int, spoken: dict[str, str], separator: str) -> list[Thing]:
-    """Return a row's object; RetinaNet's rows without box say that an image has none."""
+    """Return a row's object in a list, which is empty for a row without a box.
+
+    RetinaNet has such rows for images without objects.
+
+    Args:
+        cells: The four corners and the class.
+        number: Number of the line.
+        spoken: Names of the classes by Open Images' code.
+        separator: Separator of the table's cells.
+    """
     if not any(cells):
         return []
     x1, y1, x2, y2 = (_number(cell, "a corner", separator) for cell in cells[:4])
@@ -208,6 +228,7 @@ def _things(cells: Sequence[str], number: int, spoken: dict[str, str], separator
 
 
 def _scaled(item: Item) -> Item:
+    """Convert an image's boxes from fractions to pixels."""
     size = size_if_readable(item.file)
     height, width = size or SIZE_OF_UNREADABLE
 

@@ -20,6 +20,8 @@ _LARGEST = 2**30
 
 
 class _Image(NamedTuple):
+    """An `<image>` of an XML file, and where it is."""
+
     file: Path
     line: int
     element: ET.Element

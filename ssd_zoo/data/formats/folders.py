@@ -1,4 +1,7 @@
-"""Splits and kinds in names, as `train` and `images` in `train_images`."""
+"""Words in names of folders that mean a split or a kind, as in `train_images`.
+
+Splits are `train`, `val` and `test`. Kinds are words for images and for labels.
+"""
 
 import re
 from collections.abc import Sequence
@@ -21,28 +24,27 @@ _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name in lower case; `trainImages` and `train_images` have the same."""
+    """Return the words of a name in lower case.
+
+    `trainImages` and `train_images` have the same words.
+    """
     return [word.lower() for word in _WORD.findall(name)]
 
 
 def canonical_split(name: str) -> str | None:
-    """Return `train`, `val` or `test` for a split's name, or None.
+    """Return `train`, `val` or `test` for a split's or folder's name.
 
-    `valid` stands for `val`, for example, and `train2017` for `train`.
-
-    A kind's name may stand on either side, as in `train_images` and `labels_train`.
+    For example `val` for `valid`, and `train` for `train2017`, `train_images` and `labels_train`. None for other names.
     """
     words = [word for word in _words(name) if word not in _NEUTRAL]
     return _SPLITS.get(words[0]) if len(words) == 1 else None
 
 
 def find_split(names: Sequence[str], wanted: str) -> str | None:
-    """Find a split by its name or a synonym.
-
-    `val` is also `valid`, `validation` and `val2017`, `train` is also `training` and `train_labels`.
+    """Find a split by its name or a synonym; see `canonical_split`.
 
     Returns:
-        The one that fits, or None.
+        The name among `names`; None if none fits, or several do.
     """
     if wanted in names:
         return wanted
@@ -51,12 +53,12 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
 
 
 def holds(name: str, kinds: set[str]) -> bool:
-    """Check whether a folder's name is of a kind, such as `IMAGE_FOLDERS`."""
+    """Return whether a folder's name has one of the words in `kinds`."""
     return name.lower() in kinds or not kinds.isdisjoint(_words(name))
 
 
 def bare(folder: tuple[str, ...]) -> tuple[str, ...]:
-    """Return folders' names without kinds: `train_images` becomes `train`."""
+    """Return folders' names without words of kinds: `train_images` becomes `train`."""
     return tuple(_without_kind(part) if holds(part, _KINDS) else part for part in folder if part.lower() not in _KINDS)
 
 
@@ -66,6 +68,6 @@ def _without_kind(name: str) -> str:
 
 
 def are_apart(folder: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Check for folders of different splits."""
+    """Return whether two paths lie in folders of different splits."""
     one, two = ({canonical_split(part) for part in parts} - {None} for parts in (folder, other))
     return bool(one and two) and one.isdisjoint(two)

@@ -1,4 +1,7 @@
-"""Read Hugging Face data sets with a column `objects`; the package `datasets` is not imported."""
+"""Read Hugging Face data sets with a column `objects`.
+
+The package `datasets` is not imported.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +26,7 @@ _BOXES = ("bbox", "bboxes", "box", "boxes")
 
 @runtime_checkable
 class HuggingFace(Protocol):
-    """A `datasets.Dataset`, as far as it is used."""
+    """The part of `datasets.Dataset` that is used here."""
 
     features: Mapping[str, object]
 
@@ -32,11 +35,10 @@ class HuggingFace(Protocol):
 
 
 def read_hugging_face(source: HuggingFace, names: list[str] | None) -> Records:
-    """Read columns of images, and of `objects` with boxes and classes.
+    """Read a Hugging Face data set's columns of images and `objects`.
 
-    Objects are lists of each, or a list of both.
-
-    Boxes are x, y, width and height, or corners, if only that fits the images. Classes are texts or numbers from 0.
+    A row's `objects` is a mapping of lists of boxes and of classes, or a list of mappings with a box and a class each.
+    Boxes are x, y, width and height, or corners if only these fit the images. Classes are texts or numbers from 0.
 
     Args:
         source: The data set.
@@ -94,7 +96,7 @@ def _columns(features: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _class_names(features: Mapping[str, object], label: str) -> list[str] | None:
-    """Return the names of a ClassLabel."""
+    """Return the class names that a `ClassLabel` of the objects lists; None without one."""
     inner = _inner(features["objects"])
     feature = inner[label] if isinstance(inner, Mapping) else None
     names = getattr(_inner(feature), "names", None)
@@ -116,7 +118,10 @@ def _objects(row: Mapping[str, object], box: str, label: str, i: int) -> list[tu
 
 
 def _areas_and_crowds(objects: object) -> Iterator[tuple[float | None, bool]]:
-    """Yield COCO's `area` and `iscrowd` of each object; without an end where there are none."""
+    """Yield COCO's `area` and `iscrowd` of each object of a row.
+
+    For objects in lists it goes on without end, with None and False after the last one.
+    """
     if isinstance(objects, Sequence):
         yield from ((_number(entry.get("area")), bool(entry.get("iscrowd"))) for entry in objects)
         return
@@ -154,9 +159,10 @@ def _box(values: object, i: int) -> Box:
 
 
 def _are_corners(items: Sequence[Item]) -> bool:
-    """Check for boxes that are corners by a sure sign: more fit their images as such than as x, y, width and height.
+    """Return whether boxes are surely corners, not x, y, width and height.
 
-    Boxes may end a twentieth of a side beyond the image, and one of ten may fit in no way.
+    More boxes must fit their images when read as corners. A box fits if it ends at most a twentieth of a side beyond
+    the image. Nine of ten boxes must fit.
     """
     rows = [(*thing.box, *item.size) for item in items for thing in item.things if item.size is not None]
     as_corners = sum(x1 <= x2 <= 1.05 * w + 1 and y1 <= y2 <= 1.05 * h + 1 for x1, y1, x2, y2, h, w in rows)

@@ -1,7 +1,7 @@
 """Read data sets in memory.
 
-They are those of Hugging Face, supervision's, torchvision's `CocoDetection`, and pairs of image and target. The
-packages are not imported; a data set is known by what it has.
+These are data sets of Hugging Face and supervision, torchvision's `CocoDetection`, and pairs of image and target. The
+packages are not imported: the kind of a data set is recognised by its attributes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,29 +27,39 @@ __all__ = ["read_memory"]
 
 
 class _Detections(Protocol):
+    """The part of supervision's `Detections` that is used here."""
+
     xyxy: ArrayLike
     class_id: ArrayLike | None
 
 
 @runtime_checkable
 class _Supervision(Protocol):
+    """The part of supervision's `DetectionDataset` that is used here."""
+
     classes: list[str]
     image_paths: list[str]
     annotations: dict[str, _Detections]
 
 
 class _Index(Protocol):
+    """The part of pycocotools' `COCO` that is used here."""
+
     dataset: dict[str, list[JSON]]
 
 
 @runtime_checkable
 class _CocoDetection(Protocol):
+    """The part of torchvision's `CocoDetection` that is used here."""
+
     root: str | Path
     coco: _Index
 
 
 @runtime_checkable
 class _Pairs(Protocol):
+    """A data set of pairs of image and target."""
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> object: ...
 
@@ -90,7 +100,7 @@ def read_memory(source: object, names: list[str] | None, split: str | None = Non
 
 
 def _split_of(sources: Mapping[object, object], split: str | None) -> object:
-    """Return one of several data sets by name, as Hugging Face's `DatasetDict`."""
+    """Return a split of a mapping of data sets, such as Hugging Face's `DatasetDict`."""
     names = list(map(str, sources))
     chosen = names[0] if split is None and len(names) == 1 else find_split(names, split or "")
     if chosen is None:
@@ -147,14 +157,21 @@ def _pairs(source: _Pairs, names: list[str] | None) -> Records:
 
 
 def _corners(boxes: ArrayLike) -> ArrayLike:
-    """Return boxes as xyxy, where they say that they are something else."""
+    """Convert `tv_tensors.BoundingBoxes` to xyxy; other boxes are xyxy already."""
     if isinstance(boxes, tv_tensors.BoundingBoxes):
         return convert_bounding_box_format(boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY)
     return boxes
 
 
 def _column(target: Mapping[str, ArrayLike], key: str, number: int, i: int) -> list[float | None]:
-    """Return a target's values of each object; None where it has none."""
+    """Return a target's values of a key, one per object; None for each if it lacks the key.
+
+    Args:
+        target: The target.
+        key: The key.
+        number: Number of its objects.
+        i: Index of the item, for messages.
+    """
     if key not in target:
         return [None] * number
     values: list[float | None] = np.asarray(target[key], float).reshape(-1).tolist()
@@ -169,7 +186,7 @@ def _box(values: Sequence[float]) -> Box:
 
 
 def _size(image: object, boxes: object) -> tuple[int, int] | None:
-    """Return the (height, width) of the boxes' canvas where they tell it, or else of the image."""
+    """Return an image's (height, width): the boxes' `canvas_size`, or else the image's own."""
     if isinstance(boxes, tv_tensors.BoundingBoxes):
         height, width = boxes.canvas_size
         return height, width

@@ -19,7 +19,10 @@ _IGNORED = "dontcare"
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise text files of a class name and 14 numbers; splits are folders such as `training/`."""
+    """Recognise text files of a class name and 14 numbers.
+
+    Splits are folders such as `training/`.
+    """
     files = tree.files(".txt") if tree.file is None else []
     if not any(_is_kitti(file.path) for file in files[:_SNIFFED]):
         return None

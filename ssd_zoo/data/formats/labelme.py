@@ -86,6 +86,7 @@ def _thing(shape: dict[str, JSON], i: int) -> Thing:
 
 
 def _joined(one: Thing, other: Thing) -> Thing:
+    """Return one object for two parts of it, with the box around both."""
     (x1, y1, x2, y2), (left, top, right, bottom) = one.box, other.box
     return one._replace(box=(min(x1, left), min(y1, top), max(x2, right), max(y2, bottom)))
 

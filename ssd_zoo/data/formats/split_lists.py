@@ -12,16 +12,15 @@ __all__ = ["by_split"]
 
 
 def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], notes: list[str]) -> dict[str, list[File]]:
-    """Group files by the folder that is named as a split.
+    """Group files by split, which folders or lists of images tell.
 
-    Without such folders all are the split `all`.
-
-    Lists of images come before that where files lie outside such folders, or where several lists divide one folder.
+    Lists such as `train.txt` decide if files lie outside folders of splits, or if several lists divide one folder. With
+    neither lists nor such folders, all files are the split `all`.
 
     Args:
         tree: The data set.
         files: Its images, or its annotation files.
-        pairs: The images of annotation files; a file without one is reported with those to train on.
+        pairs: The image of each file. A file without one goes to the training split, which reports it.
         notes: Messages about files that were not found or not used are added.
 
     Raises:
@@ -58,7 +57,10 @@ def by_split(tree: Tree, files: Iterable[File], pairs: Mapping[File, File], note
 
 
 def _files_of_lists(tree: Tree) -> list[File]:
-    """Return the uppermost text files that are named as splits, but those of images of the same name."""
+    """Return the text files that are named as splits, from the uppermost folders that have any.
+
+    A file with the name of an image is its label, and left out.
+    """
     stems = {image.stem for image in tree.images}
     files = [file for file in tree.files(".txt") if canonical_split(file.stem) and file.stem not in stems]
     depth = min((len(file.folder) for file in files), default=0)
@@ -66,9 +68,10 @@ def _files_of_lists(tree: Tree) -> list[File]:
 
 
 def _lists(tree: Tree) -> tuple[dict[str, set[Path]], list[str]]:
-    """Return images by split, from the files in one folder of which most lines name an image, and what they miss.
+    """Read the lists of images by split, with notes about lines without an image.
 
-    Without a list for training none is read, as that may mean the rest.
+    The lists lie in one folder, and most of their lines name an image. Without a list for training none is read,
+    because the training images may be all those that no list names.
     """
     lists, notes = dict[str, set[Path]](), list[str]()
     files = _files_of_lists(tree)
@@ -94,7 +97,7 @@ def _is_train(name: str) -> bool:
 
 
 def _image(tree: Tree, line: str) -> Path | None:
-    """Return the image of a line, behind which the path of its labels may stand."""
+    """Return the image that a line names; the path of its labels may follow on the line."""
     for name in (line.replace("\\", "/"), line.replace("\\", "/").split()[0]):
         if image := tree.image_named(name, Path(name).parts[:-1]):
             return image

@@ -31,7 +31,11 @@ _DEEPEST = 8
 
 
 class File(NamedTuple):
-    """File below the root of a data set; `folder` holds the names of its folders from the root."""
+    """A file below the root of a data set.
+
+    `folder` holds the names of its folders, from the root down. `stem` is its name without the ending, which is in
+    `suffix` in lower case.
+    """
 
     path: Path
     folder: tuple[str, ...]
@@ -93,7 +97,10 @@ class Tree:
     def images_named(self, name: str, folder: tuple[str, ...] = ()) -> list[Path]:
         """Return the images whose paths share the longest end with a path.
 
-        Images of another split than that of the annotation file's folder do not count, if the end names no split.
+        Args:
+            name: The path, as an annotation file has it.
+            folder: Folders of the annotation file. If they name a split, images of other splits are left out, unless
+                the shared end names a split itself.
         """
         parts = Path(name.replace("\\", "/")).parts
         for i in range(len(parts)):
@@ -105,6 +112,7 @@ class Tree:
 
     @cached_property
     def _ends(self) -> dict[str, list[File]]:
+        """Images by each end of their paths: `a/b/c.jpg` is listed under itself, `b/c.jpg` and `c.jpg`."""
         ends: dict[str, list[File]] = defaultdict(list)
         for image in self.images:
             parts = (*image.folder, image.path.name)
@@ -114,7 +122,7 @@ class Tree:
 
     @cached_property
     def _folded(self) -> dict[str, list[File]]:
-        """Images by the last parts of their paths, with the extension in lower case."""
+        """The same as `_ends`, with the extension in lower case."""
         folded: dict[str, list[File]] = defaultdict(list)
         for end, images in self._ends.items():
             folded[_lower_ending(end)] += images
@@ -184,7 +192,10 @@ def _lower_ending(name: str) -> str:
 
 
 def _composed(name: str) -> str:
-    """Return a name with composed accents; zips of macOS have letters and accents apart."""
+    """Return a name with each accent composed with its letter (Unicode NFC).
+
+    In zips of macOS they are apart.
+    """
     return unicodedata.normalize("NFC", name)
 
 
@@ -193,21 +204,22 @@ def _file(path: Path, folder: tuple[str, ...]) -> File:
 
 
 def parent_of(folder: Path) -> Path:
-    """Return the folder above; that of `.` has no name, as `Path.parent` would need it."""
+    """Return the folder above, also of `.` and `..`, whose `Path.parent` is wrong."""
     return folder.parent if folder.name not in ("", "..") else folder / ".."
 
 
 def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path], str]) -> dict[File, File]:
     """Find the image of each annotation file, by its name without ending.
 
-    An image in the same folder comes first. Then comes one in a folder that differs only by names such as `images`
-    and `labels`; of several, that with more such names, as `dogs_images` beside `dogs`. Last comes the only image of
-    that name, if it is not of another split, and no other file is left that it could belong to.
+    An image in the same folder comes first. Then comes one in a folder that differs only by words such as `images`
+    and `labels`; of several, that with more words for images, such as `dogs_images` and not `dogs`. Last comes the only
+    image of that name, if it is not of another split and no other annotation file may claim it.
 
     Args:
         labels: The annotation files.
         images: The images.
-        named: Function that returns the image's name as the annotation file tells it, for a file without such an image.
+        named: Function that reads the image's name from an annotation file. It is called if the file's own name finds
+            no image, or several.
 
     Returns:
         Images by annotation file; files without an image are left out.
@@ -237,15 +249,16 @@ def pair(labels: Iterable[File], images: Iterable[File], named: Callable[[Path],
 
 
 def none_or_many(name: str, images: Sequence[Path]) -> str:
-    """Return the message about a name of no image or several."""
+    """Return the message about a name that finds no image, or several."""
     several = f"there are {len(images)} images {name!r:.100}: open each folder alone"
     return several if images else f"there is no image {name!r:.100}"
 
 
 def in_any_case(file: Path, root: Path) -> Path:
-    """Find a file or folder that is written in another case.
+    """Find an existing file or folder by a path in another case.
 
-    Case may differ in the folders below the root and in the ending.
+    Case may differ in the folders below the root and in the file's ending, not in its name. If there is none, the path
+    is returned with the cases that were found.
     """
     if file.exists() or not file.is_relative_to(root):
         return file
@@ -259,6 +272,7 @@ def in_any_case(file: Path, root: Path) -> Path:
 
 @lru_cache(maxsize=64)
 def _names(folder: Path, changed: int) -> dict[str, str]:
+    """Return the names in a folder, by their spelling with folders and endings in lower case."""
     del changed  # It is part of the cache's key.
     with contextlib.suppress(PermissionError):  # A folder that may be entered, but not listed.
         return {
@@ -269,7 +283,7 @@ def _names(folder: Path, changed: int) -> dict[str, str]:
 
 
 def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:
-    """Read annotation files of one image each.
+    """Read annotation files that have one image each; collect their problems.
 
     Args:
         files: The annotation files.
@@ -289,9 +303,14 @@ def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Pa
 
 
 def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
-    """Return a note about images without annotations, which are left out.
+    """Return a note, in a list, about images that no annotation uses.
 
-    Images that used ones are links to do not count.
+    The list is empty if there are none. An image counts as used if a used one links to it.
+
+    Args:
+        tree: The data set.
+        used: Paths of the used images.
+        what: What the others lack, for the note.
     """
     taken = set(used)
     rest = [image.path for image in tree.images if image.path not in taken]
@@ -301,7 +320,7 @@ def unused_images(tree: Tree, used: Iterable[Path], what: str) -> list[str]:
 
 
 def merge_counts(records: Iterable[Records]) -> list[str]:
-    """Return the sorted class names of all objects."""
+    """Return the names of all classes that have objects, sorted."""
     total: Counter[str] = Counter()
     for record in records:
         total += record.counted()

@@ -65,6 +65,7 @@ def _is_voc(file: Path) -> bool:
 
 
 def _lists(tree: Tree) -> dict[str, File]:
+    """Return the lists in `ImageSets` by split, without those of a single class."""
     files = [file for file in tree.files(".txt") if file.folder[-2:] == ("ImageSets", "Main")]
     files = files or [file for file in tree.files(".txt") if file.folder[-1:] == ("ImageSets",)]
     files = [file for file in files if file.folder[0] == "ImageSets"] or files
@@ -76,12 +77,13 @@ def _lists(tree: Tree) -> dict[str, File]:
 
 
 def _below(files: Sequence[File], listed: File) -> list[File]:
+    """Return the files below the folder that holds a list's `ImageSets`."""
     root = listed.folder[: listed.folder.index("ImageSets")]
     return [file for file in files if file.folder[: len(root)] == root]
 
 
 def _names(files: Sequence[File], parse: Parse) -> list[str]:
-    """Return the names of all objects, or VOC's 20 where most of them occur and no other."""
+    """Return the class names: VOC's 20 if most of them occur and no other, else those that occur."""
     known: set[str] = set()
     for file in files:
         try:
@@ -94,7 +96,10 @@ def _names(files: Sequence[File], parse: Parse) -> list[str]:
 
 
 def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], read: Read) -> Records:
-    """Read the images that a list names; VOC's flags -1, 0 and 1 after a name are ignored."""
+    """Read the images that a list names, one per line.
+
+    VOC's flags -1, 0 and 1 after a name are ignored.
+    """
     upwards = sorted(files, key=lambda file: -len(file.folder))  # Of two with one name the upper one counts.
     by_name = {"/".join((*file.folder[-1:], file.stem)): file for file in upwards}
     by_name |= {file.stem: file for file in upwards}
@@ -116,6 +121,7 @@ def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], rea
 
 
 def _shortened(name: str) -> list[str]:
+    """Return names that a line of a list may mean: without flag and quotes, and without folders or ending."""
     plain = _FLAG.sub("", name).strip('"')
     return [plain, Path(plain).stem, Path(plain).name]
 

@@ -47,11 +47,12 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _of_folders(tree: Tree) -> Layout | None:
+    """Recognise YOLO's text files in a data set without a `data.yaml` or `obj.data`."""
     texts = [file for file in tree.files(".txt") if file.path.name.lower() not in _NO_LABELS]
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and labels_file(image.path, tree.root).is_file()]
     labels = [labels_file(image.path, tree.root) for image in labelled[:_SNIFFED]]
-    if not any(map(is_yolo, labels)) and not _meant(tree, texts):
+    if not any(map(is_yolo, labels)) and not _is_empty_yolo(tree, texts):
         return None
     folders = {image.folder for image in labelled} or {image.folder for image in tree.images}
     images = [image for image in tree.images if image.folder in folders]
@@ -71,13 +72,23 @@ def _of_folders(tree: Tree) -> Layout | None:
 def _read_among(
     split: str, found: dict[str, list[Source]], names: list[str] | None, names_file: Path | None
 ) -> Records:
-    """Read one of several splits."""
+    """Read one of several splits.
+
+    Args:
+        split: Its name.
+        found: Where each split's images are.
+        names: Class names, without background.
+        names_file: File that lists them.
+    """
     others = [source for other, sources in found.items() if other != split for source in sources]
     return read_split(found[split], names, names_file, others)
 
 
-def _meant(tree: Tree, texts: Sequence[File]) -> bool:
-    """Check for a data set whose labels are all missing or empty: it has names of classes, or a folder `labels`."""
+def _is_empty_yolo(tree: Tree, texts: Sequence[File]) -> bool:
+    """Return whether a data set without any box is YOLO's.
+
+    It has a list of class names or a folder `labels`, and no annotations of other formats.
+    """
     others = any(tree.files(suffix) for suffix in (".xml", ".json", ".csv"))
     listed = [file for suffix in (".txt", ".names") for file in tree.files(suffix)]
     named = any(file.path.name.lower() in _NAMES_FILES for file in listed)
@@ -100,7 +111,10 @@ def _read_names(file: Path) -> list[str]:
 
 
 def _describes(file: File) -> bool:
-    """Check for names of classes; in a folder further down for splits, too, because other tools have such files."""
+    """Return whether a YAML file describes a data set: it has `names`.
+
+    In a folder below the root it must name splits too, because other tools have files with `names`.
+    """
     content = read_text(file.path)
     keys = ["names", *(["|".join(_SPLITS)] if file.folder else [])]
     return all(re.search(rf"(?:^|[{{,])\s*[\"']?({key})[\"']?\s*:", content, re.M) for key in keys)
@@ -118,7 +132,7 @@ def _of_yaml(file: Path, tree: Tree) -> Layout:
     entries = {key: _entries(value, key, file) for key, value in content.items() if canonical_split(key) and value}
     if not entries and (in_folders := _of_folders(Tree(file.parent, names))):
         return in_folders
-    return _located(tree, file, root, entries, names, f"{file.name} with names and splits")
+    return _layout_of_entries(tree, file, root, entries, names, f"{file.name} with names and splits")
 
 
 def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
@@ -140,6 +154,7 @@ def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
 
 
 def _entries(value: JSON, split: str, file: Path) -> list[str]:
+    """Return the folders, lists or images that a `data.yaml` names for a split."""
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise ValueError(f"{file}: {split} must be a folder, a list of images, or several, got {quote(value)}.")
@@ -154,7 +169,7 @@ def _of_darknet(file: Path, tree: Tree) -> Layout:
         raise ValueError(f"{file}: there is no file of names {pairs.get('names', '')!r} in {file.parent}.")
     entries = {split: [pairs[split]] for split in _SPLITS if pairs.get(split)}
     why = f"darknet's {file.name}, class names in {names_file.name}"
-    return _located(tree, file, "", entries, _read_names(names_file), why)
+    return _layout_of_entries(tree, file, "", entries, _read_names(names_file), why)
 
 
 def _pairs(file: Path) -> dict[str, str]:
@@ -163,11 +178,29 @@ def _pairs(file: Path) -> dict[str, str]:
 
 
 def _refuse_part(told: str) -> Records:
-    """Raise an error: a part of a split alone would be trained on without a word."""
+    """Raise FileNotFoundError for a split of which a source is missing.
+
+    Otherwise the rest alone would be trained on in silence.
+
+    Args:
+        told: Beginning of the message, which names the missing source.
+    """
     raise FileNotFoundError(f"{told}; other images of the split do. Put it there, or take it out of the list.")
 
 
-def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str) -> Layout:
+def _layout_of_entries(
+    tree: Tree, file: Path, root: str, entries: dict[str, list[str]], names: list[str], why: str
+) -> Layout:
+    """Return the layout of a data set whose images a file names.
+
+    Args:
+        tree: The data set.
+        file: The file.
+        root: The root folder that the file names.
+        entries: Folders, lists or images by split, as the file has them.
+        names: Class names, without background.
+        why: How the layout was recognised.
+    """
     notes, found = list[str](), dict[str, list[Source]]()
     splits: dict[str, Callable[[], Records]] = {}
     for split, sources in entries.items():
@@ -191,7 +224,10 @@ def _located(tree: Tree, file: Path, root: str, entries: dict[str, list[str]], n
 
 
 def _images_in(tree: Tree, places: Sequence[Path]) -> list[Path]:
-    """Return the images of a data set that lie in folders, or whose names lists or paths end with."""
+    """Return the images of a data set at given places.
+
+    A place is a folder, a text file that lists images, or an image.
+    """
     real = cache(os.path.realpath)
     folders = {real(place) for place in places if place.is_dir()}
     inside = {

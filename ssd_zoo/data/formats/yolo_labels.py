@@ -23,7 +23,7 @@ _LINE = re.compile(r"\d+(?:\.0*)?(?: [-+.\deE]+){4,}")
 
 
 def is_yolo(file: Path) -> bool:
-    """Check the first non-blank line: a class and four numbers at least."""
+    """Return whether a file begins with a class and four numbers."""
     try:
         lines = read_text(file).splitlines()
     except ValueError:
@@ -32,9 +32,14 @@ def is_yolo(file: Path) -> bool:
 
 
 def locate(folder: Path, root: str, entry: str) -> Path | None:
-    """Find a path that may be of another machine.
+    """Find a path that may have been written on another machine.
 
-    That is the path as written, or its longest end that exists below the folder.
+    It is the path as written, or its longest end that exists below the folder.
+
+    Args:
+        folder: Folder of the data set's file.
+        root: The root folder that the file names.
+        entry: The path to find.
     """
     entry, root = entry.replace("\\", "/"), root.replace("\\", "/")
     candidates = [folder / root / entry, folder / entry]
@@ -45,16 +50,23 @@ def locate(folder: Path, root: str, entry: str) -> Path | None:
 
 
 def _is_of_system(place: Path) -> bool:
-    """Check for the root of all folders, and those in which the system describes itself, with links to all others."""
+    """Return whether a path is the file system's root, or a folder such as /proc.
+
+    The latter has links to all other folders.
+    """
     parts = Path(os.path.abspath(place)).parts
     return os.name == "posix" and (len(parts) == 1 or parts[1] in ("proc", "sys"))
 
 
 def labels_file(image: Path, root: Path) -> Path:
-    """Return the file of labels of an image; it may not exist.
+    """Return the path of an image's labels, which may not exist.
 
-    It lies in `labels`, where the image's path has `images`, or beside the image. Or else it lies in another folder of
-    labels below the root; the names of both folders may have that of a split, as `train_images` and `train_labels`.
+    The labels lie beside the image, or in a folder `labels` where the image's path has `images`. Names with a split
+    count too, such as `train_images` and `train_labels`.
+
+    Args:
+        image: Path of the image.
+        root: Root of the data set.
     """
     is_below = image.is_relative_to(root)
     swapped, others, parts = [], [], list((image.relative_to(root) if is_below else image).parts)
@@ -73,7 +85,15 @@ def labels_file(image: Path, root: Path) -> Path:
 
 @lru_cache(maxsize=64)
 def _label_folder(above: Path, images: str, changed: int) -> str:
-    """Return the folder of labels beside a folder of images whose name differs by that of the kind only."""
+    """Return the name of the folder of labels that belongs to a folder of images.
+
+    Their names differ only in the word for the kind, as in `train_images` and `train_labels`.
+
+    Args:
+        above: The folder that holds both.
+        images: Name of the folder of images.
+        changed: Time of the last change, a part of the cache's key.
+    """
     del changed  # It is part of the cache's key.
     alike = []
     with contextlib.suppress(OSError):  # A folder that may be entered, but not listed.
@@ -85,7 +105,9 @@ def _label_folder(above: Path, images: str, changed: int) -> str:
 def read_split(
     sources: Sequence[Source], names: list[str] | None, names_source: Path | None, others: Sequence[Source] = ()
 ) -> Records:
-    """Read the annotations of one split; an image without a file of labels has no objects.
+    """Read the annotations of one split.
+
+    An image without a file of labels has no objects.
 
     Args:
         sources: Where the images of the split are.
@@ -129,7 +151,12 @@ def read_split(
 
 
 def _of_two_splits(owners: Mapping[Path, Path], others: Sequence[Source]) -> dict[Path, Path]:
-    """Return images of other splits by the file of labels that they share with one of this split."""
+    """Return, by file of labels, images of other splits that share it with one of this split.
+
+    Args:
+        owners: The image of each file of labels in this split.
+        others: Where the images of other splits are.
+    """
 
     def is_outside_splits(labels: Path, image: Path) -> bool:
         image_splits, own = (set(map(canonical_split, path.parts)) for path in (image.parent, labels.parent))
@@ -145,7 +172,7 @@ def _of_two_splits(owners: Mapping[Path, Path], others: Sequence[Source]) -> dic
 
 
 def _images_of(source: Path, root: Path) -> list[Path]:
-    """Return the images below a folder, or those of a list in a text file; or a single image."""
+    """Return the images of a source: a folder, a text file that lists them, or one image."""
     if source.is_dir():
         return find_images([source])
     if source.suffix.lower() != ".txt":
@@ -156,7 +183,11 @@ def _images_of(source: Path, root: Path) -> list[Path]:
 
 
 def _item(file: Path, labels: Path, names: list[str] | None, problems: list[str]) -> tuple[Item | None, int]:
-    """Return the image, and the number of lines whose numbers are too large for fractions."""
+    """Read an image's labels.
+
+    Returns:
+        The image; None if its labels are not text. Then the number of lines whose numbers are too large for fractions.
+    """
     try:
         lines = read_text(labels).splitlines()
     except ValueError as error:
@@ -181,6 +212,13 @@ def _item(file: Path, labels: Path, names: list[str] | None, problems: list[str]
 
 
 def _check(records: Records, without: list[Path], far: int) -> None:
+    """Raise ValueError if no image has labels or most boxes are in pixels; note images without labels.
+
+    Args:
+        records: The records of a split.
+        without: Images without a file of labels.
+        far: Number of lines whose numbers are too large for fractions.
+    """
     if len(without) == len(records.items):
         looked = records.items[0] if records.items else None
         where = f", such as {looked.source} of {looked.file}" if looked else ""
@@ -195,7 +233,7 @@ def _check(records: Records, without: list[Path], far: int) -> None:
 
 
 def _unused(used: Mapping[Path, Path]) -> list[str]:
-    """Return a note about files of labels without an image, in the folders of those that have one."""
+    """Return a note about files of labels without an image, in the folders of the used ones."""
     folders, endings = {image.parent for image in used.values()}, image_endings()
     stems = {file.stem for folder in folders for file in folder.iterdir() if file.suffix.lower() in endings}
     texts = [file for folder in {file.parent for file in used} for file in folder.glob("[!.]*.[tT][xX][tT]")]
@@ -210,7 +248,7 @@ def _words(line: str) -> list[str]:
 
 
 def _is_inside(x: float, y: float, w: float, h: float) -> bool:
-    """Return whether numbers are those of a box within the image, with some room for rounding."""
+    """Return whether a box in fractions lies within the image, up to rounding."""
     return min(x - w / 2, y - h / 2) > -0.01 and max(x + w / 2, y + h / 2) < 1.01
 
 
@@ -219,7 +257,7 @@ _NO_OUTLINE = "remove confidences and numbers of tracks, if these are some"
 
 
 class _TooFarError(ValueError):
-    """Raised for numbers that are no fractions of an image."""
+    """Error of numbers that are too large for fractions of an image."""
 
 
 def _numbers(line: str, num_classes: int) -> tuple[int, list[float]]:
@@ -236,7 +274,12 @@ def _numbers(line: str, num_classes: int) -> tuple[int, list[float]]:
 
 
 def _box(values: list[float], size: tuple[int, int]) -> Box:
-    """Return the box of x, y, width and height, or around the points of an outline or an oriented box."""
+    """Return the box, xyxy in pixels, of a line's fractions.
+
+    Args:
+        values: x and y of the centre, width and height; or the points of an outline or an oriented box.
+        size: (height, width) of the image.
+    """
     height, width = size
     if any(not -1 <= value <= 2 for value in values[:4]):
         raise _TooFarError(f"expected fractions of the image, from 0 to 1, got {quote(values)}")

@@ -1,4 +1,4 @@
-"""Selection of a batch's candidates, in tensors."""
+"""Selection of a batch's best (box, class) pairs, in tensors."""
 
 import torch
 from torch import Tensor

@@ -49,6 +49,14 @@ def _detect(
     """Return the detections of one image.
 
     The number of candidates grows until there are enough detections.
+
+    Args:
+        best: `(D,)`, the greatest score of each box.
+        scores: `(D, F)`, F foreground classes.
+        offsets: `(D, 4)`.
+        default_boxes: `(D, 4)`, xyxy.
+        limits: Width and height of the input, to which boxes are clipped.
+        thresholds: Thresholds of post-processing.
     """
     most, of_class = thresholds.detections_per_img, thresholds.topk_candidates
     # SSDLite300 has 100 detections among 266 candidates in two of three photos.
@@ -77,7 +85,7 @@ def _detect(
 
 
 def _best_candidates(best: Array, scores: Array, take: int, score_thresh: float) -> tuple[Array, Array, bool]:
-    """Return the best candidates above the threshold, and whether they are all.
+    """Return the best (box, class) pairs above the threshold, and whether these are all.
 
     They lie within the `take` boxes whose best class scores highest. None scores less than the lowest best
     score of these boxes.
@@ -162,7 +170,14 @@ def suppress_arrays(boxes: Array, classes: Array, nms_thresh: float) -> Array:
 
 
 def _overlap(boxes: Array, first: Array, second: Array, nms_thresh: float) -> Array:
-    """Return which pairs of boxes have a larger IoU than the threshold."""
+    """Return which pairs of boxes have a larger IoU than the threshold.
+
+    Args:
+        boxes: `(4, n)`, xyxy.
+        first: `(p,)`, index of one box of each pair.
+        second: `(p,)`, index of the other.
+        nms_thresh: The threshold.
+    """
     x1, y1, x2, y2 = boxes
     intersection = np.minimum(x2[first], x2[second])
     intersection -= np.maximum(x1[first], x1[second])

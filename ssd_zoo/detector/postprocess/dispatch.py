@@ -77,6 +77,10 @@ def postprocess_detections(
 def _postprocess_tensors(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds, scales: Tensor
 ) -> list[dict[str, Tensor]]:
+    """Return a batch's detections, computed on its device; arguments as for `postprocess_detections`.
+
+    Images that need more candidates are tried again with four times as many.
+    """
     images, available = len(scored["best"]), scored["class_scores"][0].numel()
     detections: list[dict[str, Tensor]] = [{}] * images
     take = min(few_candidates(thresholds), available)
@@ -105,12 +109,13 @@ def _postprocess_tensors(
 
 
 def _rows(scored: dict[str, Tensor], images: list[int]) -> dict[str, Tensor]:
+    """Select the scores and offsets of some of a batch's images."""
     values = {key: scored[key] for key in ("class_scores", "best", "bbox_regression")}
     return values if len(images) == len(values["best"]) else {key: value[images] for key, value in values.items()}
 
 
 def _decided(found: dict[str, Tensor], scales: Tensor) -> list[dict[str, Tensor]]:
-    """Return each image's detections, empty if more candidates could change them.
+    """Return each image's detections; an empty dict if more candidates could change them.
 
     Args:
         found: From `postprocess_fixed`.
@@ -127,7 +132,10 @@ def _decided(found: dict[str, Tensor], scales: Tensor) -> list[dict[str, Tensor]
 def _postprocess_by_kernel(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> dict[str, Tensor]:
-    """Return an image's detections from all candidates above the threshold."""
+    """Return one image's detections from all its candidates above the threshold.
+
+    NMS is torchvision's kernel. `scored` holds a batch of one image.
+    """
     take = int((scored["class_scores"] > thresholds.score_thresh).sum())
     scores, labels, boxes = best_candidates(scored, default_boxes, take)
     clipped = clip_boxes_to_image(boxes, size)

@@ -21,7 +21,9 @@ MOST_CANDIDATES = 4096
 def try_few_candidates(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds
 ) -> dict[str, Tensor]:
-    """Add detections from few candidates, which suffice for most images.
+    """Add detections from few candidates to the scores of a batch.
+
+    Few candidates suffice for most images; `exact` says for which.
 
     No step depends on values, so the function can be part of a compiled graph.
 
@@ -32,7 +34,8 @@ def try_few_candidates(
         thresholds: Thresholds of post-processing.
 
     Returns:
-        `scored`, and the results of `postprocess_fixed` unless candidates exceed `MOST_CANDIDATES` or `MOST_PAIRS`.
+        `scored` with the keys of `postprocess_fixed`; `scored` alone if candidates exceed `MOST_CANDIDATES` or
+        `MOST_PAIRS`.
     """
     take = few_candidates(thresholds)
     if take > MOST_CANDIDATES or len(scored["best"]) * take**2 > MOST_PAIRS:

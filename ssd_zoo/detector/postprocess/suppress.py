@@ -19,7 +19,7 @@ _BLOCK_OF_GRAPH = 600
 
 
 def _finite(boxes: Tensor) -> Tensor:
-    """Return boxes of which none that is not finite affects others: it becomes a point."""
+    """Replace boxes that are not finite by points, which overlap no other box."""
     return boxes.where(boxes.isfinite().all(-1, keepdim=True), 0).clamp(-_FAR, _FAR)
 
 
@@ -126,9 +126,9 @@ def suppress_in_rounds(
 
 
 def _facts(boxes: Tensor, labels: Tensor) -> Tensor:
-    """Return what `_overlaps` compares, `(N, 6, K)`: xyxy, areas, and labels."""
+    """Stack what `_overlaps` compares: xyxy, areas and labels, `(N, 6, K)`."""
     x1, y1, x2, y2 = _finite(boxes.detach()).unbind(-1)
-    # An IoU of boxes of different classes, less the difference, is below any threshold.
+    # Labels are doubled: subtracted from an IoU, the difference of two classes makes it less than any threshold.
     return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1), 2 * labels.to(x1)], dim=1)
 
 

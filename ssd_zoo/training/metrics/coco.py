@@ -120,7 +120,10 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     category_ids = _distinct(content["categories"], "id", (int, float), f"{annotations}: categories")
     names = _distinct(content["categories"], "name", (str,), f"{annotations}: categories")
     known = {"image_id": dict.fromkeys(image_ids), "category_id": dict.fromkeys(category_ids)}
-    truth = [_true(entry, known, f"{annotations}: annotations[{i}]") for i, entry in enumerate(content["annotations"])]
+    truth = [
+        _checked_annotation(entry, known, f"{annotations}: annotations[{i}]")
+        for i, entry in enumerate(content["annotations"])
+    ]
     rows = _read_results(Path(results))
     ids = _ids_by_name(rows, dict(zip(names, category_ids, strict=True)), results)
     found: list[Row] = []
@@ -128,7 +131,7 @@ def score_results(annotations: str | Path, results: str | Path) -> tuple[CocoSco
     for i, entry in enumerate(rows):
         name = _class_name(entry)
         if name is None or name in ids:
-            found.append(_found(entry, known, f"{results}: [{i}]", None if name is None else ids[name]))
+            found.append(_checked_result(entry, known, f"{results}: [{i}]", None if name is None else ids[name]))
         else:
             lacking[name] = None
     scores = _score(image_ids, dict(zip(category_ids, names, strict=True)), truth, found)
@@ -143,7 +146,13 @@ def _class_name(entry: object) -> str | None:
 
 
 def _ids_by_name(rows: Sequence[object], ids: Mapping[str, int], results: str | Path) -> dict[str, int]:
-    """Map the names of classes in results to the ids of the annotations' categories, given by name."""
+    """Return the annotations' category id for each class name in results.
+
+    Args:
+        rows: The results.
+        ids: The annotations' ids by name.
+        results: Name of the results' file, for messages.
+    """
     theirs = list(dict.fromkeys(name for name in map(_class_name, rows) if name is not None))
     matched = match_classes(["", *theirs], ["", *ids])
     if theirs and not matched:
@@ -163,7 +172,14 @@ def _read_results(file: Path) -> list[JSON]:
 
 
 def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], place: str) -> list[Any]:
-    """Return the values of a key, which must differ and be all text or none."""
+    """Return the values of a key, which must be distinct and of one type.
+
+    Args:
+        entries: The mappings.
+        key: The key.
+        types: The allowed types.
+        place: File and list, for messages.
+    """
     values: dict[Any, None] = {}
     for i, entry in enumerate(entries):
         value = entry.get(key) if isinstance(entry, dict) else None
@@ -181,23 +197,33 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
     return list(values)
 
 
-def _true(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
-    row = _row(entry, known, place)
+def _checked_annotation(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
+    """Return a checked entry of annotations."""
+    row = _checked_entry(entry, known, place)
     area = row["bbox"][2] * row["bbox"][3]
     crowd = whole(row.pop("iscrowd", 0), f"{place} iscrowd", low=0, high=1)
     return {**row, "area": number(row.get("area", area), f"{place} area", low=0), "iscrowd": crowd}
 
 
-def _found(entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None) -> Row:
-    """Return a checked row of results, with the id of the category that it names, if it names one."""
+def _checked_result(
+    entry: object, known: Mapping[str, Mapping[object, None]], place: str, category_id: int | None
+) -> Row:
+    """Return a checked entry of results.
+
+    Args:
+        entry: The entry.
+        known: See `_checked_entry`.
+        place: See `_checked_entry`.
+        category_id: Id of the category that the entry names; None if it names none and its own id counts.
+    """
     if isinstance(entry, dict) and category_id is not None:
         entry = {**entry, "category_id": category_id}
-    row = _row(entry, known, place)
+    row = _checked_entry(entry, known, place)
     return {**row, "score": number(row.get("score"), f"{place} score")}
 
 
-def _row(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
-    """Return an entry whose ids and box are checked.
+def _checked_entry(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
+    """Check an entry's ids and box; return it without other keys.
 
     Args:
         entry: Of annotations or results.
@@ -263,11 +289,15 @@ def _score(
 
 
 def _numbered(rows: Sequence[Row]) -> Iterator[Row]:
-    """Numbers rows from 1: the judge takes the id 0 for "not matched", and files have ids that occur twice."""
+    """Yield rows with new ids from 1.
+
+    faster-coco-eval takes the id 0 for "not matched", and ids in files may occur twice.
+    """
     for i, row in enumerate(rows, start=1):
         yield {**row, "id": i}
 
 
 def _mean(precision: np.ndarray) -> float:
+    """Return the mean of precisions that are known, -1 if none is; -1 stands for unknown."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else -1.0

@@ -1,4 +1,4 @@
-"""Confusion of classes."""
+"""Confusion matrix: which classes were found where objects of which class are."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ __all__ = ["Judged", "confusion_matrix", "judge_record"]
 
 
 class Judged(NamedTuple):
-    """What the detections of an image or frame are.
+    """Detections of an image or frame, matched to its objects.
 
     Attributes:
         found: Pairs of a detection and the object that it found, or -1, the best detection first. Detections of ignored
@@ -28,7 +28,14 @@ class Judged(NamedTuple):
 def judge_record(
     record: Record, counted: Collection[int] | None = None, *, score_thresh: float = 0.5, iou_thresh: float = 0.5
 ) -> Judged:
-    """Match the detections of an image or frame to its objects; arguments as for `confusion_matrix`."""
+    """Match the detections of an image or frame to its objects.
+
+    Args:
+        record: The image or frame.
+        counted: See `confusion_matrix`.
+        score_thresh: See `confusion_matrix`.
+        iou_thresh: See `confusion_matrix`.
+    """
     sure = (record.scores >= score_thresh).nonzero().squeeze(1)
     order = sure[record.scores[sure].argsort(descending=True, stable=True)]
     ignored = record.iscrowd | record.difficult

@@ -14,7 +14,9 @@ __all__ = ["Record", "label_map", "make_record"]
 
 @dataclass
 class Record:
-    """Objects and detections of one image or frame, on the CPU, with the data set's labels.
+    """Objects and detections of one image or frame.
+
+    Tensors are on the CPU, and all labels are the data set's.
 
     Attributes:
         image_id: The data set's id of the image or clip, or its index.
@@ -86,7 +88,7 @@ def make_record(
 
 
 def label_map(of_model: Sequence[str], of_data: Sequence[str]) -> Tensor | None:
-    """Map a model's labels to the data set's by the names of the classes; see `match_classes`.
+    """Map a model's labels to the data set's, by `match_classes`.
 
     Args:
         of_model: The model's categories, background first.

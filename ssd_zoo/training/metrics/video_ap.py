@@ -123,6 +123,7 @@ def match_tubes(tubes: Sequence[Tube], target: Mapping[str, Tensor], *, iou_thre
 
 
 def _overlaps(tubes: Sequence[Tube], target: Mapping[str, Tensor]) -> Tensor:
+    """Return the IoU of tubes and a target's tubes, `(n, G)`; -1 for those of different classes."""
     objects = tubes_of_target(target)
     rows = [[tube_iou(tube, other) if tube["label"] == other["label"] else -1.0 for other in objects] for tube in tubes]
     return torch.tensor(rows).reshape(len(tubes), len(objects))
@@ -140,7 +141,16 @@ def _match_tubes(tubes: Sequence[Tube], iou: Tensor, target: Mapping[str, Tensor
 def _match(
     labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, ignored: Tensor, iou_thresh: float
 ) -> Matches:
-    """Match detections, the best first, to objects `(G,)` by their overlap `(n, G)`."""
+    """Match detections to objects of a video.
+
+    Args:
+        labels: Classes of the detections, `(n,)`, the best first.
+        scores: Their scores, `(n,)`.
+        iou: Their overlap with the objects, `(n, G)`.
+        of_objects: Classes of the objects, `(G,)`.
+        ignored: `(G,)`, True for objects that do not count.
+        iou_thresh: Least overlap of a match.
+    """
     matched = match_detections(iou, iou_thresh, ignored=ignored, next_best=False)
     judged = ~torch.isin(matched, ignored.nonzero())
     classes, counts = of_objects[~ignored].unique(return_counts=True)
@@ -149,7 +159,10 @@ def _match(
 
 
 def mean_ap(matches: Iterable[Matches]) -> float:
-    """Compute the mean average precision of matches, between 0 and 1; NaN without objects."""
+    """Compute mAP, between 0 and 1, from all videos' matches.
+
+    NaN without objects.
+    """
     matches = list(matches)
     objects: dict[int, int] = {}
     for video in matches:

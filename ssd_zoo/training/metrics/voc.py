@@ -37,9 +37,12 @@ def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh:
 
 
 def precision_recall(records: Sequence[Record], label: int, iou_thresh: float = 0.5) -> tuple[Tensor, Tensor] | None:
-    """Compute a class's precision and recall, `(n,)` each, in falling order of score.
+    """Compute a class's precision and recall at each of its n detections.
 
-    Difficult objects are not counted, nor are crowds. The result is None if there are no others.
+    Difficult objects and crowds do not count.
+
+    Returns:
+        Both `(n,)`, in falling order of score; None if the class has no objects that count.
     """
     num_objects, scores, verdicts = 0, [], []
     for record in records:
@@ -59,7 +62,17 @@ def precision_recall(records: Sequence[Record], label: int, iou_thresh: float = 
 
 
 def _judge(boxes: Tensor, objects: Tensor, ignored: Tensor, iou_thresh: float) -> Tensor:
-    """Return for detections `(n, 4)`, the best first, 1 if right, -1 if wrong, 0 if they do not count."""
+    """Judge one class's detections in an image.
+
+    Args:
+        boxes: Detections `(n, 4)`, the best first.
+        objects: `(G, 4)`.
+        ignored: `(G,)`, True for objects that do not count.
+        iou_thresh: Least overlap of a right detection.
+
+    Returns:
+        `(n,)`: 1 for right, -1 for wrong, 0 for detections that do not count.
+    """
     matched = match_detections(box_iou(boxes, objects), iou_thresh, ignored=ignored, next_best=False)
     verdict = torch.where(matched >= 0, 1, -1)
     verdict[torch.isin(matched, ignored.nonzero())] = 0
@@ -67,7 +80,10 @@ def _judge(boxes: Tensor, objects: Tensor, ignored: Tensor, iou_thresh: float) -
 
 
 def area_under(precision: Tensor, recall: Tensor) -> float:
-    """Compute the area under the curve, with precision made to fall with recall."""
+    """Compute the area under the curve of precision over recall.
+
+    Each precision is first raised to the best at the same or a higher recall.
+    """
     precision, recall = precision.double(), recall.double()
     envelope = torch.cat([precision, precision.new_zeros(1)]).flip(0).cummax(0).values.flip(0)[:-1]
     steps = recall.diff(prepend=recall.new_zeros(1))
@@ -75,7 +91,10 @@ def area_under(precision: Tensor, recall: Tensor) -> float:
 
 
 def eleven_points(precision: Tensor, recall: Tensor) -> float:
-    """Average the best precisions at the recalls 0, .1, … 1."""
+    """Average the precision at the recalls 0, .1, … 1.
+
+    The precision at a recall is the best one there or at a higher recall.
+    """
     # Counted in tenths, as a sum of .1 falls short of what it stands for.
     at_least = [precision[recall * 10 >= point - 1e-6] for point in range(11)]
     return sum(float(values.max()) if len(values) else 0.0 for values in at_least) / 11

@@ -10,7 +10,7 @@ __all__ = ["conv_norm", "fold_biases", "mobilenet_v2"]
 
 
 def conv_norm(conv: str, norm: str, ours: str) -> Table:
-    """Return the rows of a convolution and its norm.
+    """Return the rows of a key table for a convolution and its norm.
 
     Args:
         conv: Pattern of the convolution's name.
@@ -24,7 +24,9 @@ def conv_norm(conv: str, norm: str, ours: str) -> Table:
 
 
 def mobilenet_v2(theirs: str = "", ours: str = "") -> Table:
-    """Return the rows of torchvision's MobileNetV2, which lufficc/SSD copied.
+    """Return the rows of a key table for torchvision's MobileNetV2.
+
+    lufficc/SSD copied this network.
 
     Args:
         theirs: Pattern of the prefix of their names.

@@ -1,4 +1,4 @@
-"""What the constants of TensorFlow's graphs say of default boxes and offsets."""
+"""Default boxes and the coding of offsets, read from the constants of TensorFlow's graphs."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _DECODE = r"(.*/)?Postprocessor/Decode"
 
 
 class Constants:
-    """Constants of a graph, found by patterns of their names."""
+    """Constants of a graph, found by regular expressions of their names."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._state = state
@@ -33,7 +33,7 @@ class Constants:
         return next((tensor.tolist() for tensor in self.all(pattern) if tensor.ndim == 1), None)
 
     def boxes(self, pattern: str) -> Tensor | None:
-        """Return the first constant that is `(D, 4)` fractions."""
+        """Return the first matching constant that is a table `(D, 4)` of fractions."""
         tables = (tensor.squeeze(0) if tensor.ndim == 3 else tensor for tensor in self.all(pattern))
         return next((table for table in tables if _is_table(table)), None)
 
@@ -61,7 +61,7 @@ def read_box_shapes(constants: Constants) -> list[list[tuple[float, float]]]:
 
 
 def read_default_boxes(constants: Constants) -> Tensor | None:
-    """Return the default boxes that a graph has as constants.
+    """Return all default boxes, if a graph holds them as constants.
 
     Returns:
         `(D, 4)`, xyxy as fractions of the input; None if the graph does not hold them.

@@ -25,10 +25,12 @@ _LATER_CALL = r"(_\d)"
 
 
 def _norm_convs(theirs: str, ours: str) -> Table:
+    """Return the rows of a convolution with a norm that is folded into it."""
     return [(f"{theirs}_weights", f"{ours}.conv.weight"), (f"{theirs}_bn_offset", f"{ours}.norm.bias")]
 
 
 def _separable(theirs: str, ours: str) -> Table:
+    """Return the rows of a separable convolution with a norm that is folded into it."""
     return [
         (f"{theirs}_depthwise_conv/separable_conv2d/ReadVariableOp", f"{ours}.conv.depthwise.weight"),
         (f"{theirs}_depthwise_conv/separable_conv2d_weights", f"{ours}.conv.pointwise.weight"),
@@ -37,6 +39,7 @@ def _separable(theirs: str, ours: str) -> Table:
 
 
 def _predictor(theirs: str, ours: str) -> Table:
+    """Return the rows of a shared predictor; its copies for later levels are dropped."""
     return [
         (f"{_PREDICTOR}/{theirs}/separable_conv2d/ReadVariableOp", f"head.{ours}.0.conv.depthwise.weight"),
         (f"{_PREDICTOR}/{theirs}/separable_conv2d/ReadVariableOp_1", f"head.{ours}.0.conv.pointwise.weight"),
@@ -90,7 +93,10 @@ FPNLITE_OWN_TOWERS: Table = [
 
 
 def levels_differ(state: Mapping[str, Tensor]) -> bool:
-    """Return whether the kernels of FPNLite's levels are more than a shared kernel times gains.
+    """Return whether FPNLite's levels can't share their kernels.
+
+    A level is a feature map of the pyramid. Its kernels are the shared ones times the gains of its folded norm, unless
+    each level was rounded to 8 bits alone.
 
     Args:
         state: Tensors by the names in the file.
@@ -111,7 +117,7 @@ def levels_differ(state: Mapping[str, Tensor]) -> bool:
 
 
 def split_levels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Split the kernels of FPNLite's levels into shared kernels and norms.
+    """Split the kernels of FPNLite's levels into shared kernels and norms' gains.
 
     Args:
         tensors: Tensors by the names of `FPNLITE`. Those of other models are returned unchanged.

@@ -56,7 +56,17 @@ _SSDLITE_MOBILENET_V2 = [
 
 
 def _block(theirs: str, expand: str, depthwise: str, squeeze: str, project: str) -> Table:
-    """Return the rows of a MobileNetV3 block, a sequence with activations."""
+    """Return the rows of a key table for a MobileNetV3 block.
+
+    Theirs is a sequence of layers, in which activations are numbered too.
+
+    Args:
+        theirs: Pattern of the block's name.
+        expand: Our name of the expanding convolution and its norm.
+        depthwise: The same of the depthwise convolution.
+        squeeze: Our name of squeeze and excitation.
+        project: Our name of the projection and its norm.
+    """
     return [
         *conv_norm(rf"{theirs}\.0", rf"{theirs}\.1", expand),
         *conv_norm(rf"{theirs}\.3", rf"{theirs}\.4", depthwise),

@@ -49,7 +49,7 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
     blocks = {name.split(".")[2] for name in checkpoint.tensors if name.startswith("backbone.layer3.")}
     depth = _DEPTHS.get((len(blocks), "backbone.layer3.0.conv3.weight" in checkpoint.tensors))
     if depth is None:
-        raise ValueError(f"No builder makes a ResNet with {len(blocks)} such blocks in conv4.")
+        raise ValueError(f"No builder has a ResNet with {len(blocks)} blocks of this file's kind in conv4.")
     return Recipe(f"ssd300_resnet{depth}")
 
 

@@ -87,7 +87,7 @@ _TABLES: Tables = [
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Name the builder of a converted checkpoint's model, and its arguments.
+    """Return the builder of a checkpoint's model, and its arguments.
 
     Raises:
         ValueError: If predictors of the first feature map are missing or do not fit each other.

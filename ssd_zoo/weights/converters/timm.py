@@ -18,7 +18,7 @@ _RESNET = [(r"((conv1|bn1|layer\d)\..*)", r"\1"), (r"fc\..*", "")]
 
 
 def _blocks(stages: Sequence[int]) -> Table:
-    """Return the rows of MobileNet's blocks.
+    """Return the rows of a key table for MobileNet's blocks.
 
     timm counts blocks within each stage; our blocks are counted throughout.
 

@@ -30,7 +30,7 @@ _MOBILENET_V2 = [*mobilenet_v2(), (r"classifier\..*", "")]
 
 
 def _mobilenet_v3(layer: Callable[[int], str], block: Callable[[int], str], expand_13: str, ours: str = "") -> Table:
-    """Return the rows of MobileNetV3.
+    """Return the rows of a key table for MobileNetV3.
 
     Args:
         layer: Returns the pattern of one of the 17 layers.
@@ -65,10 +65,12 @@ _MOBILENET_V3 = [
 
 # The detector divides the classifier's sequence in two after the expansion of layer 13.
 def _cut_layer(i: int) -> str:
+    """Return the pattern of a layer in the detector."""
     return rf"backbone\.features\.0\.{i}" if i < 13 else rf"backbone\.features\.1\.{i - 13}"
 
 
 def _cut_block(i: int) -> str:
+    """Return the pattern of the sequence within a layer of the detector."""
     return _cut_layer(i) if i == 13 else rf"{_cut_layer(i)}\.block"
 
 

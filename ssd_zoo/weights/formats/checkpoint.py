@@ -133,7 +133,7 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
 
 
 def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
-    """Check that tensors take about as many bytes as their file, before anything is computed."""
+    """Refuse tensors that announce more bytes than their file has."""
     storages = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
     size = file.stat().st_size
     for name, tensor in state.items():
@@ -150,7 +150,9 @@ def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def read_pickle(file: Path) -> object:
-    """Read a file of `torch.save` onto the CPU; only tensors and plain values are unpickled.
+    """Read a file of `torch.save` onto the CPU.
+
+    Only tensors and plain values are unpickled.
 
     Raises:
         OSError: If there is no such file.

@@ -71,19 +71,23 @@ def read_constants(file: Path) -> dict[str, Tensor]:
 
 
 class _Budget:
-    """Bytes that values may take which are not in the file one by one."""
+    """Bytes left for constants that repeat one value, which the file holds once."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def take(self, count: int) -> None:
+        """Subtract bytes; raise ValueError if none are left."""
         self.left -= count
         if self.left < 0:
             raise ValueError(f"its constants repeat values to more than {_MAX_FILLED} bytes together.")
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """Yield number, wire type and value of each field, without recursion."""
+    """Yield number, wire type and value of each field of a message.
+
+    Values are numbers or bytes; messages within the message are bytes.
+    """
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -104,6 +108,7 @@ def _fields(message: memoryview) -> Iterator[Field]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Read a number of variable length; return it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):
@@ -117,6 +122,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
 
 
 def _message(value: int | memoryview) -> memoryview:
+    """Return a field's bytes; raise ValueError if it is a number."""
     if isinstance(value, int):
         raise ValueError("there is a number where a message should be.")
     return value
@@ -127,7 +133,7 @@ def _text(value: int | memoryview) -> str:
 
 
 def _constant(node: memoryview, filled: _Budget) -> dict[str, Tensor]:
-    """Return name and tensor of a numeric Const node, else nothing."""
+    """Return name and tensor of a numeric Const node as a dict; empty for other nodes."""
     name = operation = ""
     tensor = None
     for number, _, value in _fields(node):
@@ -185,7 +191,13 @@ def _sizes(shape: memoryview) -> Iterator[int]:
 
 
 def _listed(fields: list[Field], dtype: int, kind: str) -> np.ndarray:
-    """Return the values of a repeated field; float16 is stored as bits."""
+    """Return the values of a tensor that lists them one by one.
+
+    Args:
+        fields: The tensor's fields.
+        dtype: TensorFlow's number of the type; float16 is stored as bits.
+        kind: NumPy's name of the type.
+    """
     floating = kind in ("<f4", "<f8")
     if floating:
         packed = [np.frombuffer(value, kind) for _, _, value in fields if not isinstance(value, int)]

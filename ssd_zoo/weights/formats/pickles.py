@@ -19,11 +19,11 @@ _MOST_PICKLES = 5
 
 
 class PickleError(ValueError):
-    """Error of a file that asks for too much."""
+    """Error of a file that asks for too much memory."""
 
 
 def check_pickle(stream: IO[bytes], file: object) -> None:
-    """Check what a file of `torch.save` asks for.
+    """Check that a file of `torch.save` asks for little memory.
 
     Args:
         stream: The file.
@@ -58,7 +58,13 @@ def check_pickle(stream: IO[bytes], file: object) -> None:
 
 
 def _scan(content: bytes, pickles: int, file: object) -> None:
-    """Check the steps of pickles that lie one after another."""
+    """Check the instructions of pickles that lie one after another.
+
+    Args:
+        content: The bytes.
+        pickles: Number of pickles to check.
+        file: Name of the file in messages.
+    """
     stream, steps = io.BytesIO(content), 0
     try:
         for _ in range(pickles):

@@ -55,7 +55,10 @@ TYPES = {
 
 
 class Entry(NamedTuple):
-    """Type, shape and place of a tensor; bytes count from the end of the header."""
+    """Type, shape and place of a tensor in a safetensors file.
+
+    `start` and `stop` are bytes after the header.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -64,7 +67,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A header: texts, tensors by name, and the first byte after it."""
+    """A file's header: metadata, tensors by name, and the first byte after it."""
 
     metadata: dict[str, str]
     entries: dict[str, Entry]
@@ -109,8 +112,8 @@ def parse_header(stream: Stream, size: int, source: object) -> Header:
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(size - 8, _LARGEST):
         raise ValueError(
-            f"{source} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}, "
-            f"of which {_LARGEST} are allowed. Download or save it again."
+            f"{source} is cut off or not a safetensors file: it has {size} bytes and announces a header of {length}; "
+            f"at most {_LARGEST} are allowed. Download or save it again."
         )
     try:
         content = mapping(parse_json(stream.read(length), "the header"), "the header")
@@ -142,6 +145,7 @@ def _entry(value: object, what: str) -> Entry:
 
 
 def _check_places(entries: Mapping[str, Entry], size: int) -> None:
+    """Raise ValueError unless the tensors fill `size` bytes without gaps or overlaps."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
         if entry.start != end:
@@ -184,7 +188,7 @@ def _tensor(entry: Entry, values: bytearray) -> Tensor:
 
 
 def encode_header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes before the tensors' values."""
+    """Return a header as bytes, with its length before it."""
     content = {"__metadata__": dict(metadata)} | {name: _plain(entry) for name, entry in entries.items()}
     encoded = json.dumps(content).encode()
     encoded += b" " * (-len(encoded) % 8)

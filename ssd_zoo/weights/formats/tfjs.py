@@ -22,7 +22,7 @@ __all__ = ["read_tfjs"]
 _TYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
 _MAX_BYTES = 2**31
 _MAX_SIDES = 8
-# Of scales and offsets; products with 16 bits stay within single precision.
+# Largest scale and offset. Their products with 16-bit values stay within single precision.
 _LARGEST = 1e30
 
 
@@ -63,6 +63,7 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
 
 
 def _manifest(file: Path) -> list[JSON]:
+    """Return the groups of weights that a `model.json` lists."""
     content = parse_json(read_bytes(file), file)
     if isinstance(content, dict) and "weightsManifest" in content:
         return listing(content["weightsManifest"], f"{file}: weightsManifest")
@@ -77,6 +78,7 @@ def _manifest(file: Path) -> list[JSON]:
 
 
 def _group(file: Path, value: JSON) -> tuple[list[str], list["_Weight"]]:
+    """Return the paths of a group's shards, and its weights."""
     group = mapping(value, f"{file}: a group of weightsManifest")
     paths = listing(group.get("paths"), f"{file}: the paths of shards")
     weights = listing(group.get("weights"), f"{file}: the weights of a group")
@@ -112,6 +114,7 @@ class _Weight:
         return self.stored in ("uint8", "uint16") and self.stored != self.dtype
 
     def restore(self, content: bytes) -> Tensor:
+        """Return the tensor of its bytes in the shards."""
         values = np.frombuffer(content, _TYPES[self.stored]).reshape(self.shape)
         if self.is_quantised:
             # In double precision, as in TensorFlow.js.

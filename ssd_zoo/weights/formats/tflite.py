@@ -67,7 +67,7 @@ def read_tflite(path: Path) -> dict[str, Tensor]:
 
 
 class _FlawError(ValueError):
-    """Error of a flaw in the file; its message completes a sentence."""
+    """Error of a flaw in the file; its message is the end of a sentence about it."""
 
 
 class _Graph:
@@ -121,7 +121,7 @@ class _Graph:
         return state
 
     def _operands(self) -> Iterator[tuple[str, int, bool]]:
-        """Yield new name, tensor index and kind of kernels and biases."""
+        """Yield each kernel and bias: its name after its convolution, its index, and whether it is a kernel."""
         dequantised = {}
         for operator in self._operators:
             inputs = self._entries("inputs", operator.InputsLength, operator.Inputs)
@@ -204,6 +204,7 @@ class _Graph:
         return shape
 
     def _entries(self, what: str, length: Callable[[], int], get: Callable[[int], T]) -> list[T]:
+        """Return a list of the flatbuffer; raise _FlawError if it is too long for the file."""
         count = length()
         self._entries_left -= count
         if count > min(_MAX_ENTRIES, len(self._content) // 4) or self._entries_left < 0:
@@ -218,6 +219,7 @@ class _Graph:
 
 
 def _at(entries: Sequence[T], index: int, what: str) -> T:
+    """Return an entry of a list; raise _FlawError if there is none of this index."""
     if not 0 <= index < len(entries):
         raise _FlawError(f"it names {what} {index} of {len(entries)}")
     return entries[index]

@@ -9,7 +9,9 @@ _CHUNK = 2**20
 
 
 def check_sums(file: Path) -> None:
-    """Check the checksum of each member of a zip archive; any other file passes.
+    """Check the checksums of a zip archive's members.
+
+    Files that are not zip archives pass.
 
     Raises:
         ValueError: If a member has another checksum than the archive says.

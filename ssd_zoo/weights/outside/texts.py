@@ -62,6 +62,7 @@ def read_start(file: Path, length: int) -> str:
 
 
 def _mark(content: bytes) -> str | None:
+    """Return the encoding that a byte order mark tells, if there is one."""
     return next((name for mark, name in _MARKS if content.startswith(mark)), None)
 
 
@@ -94,7 +95,10 @@ def decode(content: bytes, source: object) -> str:
 
 
 def near_paths(path: str | os.PathLike[str]) -> str:
-    """Return a sentence, after a space, that proposes what lies beside a missing path under a similar name."""
+    """Return a sentence that proposes paths similar to a missing one.
+
+    It begins with a space and names what lies in the same folder; it is empty if nothing is similar.
+    """
     missing = Path(path)
     beside: list[str] = []
     with contextlib.suppress(OSError):

@@ -48,7 +48,12 @@ def line_at(content: str, position: int) -> int:
 def check_number_of(what: str, content: str, marks: Sequence[str], most: int, source: object) -> None:
     """Raise ValueError if a text may hold too many values.
 
-    Marks are counted, so that values take no memory yet.
+    Args:
+        what: Noun of the values, for the message.
+        content: The text, before it is parsed.
+        marks: Texts that stand before or between values, such as a comma. They are counted.
+        most: Number of values that is allowed.
+        source: Name of the text in messages.
     """
     found = sum(map(content.count, marks))
     if found > most:
@@ -61,7 +66,9 @@ def too_deep(source: object, what: str) -> ValueError:
 
 
 def number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """Check that a value is a finite number in a range; truth values are not numbers.
+    """Check that a value is a finite number in a range.
+
+    True and False are not numbers.
 
     Raises:
         ValueError: If it is not; the message begins with `what`.
@@ -76,7 +83,9 @@ def number(value: object, what: str, *, low: float = -math.inf, high: float = ma
 
 
 def whole(value: object, what: str, *, low: int = -LARGEST_INT, high: int = LARGEST_INT) -> int:
-    """Check that a value is a whole number in a range; 3.0 is one.
+    """Check that a value is a whole number in a range.
+
+    3.0 is one.
 
     Raises:
         ValueError: If it is not; the message begins with `what`.
@@ -90,6 +99,7 @@ def whole(value: object, what: str, *, low: int = -LARGEST_INT, high: int = LARG
 
 
 def _range(low: float, high: float) -> str:
+    """Return words about the allowed range, for a message."""
     return ("" if low == -math.inf else f" from {low:g}") + ("" if high == math.inf else f" up to {high:g}")
 
 

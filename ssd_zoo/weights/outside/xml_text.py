@@ -37,7 +37,7 @@ def parse_xml(content: str | bytes, source: object) -> ET.Element:
 
 
 class _Tree(ET.TreeBuilder):
-    """A builder of trees that are not deep."""
+    """A builder of trees that refuses deep ones."""
 
     def __init__(self, source: object) -> None:
         super().__init__()

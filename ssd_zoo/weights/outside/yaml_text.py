@@ -45,6 +45,8 @@ def parse_yaml(content: str | bytes, source: object) -> JSON:
 
 
 class _Mark(Protocol):
+    """A place in the text."""
+
     line: int
 
 
@@ -59,7 +61,7 @@ class _Event(Protocol):
 
 
 class _YamlBuilder:
-    """Values of a stream of YAML's events, without recursion or references."""
+    """Builder of values from the parser's events, without recursion or references."""
 
     def __init__(self, source: object) -> None:
         self._source = source
@@ -68,7 +70,12 @@ class _YamlBuilder:
         self._keys: list[str | None] = [None]
 
     def add(self, kind: str, event: _Event) -> None:
-        """Take an event in, by the name of its class."""
+        """Add the parser's next event to the values.
+
+        Args:
+            kind: Name of the event's class.
+            event: The event.
+        """
         place = f"{self._source}:{event.start_mark.line + 1}"
         if kind == "AliasEvent":
             raise ValueError(f"{place} has the alias *{event.anchor!s:.40}; write the value out.")
