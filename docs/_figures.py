@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -107,7 +107,7 @@ def negatives() -> Figure:
     for ax, (boxes, name, colour) in zip(axes, panels, strict=True):
         _show(ax, facts["photo"], f"{name}: {len(boxes)}")
         x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(0, 300).T.numpy()
-        ax.scatter(x, y, s=9, color=colour, edgecolor="white", linewidth=0.3)
+        ax.scatter(x, y, s=9 if len(boxes) > 100 else 40, color=colour, edgecolor="white", linewidth=0.5)
     return figure
 
 
@@ -150,8 +150,8 @@ def time() -> Figure:
 def tracks() -> Figure:
     """Draw three frames of a pan over both photos, with the number of each object."""
     astronaut, coffee = (read_image(EXAMPLES / name)[:, :400] for name in ("astronaut.jpg", "coffee.jpg"))
-    wide = torch.cat([astronaut[:, :, :310], coffee], 2)
-    frames = [wide[:, :, x : x + 500] for x in range(0, 411, 10)]
+    wide = torch.nn.functional.avg_pool2d(torch.cat([astronaut[:, :, :310], coffee], 2).float(), 2).byte()
+    frames = [wide[:, :, x : x + 250] for x in range(0, 206, 5)]  # small frames have large labels
     model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5).eval()
     tracker, pictures = Tracker(fps=10), []
     for k, (frame, found) in enumerate(detect_stream(model, frames)):
@@ -166,22 +166,21 @@ def tracks() -> Figure:
 def phone() -> Figure:
     """Draw the way of a photo through an app."""
     facts = lesson()
-    found = ssd_zoo.predict("COCO_TF_V1", EXAMPLES / "coffee.jpg")
+    photo = Image.open(EXAMPLES / "coffee.jpg")
+    found = ssd_zoo.predict("COCO_TF_V1", photo)
     figure, axes = _panels(4, columns=4)
-    _picture_of(axes[0], Image.open(EXAMPLES / "coffee.jpg"), "photo")
+    _picture_of(axes[0], photo, "photo")
     _show(axes[1], facts["photo"], "inputOf")
     _show(axes[2], facts["photo"], "runtime")
     _boxes(axes[2], facts["decoded"][facts["scores"].topk(60).indices], MISTAKEN, 0.5)
-    _picture_of(axes[3], Image.open(EXAMPLES / "coffee.jpg"), "detectionsOf")
-    _boxes(axes[3], found["boxes"], OBJECT, 2)
-    for (x, _, _, y), name in zip(found["boxes"].tolist(), found.names, strict=True):
-        axes[3].text(x + 12, y - 16, name, fontsize=9, color="white", backgroundcolor=OBJECT)
+    _picture_of(axes[3], photo, "detectionsOf")
+    _named(axes[3], found["boxes"], found.names)
     return figure
 
 
 def settings() -> Figure:
     """Draw what the same tensors find with other default boxes, and with other names of classes."""
-    photo = read_image(EXAMPLES / "coffee.jpg")
+    photo = Image.open(EXAMPLES / "coffee.jpg")
     original = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
     shapes = [[(0.7 * width, 0.7 * height) for width, height in one] for one in original.default_box_generator.shapes]
     smaller = ssd_zoo.DefaultBoxGenerator(shapes=shapes, clip="none")
@@ -195,7 +194,8 @@ def settings() -> Figure:
     )
     for ax, (title, model, categories) in zip(axes, panels, strict=True):
         found = ssd_zoo.predict(model, photo)
-        _picture_of(ax, draw_detections(photo, found, categories), title)
+        _picture_of(ax, photo, title)
+        _named(ax, found["boxes"], [categories[label] for label in found["labels"]])
     return figure
 
 
@@ -305,6 +305,12 @@ def _picture_of(ax: Axes, picture: Image.Image, title: str) -> None:
     ax.imshow(picture)
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
+
+
+def _named(ax: Axes, boxes: Tensor, names: Sequence[str]) -> None:
+    _boxes(ax, boxes, OBJECT, 2)
+    for (x, _, _, y), name in zip(boxes.tolist(), names, strict=True):
+        ax.text(x + 12, y - 16, name, fontsize=9, color="white", backgroundcolor=OBJECT)
 
 
 def _grid(ax: Axes, side: int) -> None:
