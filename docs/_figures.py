@@ -1,8 +1,8 @@
-"""Draws the figures of the page on how SSD works when the docs are built, from what the code computes."""
+"""Draws figures of the pages when the docs are built, from what the code computes."""
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from PIL import Image
 from torch import Tensor
 
 import ssd_zoo
-from ssd_zoo.data import read_image
+from ssd_zoo.data import draw_detections, read_image
 from ssd_zoo.deploy.formats import FORMATS
+from ssd_zoo.detector.boxes import decode_boxes
 from ssd_zoo.detector.loss import cross_entropy
 from ssd_zoo.detector.matcher import match_default_boxes
 from ssd_zoo.models.table import latencies
+from ssd_zoo.video import Tracker, detect_stream
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 OBJECT, MATCHED, MISTAKEN = "#e6007a", "#00a3e0", "#ff8c00"
@@ -59,6 +62,8 @@ def lesson() -> dict[str, Tensor]:
         "photo": pixels.clamp(0, 1).permute(1, 2, 0),
         "objects": boxes[0],
         "default": model.default_boxes,
+        "decoded": decode_boxes(raw["bbox_regression"][0], model.default_boxes),
+        "scores": raw["cls_logits"][0, :, 1:].max(1).values,
         "matched": matched,
         "negatives": negatives,
     } | {f"map{k}": features[0] for k, features in enumerate(maps)}
@@ -72,9 +77,7 @@ def default_boxes() -> Figure:
         number = 3 if k == 0 else 6
         cell = (side // 2) * side + side // 2
         _show(ax, facts["photo"], f"map {k + 1}: {side} × {side} cells, {number} boxes each")
-        for line in range(1, side):
-            ax.axhline(line * 300 / side, color="white", lw=0.4, alpha=0.6)
-            ax.axvline(line * 300 / side, color="white", lw=0.4, alpha=0.6)
+        _grid(ax, side)
         _boxes(ax, facts["default"][first + cell * number : first + (cell + 1) * number], MATCHED, 1.8)
         first += side * side * number
     return figure
@@ -104,7 +107,7 @@ def negatives() -> Figure:
     for ax, (boxes, name, colour) in zip(axes, panels, strict=True):
         _show(ax, facts["photo"], f"{name}: {len(boxes)}")
         x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).clamp(0, 300).T.numpy()
-        ax.scatter(x, y, s=9, color=colour, edgecolor="white", linewidth=0.3)
+        ax.scatter(x, y, s=9 if len(boxes) > 100 else 40, color=colour, edgecolor="white", linewidth=0.5)
     return figure
 
 
@@ -141,6 +144,82 @@ def time() -> Figure:
             ax.imshow(0 * glow + 1, cmap="Wistia", alpha=glow, extent=(0, 300, 300, 0))
             if k == 0:
                 ax.text(-0.08, 0.5, ("2-D", "3-D")[row], transform=ax.transAxes, rotation=90, va="center", ha="right")
+    return figure
+
+
+def tracks() -> Figure:
+    """Draw three frames of a pan over both photos, with the number of each object."""
+    astronaut, coffee = (read_image(EXAMPLES / name)[:, :400] for name in ("astronaut.jpg", "coffee.jpg"))
+    wide = torch.nn.functional.avg_pool2d(torch.cat([astronaut[:, :, :310], coffee], 2).float(), 2).byte()
+    frames = [wide[:, :, x : x + 250] for x in range(0, 206, 5)]  # small frames have large labels
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", score_thresh=0.5).eval()
+    tracker, pictures = Tracker(fps=10), []
+    for k, (frame, found) in enumerate(detect_stream(model, frames)):
+        found["track_ids"] = tracker.update(found, k / 10)
+        pictures.append(draw_detections(frame, found, model.categories))
+    figure, axes = _panels(3, columns=3, shape=400 / 500)
+    for k, ax in zip((2, 16, 40), axes, strict=True):
+        _picture_of(ax, pictures[k], f"frame {k}")
+    return figure
+
+
+def phone() -> Figure:
+    """Draw the way of a photo through an app."""
+    facts = lesson()
+    photo = Image.open(EXAMPLES / "coffee.jpg")
+    found = ssd_zoo.predict("COCO_TF_V1", photo)
+    figure, axes = _panels(4, columns=4)
+    _picture_of(axes[0], photo, "photo")
+    _show(axes[1], facts["photo"], "inputOf")
+    _show(axes[2], facts["photo"], "runtime")
+    _boxes(axes[2], facts["decoded"][facts["scores"].topk(60).indices], MISTAKEN, 0.5)
+    _picture_of(axes[3], photo, "detectionsOf")
+    _named(axes[3], found["boxes"], found.names)
+    return figure
+
+
+def settings() -> Figure:
+    """Draw what the same tensors find with other default boxes, and with other names of classes."""
+    photo = Image.open(EXAMPLES / "coffee.jpg")
+    original = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1")
+    shapes = [[(0.7 * width, 0.7 * height) for width, height in one] for one in original.default_box_generator.shapes]
+    smaller = ssd_zoo.DefaultBoxGenerator(shapes=shapes, clip="none")
+    others = ssd_zoo.ssdlite300_mobilenet_v2(weights="COCO_TF_V1", default_boxes=smaller)
+    gapless = ssd_zoo.get_model_weights("ssd300_vgg16d")["COCO_MMDET_V1"].meta["categories"]
+    figure, axes = _panels(3, columns=3, shape=400 / 600)
+    panels = (
+        ("the original's settings", original, original.categories),
+        ("other default boxes", others, original.categories),
+        ("COCO's classes, numbered without gaps", original, gapless),
+    )
+    for ax, (title, model, categories) in zip(axes, panels, strict=True):
+        found = ssd_zoo.predict(model, photo)
+        _picture_of(ax, photo, title)
+        _named(ax, found["boxes"], [categories[label] for label in found["labels"]])
+    return figure
+
+
+def timm() -> Figure:
+    """Draw the first feature maps of detectors on three backbones, and the default boxes of a cell in each."""
+    plain = torch.full((1, 1, 3), 0.25)
+    models = {
+        "ssdlite_timm\nmobilenetv4_conv_small": ssd_zoo.ssdlite_timm("mobilenetv4_conv_small", weights_backbone=None),
+        "ssd_timm\nconvnext_tiny": ssd_zoo.ssd_timm("convnext_tiny", weights_backbone=None),
+        "ssd_timm\nvit_small_patch16_dinov3": ssd_zoo.ssd_timm("vit_small_patch16_dinov3", weights_backbone=None),
+    }
+    figure, axes = _panels(12, columns=4, width=7.5)
+    for row, (name, model) in enumerate(models.items()):
+        first = 0
+        with torch.inference_mode():
+            maps = model.eval().backbone(torch.zeros(1, 3, 320, 320))
+        axes[4 * row].set_ylabel(name, fontsize=8)
+        for ax, features in zip(axes[4 * row : 4 * row + 4], maps, strict=False):
+            side = features.shape[-1]
+            cell = first + 6 * ((side // 2) * side + side // 2)
+            _show(ax, plain, f"{side} × {side} × {features.shape[1]}")
+            _grid(ax, side)
+            _boxes(ax, model.default_boxes[cell : cell + 6] * 300 / 320, MATCHED, 1.4)
+            first += 6 * side * side
     return figure
 
 
@@ -202,12 +281,17 @@ FIGURES = {
     "negatives": negatives,
     "feature_maps": feature_maps,
     "time": time,
+    "tracks": tracks,
+    "phone": phone,
+    "settings": settings,
+    "timm": timm,
 }
 
 
-def _panels(number: int, columns: int, width: int = 10) -> tuple[Figure, list[Axes]]:
+def _panels(number: int, columns: int, width: int = 10, shape: float = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, whose height is the share `shape` of their width."""
     side, rows = width / columns, number // columns
-    figure = Figure(figsize=(width, rows * (side + 0.2)), layout="constrained")
+    figure = Figure(figsize=(width, rows * (shape * side + 0.3)), layout="constrained")
     return figure, list(figure.subplots(rows, columns).flat)
 
 
@@ -215,6 +299,24 @@ def _show(ax: Axes, image: Tensor, title: str) -> None:
     ax.imshow(image.numpy(), extent=(0, 300, 300, 0))
     ax.set(xlim=(0, 300), ylim=(300, 0), xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
+
+
+def _picture_of(ax: Axes, picture: Image.Image, title: str) -> None:
+    ax.imshow(picture)
+    ax.set_title(title, fontsize=10)
+    ax.set_axis_off()
+
+
+def _named(ax: Axes, boxes: Tensor, names: Sequence[str]) -> None:
+    _boxes(ax, boxes, OBJECT, 2)
+    for (x, _, _, y), name in zip(boxes.tolist(), names, strict=True):
+        ax.text(x + 12, y - 16, name, fontsize=9, color="white", backgroundcolor=OBJECT)
+
+
+def _grid(ax: Axes, side: int) -> None:
+    for line in range(1, side):
+        ax.axhline(line * 300 / side, color="white", lw=0.4, alpha=0.6)
+        ax.axvline(line * 300 / side, color="white", lw=0.4, alpha=0.6)
 
 
 def _boxes(ax: Axes, boxes: Tensor, colour: str, width: float) -> None:

@@ -14,7 +14,7 @@ from labelled import colourful, make_yolo
 from PIL import Image
 
 import ssd_zoo
-from ssd_zoo.cli import info
+from ssd_zoo.cli import benchmark, info
 from ssd_zoo.cli._colours import painted
 from ssd_zoo.cli.main import COMMANDS, declare, main
 from ssd_zoo.deploy.export import OLDEST_TORCH
@@ -177,6 +177,29 @@ def test_colours_are_for_terminals(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     assert painted("no", "red", Terminal()) == "no"
+
+
+def test_terminals_show_what_ships_what_is_a_heading_and_what_is_fastest(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    rows = [
+        {"model": "m", "format": name, "ms": ms, "ratio": ms and 20 / ms, "megabytes": None, "AP": None, "note": ""}
+        for name, ms in (("eager", 20.0), ("onnx", 8.0), ("litert", None))
+    ]
+
+    def printed():
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        main(["list", "ssdlite300_mobilenet_v2"])
+        main(["info"])
+        return f"{sys.stdout.getvalue()}{benchmark._table(rows, sys.stdout)}"
+
+    coloured = printed()
+    assert coloured.count("\033[32mships\033[0m") == 2
+    assert f"\033[1mssd_zoo {ssd_zoo.__version__}\033[0m, Python" in coloured
+    assert "\033[1moptional packages:\033[0m" in coloured
+    assert re.findall(r"\033\[32m(m .*?)\033", coloured) == ["m      onnx            8.0  2.50×      –      –"]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert printed() == re.sub(r"\033\[\d+m", "", coloured)
 
 
 def test_evaluate_takes_the_model_that_detect_takes():

@@ -1,6 +1,8 @@
 """What users of torchvision's detectors look for, and where it is."""
 
 import copy
+import importlib
+import inspect
 import pickle
 import re
 
@@ -11,6 +13,7 @@ import torchvision
 import ssd_zoo
 from ssd_zoo.detector.torchvision_names import _WAYS_OUT
 
+ROOMS = ("data", "deploy", "prediction", "saved", "training", "video")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -100,6 +103,22 @@ def keywords(function, **unknown):
 )  # fmt: skip
 def test_near_keywords(function, unknown, message):
     assert message in keywords(function, **{unknown: 1})
+
+
+@pytest.mark.parametrize("room", ["ssd_zoo", *(f"ssd_zoo.{name}" for name in ROOMS)])
+def test_public_functions_propose_near_keywords(room):
+    public = importlib.import_module(room)
+    functions = [one for name in public.__all__ if inspect.isfunction(one := getattr(public, name))]
+    below = ("ssd_zoo.detector", "ssd_zoo.weights")  # the registry's room
+    checked = 0
+    for function in functions:
+        known = inspect.signature(function).parameters.values()
+        options = [one.name for one in known if one.default is not one.empty]
+        open_ended = any(one.kind is one.VAR_KEYWORD for one in known)  # What it calls refuses these.
+        if options and not open_ended and not function.__module__.startswith(below):
+            checked += 1
+            assert options[-1] in keywords(function, **{f"{options[-1]}_": 1}).partition("Did you mean ")[2], function
+    assert checked
 
 
 def test_names_of_torchvision_lead_to_ours():

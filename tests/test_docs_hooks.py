@@ -54,7 +54,7 @@ def test_times_are_of_weights_that_exist(tables):
 
 @pytest.mark.slow
 def test_figures_show_what_the_page_says():
-    for package in ("matplotlib", "mkdocs"):
+    for package in ("matplotlib", "mkdocs", "trackers"):
         pytest.importorskip(package)
     figures = runpy.run_path(str(DOCS / "_figures.py"))
     page = (DOCS / "how.md").read_text(encoding="utf-8")
@@ -64,7 +64,8 @@ def test_figures_show_what_the_page_says():
     assert f"the {negatives} hard negatives" in page
     assert f"over these {matched + negatives} boxes" in page
     drawn = {f"figures/{name}.webp" for name, draw in figures["FIGURES"].items() if draw()}
-    assert drawn == set(re.findall(r"\((figures/\w+\.webp)\)", page))
+    pages = "".join(file.read_text(encoding="utf-8") for file in DOCS.glob("*.md"))
+    assert drawn == set(re.findall(r"\((figures/\w+\.webp)\)", pages))
     assert figures["latency"]().axes[0].collections
     assert figures["speed"]().axes[0].patches
 

@@ -484,9 +484,12 @@ def test_each_file_once(tree):
         ("gone.jpg", r"gone\.jpg is not a file or folder, nor a pattern"),
         ("*.bmp", r"\*\.bmp is not a file or folder, nor a pattern"),
         ("empty", "empty holds no image"),
-        ("folder.jpg", r"folder\.jpg holds no image"),
+        ("folder.jpg", r"folder\.jpg holds no image\.$"),
+        ("videos", r"videos holds no image\. It holds videos, .*: videos/\*\.MP4, or videos/a\.MP4\.$"),
     ],
 )
 def test_source_without_images(tree, source, why):
+    (tree / "videos").mkdir()
+    (tree / "videos/a.MP4").touch()
     with pytest.raises(FileNotFoundError, match=why):
         find_images(["b.jpg", source])

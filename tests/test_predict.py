@@ -172,7 +172,13 @@ def test_detectors_of_one_channel():
         (None, TypeError, "Expected a path, an address.*got NoneType"),
         (b"GIF89a", TypeError, r"PIL.Image.open\(io.BytesIO\(data\)\)"),
         ({"boxes": 1}, TypeError, "got dict"),
-        (5, TypeError, "got int"),
+        (5, TypeError, r"got int. For a camera use .*detect_stream\(model, ssd_zoo.data.open_camera\(5\)\)"),
+        (
+            "rtsp://10.0.0.7/door",
+            ValueError,
+            r"the address of a video: .*detect_stream\(model",
+        ),
+        ("street.mp4", ValueError, r"street.mp4 is not an image .*: ssd-zoo detect takes it, .*detect_stream\(model"),
         ([5], TypeError, r"images\[0\]: Got a int; expected a path"),
         (["photos", [1]], TypeError, r"images\[2\]: Got a list"),
         (np.zeros((5, 5, 3)), TypeError, "image: Got an array of float64; expected uint8.*astype"),
@@ -188,6 +194,7 @@ def test_detectors_of_one_channel():
 )
 def test_what_is_no_image(model, file, images, error, message):
     Path("notes.txt").write_text("Dear diary")
+    Path("street.mp4").write_bytes(b"\0\0\0\x20ftypisom")
     with pytest.raises(error, match=message):
         ssd_zoo.predict(model, images, batch_size=1)
 

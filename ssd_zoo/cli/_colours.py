@@ -7,7 +7,7 @@ from typing import TextIO
 
 __all__ = ["complain", "painted"]
 
-_CODES = {"green": "32", "red": "31"}
+_CODES = {"bold": "1", "green": "32", "red": "31"}
 # An argument in Python, and the option of the command that sets it.
 _VALUE = r"""'[^']*'(?: or '[^']*')*|"[^"]*"|\[[^\]]*\]"""
 _ARGUMENT = re.compile(rf"(?:[\w.]+ ?= ?(?:{_VALUE}|\S+)|{_VALUE}|\S*[._=]\S*) \((--[^)]+)\)")
@@ -24,6 +24,6 @@ def complain(message: object) -> None:
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
-    """Colour a text if it goes to a terminal, unless `NO_COLOR` is set; see https://no-color.org."""
+    """Return a text in bold, green or red if it goes to a terminal, unless `NO_COLOR` is set; see https://no-color.org."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else f"\033[{_CODES[colour]}m{text}\033[0m"

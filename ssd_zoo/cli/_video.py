@@ -19,6 +19,7 @@ from ssd_zoo.cli._live import detect_live
 from ssd_zoo.cli._output import is_standard_output, refuse_inputs, unused
 from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.data import Frame, Video, image_endings, open_camera, open_video
+from ssd_zoo.data.images import VIDEO_ENDINGS
 from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import file_name, is_image_address
 from ssd_zoo.detector.ssd import SSD
@@ -27,8 +28,6 @@ from ssd_zoo.weights.outside import near_paths
 
 __all__ = ["Source", "detect_video", "find_videos", "run_videos"]
 
-_ENDINGS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-            ".webm", ".wmv")  # fmt: skip
 Source = Path | str | int
 """A file or folder, an address, or the number of a camera."""
 
@@ -56,10 +55,10 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
             videos.append(int(source))
             continue
         found = [
-            path for path in paths if path.suffix.lower() in _ENDINGS or (frames and path.is_dir()) or _moves(path)
+            path for path in paths if path.suffix.lower() in VIDEO_ENDINGS or (frames and path.is_dir()) or _moves(path)
         ]
         videos += found
-        if not paths and Path(source).suffix.lower() in _ENDINGS:
+        if not paths and Path(source).suffix.lower() in VIDEO_ENDINGS:
             raise FileNotFoundError(
                 f"{source} is not a file or folder, nor a pattern that matches a file.{near_paths(source)}"
             )

@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TextIO, TypedDict, cast
 
 import torch
 from torch import nn
 
+from ssd_zoo.cli._colours import painted
 from ssd_zoo.cli._data import add_data_options, classes_of, open_labelled
 from ssd_zoo.cli._models import DEFAULT_MODEL
 from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
@@ -94,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
         with opened(args.json) as stream:
             stream.write((json.dumps(rows, indent=1) + "\n").encode())
     if not args.quiet:
-        print(_table(rows), file=sys.stderr if is_standard_output(args.json) else sys.stdout)
+        stream = sys.stderr if is_standard_output(args.json) else sys.stdout
+        print(_table(rows, stream), file=stream)
     return 0
 
 
@@ -184,13 +186,16 @@ def _ap(detector: nn.Module, categories: list[str], args: argparse.Namespace) ->
     return evaluation.metrics["AP"]
 
 
-def _table(rows: list[_Row]) -> str:
-    """Return a table for readers."""
+def _table(rows: list[_Row], stream: TextIO) -> str:
+    """Return a table for readers, on terminals with the fastest row in green."""
     names = max(5, *(len(row["model"]) for row in rows))
-    lines = [f"{'model':{names}}  {'format':10} {'ms':>8} {'speed':>6} {'MB':>6} {'AP':>6}"]
+    heading = f"{'model':{names}}  {'format':10} {'ms':>8} {'speed':>6} {'MB':>6} {'AP':>6}"
+    lines = [painted(heading, "bold", stream)]
+    least = min(row["ms"] for row in rows if row["ms"] is not None)
     for row in rows:
         figures = ((row["ms"], "8.1f"), (row["ratio"], "5.2f"), (row["megabytes"], "6.1f"), (row["AP"], "6.4f"))
         shown = [format(value, spec) if value is not None else "–".rjust(int(spec[0])) for value, spec in figures]
         shown[1] += "×" if row["ratio"] is not None else " "
-        lines.append(f"{row['model']:{names}}  {row['format']:10} {' '.join(shown)}  {row['note']}".rstrip())
+        line = f"{row['model']:{names}}  {row['format']:10} {' '.join(shown)}  {row['note']}".rstrip()
+        lines.append(painted(line, "green", stream) if row["ms"] == least else line)
     return "\n".join(lines)

@@ -38,7 +38,8 @@ def run(_: argparse.Namespace) -> int:
     Returns:
         The exit code: 0, or 1 if torchvision's operators fail on a device.
     """
-    print(f"ssd_zoo {ssd_zoo.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print(painted(f"ssd_zoo {ssd_zoo.__version__}", "bold", sys.stdout), end=", ")
+    print(f"Python {platform.python_version()}, {platform.platform()}")
     print(", ".join(f"{name} {_version(name) or 'missing'}" for name in _NEEDED))
     print(f"cache of weights: {home()}")
     failures = 0
@@ -47,7 +48,7 @@ def run(_: argparse.Namespace) -> int:
         failures += bool(failure)
         told = painted(failure or "work", "red" if failure else "green", sys.stdout)
         print(f"device {name}: {what}; torchvision's operators {told}")
-    print("optional packages:")
+    print(painted("optional packages:", "bold", sys.stdout))
     for extra, packages in _extras().items():
         have = [f"{package} {found}" for package in packages if (found := _version(package))]
         lack = [package for package in packages if not _version(package)]

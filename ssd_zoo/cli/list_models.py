@@ -5,11 +5,13 @@ Weights that ship in the package come first, then other weights by AP on COCO, t
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import torch
 
+from ssd_zoo.cli._colours import painted
 from ssd_zoo.cli._models import DEFAULT_MODEL
 from ssd_zoo.detector.sizes import parse_size
 from ssd_zoo.models.registry import get_model, get_model_weights, list_models, usable_models
@@ -55,10 +57,12 @@ class _Row(NamedTuple):
         plural = "" if self.classes == 1 else "es"
         classes = f"{self.classes} class{plural}" if self.weights else "to be trained"
         results = [_describe(data, metrics) for data, metrics in self.metrics.items()][:1]
-        notes = ", ".join([classes, *(["ships"] if self.ships else []), *results])
+        ships = [painted("ships", "green", sys.stdout)] if self.ships else []
+        notes = ", ".join([classes, *ships, *results])
         size = f"{self.size[0]} × {self.size[1]}"
         time = "" if self.milliseconds is None else f"{self.milliseconds:.0f} ms"
-        return f"{self.model:38}{self.weights or 'none':19}{size:9} {self.parameters:5.2f} M {time:>7}  {notes}"
+        model = painted(f"{self.model:38}", "bold", sys.stdout)
+        return f"{model}{self.weights or 'none':19}{size:9} {self.parameters:5.2f} M {time:>7}  {notes}"
 
 
 _SORTS: dict[str, Callable[[_Row], tuple[float | str, ...]]] = {

@@ -102,6 +102,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         return f"DetectionDataset({len(self)} images, {objects} objects, categories={self.categories})"
 
 
+@with_near_keywords
 def splits(path: str | Path, *, layout: str | None = None) -> list[str]:
     """List the splits of a data set.
 

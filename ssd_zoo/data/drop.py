@@ -11,6 +11,7 @@ from ssd_zoo.data.annotations import LabelledImage, number_of
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.inspection import DataReport, annotation_problems, group_problems
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, VideoDataset
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["left_out", "usable"]
 
@@ -19,6 +20,7 @@ _log = logging.getLogger("ssd_zoo")
 D = TypeVar("D", bound=DetectionDataset | VideoDataset)
 
 
+@with_near_keywords
 def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) -> D:
     """Return the usable part of a data set.
 

@@ -18,10 +18,13 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from ssd_zoo.data.pixels import SIDEWAYS, orientation, picture_pixels
 from ssd_zoo.data.web import fetch, is_web
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.weights.outside import near_paths
 
 __all__ = [
     "MAX_PIXELS",
+    "VIDEO_ENDINGS",
+    "VIDEO_WAY",
     "find_images",
     "image_endings",
     "image_size",
@@ -34,14 +37,19 @@ __all__ = [
 
 MAX_PIXELS = 54_000_000
 """Largest number of pixels of an image that is read by default. Such a JPEG 2000 takes 1.0 GB of memory, a JPEG 0.6."""
+VIDEO_ENDINGS = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+                 ".ts", ".webm", ".wmv")  # fmt: skip
+"""Extensions of video files, in lower case."""
+VIDEO_WAY = "ssd-zoo detect takes it, and in Python ssd_zoo.video.detect_stream(model, ssd_zoo.data.open_video(path))"
+"""The way out where a video is taken for an image."""
 # Formats of photographs. Others start programs (EPS) or hold images of other sizes than they announce (ICO).
 _FORMATS = (
     "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF", "JPEG2000", "PPM", "TGA", "QOI", "DIB", "PCX", "SGI",
 )  # fmt: skip
 _HEIF_ENDINGS = {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-# First bytes of Matroska and WebM, FLV, MPEG, and ASF; those of MP4 and AVI come later.
-_VIDEOS = (b"\x1aE\xdf\xa3", b"FLV\1", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u\x8ef\xcf\x11")
+# First bytes of Matroska and WebM, FLV, MPEG, ASF, and Ogg; those of MP4, AVI and MPEG-TS come later.
+_VIDEOS = (b"\x1aE\xdf\xa3", b"FLV\1", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u\x8ef\xcf\x11", b"OggS")
 # What systems put among a user's files: macOS, Synology, Windows.
 _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 _TIFF_TAGS = (ExifTags.Base.ImageLength, ExifTags.Base.ImageWidth, ExifTags.Base.Orientation)
@@ -86,8 +94,11 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
         else:
             found = sorted(filter(_is_listed, map(Path, glob.glob(str(source), recursive=True))))
         if not found:
-            what = "holds no image" if path.is_dir() else "is not a file or folder, nor a pattern that matches a file"
-            raise FileNotFoundError(f"{source} {what}.{'' if path.is_dir() else near_paths(path)}")
+            if path.is_dir():
+                raise FileNotFoundError(f"{source} holds no image.{_videos_in(path)}")
+            raise FileNotFoundError(
+                f"{source} is not a file or folder, nor a pattern that matches a file.{near_paths(path)}"
+            )
         for file in found:
             files.setdefault(os.path.abspath(file), file)
     return list(files.values())
@@ -114,11 +125,18 @@ def _images_of(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix.lower() in endings and _is_listed(file))
 
 
+def _videos_in(folder: Path) -> str:
+    """Return the way out for a folder without images that holds videos."""
+    file = next((file for file in sorted(folder.iterdir()) if file.suffix.lower() in VIDEO_ENDINGS), None)
+    return "" if file is None else f" It holds videos, which are given as files: {folder}/*{file.suffix}, or {file}."
+
+
 def _is_listed(file: Path) -> bool:
     """Return whether a path is a file, or a broken link, which reading reports."""
     return file.is_file() or (file.is_symlink() and not file.exists())
 
 
+@with_near_keywords
 def read_image(
     file: str | Path | IO[bytes], *, max_pixels: int | None = MAX_PIXELS, least: tuple[int, int] | None = None
 ) -> Tensor:
@@ -244,13 +262,15 @@ def _way_out(file: str | Path | IO[bytes]) -> str:
     """Return a sentence on how to make an unreadable file readable."""
     with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
         stream.seek(0)
-        start = stream.read(12)
+        start = stream.read(189)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         if find_spec("pillow_heif") is not None:
             return "It is a HEIC or AVIF image that is broken or cut off."
         return 'It is a HEIC or AVIF image: pip install "ssd_zoo[images]".'
-    if start[4:8] == b"ftyp" or start.startswith(_VIDEOS) or (start.startswith(b"RIFF") and start[8:11] == b"AVI"):
-        return "It is a video: ssd-zoo detect takes it, and in Python ssd_zoo.data.open_video."
+    transport = start[:1] == start[188:] == b"G"  # Packets of 188 bytes begin alike.
+    avi = start.startswith(b"RIFF") and start[8:11] == b"AVI"
+    if start[4:8] == b"ftyp" or start.startswith(_VIDEOS) or avi or transport:
+        return f"It is a video: {VIDEO_WAY}."
     return f"Formats are {', '.join(_FORMATS)}: save it as JPEG or PNG."
 
 

@@ -19,6 +19,7 @@ from ssd_zoo.detector.overlap import area_of, box_iou
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.detector.targets import scale_boxes
 from ssd_zoo.detector.tiles import shown_boxes
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["DataReport", "annotation_problems", "group_problems", "inspect_dataset"]
 
@@ -162,6 +163,7 @@ def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
                 yield f"{rare!r} ({few}) is nearly {name!r} ({objects[name]}): a misspelt name is a class of its own"
 
 
+@with_near_keywords
 def inspect_dataset(
     dataset: DetectionDataset | VideoDataset, model: SSD | None = None, *, read_images: bool = True
 ) -> DataReport:

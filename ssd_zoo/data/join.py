@@ -10,6 +10,7 @@ import torch
 from ssd_zoo.data.annotations import Annotations, LabelledImage, nearest
 from ssd_zoo.data.dataset import DetectionDataset
 from ssd_zoo.data.video_datasets import VideoDataset
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.weights.categories import list_names, match_classes
 
 __all__ = ["join_datasets"]
@@ -17,6 +18,7 @@ __all__ = ["join_datasets"]
 D = TypeVar("D", bound=DetectionDataset | VideoDataset)
 
 
+@with_near_keywords
 def join_datasets(datasets: Sequence[D], categories: Sequence[str] | None = None) -> D:
     """Join data sets of images, or of videos, into one.
 

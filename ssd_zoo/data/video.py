@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssd_zoo.data.images import MAX_PIXELS, find_images, read_image
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.weights.outside import near_paths
 
 __all__ = ["MISSING", "Frame", "Video", "frame_files", "is_address", "open_camera", "open_video", "read_clip"]
@@ -72,6 +73,7 @@ def timed_video(name: str, fps: float, length: int | None, timed: Callable[[], I
     return Video(name, fps, length, lambda: (frame.pixels for frame in timed()), timed)
 
 
+@with_near_keywords
 def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None = MAX_PIXELS) -> Video:
     """Open a video file, an address, or a folder of frames.
 
@@ -117,6 +119,7 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted(find_images([folder]), key=_by_numbers)
 
 
+@with_near_keywords
 def open_camera(index: int = 0) -> Video:
     """Open a camera as a video without end.
 
@@ -134,6 +137,7 @@ def open_camera(index: int = 0) -> Video:
     return open_by_av(file, f"camera {index}", kind=kind)
 
 
+@with_near_keywords
 def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -> Tensor:
     """Read a video, or selected frames of it, into memory.
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssd_zoo.data.annotations import Box, check_class_names, some
-from ssd_zoo.data.images import image_endings
+from ssd_zoo.data.images import VIDEO_ENDINGS, image_endings
 from ssd_zoo.weights.categories import is_background
 from ssd_zoo.weights.outside import number, parse_json, parse_number, quote, read_text, text, whole
 
 __all__ = [
     "CLIPS_FILE",
-    "VIDEO_ENDINGS",
     "Labels",
     "LabelledVideo",
     "VideoObject",
@@ -26,7 +25,6 @@ __all__ = [
 ]
 
 CLIPS_FILE = "clips.json"
-VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 # Classes of MOTChallenge that are ignored as persons: on vehicles, static, distractors, reflections, crowds.
 # (Milan et al., "MOT16", section 3.2. https://arxiv.org/abs/1603.00831)

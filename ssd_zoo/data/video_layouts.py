@@ -24,6 +24,7 @@ from ssd_zoo.data.video_annotations import (
 )
 from ssd_zoo.data.video_datasets import AnnotatedVideo, Target, Transform, VideoDataset
 from ssd_zoo.data.video_xml import is_cvat, is_cvat_of_images, read_cvat, read_imagenet_vid
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.weights.categories import check_names, list_names
 from ssd_zoo.weights.outside import near_paths, quote
 
@@ -70,6 +71,7 @@ def video_splits(path: str | Path) -> list[str]:
     return [] if of_images else list(sources)
 
 
+@with_near_keywords
 def open_video_dataset(
     path: str | Path,
     split: str | None = None,

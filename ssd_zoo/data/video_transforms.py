@@ -6,10 +6,12 @@ from torch import nn
 from torchvision.transforms import v2
 
 from ssd_zoo.data.presets import CropWithObjects, per_object
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["clip_augmentation"]
 
 
+@with_near_keywords
 def clip_augmentation(*, fill: Sequence[int] = (123, 117, 104), zoom_out: float = 0.5, flip: float = 0.5) -> nn.Module:
     """Build the SSD paper's augmentation for clips.
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssd_zoo.data.annotations import Box, check_class_names, some
-from ssd_zoo.data.video_annotations import VIDEO_ENDINGS, LabelledVideo, Labels, VideoObject, collected
+from ssd_zoo.data.images import VIDEO_ENDINGS
+from ssd_zoo.data.video_annotations import LabelledVideo, Labels, VideoObject, collected
 from ssd_zoo.weights.outside import parse_number, parse_xml, quote, read_bytes, read_start, whole
 
 __all__ = ["is_cvat", "is_cvat_of_images", "read_cvat", "read_imagenet_vid"]

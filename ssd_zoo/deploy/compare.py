@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_zoo.detector.overlap import box_iou, match_detections
+from ssd_zoo.models.registry import with_near_keywords
 
 __all__ = ["DetectionChange", "compare_detections"]
 
@@ -41,6 +42,7 @@ class DetectionChange:
 
 
 @torch.no_grad()
+@with_near_keywords
 def compare_detections(
     model: nn.Module, other: nn.Module, images: Sequence[Tensor] | Tensor, *, score_thresh: float = 0.0
 ) -> DetectionChange:

@@ -182,6 +182,7 @@ def _as_saved(
     return {**arguments, **asked, "weights": weights}
 
 
+@with_near_keywords
 def list_models(include: Iterable[str] | str | None = None, exclude: Iterable[str] | str | None = None) -> list[str]:
     """List the names of the registered models.
 

@@ -13,7 +13,14 @@ from torch import nn
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.deploy.load import ExportedDetector, load
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.models.registry import get_model, get_model_weights, list_models, propose, usable_models
+from ssd_zoo.models.registry import (
+    get_model,
+    get_model_weights,
+    list_models,
+    propose,
+    usable_models,
+    with_near_keywords,
+)
 from ssd_zoo.models.table import list_weights
 from ssd_zoo.saved.pretrained import from_pretrained
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
@@ -145,6 +152,7 @@ def _by_weights(name: str) -> tuple[str, str] | None:
     return (found[0][0], found[0][1].name) if found else None
 
 
+@with_near_keywords
 def open_detector(
     name: str | os.PathLike[str],
     weights: str | None = None,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ssd_zoo.data.images import MAX_PIXELS, find_images, read_image
+from ssd_zoo.data.images import MAX_PIXELS, VIDEO_WAY, find_images, read_image
 from ssd_zoo.data.pixels import array_pixels, picture_pixels
+from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import is_web
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.prediction.opening import FOREIGN
@@ -32,13 +33,15 @@ def find_sources(sources: Iterable[str | Path]) -> list[str | Path]:
 
     Raises:
         FileNotFoundError: If a file, folder or pattern gives no image.
-        ValueError: If a source is a file of a model.
+        ValueError: If a source is a file of a model, or the address of a video.
     """
     files: dict[str, str | Path] = {}
     for source in sources:
         if isinstance(source, str) and is_web(source):
             files.setdefault(source, source)
             continue
+        if is_address(source):
+            raise ValueError(f"{source} is the address of a video: {VIDEO_WAY}.")
         _refuse_model(source)
         for file in find_images([source]):
             files.setdefault(os.path.abspath(file), file)
@@ -80,9 +83,12 @@ def one_by_one(images: Source | Iterable[Source]) -> tuple[Iterator[Source], boo
     if isinstance(images, (Image.Image, np.ndarray, Tensor)):
         return iter([images]), False, True
     if isinstance(images, (bytes, dict)) or not isinstance(images, Iterable):
+        way_out = "For the bytes of a file use PIL.Image.open(io.BytesIO(data))."
+        if isinstance(images, int):
+            way_out = f"For a camera use ssd_zoo.video.detect_stream(model, ssd_zoo.data.open_camera({images}))."
         raise TypeError(
             f"Expected a path, an address, a Pillow image, an array (H, W, 3), a tensor (C, H, W), or a list of these; "
-            f"got {type(images).__name__}. For the bytes of a file use PIL.Image.open(io.BytesIO(data))."
+            f"got {type(images).__name__}. {way_out}"
         )
     return _all_of(images), True, not isinstance(images, Iterator)
 

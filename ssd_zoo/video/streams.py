@@ -71,6 +71,7 @@ def reset_streams(state: Mapping[str, Tensor], streams: Sequence[int] | Tensor) 
     return {**state, "frames_seen": frames_seen}
 
 
+@with_near_keywords
 def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, State]:
     """Export the step of any number of streams with `torch.export`.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssd_zoo.detector.overlap import box_iou, match_detections
 from ssd_zoo.detector.tubes import Tube, tube_iou, tubes_of_target
+from ssd_zoo.models.registry import with_near_keywords
 from ssd_zoo.training.metrics.voc import area_under
 
 __all__ = ["Matches", "bootstrap_difference", "frame_map", "match_frames", "match_tubes", "mean_ap", "video_map"]
@@ -39,6 +40,7 @@ class Matches:
     objects: Mapping[int, int]
 
 
+@with_near_keywords
 def frame_map(
     detections: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]], *, iou_thresh: float = 0.5
 ) -> float:
@@ -58,6 +60,7 @@ def frame_map(
     return mean_ap([match_frames(found, target, iou_thresh=iou_thresh) for found, target in videos])
 
 
+@with_near_keywords
 def video_map(
     tubes: Sequence[Sequence[Tube]],
     targets: Sequence[Mapping[str, Tensor]],
@@ -100,6 +103,7 @@ def video_map(
     }
 
 
+@with_near_keywords
 def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
     """Match a video's detections to its objects; arguments as for `frame_map`."""
     detections = {key: value.cpu() for key, value in detections.items()}
@@ -117,6 +121,7 @@ def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor],
     return _match(found["labels"], found["scores"], iou.masked_fill(~same, -1), target["labels"], ignored, iou_thresh)
 
 
+@with_near_keywords
 def match_tubes(tubes: Sequence[Tube], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
     """Match a video's tubes to its objects; arguments as for `video_map`."""
     return _match_tubes(tubes, _overlaps(tubes, target), target, iou_thresh)
@@ -184,6 +189,7 @@ def _average_precision(right: Tensor, objects: int) -> float:
     return area_under(found / torch.arange(1, len(right) + 1), found / objects)
 
 
+@with_near_keywords
 def bootstrap_difference(
     one: Sequence[Matches], other: Sequence[Matches], *, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
