@@ -160,3 +160,23 @@ def test_convert_writes_no_size_that_is_not_read(convert, faces, tmp_path):
     assert code != 0
     assert "larger than 16384 pixels" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_licence_stays(convert, faces, test_data, tmp_path):
+    assert convert(faces, "--output", tmp_path / "first", "--licence", "MIT")[0] == 0
+    assert ssd_zoo.load_report(ssd_zoo.from_pretrained(tmp_path / "first")).licence == "MIT"
+    card = (tmp_path / "first/README.md").read_text()
+    assert "MIT. The model began with weights of version-slim-320.pth, a file of ultraface; their licence: MIT." in card
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(next((test_data / "coco128").rglob("*.jpg")), photos)
+    assert convert(tmp_path / "first", "--images", photos, "--output", tmp_path / "second")[0] == 0
+    assert ssd_zoo.load_report(ssd_zoo.from_pretrained(tmp_path / "second")).licence == "MIT"
+
+
+def test_tensorflow_js_files_are_told_apart_by_their_folder(convert, test_data, tmp_path):
+    folder = test_data / "weights/tfjs_ssdlite_mobilenet_v2_coco"
+    assert convert(folder / "model.json", "--output", tmp_path / "coco")[0] == 0
+    origin = f"{folder.name}/model.json, a file of tensorflow"
+    assert ssd_zoo.load_report(ssd_zoo.from_pretrained(tmp_path / "coco")).origin == origin
+    assert f"`{folder.name}/model.json`" in (tmp_path / "coco/README.md").read_text()

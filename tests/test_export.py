@@ -899,6 +899,9 @@ def test_int8_command(tmp_path, photo, monkeypatch, capsys, caplog):
     assert main(command) == 0
     assert "int8 against float on 1 images, scores above 0.3: 1 detections matched, 0 lost" in capsys.readouterr().out
     assert "The ranges of int8 are of 1 images, which is few: take 50 to 300." in caplog.messages
+    Image.new("RGB", (640, 480), "grey").save(Path("photos", photo.name))
+    assert main(command) == 0
+    assert "int8 against float on 1 images, scores above 0.05: " in capsys.readouterr().out
 
 
 @pytest.mark.slow

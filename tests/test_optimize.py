@@ -167,6 +167,9 @@ def test_what_differs_is_counted():
     assert str(change).startswith("1 detections matched, 2 lost, 1 gained; boxes moved by up to 1.5 px")
     change = compare_detections(before, after, IMAGES[:1], score_thresh=0.6)
     assert (change.matched, change.lost, change.gained) == (1, 0, 0)
+    after.score_thresh = 0.6  # as of a file with post-processing
+    assert compare_detections(before, after, IMAGES[:1]) == compare_detections(after, before, IMAGES[:1]) == change
+    assert str(compare_detections(before, after, IMAGES[:1], score_thresh=0.95)) == "no detections to compare"
 
 
 def test_norms_whose_convolution_has_another_use_stay():

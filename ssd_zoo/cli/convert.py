@@ -63,17 +63,18 @@ def run(args: argparse.Namespace) -> int:
     replaced = _is_saved(args.output)
     if not replaced and args.output.is_dir() and any(args.output.iterdir()):
         raise FileExistsError(f"--output {args.output} holds other files; name a new or empty folder for the model.")
-    model, origin = _open(args)
+    model, file, origin = _open(args)
     images, restored = find_images(args.images or []), 0
     if images:
         restored = restore_norms(model, map(partial(read_image, max_pixels=args.max_pixels), images))
     else:
         warn_of_folded(model)
-    notes = f"Converted from `{args.file.name}`, a file of {origin}."
+    notes = f"Converted from `{file}`, a file of {origin}."
     if restored:
         notes += f" {restored} norms were restored by {len(images)} images of {', '.join(args.images)}."
-    save_pretrained(model, args.output, notes=notes, licence=args.licence)
-    parameters, tensors = sum(parameter.numel() for parameter in model.parameters()), load_report(model).tensors
+    report = load_report(model)
+    save_pretrained(model, args.output, notes=notes, licence=args.licence or report.licence)
+    parameters, tensors = sum(parameter.numel() for parameter in model.parameters()), report.tensors
     height, width = model.size
     builder, _ = model.recipe or ("", {})
     print(
@@ -88,15 +89,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(args: argparse.Namespace) -> tuple[SSD, str]:
-    """Build the model; return it and the name of its origin."""
+def _open(args: argparse.Namespace) -> tuple[SSD, str, str]:
+    """Build the model; return it, and the names of its file and origin."""
     if _is_saved(args.file) and args.images:
         if args.origin or args.categories or args.size:
             raise ValueError(f"{args.file} is a saved model: leave out --origin, --categories and --size.")
-        return from_pretrained(args.file), "ssd_zoo"
+        return from_pretrained(args.file), args.file.name, "ssd_zoo"
     checkpoint = open_checkpoint(args.file, args.origin)
     categories = None if args.categories is None else _categories(args.categories, checkpoint.num_classes)
-    return checkpoint.build(categories=categories, size=args.size), checkpoint.origin
+    model = checkpoint.build(categories=categories, size=args.size, licence=args.licence)
+    return model, checkpoint.name, checkpoint.origin
 
 
 def _is_saved(folder: Path) -> bool:

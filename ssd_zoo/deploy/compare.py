@@ -35,6 +35,8 @@ class DetectionChange:
 
     def __str__(self) -> str:
         """Return a summary in one line."""
+        if not self.matched + self.lost + self.gained:
+            return "no detections to compare"
         return (
             f"{self.matched} detections matched, {self.lost} lost, {self.gained} gained; "
             f"boxes moved by up to {self.box_shift:.3g} px, scores by up to {self.score_change:.2g}"
@@ -44,7 +46,7 @@ class DetectionChange:
 @torch.no_grad()
 @with_near_keywords
 def compare_detections(
-    model: nn.Module, other: nn.Module, images: Sequence[Tensor] | Tensor, *, score_thresh: float = 0.0
+    model: nn.Module, other: nn.Module, images: Sequence[Tensor] | Tensor, *, score_thresh: float | None = None
 ) -> DetectionChange:
     """Compare the detections of two models.
 
@@ -55,13 +57,16 @@ def compare_detections(
         model: A detector in evaluation mode.
         other: Another detector in evaluation mode, possibly on another device, or an `ExportedDetector`.
         images: Images to detect in, on any device; see `SSD.forward`.
-        score_thresh: Detections with this score or less are ignored.
+        score_thresh: Detections with this score or less are ignored; by default the larger threshold of the two models,
+            as a file may have dropped what the model before it shows.
 
     Raises:
         ValueError: If a model is in training mode.
     """
     if model.training or other.training:
         raise ValueError("Only models in evaluation mode detect: call model.eval() first.")
+    if score_thresh is None:
+        score_thresh = max(getattr(one, "score_thresh", 0.0) for one in (model, other))
     matched = lost = gained = 0
     shifts, changes = [0.0], [0.0]
     for before, after in zip(_detect(model, images), _detect(other, images), strict=True):

@@ -153,7 +153,7 @@ def _with_licence(report: LoadReport, weights: WeightsEnum) -> LoadReport:
     return replace(report, licence=weights.meta.get("licence"), origin=weights.meta.get("origin"))
 
 
-def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = None) -> None:
+def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = None, licence: str | None = None) -> None:
     """Record that a part of a model was loaded by other code.
 
     timm loads the weights of its backbones itself. All other tensors are reported as new.
@@ -163,10 +163,11 @@ def note_loaded(model: SSD, prefix: str, *, source: str, origin: str | None = No
         prefix: Beginning of the names of the loaded part's tensors.
         source: Name of the weights in the report.
         origin: Where the weights come from.
+        licence: Licence of the weights, by its SPDX name.
     """
     names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
     tensors = {name: "loaded" if name.startswith(prefix) else "new" for name in names}
-    _keep(model, LoadReport(source, tensors, origin=origin))
+    _keep(model, LoadReport(source, tensors, licence=licence, origin=origin))
 
 
 def split_clip_weights(weights: W) -> tuple[W | Weights, W | None]:

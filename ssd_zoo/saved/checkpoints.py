@@ -97,15 +97,21 @@ class OpenedCheckpoint:
         """Number of classes, background counted."""
         return count_head(self.shapes)[1]
 
-    def build(self, *, categories: Sequence[str] | None = None, size: int | tuple[int, int] | None = None) -> SSD:
-        """Build the model, as `load_checkpoint` does."""
+    def build(
+        self,
+        *,
+        categories: Sequence[str] | None = None,
+        size: int | tuple[int, int] | None = None,
+        licence: str | None = None,
+    ) -> SSD:
+        """Build the model, as `load_checkpoint` does; `licence` is that of the weights, by its SPDX name."""
         origin, theirs = ORIGINS[self.origin], self.match.kept()
         # Check shapes before anything is computed with the tensors.
         model = self._build(categories, None if size is None else parse_size(size))
         _check_shapes(model, self.shapes, theirs)
         check_finite({name: self.state[name] for name in theirs.values()})
         model.load_state_dict(origin.convert(self.state, self.match))
-        note_loaded(model, "", source=self.name, origin=f"{self.name}, a file of {self.origin}")
+        note_loaded(model, "", source=self.name, origin=f"{self.name}, a file of {self.origin}", licence=licence)
         return model.eval()
 
     def _build(self, categories: Sequence[str] | None, size: tuple[int, int] | None) -> SSD:
@@ -153,7 +159,10 @@ def open_checkpoint(
         ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin.
     """
     if isinstance(path_or_state_dict, (str, os.PathLike)):
-        file, state = Path(path_or_state_dict).name, read_checkpoint(path_or_state_dict)
+        path = Path(path_or_state_dict)
+        # TensorFlow.js has one name for all models.
+        file = "/".join(path.absolute().parts[-2:]) if path.name == "model.json" else path.name
+        state = read_checkpoint(path_or_state_dict)
     else:
         file, state = "a state dict", check_state(path_or_state_dict)
     name, match = _recognise(state, origin)
