@@ -93,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
         with opened(args.json) as stream:
             stream.write((json.dumps(rows, indent=1) + "\n").encode())
     if not args.quiet:
-        stream = sys.stderr if is_standard_output(args.json) else sys.stdout
-        print(_table(rows, stream), file=stream)
+        shown_on = sys.stderr if is_standard_output(args.json) else sys.stdout
+        print(_table(rows, shown_on), file=shown_on)
     return 0
 
 
