@@ -113,6 +113,19 @@ def test_streams_of_the_runtimes_on_phones(kind, package, tmp_path):
     assert_same_in_time(load(export(model, tmp_path / f"model{FORMATS[kind].suffix}", format=kind)), model)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@torch.no_grad()
+def test_norms_that_share_a_convolution(tmp_path):
+    """XNNPACK folds each of them into the same weights."""
+    pytest.importorskip("executorch", reason='pip install "ssd_zoo[executorch]"')
+    model = build("ssdlite320_mobilenet_v2_fpn", size=128)
+    detector, batch = load(export(model, tmp_path / "model.pte", nms="outside")), model.prepare(PHOTO_LIKE)
+    found = detector._run({"images": batch * model.image_std + model.image_mean})
+    for key, value in model.forward_raw(batch).items():
+        assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
+
+
 def assert_same_in_time(detector, model):
     clips = [torch.rand(count, 3, 90, 120, generator=torch.Generator().manual_seed(count)) for count in (3, 1, 4)]
     found = detector(clips)

@@ -251,7 +251,7 @@ def test_scores_that_are_no_numbers_are_no_detections(detect):
 
 
 @pytest.mark.parametrize("branches", [True, False])
-@pytest.mark.parametrize(("block", "too_few"), [(40, 1), (1000, 2)])
+@pytest.mark.parametrize(("block", "too_few"), [(48, 1), (1008, 2)])
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.6])
 def test_rounds_of_suppression_are_the_kernels(nms_thresh, block, too_few, branches, monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: not branches)

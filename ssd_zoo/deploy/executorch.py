@@ -6,6 +6,7 @@ They take one image; NMS is outside.
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ssd_zoo.deploy.description import KEY, Description
@@ -15,6 +16,8 @@ from ssd_zoo.deploy.runtime import Opened, missing, quiet, run_one_by_one, to_pr
 from ssd_zoo.weights.files import write_file
 
 __all__ = ["open_executorch", "write_executorch"]
+
+_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
 def write_executorch(graph: Graph, path: Path) -> None:
@@ -33,11 +36,30 @@ def write_executorch(graph: Graph, path: Path) -> None:
         raise missing("Exporting to ExecuTorch", error, "executorch") from error
     with quiet():
         lowered = to_edge_transform_and_lower(
-            to_program(graph, one_image=True),
+            to_program(graph, one_image=True).run_decompositions({_NORM: _scale_and_shift}),
             partitioner=[XnnpackPartitioner()],
             constant_methods={KEY: graph.described.to_json()},
         )
         write_file(path, seal(bytes(lowered.to_executorch().buffer)))
+
+
+def _scale_and_shift(
+    features: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,  # noqa: ARG001
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute a batch norm that is not folded, for XNNPACK folds wrongly where norms share a convolution."""
+    scale = (variance + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    shift = shift if bias is None else shift + bias
+    shape = (-1, *[1] * (features.dim() - 2))
+    # The statistics of the batch are empty, as there are none in evaluation.
+    return features * scale.view(shape) + shift.view(shape), features.new_empty(0), features.new_empty(0)
 
 
 def open_executorch(path: Path, threads: int) -> Opened:  # noqa: ARG001

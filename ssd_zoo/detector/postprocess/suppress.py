@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision.ops import nms
 
 from ssd_zoo.layers.plain import is_watched
@@ -14,8 +15,10 @@ _FAR = 1e6
 _MOST_BOXES = 2**15
 # Candidates that are compared at once, so that their pairs fit into the caches of a CPU.
 _BLOCK = 128
-# The same in a graph, where each block adds a hundred operators. With 256, compiling takes three times as long.
-_BLOCK_OF_GRAPH = 600
+# The same in a graph, where each block adds two hundred operators.
+_BLOCK_OF_GRAPH = 608
+# Candidates whose zeros and ones are the bits of one integer in a graph. It divides the size of a block.
+_BITS = 16
 
 
 def _finite(boxes: Tensor) -> Tensor:
@@ -97,32 +100,51 @@ def suppress_in_rounds(
     Returns:
         `(N, K)`, True for kept candidates, and `(N,)`, whether the last round of each block changed nothing.
     """
-    # Every runtime has fast matrix products. A positive sum of zeros and ones never rounds to zero, even in float16.
+    # A positive sum of zeros and ones never rounds to zero, even in float16.
     dtype = torch.float16 if boxes.is_cuda else boxes.dtype
     # A graph has no branches, and a GPU would have to wait. Elsewhere, steps that can change nothing are left out.
     branches = not (boxes.is_cuda or torch.compiler.is_compiling() or is_watched())
     size = _BLOCK if branches else labels.shape[1] if boxes.is_cuda else _BLOCK_OF_GRAPH
-    facts, weights = _facts(boxes, labels), torch.arange(labels.shape[1], 0, -1, device=boxes.device)
+    # In a graph on a CPU, products of matrices of zeros and ones take ten times as long as their bits.
+    packed = not (branches or boxes.is_cuda)
+    facts, count = _facts(boxes, labels), labels.shape[1]
+    if packed:
+        facts, eligible = (pad(values, (0, -count % _BITS)) for values in (facts, eligible))
+    # Powers once for all words: where they are computed anew, torch's compiler makes slow loops.
+    bits = (2 ** torch.arange(_BITS, device=boxes.device)).to(boxes.dtype).unsqueeze(1)
+    weights = torch.arange(facts.shape[2], 0, -1, device=boxes.device)
     kept, settled = eligible[:, :0].to(dtype), torch.ones_like(eligible[:, 0])
-    for start in range(0, labels.shape[1], size):
+    for start in range(0, facts.shape[2], size):
         block, stay = facts[..., start : start + size], eligible[:, start : start + size, None].to(dtype)
         if start:
             # Only the first of all kept candidates matter; those that are not kept have no weight.
             weight, index = (kept * weights[:start]).topk(min(most, start), sorted=False)
             first = facts.gather(2, index.unsqueeze(1).expand(-1, facts.shape[1], -1))
             stay = (stay - _overlaps(block, first, nms_thresh).to(dtype) @ weight.unsqueeze(-1)).relu()
-        overlaps = _overlaps(block, block, nms_thresh).tril(-1).to(dtype)
+        # Of each candidate, the later ones that it suppresses.
+        overlaps = _overlaps(block, block, nms_thresh).triu(1).to(dtype)
+        words = _words(overlaps, bits) if packed else None
         after = before = stay
         for _ in range(rounds):
             before = after
-            after = (stay - overlaps @ before).relu()
+            if words is None:
+                suppressed = overlaps.mT @ before
+            else:
+                suppressed = (words & _words(before, bits)).sum(1, dtype=torch.int32).unsqueeze(-1)
+            after = (stay - suppressed).relu()
             if branches and torch.equal(after, before):
                 break
         kept = torch.cat([kept, after.squeeze(-1)], dim=1)
         settled = settled & (after == before).flatten(1).all(1)
         if branches and (kept.sum(1) >= most).all():
             break
-    return torch.cat([kept, torch.zeros_like(labels[:, kept.shape[1] :], dtype=dtype)], dim=1) > 0, settled
+    rest = torch.zeros_like(labels[:, kept.shape[1] :], dtype=dtype)
+    return torch.cat([kept[:, :count], rest], dim=1) > 0, settled
+
+
+def _words(rows: Tensor, bits: Tensor) -> Tensor:
+    """Pack zeros and ones `(N, R, C)` as bits of integers, `(N, R / _BITS, C)`."""
+    return (rows.unflatten(1, (-1, _BITS)) * bits).sum(2).to(torch.int32)
 
 
 def _facts(boxes: Tensor, labels: Tensor) -> Tensor:
