@@ -113,6 +113,14 @@ def test_import_tells_how_to_mend_operators(tmp_path):
     assert "pip install --force-reinstall torch torchvision" in done.stderr
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_no_garbage_is_searched_while_torchvision_is_imported(tmp_path, before):
+    (tmp_path / "torchvision.py").write_text("import gc\nprint(gc.isenabled())\nraise ValueError")
+    start = "import gc" if before else "import gc; gc.disable()"
+    code = f"{start}\ntry:\n    import ssd_zoo\nexcept ValueError:\n    print(gc.isenabled())"
+    assert run_code(code, cwd=tmp_path).stdout.split() == ["False", str(before)]
+
+
 def test_completion(capsys):
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0

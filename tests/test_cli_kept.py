@@ -130,6 +130,16 @@ def test_a_line_that_was_cut_off_does_not_count(detect, images):
         assert rows() == expected
 
 
+def test_an_image_whose_name_is_not_utf8_is_not_done_again(detect, images):
+    try:
+        os.rename(b"images/00.png", b"images/\xe9.png")
+    except OSError:
+        pytest.skip("this system has no such names")
+    sys.stderr.reconfigure(errors="backslashreplace")  # Not so in pytest alone.
+    assert detect("--json", "r.jsonl")[:2] == (0, COUNT)
+    assert detect("--json", "r.jsonl")[:2] == (0, 0)
+
+
 def test_images_that_changed_or_lost_their_picture_are_done_again(detect, images):
     detect("--output", "out", kill_at=5)
     os.unlink("out/01.png")

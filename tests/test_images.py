@@ -416,6 +416,16 @@ def test_folder_is_no_image(tmp_path):
         read_image(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="NO PIPES: images that are pipes are not tested")
+def test_pipes_and_links_in_a_circle_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "ring.jpg").symlink_to("ring.jpg")
+    # Nothing writes to the pipe, so that reading would wait for ever.
+    for name, reason in [("pipe.jpg", "it is a pipe or a device"), ("ring.jpg", "Too many levels of symbolic links.")]:
+        with pytest.raises(ValueError, match=f"{name} can't be read: {reason}"):
+            read_image(tmp_path / name)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         read_image(tmp_path / "gone.jpg")

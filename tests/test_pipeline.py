@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ssd_zoo.cli import _images, _live, _video
 from ssd_zoo.cli import detect as detect_command
 from ssd_zoo.cli._video_record import VideoRecord
 from ssd_zoo.cli.main import main
-from ssd_zoo.data import read_clip, read_image
+from ssd_zoo.data import Video, VideoWriter, open_video, read_clip, read_image
 from ssd_zoo.deploy import export, load, optimize
 from ssd_zoo.deploy.export import OLDEST_TORCH
 from ssd_zoo.deploy.load import ExportedDetector
@@ -317,3 +318,97 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(exported, tmp_path, mon
     ]:
         assert main([*command[:2], "--reduce", *options]) == 2
         assert reason in capsys.readouterr().err
+
+
+@pytest.fixture
+def film(tmp_path, monkeypatch):
+    """A video of 32 frames in the working folder, of which every second one has noise of its own."""
+    pytest.importorskip("av", reason='VIDEOS ARE NOT TESTED without PyAV: pip install "ssd_zoo[video]"')
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    with VideoWriter("film.mp4", fps=25) as writer:
+        for i in range(COUNT):
+            writer.write(torch.randint(0, 8 * i + 8, (3, 48, 64), dtype=torch.uint8))
+    return "film.mp4"
+
+
+@pytest.mark.parametrize("name", ["small.onnx", pytest.param("small.xml", marks=pytest.mark.slow)])
+def test_frames_of_videos_go_to_several_threads_and_keep_order_and_results(exported, film, monkeypatch, name):
+    inside, at_once, forward = [], [], ExportedDetector._detect
+
+    def slow(self, given, state):
+        inside.append(given)
+        at_once.append(len(inside))
+        # Some are overtaken.
+        time.sleep(0.01 + 0.02 * (int(given[0].sum()) % 3 == 0))
+        inside.pop()
+        return forward(self, given, state)
+
+    monkeypatch.setattr(ExportedDetector, "_detect", slow)
+    Path("frames").mkdir()
+    for i, frame in enumerate(read_clip(film)):
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(f"frames/{i}.png")
+    Path("frames/5.png").write_bytes(b"no image")
+    command = ["detect", film, "frames", "--frames", "--track", "--model", str(exported(name)), "--quiet"]
+    found = {}
+    for workers, batch_size in [(1, 1), (2, 1), (2, 3)]:
+        at_once.clear()
+        output = f"{workers}{batch_size}"
+        options = ["--workers", str(workers), "--batch-size", str(batch_size), "--output", output]
+        assert main([*command, *options, "--json", f"{output}.json"]) == 1, "a frame is broken"
+        assert max(at_once) == workers
+        found[output] = json.loads(Path(f"{output}.json").read_text())
+        assert [len(read_clip(f"{output}/{name}.mp4")) for name in ("film", "frames")] == [COUNT, COUNT - 1]
+    assert found["11"] == found["21"] == found["23"]
+    frames = [row["frame"] for row in found["11"] if row["video"] == "frames"]
+    assert frames == [i for i in range(COUNT) if i != 5]
+    model = load(exported(name), threads=1, score_thresh=0.5)
+    for row, frame in zip(found["11"], read_clip(film), strict=False):
+        expected = result_rows(model([frame])[0], model.categories, 0, "")
+        assert [one["score"] for one in row["detections"]] == [one["score"] for one in expected]
+    assert sum(len(row["detections"]) for row in found["11"]) > COUNT
+
+
+def test_frames_in_memory_are_bounded(exported, film):
+    alive, seen = weakref.WeakSet(), []
+
+    def frames():
+        for frame in open_video(film):
+            alive.add(copy := frame.clone())
+            seen.append(len(alive))
+            yield copy
+        raise ValueError("The film is torn.")
+
+    model = load(exported("small.onnx"), threads=1, callers=2)
+    record = VideoRecord(model, Video("film", 25, COUNT, frames))
+    write = record.write
+    record.write = lambda noted: time.sleep(0.01) or write(noted)
+    summary, failure = _video.detect_video(model, record, callers=2, quiet=True)
+    assert (summary.split(",")[0], failure) == (f"film: {COUNT} frames", "The film is torn.")
+    # Those that are decoded, those that are handed on, those that are detected; and one in each of the hands between.
+    assert 3 < max(seen) <= 3 + 2 + 2 * 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("sources", "change", "opened", "callers"),
+    [
+        (["film.mp4"], {}, [2], 2),
+        (["film.mp4"], {"state": {"frames_seen": []}}, [2, 1], 1),
+        (["0"], {}, [1], 1),
+        (["rtsp://127.0.0.1/door"], {}, [1], 1),
+    ],
+    ids=["file", "model of clips", "camera", "live"],
+)
+def test_what_has_to_be_taken_frame_by_frame_is(exported, film, monkeypatch, sources, change, opened, callers):
+    asked, seen, build = [], [], detect_command._build
+
+    def counted(args):
+        asked.append(args.callers)
+        model = build(args)
+        model.__dict__["description"] = replace(model.description, **change)
+        return model
+
+    monkeypatch.setattr(detect_command, "_build", counted)
+    monkeypatch.setattr(detect_command, "run_videos", lambda model, videos, args, chosen: seen.append(args.callers))
+    main(["detect", *sources, "--model", str(exported("small.onnx")), "--workers", "2"])
+    assert (asked, seen) == (opened, [callers])

@@ -276,7 +276,9 @@ def _row(line: str) -> JournalRow | None:
     try:
         row = mapping(parse_json(line, "the row"), "the row")
         if "frame" not in row:
-            text(row.get("file_name"), "file_name")
+            # What stands for bytes of a name that are not UTF-8 is not a text.
+            name = row.get("file_name")
+            text(os.fsencode(name).decode(errors="replace") if isinstance(name, str) else name, "file_name")
             listing(row.get("changed"), "changed", shortest=2, longest=2)
         for one in listing(row.get("detections", []), "detections"):
             found = mapping(one, "a detection")

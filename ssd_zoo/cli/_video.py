@@ -4,8 +4,9 @@ import argparse
 import glob
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from operator import attrgetter
 from pathlib import Path
 
 from PIL import Image
@@ -23,7 +24,7 @@ from ssd_zoo.data.images import VIDEO_ENDINGS
 from ssd_zoo.data.video import is_address
 from ssd_zoo.data.web import file_name, is_image_address
 from ssd_zoo.detector.ssd import SSD
-from ssd_zoo.prediction.pipeline import map_ahead, take_ahead
+from ssd_zoo.prediction.pipeline import detect_ahead, map_ahead, take_ahead
 from ssd_zoo.weights.outside import near_paths
 
 __all__ = ["Source", "detect_video", "find_videos", "run_videos"]
@@ -121,7 +122,15 @@ def run_videos(
                 if together:
                     results = detect_live(model, records)
                 else:
-                    results = [detect_video(model, records[0], batch_size=args.batch_size or 1, quiet=args.quiet)]
+                    results = [
+                        detect_video(
+                            model,
+                            records[0],
+                            batch_size=args.batch_size or 1,
+                            callers=args.callers,
+                            quiet=args.quiet,
+                        )
+                    ]
                 failures += [failure for _, failure in results if failure]
             except (ValueError, OSError) as error:
                 failures.append(str(error))
@@ -172,7 +181,7 @@ def _is_live(source: Source) -> bool:
 
 
 def detect_video(
-    model: SSD, record: VideoRecord, *, batch_size: int = 1, quiet: bool = False
+    model: SSD, record: VideoRecord, *, batch_size: int = 1, callers: int = 1, quiet: bool = False
 ) -> tuple[str, str | None]:
     """Detect in a video and write the results during detection.
 
@@ -182,6 +191,7 @@ def detect_video(
         model: A detector of images or of clips.
         record: The video, and where its results go.
         batch_size: Number of frames per batch.
+        callers: Threads that call the model at once, each for other frames; more than 1 for exported files of images.
         quiet: Whether to hide the progress bar.
 
     Returns:
@@ -194,7 +204,10 @@ def detect_video(
     hidden = quiet or not sys.stderr.isatty()
     with record, tqdm(total=video.length, unit="frame", desc=video.name, disable=hidden) as progress:
         frames = take_ahead(video.with_times(), ahead=batch_size + 2)
-        found = take_ahead(_detect(model, frames, batch_size), ahead=batch_size + 2)
+        if callers > 1:
+            found = _detect_at_once(model, frames, batch_size, callers)
+        else:
+            found = take_ahead(_detect(model, frames, batch_size), ahead=batch_size + 2)
         noted = (record.note(frame, one) for frame, one in found)
         pictures = map_ahead(record.draw, noted, threads=1, ahead=3) if record.writer else noted
         try:
@@ -224,6 +237,16 @@ def _detect(model: SSD, frames: Iterable[Frame], batch_size: int) -> Iterator[tu
 
     for _, found in detect_stream(model, pixels(), batch_size=batch_size):
         yield waiting.popleft(), found
+
+
+def _detect_at_once(
+    model: SSD, frames: Iterable[Frame], batch_size: int, callers: int
+) -> Generator[tuple[Frame, Detections], None, None]:
+    """Detect in several frames at once, each alone."""
+    seen = detect_ahead(model, frames, attrgetter("pixels"), batch_size=batch_size, workers=1, callers=callers)
+    with closing(seen):
+        for one in seen:
+            yield one.source, one.found
 
 
 def _video_files(sources: Sequence[Source], output: Path) -> dict[Source, Path]:

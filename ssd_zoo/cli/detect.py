@@ -18,6 +18,7 @@ from ssd_zoo.cli._parquet import check_parquet
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import Source, find_videos, run_videos
 from ssd_zoo.deploy.formats import is_exported
+from ssd_zoo.deploy.load import ExportedDetector
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.models.registry import propose
 from ssd_zoo.prediction import open_detector, pick_device
@@ -110,9 +111,14 @@ def _detect(
 ) -> int:
     args.workers = args.workers or torch.get_num_threads()
     # Threads that each detect in an image make more images per second than one whose work is divided among threads.
-    many = is_exported(args.model) and len(files) >= _MANY
-    args.callers = min(args.workers, _MOST_CALLERS) if many else 1
+    # Frames of a live source come one by one.
+    many = len(files) >= _MANY or (videos and all(isinstance(video, Path) for video in videos))
+    args.callers = min(args.workers, _MOST_CALLERS) if many and is_exported(args.model) else 1
     model = _build(args)
+    if videos and args.callers > 1 and (model.tile is not None or cast(ExportedDetector, model).description.state):
+        # Each frame depends on those before, so all threads compute one. Tiles of frames are refused there.
+        args.callers = 1
+        model = _build(args)
     classes = _class_indices(args.classes, model.categories)
     if videos:
         return run_videos(model, videos, args, lambda found: _only(classes, found))

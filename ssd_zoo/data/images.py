@@ -5,6 +5,7 @@ import functools
 import glob
 import io
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -211,6 +212,8 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
     stream = io.BytesIO(fetch(given)) if isinstance(given, str) and is_web(given) else given
     file = given if isinstance(given, (str, Path)) else getattr(given, "name", "the image")
     try:
+        if isinstance(stream, (str, Path)) and stat.S_IFMT(os.stat(stream).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise ValueError("it is a pipe or a device. The command takes it so: ssd-zoo detect - < FILE")
         with _open(stream) as image:
             for what, (width, height) in (("it has", image.size), ("its tiles have", _tile_size(image))):
                 if max_pixels is not None and width * height > max_pixels:
@@ -226,7 +229,9 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's decoders raise errors of any type on a broken file.
-        raise ValueError(f"{file} can't be read: {str(error).rstrip('.') or type(error).__name__}.") from error
+        # The text of the system's errors names the file again.
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
+        raise ValueError(f"{file} can't be read: {reason}.") from error
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
