@@ -3,8 +3,8 @@
 import gc
 from importlib.metadata import version
 
-# Importing torch and torchvision makes 350,000 objects that stay, and Python would search them for garbage 900 times:
-# 0.5 of 4.2 s of processor time until the first box of `ssd-zoo detect`.
+# Importing torch and torchvision makes some 300,000 objects that stay. Python would search them for garbage again and
+# again: importing this package took 3.6 s of processor time with that, and 2.9 without.
 _collects = gc.isenabled()
 gc.disable()
 try:
@@ -18,4 +18,8 @@ except RuntimeError as error:
     ) from error
 finally:
     if _collects:
+        if gc.get_freeze_count() == 0:
+            # Puts all objects among the old ones without a search, which took .2 s.
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
