@@ -3,7 +3,8 @@
     python examples/benchmarks/formats.py --json formats.json --docs docs/deploy.md
 
 Models are small and have random weights. An entry is the largest difference of an output, divided by the largest value
-of that output. Rows that the JSON file holds already are not measured again, so an interrupted run can continue.
+of that output. Core ML does not run here: its files are converted only. Entries that the JSON file holds already are
+not measured again, so an interrupted run can continue.
 """
 
 import argparse
@@ -21,8 +22,9 @@ from ssd_zoo.deploy.formats import FORMATS
 from ssd_zoo.deploy.graph import NEXT
 
 BEGIN, END = "<!-- builders: written by examples/benchmarks/formats.py -->", "<!-- end of builders -->"
-# AOTInductor takes minutes for each builder, and Core ML does not run here.
-NAMES = [name for name, known in FORMATS.items() if known.runs and name != "aoti"]
+CONVERTED = "converted"
+# AOTInductor takes minutes for each builder.
+NAMES = [name for name in FORMATS if name != "aoti"]
 
 
 def main() -> None:
@@ -32,26 +34,37 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(NAMES), help="formats (default: %(default)s)")
     parser.add_argument("--docs", type=Path, help="page to write the table into")
     args = parser.parse_args()
-    results: dict[str, dict[str, float]] = json.loads(args.json.read_text()) if args.json.exists() else {}
+    results: dict[str, dict[str, float | str]] = json.loads(args.json.read_text()) if args.json.exists() else {}
     kinds = args.formats.split(",")
     for kind in kinds:
         for name in args.models.split(","):
             if kind not in results.setdefault(name, {}):
-                results[name][kind] = largest_difference(name, kind)
-                print(f"{name}, {kind}: {results[name][kind]:.1e}", flush=True)
+                try:
+                    results[name][kind] = largest_difference(name, kind)
+                except ValueError as error:
+                    results[name][kind] = str(error)
+                print(f"{name}, {kind}: {results[name][kind]}", flush=True)
                 args.json.write_text(json.dumps(results, indent=1) + "\n")
-    lines = [[f"`{name}`", *(f"{row[kind]:.0e}" for kind in kinds)] for name, row in sorted(results.items())]
+    lines = [[f"`{name}`", *(cell(row.get(kind, "")) for kind in kinds)] for name, row in sorted(results.items())]
     text = table(["Builder", *(f"`{kind}`" for kind in kinds)], lines)
     print(text)
     if args.docs is not None:
         write_into(args.docs, text, BEGIN, END)
 
 
+def cell(value: float | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.0e}" if value else "0"
+    return value if value in ("", CONVERTED) else "–"
+
+
 @torch.no_grad()
-def largest_difference(name: str, format: str) -> float:
+def largest_difference(name: str, format: str) -> float | str:
     model = build(name)
     with tempfile.TemporaryDirectory() as folder:
         file = export(model, Path(folder) / f"model{FORMATS[format].suffix}", format=format, nms="outside")
+        if not FORMATS[format].runs:
+            return CONVERTED
         opened = FORMATS[format].open(file, torch.get_num_threads(), 1)
         images = torch.rand(3, model.in_chans, *model.size, generator=torch.Generator().manual_seed(0))
         largest = 0.0
