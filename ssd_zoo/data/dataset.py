@@ -171,7 +171,7 @@ def open_dataset(
     chosen = names[0] if split is None else find_split(names, split)
     if chosen is None:
         have = "all images in one: leave out the split" if names == ["all"] else ", ".join(names)
-        if names == ["all"] and canonical_split(split) == "val":
+        if names == ["all"] and canonical_split(split or "") == "val":
             have += ", or take a part by ssd_zoo.data.divide.divide (--val-fraction)"
         raise ValueError(f"{path} has no split {split!r}; it has {have}. {' '.join(found.notes[:1])}".strip())
     records = found.splits[chosen]()

@@ -23,6 +23,7 @@ from ssd_zoo.models.registry import (
 )
 from ssd_zoo.models.table import list_weights
 from ssd_zoo.saved.pretrained import from_pretrained
+from ssd_zoo.weights.formats.checkpoint import read_pickle
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
 __all__ = ["FOREIGN", "check_model", "is_saved", "load_model", "open_detector", "pick_device", "pick_thresh"]
@@ -110,13 +111,14 @@ def _proposal(name: str) -> str:
 
 def _unfinished_run(folder: Path) -> str | None:
     """Return a sentence about the run in a folder if it has saved no model yet; otherwise None."""
-    from ssd_zoo.training.run_state import read_run_state
-
     if (folder / "best").exists() or not (folder / "checkpoint.pt").is_file():
         return None
     try:
-        read_run_state(folder / "checkpoint.pt")
-    except (ValueError, OSError):  # Other projects have files of that name, too.
+        state = read_pickle(folder / "checkpoint.pt")
+    except (ValueError, OSError):
+        return None
+    # Other projects have files of that name, too.
+    if not isinstance(state, dict) or not {"settings", "progress"} <= state.keys():
         return None
     return f"The run in {folder} has saved no model yet; its ssd-zoo train command goes on with --resume."
 
