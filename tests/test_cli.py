@@ -80,7 +80,10 @@ def test_image(detect, photo):
 
 
 def test_photograph_without_persons(detect, folder):
-    assert detect("images/sub/grün.gif") == (0, "images/sub/grün.gif: no objects\n", "")
+    way = "note: nothing was found at scores above 0.5; a lower --score-thresh shows more\n"
+    assert detect("images/sub/grün.gif") == (0, "images/sub/grün.gif: no objects\n", way)
+    assert detect("images/sub/grün.gif", "images/a.jpg")[2] == ""
+    assert detect("images/sub/grün.gif", "--quiet")[1:] == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """The command `data` reports and draws; `train` reads any layout, and holds images back for validation."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from labelled import CATEGORIES, colourful, draw, make_coco
 from layouts import PICTURES, SHAPES, make, voc_xml, write
 from PIL import Image
 
+import ssd_zoo
 from ssd_zoo.cli.main import main
 from ssd_zoo.data import inspect_dataset, open_dataset, splits, usable
 from ssd_zoo.data.divide import divide
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.data.inspection import group_problems
 from ssd_zoo.data.sheet import contact_sheet
+from ssd_zoo.training.batches import describe_data
+from ssd_zoo.training.run_state import write_checkpoint
 from ssd_zoo.training.timing import Times
 
 
@@ -101,6 +106,38 @@ def test_images_are_held_back_by_the_seed(tmp_path):
     for fraction in (0, 1, 2):
         with pytest.raises(ValueError, match="Can't take a fraction of"):
             divide(dataset, fraction)
+
+
+def _held_back(dataset, files, seed=0):
+    images = [dataset.images[0]._replace(file=Path(file)) for file in files]
+    train, validation = divide(dataset.with_images(images), 0.15, seed)
+    assert len(train) + len(validation) == len(images)
+    return {str(image.file) for image in validation.images}
+
+
+def test_images_keep_their_side_when_others_come(tmp_path):
+    SHAPES["voc_flat"](tmp_path, ".", PICTURES)
+    dataset = open_dataset(tmp_path)
+    files = [f"/photos/IMG_{i:04d}.jpg" for i in range(300)]
+    for grown in (files, files[::-1], [*files[:250], *(f"/photos/more/{i}.jpg" for i in range(50))]):
+        before, after = _held_back(dataset, files[:250]), _held_back(dataset, grown)
+        assert (len(before), len(after)) == (38, 45)
+        # Of the 45, few were training images before; of 45 at random these are 32.
+        assert len(after & {*files[:250]} - before) <= 5
+    # The least two sums of `printf 0/IMG_0000.jpg | sha256sum` and so on. The folder's own name plays no part.
+    assert sorted(_held_back(dataset, files[:10])) == ["/photos/IMG_0000.jpg", "/photos/IMG_0009.jpg"]
+    assert {Path(file).name for file in _held_back(dataset, [f"C/{file}" for file in files])} == {
+        Path(file).name for file in _held_back(dataset, files)
+    }
+
+
+def test_files_of_one_name_in_many_folders_are_held_back_at_random(tmp_path):
+    SHAPES["voc_flat"](tmp_path, ".", PICTURES)
+    folders = [f"/photos/{i:03d}/image.jpg" for i in range(100)]
+    held_back = _held_back(open_dataset(tmp_path), folders)
+    assert len(held_back) == 15
+    assert held_back != {*folders[:15]}
+    assert len(held_back & {*folders[50:]}) > 3
 
 
 @pytest.mark.parametrize("name", ["yolo_folders", "yolo_yaml"])
@@ -199,10 +236,43 @@ def test_what_training_holds_back_by_default_is_its_split_for_validation(tmp_pat
     assert "has no split 'test'; it has all images in one: leave out the split." in capsys.readouterr().err
 
 
-def test_no_split_for_validation_of_few_images(tmp_path, capsys):
+@pytest.mark.parametrize("command", ["data", "evaluate"])
+def test_no_split_for_validation_of_few_images(tmp_path, capsys, command):
     SHAPES["voc_flat"](tmp_path / "pets", ".", colourful(8))
-    assert main(["evaluate", str(tmp_path / "pets"), "--split", "val"]) == 2
-    assert "has no split 'val'; it has all" in capsys.readouterr().err
+    assert main([command, str(tmp_path / "pets"), "--split", "val"]) == 2
+
+    told = "it has all images in one: leave out the split, or take a part by "
+    assert f"{told}--val-fraction." in capsys.readouterr().err
+    with pytest.raises(ValueError, match=rf"{told}ssd_zoo\.data\.divide\.divide"):
+        open_dataset(tmp_path / "pets", "val")
+
+
+def test_data_reports_what_training_holds_back_as_split(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SHAPES["voc_flat"](tmp_path / "pets", ".", colourful(60))
+    for options, number in ([], 20), (["--val-fraction", ".25"], 15):
+        assert main(["data", "pets", "--split", "val", *options]) == 0
+        assert f"val: Pascal VOC: XML files beside the images\n{number} images; " in capsys.readouterr().out
+
+
+def test_evaluate_says_that_the_run_held_back_others(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssd_zoo.training.evaluate", lambda *args, **options: Evaluated())
+    SHAPES["voc_flat"](tmp_path / "pets", ".", colourful(60))
+    model = ssd_zoo.ssdlite300_mobilenet_v2(weights=None, weights_backbone=None, categories=CATEGORIES)
+    ssd_zoo.save_pretrained(model, "runs/mine/best")
+    settings = {"seed": 3, "validation data": describe_data(divide(open_dataset("pets"), 20 / 60, seed=3)[1])}
+    state = {"settings": settings, "progress": {}, "model": {}, "optimizer": {}}
+    write_checkpoint(state, Path("runs/mine/checkpoint.pt"))
+    command, told = ["evaluate", "pets", "--model", "runs/mine/best", "--split", "val"], "mine held back other images"
+    assert main([*command, "--seed", "3"]) == 0
+    assert told not in capsys.readouterr().err
+    for other in (["--seed", "2"], ["--seed", "3", "--val-fraction", ".25"]):
+        assert main([*command, *other]) == 0
+        assert f"{told} (its --seed is 3), so some of these may be" in capsys.readouterr().err
+    Path("runs/mine/checkpoint.pt").write_bytes(b"damaged, which is no matter for the model")
+    assert main(command) == 0
+    assert told not in capsys.readouterr().err
 
 
 def test_what_training_holds_back_is_what_is_evaluated(tmp_path, capsys):

@@ -160,6 +160,14 @@ def test_finest_map(small, size, stride):
     assert (plan_finest_stride(DataFacts((480, 640), small, 0.3), size) or (16,))[0] == stride
 
 
+@pytest.mark.parametrize("height", range(100, 2000, 50))
+def test_the_largest_input(height):
+    """480 × 640 pixels of the images' shape, whose sides are then rounded up."""
+    (rows, columns), _ = plan_size(DataFacts((height, 640), small=0.001, typical=0.002))
+    assert (rows % 32, columns % 32) == (0, 0)
+    assert (rows - 32) * (columns - 32) < 480 * 640 <= 1.01 * rows * columns
+
+
 def test_input_within_less_time():
     facts = DataFacts((480, 640), small=0.0756, typical=0.184)
     assert plan_size(facts, 96_000)[0] == (288, 384)  # √(96000 · 3 / 4) = 268, √(96000 · 4 / 3) = 358
@@ -232,6 +240,26 @@ def test_a_budget_is_kept(images, step, pause, slower):
     assert 600 * 0.9 <= clock.now - 100 <= 600 * 1.1
     assert 1 <= evaluated <= 12
     assert plan.epochs == math.ceil(plan.steps / plan.steps_per_epoch)
+
+
+@pytest.mark.slow
+def test_fit_says_if_the_machine_became_slower(tmp_path, monkeypatch, capsys):
+    clock = Clock()
+
+    def tick():
+        clock.now += 10 if clock.now < 300 else 30
+        return clock.now
+
+    skip_evaluation(monkeypatch, lambda: 0.1)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(budget.Budget.__init__, "__kwdefaults__", {**Budget.__init__.__kwdefaults__, "clock": clock})
+    options = {"epochs": None, "evaluate_every": None, "checkpoint_seconds": 1e9, "minutes": 20, "patience": 0}
+    train(tmp_path / "run", tmp_path / "data", **options, progress=True)
+    told = capsys.readouterr().err
+    [announced] = re.findall(r"(\d+) steps of .* s fit into 20 minutes", told)
+    [(done, of)] = re.findall(r"Ended after (\d+) of (\d+) steps: the time was over\.", told)
+    assert of == announced
+    assert 0 < int(done) < int(of)
 
 
 @pytest.mark.slow

@@ -154,19 +154,43 @@ def test_clips(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ap", "steps", "told"),
+    ("ap", "found", "steps", "told"),
     [
-        (0.0, 6, "AP is 0.000, after 6 steps. That is too few: train 300 or more"),
-        (0.009, 900, "AP is 0.009, after 900 steps. The loss should fall"),
-        (0.01, 6, None),
-        (float("nan"), 6, None),
+        (0.0, 1, 6, "AP is 0.000, after 6 steps. That is too few: train 300 or more"),
+        (0.009, 1, 900, "AP is 0.009, after 900 steps. The loss should fall"),
+        (0.063, 0, 6, "AP is 0.063, and it finds no object at scores from .5, after 6 steps. That is too few"),
+        (0.01, 1, 6, None),
+        (float("nan"), 0, 6, None),
     ],
 )
-def test_a_model_that_finds_nothing(ap, steps, told):
-    evaluation = SimpleNamespace(metrics={"AP": ap})
+def test_a_model_that_finds_nothing(ap, found, steps, told):
+    # Rows are objects: one of two is missed, and one detection lies where nothing is.
+    evaluation = SimpleNamespace(metrics={"AP": ap}, confusion=torch.tensor([[0, 1], [2 - found, found]]))
     failure = failure_of(Story("run", [], None, [{"step": steps}], torch.device("cpu"), evaluation))
     assert (failure is None) == (told is None)
     assert told is None or told in failure
+
+
+def test_the_command_to_repeat_a_resumed_run(tmp_path, monkeypatch):
+    make_coco(tmp_path / "data", "train", colourful(4))
+    told = []
+    monkeypatch.setattr(
+        "ssd_zoo.cli.train.fit", lambda *_, command, **__: told.append(command) or pytest.fail("begins")
+    )
+    options = [
+        "--output",
+        "a run",
+        "--weights",
+        "scratch",
+        "--size",
+        "64",
+        "--no-fit-default-boxes",
+        "--no-tensorboard",
+    ]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="begins"):
+        main(["train", "data", "--resume", *options])
+    assert told == [f"ssd-zoo train data --output 'a run' {' '.join(options[2:])}"]
 
 
 def test_a_resumed_run_measures_its_best_model(tmp_path, caplog):

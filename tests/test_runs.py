@@ -77,6 +77,26 @@ def test_a_run_that_lacks_something_is_left_alone(finished, tmp_path, monkeypatc
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
+def test_a_run_without_a_model_yet(finished, tmp_path, monkeypatch, capsys):
+    """As after Ctrl-C before the first evaluation: there is a checkpoint, but neither `best` nor `last`."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("best", "last"):
+        shutil.rmtree(f"run/{name}")
+    state = torch.load("run/checkpoint.pt", weights_only=True)
+    state["progress"]["history"] = []
+    torch.save(state, "run/checkpoint.pt")
+    with pytest.raises(ValueError, match=r"go on with 4\. Use the same setting, or another folder\.$"):
+        train(Path("run"), tmp_path / "data", epochs=1, batch_size=4, resume=True)
+    told = "The run in run has saved no model yet; its ssd-zoo train command goes on with --resume."
+    for name in ("run", "run/best", "run/last"):
+        assert main(["evaluate", "data", "--split", "val", "--model", name]) == 2
+        assert told in capsys.readouterr().err
+    Path("run/checkpoint.pt").write_bytes(b"of another project")
+    assert main(["evaluate", "data", "--split", "val", "--model", "run/best"]) == 2
+    assert told not in capsys.readouterr().err
+
+
 def test_a_run_goes_on_with_the_same_data_and_model(finished, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     train_data, val_data = data(tmp_path / "data")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ssd_zoo.cli._values import Parser, add_max_pixels, name_list, with_background
 from ssd_zoo.data import DetectionDataset, VideoDataset, open_dataset, open_video_dataset, splits, video_splits
 from ssd_zoo.data.divide import divide
-from ssd_zoo.data.formats import FORMATS
+from ssd_zoo.data.formats import FORMATS, canonical_split
 from ssd_zoo.data.formats.folders import find_split
 from ssd_zoo.training.plan import plan_validation
 
@@ -16,6 +16,7 @@ __all__ = [
     "add_data_options",
     "classes_of",
     "hold_back",
+    "open_held_back",
     "open_labelled",
     "splits_of",
     "splits_of_videos",
@@ -76,6 +77,22 @@ def validation_split(path: Path, names: Sequence[str], fraction: float | None, a
     if found and fraction:
         raise ValueError(f"{path} has the split {found} for validation; leave out --val-fraction.")
     return found
+
+
+def open_held_back(args: argparse.Namespace, names: Sequence[str]) -> Data | None:
+    """Open the images that `train` holds back, if `--split val` or `--val-fraction` asks for them; otherwise None.
+
+    Args:
+        args: Arguments with `data`, `split`, `val_fraction` and `seed`.
+        names: Names of the data set's splits.
+    """
+    asks = args.split is not None and canonical_split(args.split) == "val"
+    found = validation_split(args.data, names, args.val_fraction, args.split if asks else None)
+    divides = find_split(names, "train") is not None or names == ["all"]
+    if not args.val_fraction and (not asks or found is not None or not divides):
+        return None
+    split = find_split(names, "train") if asks or args.split is None else args.split
+    return hold_back(open_labelled(args, args.data, split, classes_of(args)), args.val_fraction, args.seed)[1]
 
 
 def hold_back(train: Data, fraction: float | None, seed: int) -> tuple[Data, Data | None]:

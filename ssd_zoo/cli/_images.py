@@ -68,6 +68,7 @@ def run_images(
         journal.drop(todo)
     rows: list[JournalRow] = []
     failures: list[str] = []
+    empty = len(todo) == len(files)
     # With the JSON on the standard output, the table would break it.
     tables = sys.stderr if is_standard_output(args.json) else sys.stdout
     hidden = args.quiet or len(todo) < 2 or not sys.stderr.isatty()
@@ -75,6 +76,7 @@ def run_images(
     with closing(found), tqdm(total=len(todo), unit="image", disable=hidden) as progress:
         for row in found:
             failures += [row["error"]] if "error" in row else []
+            empty = empty and not row.get("detections")
             if journal is not None:
                 journal.add(row)
             elif args.json is not None:
@@ -87,6 +89,9 @@ def run_images(
         complain(failure)
     if failures:
         complain(f"{len(failures)} of {len(files)} images failed")
+    if empty and len(failures) < len(files) and not args.quiet:
+        least = f"{model.score_thresh:g}"
+        print(f"note: nothing was found at scores above {least}; a lower --score-thresh shows more", file=sys.stderr)
     if journal is not None:
         _finish(journal, files, args, failed=bool(failures))
     elif args.json is not None:

@@ -9,13 +9,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ssd_zoo.cli._colours import complain
-from ssd_zoo.cli._data import Data, add_data_options, classes_of, open_labelled, splits_of, validation_split
+from ssd_zoo.cli._data import (
+    Data,
+    add_data_options,
+    classes_of,
+    open_held_back,
+    open_labelled,
+    splits_of,
+    validation_split,
+)
 from ssd_zoo.cli._output import check_outputs, save_picture
 from ssd_zoo.cli._values import count, fraction, positive
 from ssd_zoo.data import DataReport, inspect_dataset, usable
 from ssd_zoo.data.annotations import nearest, number_of
 from ssd_zoo.data.divide import divide
-from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data.formats.folders import canonical_split, find_split
 from ssd_zoo.data.sheet import contact_sheet, labelled_pictures
 
 __all__ = ["EXAMPLES", "PAGE", "add_arguments", "run"]
@@ -32,7 +40,9 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("data", type=Path, metavar="DATA", help="folder or file of annotated images or videos")
-    parser.add_argument("--split", metavar="NAME", help="split of the data (default: all)")
+    parser.add_argument("--split", metavar="NAME",
+                        help="split of the data; val, where there is none, is what train holds back "
+                        "(default: all)")  # fmt: skip
     add_data_options(parser)
     parser.add_argument("--val-fraction", type=fraction, metavar="F",
                         help="report the training images in two parts, as train divides them by its --val-fraction F "
@@ -52,17 +62,20 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args.output)
     names = [args.split] if args.split else splits_of(args.data, args.layout)
     divided = find_split(names, "train") or names[0]
-    validation_split(args.data, names, args.val_fraction)
+    asks = args.split is not None and canonical_split(args.split) == "val"
+    if not asks:
+        validation_split(args.data, names, args.val_fraction)
     reports: dict[str, DataReport] = {}
     failed = 0
     for split in names:
         # Videos without splits have one without a name.
         name = split or "all"
         try:
-            parts = {name: open_labelled(args, args.data, split, classes_of(args))}
-            if args.val_fraction and split == divided:
-                train, held_back = divide(parts[name], args.val_fraction, args.seed)
-                parts = {name: train, f"{name}-held-back": held_back}
+            held_back = open_held_back(args, splits_of(args.data, args.layout)) if asks else None
+            parts = {name: held_back or open_labelled(args, args.data, split, classes_of(args))}
+            if args.val_fraction and split == divided and held_back is None:
+                train, rest = divide(parts[name], args.val_fraction, args.seed)
+                parts = {name: train, f"{name}-held-back": rest}
             reports |= {part: _report(part, dataset, args) for part, dataset in parts.items()}
         except (ValueError, OSError) as error:
             complain(f"{name}: {error}")

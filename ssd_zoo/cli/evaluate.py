@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ssd_zoo.cli._data import Data, add_data_options, classes_of, hold_back, open_labelled, splits_of, validation_split
+from ssd_zoo.cli._data import Data, add_data_options, classes_of, hold_back, open_held_back, open_labelled, splits_of
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
 from ssd_zoo.cli._output import check_outputs, is_standard_output, opened
 from ssd_zoo.cli._values import count, fraction, name_list, positive, with_background
-from ssd_zoo.data import inspect_dataset, usable
-from ssd_zoo.data.formats import canonical_split
-from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data import VideoDataset, inspect_dataset, usable
 from ssd_zoo.data.inspection import group_problems
 from ssd_zoo.prediction.facts import model_files
 from ssd_zoo.prediction.opening import load_model, pick_device
@@ -145,19 +143,37 @@ def _open(args: argparse.Namespace) -> Data:
 
     If validation data are asked for and there is no such split, they are the images that `train` holds back.
     """
-    names, classes = splits_of(args.data, args.layout), classes_of(args)
-    asks = args.split is not None and canonical_split(args.split) == "val"
-    found = validation_split(args.data, names, args.val_fraction, args.split if asks else None)
-    divides = find_split(names, "train") is not None or names == ["all"]
-    if args.val_fraction or (asks and found is None and divides):
-        split = find_split(names, "train") if asks or args.split is None else args.split
-        held_back = hold_back(open_labelled(args, args.data, split, classes), args.val_fraction, args.seed)[1]
-        if held_back is not None:
-            return held_back
-    dataset = open_labelled(args, args.data, args.split, classes)
+    names = splits_of(args.data, args.layout)
+    held_back = open_held_back(args, names)
+    if held_back is not None:
+        _compare_with_run(args, held_back)
+        return held_back
+    dataset = open_labelled(args, args.data, args.split, classes_of(args))
     if names == ["all"] and not args.quiet and hold_back(dataset, None, args.seed)[1] is not None:
         print("note: these are all images; --split val takes those that train holds back", file=sys.stderr)
     return dataset
+
+
+def _compare_with_run(args: argparse.Namespace, held_back: Data) -> None:
+    """Print a note if the run that the model is of held other images back."""
+    from ssd_zoo.training.batches import describe_data
+    from ssd_zoo.training.run_state import read_run_state
+
+    file = Path(args.model).absolute().parent / "checkpoint.pt"
+    of_run = Path(args.model).is_dir() and file.is_file()
+    if args.quiet or not of_run or isinstance(held_back, VideoDataset):
+        return
+    try:
+        settings = read_run_state(file)["settings"]
+    except ValueError:  # The model is whole, whatever else lies there.
+        return
+    kept = usable(held_back, inspect_dataset(held_back, read_images=False), args.on_invalid)
+    if settings.get("validation data") != describe_data(kept):
+        print(
+            f"note: {file.parent} held back other images (its --seed is {settings.get('seed')}), so some of these may "
+            "be images that it was trained on",
+            file=sys.stderr,
+        )
 
 
 def _device(name: str | None) -> torch.device:

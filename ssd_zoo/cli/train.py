@@ -8,6 +8,7 @@ GPUs or machines, start the command with `accelerate launch -m ssd_zoo` or `torc
 import argparse
 import inspect
 import os
+import shlex
 import sys
 import time
 from functools import partial
@@ -167,6 +168,8 @@ def run(args: argparse.Namespace) -> int:
         args.model = _OF_TIMM[0]
     talks = args.progress and os.environ.get("RANK", "0") == "0"
     options = fit_options(args, [*_OF_FIT])
+    # The report has the command that repeats the run, not the one that went on with it.
+    options["command"] = shlex.join(word for word in shlex.split(args.command) if word != "--resume")
     train, validation, of_training, of_validation = open_sets(args, *_check_all(args))
     torch.manual_seed(args.seed)
     model, train, choices = build_for(args, train, of_training, options, talks)

@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 
 from ssd_zoo.data.annotations import Annotations, LabelledImage, Records, assemble, no_object, number_of
 from ssd_zoo.data.formats import recognise
-from ssd_zoo.data.formats.folders import find_split
+from ssd_zoo.data.formats.folders import canonical_split, find_split
 from ssd_zoo.data.formats.in_memory import read_memory
 from ssd_zoo.data.formats.tree import merge_counts
 from ssd_zoo.data.images import MAX_PIXELS
@@ -171,6 +171,8 @@ def open_dataset(
     chosen = names[0] if split is None else find_split(names, split)
     if chosen is None:
         have = "all images in one: leave out the split" if names == ["all"] else ", ".join(names)
+        if names == ["all"] and canonical_split(split or "") == "val":
+            have += ", or take a part by ssd_zoo.data.divide.divide (--val-fraction)"
         raise ValueError(f"{path} has no split {split!r}; it has {have}. {' '.join(found.notes[:1])}".strip())
     records = found.splits[chosen]()
     _check_not_empty(records, f"The split {chosen!r} of {path}")

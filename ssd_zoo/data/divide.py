@@ -1,9 +1,10 @@
 """Divide a data set into training and validation data."""
 
+import hashlib
 from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import PurePath
 from typing import TypeVar, cast
-
-import torch
 
 from ssd_zoo.data.annotations import LabelledImage
 from ssd_zoo.data.dataset import DetectionDataset
@@ -18,6 +19,8 @@ Item = TypeVar("Item", LabelledImage, AnnotatedVideo)
 def divide(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
     """Divide a data set at random, by images or whole videos.
 
+    The hashes of seed and file names decide, so most items stay on their side when others come.
+
     Args:
         dataset: The data set.
         fraction: Part of the items in the second data set, at least one item.
@@ -27,15 +30,31 @@ def divide(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
         ValueError: If there are fewer than two items, or the fraction is not between 0 and 1.
     """
     if isinstance(dataset, VideoDataset):
-        of_videos = [dataset.with_videos(part) for part in _parts(dataset.videos, fraction, seed)]
+        names = [video.name for video in dataset.videos]
+        of_videos = [dataset.with_videos(part) for part in _parts(dataset.videos, names, fraction, seed)]
         return cast("tuple[D, D]", tuple(of_videos))
-    of_images = [dataset.with_images(part) for part in _parts(dataset.images, fraction, seed)]
+    names = [str(image.file) for image in dataset.images]
+    of_images = [dataset.with_images(part) for part in _parts(dataset.images, names, fraction, seed)]
     return cast("tuple[D, D]", tuple(of_images))
 
 
-def _parts(items: Sequence[Item], fraction: float, seed: int) -> tuple[list[Item], list[Item]]:
+def _parts(items: Sequence[Item], names: Sequence[str], fraction: float, seed: int) -> tuple[list[Item], list[Item]]:
     if not 0 < fraction < 1 or len(items) < 2:
         raise ValueError(f"Can't take a fraction of {fraction:g} of {len(items)} images or videos.")
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
     number = min(max(1, round(fraction * len(items))), len(items) - 1)
-    return [items[i] for i in sorted(order[number:])], [items[i] for i in sorted(order[:number])]
+    parts = [PurePath(name).parts for name in names]
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))))
+
+    def place(i: int) -> tuple[bytes, bytes]:
+        # The name comes first, so that further folders change nothing; their names decide between files of one name.
+        return _digest(seed, parts[i][-1:]), _digest(seed, parts[i][shared:])
+
+    taken = set(sorted(range(len(items)), key=place)[:number])
+    return (
+        [item for i, item in enumerate(items) if i not in taken],
+        [item for i, item in enumerate(items) if i in taken],
+    )
+
+
+def _digest(seed: int, parts: Sequence[str]) -> bytes:
+    return hashlib.sha256("/".join([str(seed), *parts]).encode(errors="surrogatepass")).digest()

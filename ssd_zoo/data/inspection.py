@@ -106,9 +106,7 @@ class DataReport:
             share = self.unreached / total if total else 0
             lines.append(f"no default box reaches {number_of(self.unreached, 'object')} ({share:.1%})")
             if share > 0.1:
-                lines.append(
-                    "  a larger size, or default boxes by fit_default_boxes (--fit-default-boxes), may reach more"
-                )
+                lines.append("  default boxes by fit_default_boxes (--fit-default-boxes) may reach more")
         lines += [f"note: {note}" for note in [*self.notes, *_near_names(self.objects)]]
         problems, others = group_problems(self.problems)
         lines += [f"problem: {problem}" for problem in problems]

@@ -23,6 +23,7 @@ from ssd_zoo.models.registry import (
 )
 from ssd_zoo.models.table import list_weights
 from ssd_zoo.saved.pretrained import from_pretrained
+from ssd_zoo.weights.formats.checkpoint import read_pickle
 from ssd_zoo.weights.saved_models import CONFIG, HUB, MODEL
 
 __all__ = ["FOREIGN", "check_model", "is_saved", "load_model", "open_detector", "pick_device", "pick_thresh"]
@@ -51,6 +52,8 @@ def _check_folder(path: Path) -> None:
     foreign = sorted(file for file in path.iterdir() if file.suffix in FOREIGN or file.name == "model.json")
     if inner:
         way = f"Did you mean {inner[0]}?"
+    elif unfinished := _unfinished_run(path):
+        way = unfinished
     elif foreign:
         way = f"Convert a checkpoint of another project first: ssd-zoo convert {foreign[0]} --output DIR."
     else:
@@ -91,6 +94,8 @@ def check_model(name: str, weights: str | None) -> None:
 def _proposal(name: str) -> str:
     """Return a sentence that proposes models, weights or files similar to an unknown name."""
     path = Path(name)
+    if unfinished := _unfinished_run(path.parent):
+        return unfinished
     if near := [*_near_saved(name), *_near_files(path)] if len(path.parts) > 1 else _near_files(path):
         return f"Did you mean {' or '.join(near)}?"
     if len(path.parts) > 1:
@@ -102,6 +107,20 @@ def _proposal(name: str) -> str:
     if not found.startswith("Did"):
         return propose(name.lower(), list_models())
     return re.sub(r"[\w.]+", lambda word: of_weights.get(word[0], word[0]), found)
+
+
+def _unfinished_run(folder: Path) -> str | None:
+    """Return a sentence about the run in a folder if it has saved no model yet; otherwise None."""
+    if (folder / "best").exists() or not (folder / "checkpoint.pt").is_file():
+        return None
+    try:
+        state = read_pickle(folder / "checkpoint.pt")
+    except (ValueError, OSError):
+        return None
+    # Other projects have files of that name, too.
+    if not isinstance(state, dict) or not {"settings", "progress"} <= state.keys():
+        return None
+    return f"The run in {folder} has saved no model yet; its ssd-zoo train command goes on with --resume."
 
 
 def _near_files(path: Path) -> list[str]:

@@ -98,6 +98,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.schedule = self.make_schedule(self.plan.steps)
+        self.announced = self.progress.planned
 
     def run(self) -> None:
         """Train from the progress so far to the end."""
@@ -113,7 +114,8 @@ class Trainer:
         if self.progress.step == 0 and self.accelerator.is_main_process:
             self.files.begin(self.model)
         written = time.monotonic()
-        with StopRequest() as stop, self._bar() as bar, contextlib.closing(self.tensorboard or _Nothing()):
+        events = contextlib.closing(self.tensorboard) if self.tensorboard else contextlib.nullcontext()
+        with StopRequest() as stop, self._bar() as bar, events:
             if self.progress.step == 0:
                 # With this checkpoint a run that is killed during its first save of models can begin again.
                 self._checkpoint()
@@ -251,6 +253,8 @@ class Trainer:
     def _ended(self) -> bool:
         """Return whether all steps are done, or AP has stopped improving."""
         if self.progress.step >= self.plan.steps:
+            if self.progress.step < self.announced:
+                self._say(f"Ended after {self.progress.step} of {self.announced} steps: the time was over.")
             return True
         measured = [row["AP"] for row in self.progress.history if "AP" in row]
         since_best = len(measured) - 1 - measured.index(max(measured)) if measured else 0
@@ -268,6 +272,7 @@ class Trainer:
         mine = torch.tensor([plan.steps, every], device=self.accelerator.device) * (self.plan.rank == 0)
         steps, self.evaluate_every = self.accelerator.reduce(mine, "sum").tolist()
         if not self.progress.planned:
+            self.announced = steps
             few = f"; that is few, {LEAST_STEPS} are the least without a limit" if steps < LEAST_STEPS else ""
             self._say(f"{steps} steps of {budget.rate:.2f} s fit into {budget.seconds / 60:.3g} minutes{few}.")
         self.plan = replace(self.plan, epochs=math.ceil(steps / plan.steps_per_epoch), max_steps=steps)
@@ -343,8 +348,3 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self.show and self.accelerator.is_main_process:
             tqdm.write(text, file=sys.stderr)
-
-
-class _Nothing:
-    def close(self) -> None:
-        pass

@@ -203,9 +203,9 @@ def plan_validation(images: int) -> int:
 def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[int, int], str]:
     """Choose the (height, width) of the input, and say why.
 
-    Small objects get 40 pixels and the median object 96, as far as the input stays within `largest` pixels. If the
-    model's own 300 × 300 suffices for that, it is taken. Other sizes have sides that are multiples of 32, and about the
-    images' shape.
+    Small objects get 40 pixels and the median object 96, as far as `largest` pixels allow it. If the model's own
+    300 × 300 suffices for that, it is taken. Other sizes have about the images' shape, and sides that are then rounded
+    up to multiples of 32.
 
     Example:
         >>> from ssd_zoo.training.plan import DataFacts, plan_size

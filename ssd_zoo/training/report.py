@@ -72,15 +72,19 @@ class Story:
 
 
 def failure_of(story: Story) -> str | None:
-    """Return advice if the trained model finds next to nothing.
+    """Return advice if the trained model finds next to nothing: by its AP, or at scores from .5.
 
     None if it finds something, or its AP was not measured.
     """
-    if story.evaluation is None or not story.evaluation.metrics["AP"] < _LEAST_AP:
+    if story.evaluation is None or math.isnan(ap := story.evaluation.metrics["AP"]):
+        return None
+    confusion = story.evaluation.confusion
+    blind = confusion is not None and not confusion.diagonal()[1:].any()
+    if ap >= _LEAST_AP and not blind:
         return None
     steps = int(story.history[-1]["step"])
-    text = f"The model finds next to nothing: its AP is {story.evaluation.metrics['AP']:.3f}, after "
-    text += f"{number_of(steps, 'step')}. "
+    nothing = ", and it finds no object at scores from .5" if blind else ""
+    text = f"The model finds next to nothing: its AP is {ap:.3f}{nothing}, after {number_of(steps, 'step')}. "
     if steps < LEAST_STEPS:
         return (
             f"{text}That is too few: train {LEAST_STEPS} or more, by more minutes or epochs. A smaller input is faster."

@@ -173,10 +173,14 @@ def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Pat
             raise ValueError(_other_length(first))
         if first != value:
             fewer = " Only more epochs are possible." if name == "epochs" else ""
+            last = run / "last"
+            other = (
+                f"Use the same setting. Or begin another run from its weights, in another folder: ssd-zoo train DATA "
+                f"--model {last} --output OTHER, or fit(from_pretrained({str(last)!r}), …)."
+            )
             raise ValueError(
                 f"The run in {run} began with {name}={_short(first)}, so it can't go on with {_short(value)}.{fewer} "
-                f"Use the same setting. Or begin another run from its weights, in another folder: ssd-zoo train DATA "
-                f"--model {run / 'last'} --output OTHER, or fit(from_pretrained({str(run / 'last')!r}), …)."
+                f"{other if last.is_dir() else 'Use the same setting, or another folder.'}"
             )
 
 
