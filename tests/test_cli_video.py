@@ -1,5 +1,6 @@
 """`ssd-zoo detect` on videos."""
 
+import csv
 import json
 import os
 import platform
@@ -94,6 +95,25 @@ def test_json_lines(detect, film, tmp_path):
         pass
     assert (tmp_path / "empty.jsonl").read_text() == ""
     assert json.loads((tmp_path / "empty.json").read_text()) == []
+
+
+def test_csv(detect, film, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    file = tmp_path / "found.csv"
+    options = ("--classes", "person", "--track", "--json", tmp_path / "found.json", "--csv", file)
+    assert detect(film, broken, *options)[0] == 1
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
+    assert list(rows[0]) == ["file", "frame", "time", "track", "class", "score", "x1", "y1", "x2", "y2", "error"]
+    of_film = [row for row in rows if row["file"] == str(film)]
+    assert [row["class"] for row in of_film] == [*["person"] * 6, "", ""]
+    assert [row["track"] for row in of_film[1:6]] == ["1"] * 5
+    frames = json.loads((tmp_path / "found.json").read_text())
+    given = [(row["frame"], row["time"]) for row in of_film]
+    assert given == [(str(frame["frame"]), str(frame["time"])) for frame in frames if frame["video"] == str(film)]
+    assert rows[-1]["file"] == str(broken)
+    assert "broken.mp4" in rows[-1]["error"]
+    assert sorted(path.name for path in tmp_path.glob("found*")) == ["found.csv", "found.json", "found.json.jsonl"]
 
 
 def test_clip_model_detects_as_it_does_in_the_clip(detect, film, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._colours import complain
+from ssd_zoo.cli._csv import write_csv
 from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed, open_journal
 from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
@@ -106,6 +107,8 @@ def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *
         write_json(_numbered(files, journal.rows(names)), args.json)
     if args.parquet is not None:
         write_parquet(journal.rows(names), args.parquet)
+    if args.csv is not None:
+        write_csv(journal.rows(names), args.csv, of_videos=False)
     if journal.file != args.json and not failed:
         journal.remove()
 

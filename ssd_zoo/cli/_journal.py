@@ -239,7 +239,7 @@ def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journa
     Returns:
         None if there is no file of results, or it is a stream.
     """
-    target = next((file for file in (args.json, args.parquet) if file is not None and is_kept(file)), None)
+    target = next((file for file in (args.json, args.parquet, args.csv) if file is not None and is_kept(file)), None)
     if target is None:
         return None
     journal = Journal(

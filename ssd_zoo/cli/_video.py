@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._colours import complain
+from ssd_zoo.cli._csv import write_csv
 from ssd_zoo.cli._frame_file import Detections, FrameFile
 from ssd_zoo.cli._journal import Journal, JournalRow, changed, open_journal
 from ssd_zoo.cli._live import detect_live
@@ -136,7 +137,7 @@ def run_videos(
     for failure in failures:
         complain(failure)
     if journal is not None:
-        _finish(journal, videos, args.json, failed=bool(failures))
+        _finish(journal, videos, args, failed=bool(failures))
     return 1 if failures else 0
 
 
@@ -144,19 +145,21 @@ def _is_done(journal: Journal, video: Source, targets: dict[Source, Path]) -> bo
     return journal.is_done(video) and (video not in targets or targets[video].is_file())
 
 
-def _finish(journal: Journal, videos: Sequence[Source], file: Path, *, failed: bool) -> None:
-    """Write the file of results from the journal, in the order of the videos.
+def _finish(journal: Journal, videos: Sequence[Source], args: argparse.Namespace, *, failed: bool) -> None:
+    """Write the files of results from the journal, in the order of the videos.
 
     The journal itself is removed, unless it is the file of results or a video failed.
     """
     names = [str(video) for video in videos]
-    if journal.file == file:
+    if journal.file == args.json:
         journal.arrange(names)
-        return
-    with FrameFile(file) as whole:
-        for row in journal.frames(names):
-            whole.write(row)
-    if not failed:
+    elif args.json is not None:
+        with FrameFile(args.json) as whole:
+            for row in journal.frames(names):
+                whole.write(row)
+    if args.csv is not None:
+        write_csv(journal.rows(names), args.csv, of_videos=True)
+    if journal.file != args.json and not failed:
         journal.remove()
 
 

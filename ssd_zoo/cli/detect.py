@@ -77,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".jsonl; - is the standard output",
     )
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="Parquet file for results of images")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="CSV file for spreadsheets, with a row per object")
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
 
@@ -95,13 +96,13 @@ def run(args: argparse.Namespace) -> int:
     pictures = picture_files(files, args.output) if files and args.output is not None else {}
     inputs = [source for source in (*files, *videos) if isinstance(source, Path)]
     inputs += [file for name in (args.model, args.weights) if name for file in model_files(name)]
-    check_outputs(args.output, json=args.json, parquet=args.parquet, inputs=inputs)
+    check_outputs(args.output, json=args.json, parquet=args.parquet, csv=args.csv, inputs=inputs)
     if args.parquet is not None and videos:
-        raise ValueError("--parquet is for images; --json writes the detections of videos.")
+        raise ValueError("--parquet is for images; --json and --csv write the detections of videos.")
     check_parquet(args.parquet)
     if args.reduce and (videos or args.output is not None):
         raise ValueError("--reduce is for the results of images alone: leave out --output and videos.")
-    with holding(args.output, args.json, args.parquet):
+    with holding(args.output, args.json, args.parquet, args.csv):
         return _detect(args, files, videos, pictures)
 
 
