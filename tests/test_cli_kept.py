@@ -547,6 +547,34 @@ def test_csv_of_a_name_that_is_not_utf8(images, monkeypatch, capsys):
     assert text.splitlines()[-1].startswith(r"images/\udce8.png,,,,,,,")
 
 
+def test_ctrl_c_says_whether_the_same_command_goes_on(images, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    read = _images.read_image
+
+    def interrupted(file, **options):
+        if Path(file).name == "05.png":
+            raise KeyboardInterrupt
+        return read(file, **options)
+
+    monkeypatch.setattr(_images, "read_image", interrupted)
+    for options in (["--json", "r.jsonl"], ["--json", "r.json"], ["--csv", "r.csv"]):
+        assert main(["detect", "images", "--quiet", *options]) == 130
+        assert capsys.readouterr().err == "ssd-zoo: interrupted; the same command goes on with what is not done\n"
+    for options in ([], ["--json", "-"]):
+        assert main(["detect", "images", "--quiet", *options]) == 130
+        assert capsys.readouterr().err == "ssd-zoo: interrupted\n"
+
+
+def test_a_command_whose_results_are_all_there_says_so(images, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    for source, told in (("images/00.png", "1 image"), ("images", "12 images")):
+        command = ["detect", source, "--quiet", "--json", f"{Path(source).stem}.jsonl"]
+        assert main(command) == 0
+        assert capsys.readouterr().err == ""
+        assert main(command) == 0
+        assert capsys.readouterr().err.endswith(f".jsonl has the results of {told}; all is done.\n")
+
+
 def test_finished_lines_are_added_to(detect, images):
     """The later `--json` counts."""
     assert detect("--json", "r.jsonl")[:2] == (0, COUNT)

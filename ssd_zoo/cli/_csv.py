@@ -30,7 +30,7 @@ def write_csv(rows: Iterable[JournalRow], file: Path, *, of_videos: bool) -> Non
     places = _OF_VIDEOS if of_videos else ()
     with replacing(file) as stream:
         # File names may have bytes that are not UTF-8.
-        text = codecs.getwriter("utf-8-sig")(stream, errors="backslashreplace")
+        text = codecs.getwriter("utf-8-sig")(stream, "backslashreplace")
         writer = csv.DictWriter(text, ["file", *places, "class", "score", "x1", "y1", "x2", "y2", "error"])
         writer.writeheader()
         for row in rows:

@@ -63,10 +63,7 @@ def run_images(
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
     """
-    journal = open_journal(model, args, reduce=args.reduce)
-    todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
-    if journal is not None:
-        journal.drop(todo)
+    journal, todo = open_journal(model, args, files, pictures, reduce=args.reduce)
     rows: list[JournalRow] = []
     failures: list[str] = []
     # With the JSON on the standard output, the table would break it.
@@ -111,10 +108,6 @@ def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *
         write_csv(journal.rows(names), args.csv, of_videos=False)
     if journal.file != args.json and not failed:
         journal.remove()
-
-
-def _is_done(journal: Journal, file: File, pictures: dict[File, Path]) -> bool:
-    return journal.is_done(file) and (file not in pictures or pictures[file].is_file())
 
 
 def _detect_all(

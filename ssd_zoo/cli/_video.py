@@ -98,10 +98,7 @@ def run_videos(
     # With the JSON on the standard output, the summaries would break it.
     summaries = sys.stderr if is_standard_output(args.json) else sys.stdout
     failures: list[str] = []
-    journal = open_journal(model, args, track=args.track)
-    todo = [video for video in videos if journal is None or not _is_done(journal, video, targets)]
-    if journal is not None:
-        journal.drop(todo)
+    journal, todo = open_journal(model, args, videos, targets, track=args.track, fps=args.fps)
     with ExitStack() as stack:
         frame_file: Journal | FrameFile | None = journal
         if journal is None and args.json is not None:
@@ -114,9 +111,7 @@ def run_videos(
             results: Sequence[tuple[str | None, str | None]]
             try:
                 records += [
-                    VideoRecord(
-                        model, _open(source, args.max_pixels), chosen, args.track, targets.get(source), frame_file
-                    )
+                    VideoRecord(model, _open(source, args), chosen, args.track, targets.get(source), frame_file)
                     for source in sources
                 ]
                 if together:
@@ -141,10 +136,6 @@ def run_videos(
     return 1 if failures else 0
 
 
-def _is_done(journal: Journal, video: Source, targets: dict[Source, Path]) -> bool:
-    return journal.is_done(video) and (video not in targets or targets[video].is_file())
-
-
 def _finish(journal: Journal, videos: Sequence[Source], args: argparse.Namespace, *, failed: bool) -> None:
     """Write the files of results from the journal, in the order of the videos.
 
@@ -163,8 +154,10 @@ def _finish(journal: Journal, videos: Sequence[Source], args: argparse.Namespace
         journal.remove()
 
 
-def _open(source: Source, max_pixels: int | None) -> Video:
-    return open_camera(source) if isinstance(source, int) else open_video(source, max_pixels=max_pixels)
+def _open(source: Source, args: argparse.Namespace) -> Video:
+    if isinstance(source, int):
+        return open_camera(source)
+    return open_video(source, fps=args.fps, max_pixels=args.max_pixels)
 
 
 def _is_live(source: Source) -> bool:
