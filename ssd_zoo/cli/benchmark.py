@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
         with opened(args.json) as stream:
             stream.write((json.dumps(rows, indent=1) + "\n").encode())
     if not args.quiet:
-        stream = sys.stderr if is_standard_output(args.json) else sys.stdout
-        print(_table(rows, stream), file=stream)
+        shown = sys.stderr if is_standard_output(args.json) else sys.stdout
+        print(_table(rows, shown), file=shown)
     return 0
 
 
