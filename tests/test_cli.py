@@ -142,6 +142,12 @@ def test_images_are_not_overwritten(detect, folder, output):
         (["--json", "no_name"], "--json no_name would overwrite no_name, an input"),
         (["--parquet", "keep.jsonl"], "--parquet keep.jsonl must be a file whose name ends with .parquet"),
         (["--parquet", "-"], "--parquet - must be a file"),
+        (["--csv", "keep.jsonl"], "--csv keep.jsonl must be a file whose name ends with .csv"),
+        (["--csv", "-"], "--csv - must be a file"),
+        (["--json", "r.csv"], "name ends with .json or .jsonl. ssd-zoo detect --csv FILE writes .csv.\n"),
+        (["--json", "r.parquet"], "name ends with .json or .jsonl. ssd-zoo detect --parquet FILE writes .parquet.\n"),
+        (["--json", "r"], "--json r must be a file whose name ends with .json or .jsonl.\n"),
+        (["--json", "r.txt"], "--json r.txt must be a file whose name ends with .json or .jsonl.\n"),
         (["--json", "r.parquet", "--parquet", "./r.parquet"], "--json and --parquet both name r.parquet"),
     ],
 )

@@ -231,6 +231,11 @@ def test_what_training_holds_back_by_default_is_its_split_for_validation(tmp_pat
     assert "note: these are all images" not in capsys.readouterr().err
     assert main(command) == 0
     assert len(seen[1]) == 60
+    assert "note: " not in capsys.readouterr().err, "the model has not seen these images"
+    folder = tmp_path / "run" / "best"
+    ssd_zoo.save_pretrained(ssd_zoo.ssdlite300_mobilenet_v2(weights=None, weights_backbone=None), folder)
+    (tmp_path / "run/checkpoint.pt").touch()
+    assert main([*command, "--model", str(folder)]) == 0
     assert "note: these are all images; --split val takes those" in capsys.readouterr().err
     assert main([*command, "--split", "test"]) == 2
     assert "has no split 'test'; it has all images in one: leave out the split." in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What a killed `ssd-zoo detect` leaves: results are kept, outputs are whole, and the same command goes on."""
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -507,6 +508,83 @@ def test_lines_and_parquet_hold_what_coco_holds(images, monkeypatch, capsys):
         assert flat == expected
 
 
+def test_csv_holds_what_coco_holds(images, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    (images / "04.png").write_text("Dear diary")
+    (images / "05.png").rename(images / "grün.png")
+    expected = json.loads(results("--json", "r.json").read_text())
+    file = results("--csv", "r.csv")
+    assert file.read_bytes().startswith(b"\xef\xbb\xbffile,class,score,x1,y1,x2,y2,error\r\n"), "Excel's mark of UTF-8"
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
+    assert list(dict.fromkeys(row["file"] for row in rows)) == sorted(map(str, images.iterdir()))
+    bad = next(row for row in rows if row["error"])
+    assert (bad["file"], bad["class"], bad["x1"]) == ("images/04.png", "", "")
+    assert "is not an image" in bad["error"]
+    found = [row for row in rows if row["class"]]
+    for row, one in zip(found, expected, strict=True):
+        assert (row["file"], row["class"]) == (one["file_name"], one["category"])
+        x, y, width, height = one["bbox"]
+        corners = [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
+        assert corners == pytest.approx([x, y, x + width, y + height])
+        assert float(row["score"]) == one["score"]
+    monkeypatch.setattr("ssd_zoo.cli.detect._only", lambda classes, found: {key: found[key][:0] for key in found})
+    empty = results("--csv", "empty.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(empty) == 1 + COUNT
+    assert empty[1] == "images/00.png,,,,,,,"
+
+
+def test_csv_of_a_killed_command_goes_on(detect, images):
+    no_json = ("--json", "-", "--csv", "r.csv")
+    assert detect(*no_json)[:2] == (0, COUNT)
+    whole = Path("r.csv").read_text()
+    os.unlink("r.csv")
+    assert detect(*no_json, kill_at=5)[:2] == ("killed", 5)
+    assert os.path.exists("r.csv.jsonl")
+    assert not os.path.exists("r.csv")
+    assert detect(*no_json)[:2] == (0, COUNT - 5)
+    assert Path("r.csv").read_text() == whole
+    assert sorted(os.listdir()) == ["images", "r.csv"]
+
+
+def test_csv_of_a_name_that_is_not_utf8(images, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    try:
+        Path(os.fsdecode(b"images/\xe8.png")).write_text("Dear diary")
+    except OSError:
+        pytest.skip("this system has no such names")
+    sys.stderr.reconfigure(errors="backslashreplace")  # Not so in pytest alone.
+    text = results("--csv", "r.csv").read_text(encoding="utf-8-sig")
+    assert text.splitlines()[-1].startswith(r"images/\udce8.png,,,,,,,")
+
+
+def test_ctrl_c_says_whether_the_same_command_goes_on(images, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    read = _images.read_image
+
+    def interrupted(file, **options):
+        if Path(file).name == "05.png":
+            raise KeyboardInterrupt
+        return read(file, **options)
+
+    monkeypatch.setattr(_images, "read_image", interrupted)
+    for options in (["--json", "r.jsonl"], ["--json", "r.json"], ["--csv", "r.csv"]):
+        assert main(["detect", "images", "--quiet", *options]) == 130
+        assert capsys.readouterr().err == "ssd-zoo: interrupted; the same command goes on with what is not done\n"
+    for options in ([], ["--json", "-"]):
+        assert main(["detect", "images", "--quiet", *options]) == 130
+        assert capsys.readouterr().err == "ssd-zoo: interrupted\n"
+
+
+def test_a_command_whose_results_are_all_there_says_so(images, monkeypatch, capsys):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    for source, told in (("images/00.png", "1 image"), ("images", "12 images")):
+        command = ["detect", source, "--quiet", "--json", f"{Path(source).stem}.jsonl"]
+        assert main(command) == 0
+        assert capsys.readouterr().err == ""
+        assert main(command) == 0
+        assert capsys.readouterr().err.endswith(f".jsonl has the results of {told}; all is done.\n")
+
+
 def test_finished_lines_are_added_to(detect, images):
     """The later `--json` counts."""
     assert detect("--json", "r.jsonl")[:2] == (0, COUNT)
@@ -519,7 +597,9 @@ def test_finished_lines_are_added_to(detect, images):
     assert names == sorted(map(str, images.iterdir()))
 
 
-@pytest.mark.parametrize("args", ["--json r.json", "--json r.jsonl", "--parquet r.parquet", "--output out"])
+@pytest.mark.parametrize(
+    "args", ["--json r.json", "--json r.jsonl", "--parquet r.parquet", "--csv r.csv", "--output out"]
+)
 def test_a_second_command_is_refused_while_one_writes(images, monkeypatch, capsys, args):
     pytest.importorskip("pyarrow", reason='NO PARQUET: pip install "ssd_zoo[parquet]"')
     monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())

@@ -1,5 +1,6 @@
 """`ssd-zoo detect` on videos."""
 
+import csv
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from small_models import small_model
 from torch import nn
 
@@ -94,6 +96,47 @@ def test_json_lines(detect, film, tmp_path):
         pass
     assert (tmp_path / "empty.jsonl").read_text() == ""
     assert json.loads((tmp_path / "empty.json").read_text()) == []
+
+
+def test_csv(detect, film, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    file = tmp_path / "found.csv"
+    options = ("--classes", "person", "--track", "--json", tmp_path / "found.json", "--csv", file)
+    assert detect(film, broken, *options)[0] == 1
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
+    assert list(rows[0]) == ["file", "frame", "time", "track", "class", "score", "x1", "y1", "x2", "y2", "error"]
+    of_film = [row for row in rows if row["file"] == str(film)]
+    assert [row["class"] for row in of_film] == [*["person"] * 6, "", ""]
+    assert [row["track"] for row in of_film[1:6]] == ["1"] * 5
+    frames = json.loads((tmp_path / "found.json").read_text())
+    given = [(row["frame"], row["time"]) for row in of_film]
+    assert given == [(str(frame["frame"]), str(frame["time"])) for frame in frames if frame["video"] == str(film)]
+    assert rows[-1]["file"] == str(broken)
+    assert "broken.mp4" in rows[-1]["error"]
+    assert sorted(path.name for path in tmp_path.glob("found*")) == ["found.csv", "found.json", "found.json.jsonl"]
+
+
+def test_tracks_start_from_the_threshold_that_is_asked_for():
+    pytest.importorskip("trackers", reason='TRACKS ARE NOT TESTED: pip install "ssd_zoo[track]"')
+    model, frames = small_model(), torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    found = {"boxes": torch.tensor([[5.0, 5, 40, 40]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.4])}
+    for asked, track in ((0.3, 1), (0.45, -1)):
+        model.score_thresh = asked
+        record = VideoRecord(model, Video("film", 10, 4, lambda: iter(frames)), track=True)
+        noted = [record.note(frame, dict(found))[1]["track_ids"].item() for frame in record.video.with_times()]
+        assert noted[-1] == track
+
+
+def test_rate_of_a_folder_of_frames(detect, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
+    for t in range(3):
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{t}.png")
+    for options, step in (((), 0.04), (("--fps", "2"), 0.5)):
+        assert detect(tmp_path, "--frames", *options, "--json", tmp_path / "found.json")[0] == 0
+        times = [frame["time"] for frame in json.loads((tmp_path / "found.json").read_text())]
+        assert times == [0, step, 2 * step]
+    assert "--fps is of a folder of frames: add --frames" in detect(tmp_path, "--fps", "2")[2]
 
 
 def test_clip_model_detects_as_it_does_in_the_clip(detect, film, tmp_path):

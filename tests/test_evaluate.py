@@ -371,7 +371,8 @@ def test_a_threshold_that_can_not_be_lowered_is_told(caplog):
     found = [detections(((0, 0, 9, 9), 1, 0.9))]
     data, categories = [(torch.rand(3, 64, 64), target)], ["background", "a"]
     assert evaluate(Fixed(found), data, categories=categories).metrics["AP"] == 1
-    assert "AP does not count all boxes: scores up to 0.7 are dropped" in caplog.text
+    assert "it needs a score_thresh of 0.01, but the file was exported with 0.7. Export what is" in caplog.text
+    assert "Export what is to be measured with --score-thresh 0.01 or --nms outside." in caplog.text
     with pytest.raises(ValueError, match="^scores up to 0.7 are dropped"):
         evaluate(Fixed(found), data, categories=categories, score_thresh=0.5)
 
@@ -457,6 +458,7 @@ def test_losses_do_not_depend_on_batches(tmp_path):
             "--score-thresh and --model-categories are for models",
         ),
         (["--results", "r.json"], "needs both --annotations and --results"),
+        (["tests", "--quiet"], "Nothing is asked for: leave out --quiet, or give --json or --output."),
         (["tests", "--model", "m", "--device", "nonsense"], "Device 'nonsense' can't be used"),
         (["tests", "--model", "m", "--device", "cuda:99"], "Device 'cuda:99' can't be used"),
     ],
@@ -549,5 +551,5 @@ def test_names_for_a_model_that_tells_none_are_counted(tmp_path, monkeypatch, ca
     make_coco(tmp_path)
     theirs = torch.nn.Identity(), ["background", *"abcd"]
     monkeypatch.setattr("ssd_zoo.cli.evaluate.load_model", lambda *_, **__: theirs)
-    assert main(["evaluate", str(tmp_path), "--model", "fcos", "--model-categories", "cat,dog", "--quiet"]) == 2
+    assert main(["evaluate", str(tmp_path), "--model", "fcos", "--model-categories", "cat,dog"]) == 2
     assert "The model has 5 classes with the background (background, a, b, c, d), but" in capsys.readouterr().err

@@ -446,14 +446,18 @@ def test_suppress_batch_is_greedy_nms():
         (
             {"format": "litert", "nms": "inside"},
             ValueError,
-            "Files of litert are written with NMS outside: leave out nms='inside', or take one of onnx, openvino, pt2",
+            r"NMS outside: leave out nms='inside' \(--nms inside\), or take one of onnx, openvino, pt2",
         ),
         ({"nms": "both"}, ValueError, "nms must be one of 'inside', 'outside', got 'both'"),
         ({"pixels": "float16"}, ValueError, "pixels must be one of 'float32', 'uint8', got 'float16'"),
         ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
         ({"int8": []}, ValueError, "int8 needs images to measure ranges on, but there are none"),
         ({"int8": [torch.rand(1, 9, 9)]}, ValueError, "so 1 channels; this model takes 3"),
-        ({"int8": IMAGES, "format": "pt2", "path": "m.pt2"}, ValueError, "and for the formats onnx, openvino; this"),
+        (
+            {"int8": IMAGES, "format": "pt2", "path": "m.pt2"},
+            ValueError,
+            "formats onnx, openvino, so no file was written",
+        ),
         ({"bfloat16": True}, ValueError, "bfloat16 is for the format openvino; leave it out"),
         ({"model": nn.Identity()}, TypeError, "export takes an SSD of ssd_zoo, got Identity"),
         ({"model": build().train()}, ValueError, "call model.eval"),
@@ -824,11 +828,17 @@ def test_missing_packages_of_other_formats(format, package, model, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_missing_package_for_int8(model, tmp_path, monkeypatch):
-    hide("nncf", monkeypatch)
-    with pytest.raises(ImportError, match=r'Quantising for OpenVINO needs nncf: pip install "ssd_zoo\[int8\]"'):
-        export(model, tmp_path / "m.xml", format="openvino", int8=IMAGES)
+@pytest.mark.parametrize(
+    ("path", "packages", "extra"),
+    [("m.xml", ["onnx", "openvino", "nncf"], "int8"), ("m.onnx", ["onnxruntime"], "deploy")],
+)
+def test_missing_packages_for_int8(model, tmp_path, monkeypatch, path, packages, extra):
+    """They are told together, and before an image is read."""
+    for package in packages:
+        hide(package, monkeypatch)
+    told = rf'needs {", ".join(packages)}: pip install "ssd_zoo\[{extra}\]"'
+    with pytest.raises(ImportError, match=told):
+        export(model, tmp_path / path, int8=(pytest.fail("an image was read") for _ in range(1)))
     assert not list(tmp_path.iterdir())
 
 
@@ -896,6 +906,12 @@ def test_int8_command(tmp_path, photo, monkeypatch, capsys, caplog):
     assert main(command) == 2
     assert "photos" in capsys.readouterr().err
     shutil.copy(photo, "photos")
+    for name in ("a.jpg", "b.jpg"):
+        Path("photos", name).write_text("Dear diary")
+    assert main(command) == 0
+    assert "ssd-zoo: 2 images left out, for they can't be read; the first: photos/a.jpg is" in capsys.readouterr().err
+    for name in ("a.jpg", "b.jpg"):
+        Path("photos", name).unlink()
     assert main(command) == 0
     assert "int8 against float on 1 images, scores above 0.3: 1 detections matched, 0 lost" in capsys.readouterr().out
     assert "The ranges of int8 are of 1 images, which is few: take 50 to 300." in caplog.messages

@@ -148,7 +148,7 @@ def test_an_exported_file_that_is_replaced_starts_anew(exported, images, capsys,
     assert main(command) == 0
     first = Path("r.jsonl").read_text()
     assert main(command) == 0
-    assert f"has the results of {COUNT} images; going on." in capsys.readouterr().err
+    assert f"has the results of {COUNT} images; all is done." in capsys.readouterr().err
     assert Path("r.jsonl").read_text() == first
     for suffix in suffixes:
         shutil.copy(exported(name.replace("small", "other")).with_suffix(suffix), f"small{suffix}")

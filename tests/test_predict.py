@@ -205,14 +205,17 @@ def test_what_is_no_image(model, file, images, error, message):
         ("ssdlite300_mobilenetv2", ValueError, "Did you mean ssdlite300_mobilenet_v2"),
         ("bccd_v2", ValueError, "Did you mean BCCD_V1 of ssdlite300_mobilenet_v2"),
         ("runs/cells", ValueError, "Did you mean runs/cells/best?"),
+        ("cocoo", ValueError, r"Did you mean coco or COCO_V1\b"),
+        ("tabels", ValueError, r"Did you mean tables/best\?"),
         ("ssd300_resnet18", ValueError, "There are no weights for ssd300_resnet18"),
         (None, TypeError, "Expected a detector, or the name or path of one, got None"),
         (ssd_zoo.ssd300_vgg16d, TypeError, "A builder has to be called"),
     ],
 )
 def test_what_is_no_detector(file, detector, error, message):
-    Path("runs/cells/best").mkdir(parents=True)
-    Path("runs/cells/best/config.json").touch()
+    for folder in ("runs/cells/best", "coco", "tables/best"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "config.json").touch()
     with pytest.raises(error, match=message):
         ssd_zoo.predict(detector, file)
 

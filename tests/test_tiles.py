@@ -366,13 +366,13 @@ def test_a_run_keeps_its_tiles(run, mosaic, tmp_path, capsys):
 @pytest.mark.parametrize("command", ["detect", "evaluate"])
 def test_commands_refuse_what_makes_no_tiles(mosaic, command, options, message, capsys):
     source = [str(mosaic / "images")] if command == "detect" else [str(mosaic), "--split", "val"]
-    assert main([command, *source, "--model", "ssdlite300_mobilenet_v2", "--quiet", *options]) == 2
+    assert main([command, *source, "--model", "ssdlite300_mobilenet_v2", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_torchvisions_detectors_have_no_tiles(mosaic, monkeypatch, capsys):
     monkeypatch.setattr("ssd_zoo.cli.evaluate.load_model", lambda *_, **__: (torch.nn.Identity(), ["background"]))
-    assert main(["evaluate", str(mosaic), "--split", "val", "--model", "any", "--tile", "64", "--quiet"]) == 2
+    assert main(["evaluate", str(mosaic), "--split", "val", "--model", "any", "--tile", "64"]) == 2
     assert "--tile is for models of ssd_zoo" in capsys.readouterr().err
 
 

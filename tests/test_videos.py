@@ -373,6 +373,19 @@ def test_video_appears_when_it_is_whole(tmp_path):
     assert len(read_clip(file)) == 1
 
 
+def test_frames_of_two_sizes_are_refused_by_the_writer_alone(tmp_path, detect):
+    with VideoWriter(tmp_path / "a.mp4", fps=10) as writer:
+        writer.write(torch.zeros(3, 15, 16, dtype=torch.uint8))
+        with pytest.raises(ValueError, match=r"a.mp4 has frames of 15 × 16 pixels, and this one has 16 × 16\. Resize"):
+            writer.write(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    assert read_clip(tmp_path / "a.mp4").shape == (1, 3, 16, 16), "odd sides become even"
+    (tmp_path / "frames").mkdir()
+    for t, size in enumerate([(64, 48), (80, 48)]):
+        Image.new("RGB", size).save(tmp_path / f"frames/{t}.png")
+    assert detect(tmp_path / "frames", "--frames", "--output", tmp_path / "out")[0] == 0
+    assert read_clip(tmp_path / "out/frames.mp4").shape == (2, 3, 48, 64)
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.jpg"])
 def test_extension_that_is_no_video(tmp_path, name):
     with pytest.raises(ValueError, match=r"its extension must be \.mp4"):

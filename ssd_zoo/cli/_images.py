@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._colours import complain
+from ssd_zoo.cli._csv import write_csv
 from ssd_zoo.cli._journal import Found, Journal, JournalRow, changed, open_journal
 from ssd_zoo.cli._output import image_ids, is_standard_output, save_picture, write_json
 from ssd_zoo.cli._parquet import write_parquet
@@ -62,10 +63,7 @@ def run_images(
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
     """
-    journal = open_journal(model, args, reduce=args.reduce)
-    todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
-    if journal is not None:
-        journal.drop(todo)
+    journal, todo = open_journal(model, args, files, pictures, reduce=args.reduce)
     rows: list[JournalRow] = []
     failures: list[str] = []
     empty = len(todo) == len(files)
@@ -111,12 +109,10 @@ def _finish(journal: Journal, files: Sequence[File], args: argparse.Namespace, *
         write_json(_numbered(files, journal.rows(names)), args.json)
     if args.parquet is not None:
         write_parquet(journal.rows(names), args.parquet)
+    if args.csv is not None:
+        write_csv(journal.rows(names), args.csv, of_videos=False)
     if journal.file != args.json and not failed:
         journal.remove()
-
-
-def _is_done(journal: Journal, file: File, pictures: dict[File, Path]) -> bool:
-    return journal.is_done(file) and (file not in pictures or pictures[file].is_file())
 
 
 def _detect_all(

@@ -4,13 +4,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, TypedDict, cast
+from typing import IO, NamedTuple, TypedDict, TypeVar, cast
 
 from typing_extensions import NotRequired
 
 from ssd_zoo.cli._output import is_kept
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.detector.ssd import SSD
 from ssd_zoo.prediction.facts import model_facts
 from ssd_zoo.weights.files import replacing
@@ -19,6 +20,7 @@ from ssd_zoo.weights.outside import listing, mapping, number, parse_json, text
 __all__ = ["Found", "FrameRow", "Journal", "JournalRow", "TrackedFound", "changed", "open_journal"]
 
 Header = Mapping[str, object]
+Source = TypeVar("Source", bound=Path | str | int)
 _BEGINNING = b'{"ssd_zoo"'
 # What the journal of videos has in its header, and that of images has not.
 _OF_VIDEOS = "track"
@@ -104,8 +106,7 @@ class Journal:
                     self.note = f"{file} is of another command ({', '.join(differ)}); starting anew."
                 else:
                     frames = self._find_rows(stream)
-                    what = "videos" if _OF_VIDEOS in header else "images"
-                    self.note = f"{file} has the results of {len(self._places)} {what}; going on."
+                    self.note = f"{file} has the results of {_number(len(self._places), header)}; going on."
                     if frames:
                         self.note += f" A video of which it has {frames} frames starts anew."
         self.arrange(self._places)
@@ -226,34 +227,48 @@ class Journal:
         self.file.unlink(missing_ok=True)
 
 
-def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journal | None:
-    """Open the journal of a command.
+def _number(number: int, header: Header) -> str:
+    return number_of(number, "video" if _OF_VIDEOS in header else "image")
+
+
+def open_journal(
+    model: SSD, args: argparse.Namespace, sources: Sequence[Source], targets: Mapping[Source, Path], **more: object
+) -> tuple[Journal | None, Sequence[Source]]:
+    """Open the journal of a command, and say in a line what it holds.
 
     It is the file of results itself if that is JSON Lines, else a file beside it until the results are whole.
 
     Args:
         model: The detector.
         args: The command's arguments.
+        sources: Its images or videos.
+        targets: The annotated picture or video of each, where one is asked for.
         **more: What its results depend on beyond the model, the classes and the folder of pictures.
 
     Returns:
-        None if there is no file of results, or it is a stream.
+        The journal, without what has to be done again; None if there is no file of results, or it is a stream.
+        The sources that are not done.
     """
-    target = next((file for file in (args.json, args.parquet) if file is not None and is_kept(file)), None)
+    target = next((file for file in (args.json, args.parquet, args.csv) if file is not None and is_kept(file)), None)
     if target is None:
-        return None
-    journal = Journal(
-        target if target.suffix.lower() == ".jsonl" else target.with_name(f"{target.name}.jsonl"),
-        {
-            **model_facts(model, args.model),
-            "classes": args.classes,
-            "output": None if args.output is None else str(args.output),
-            **more,
-        },
-    )
-    if journal.note:
-        print(f"ssd-zoo: {journal.note}", file=sys.stderr)
-    return journal
+        return None, sources
+    header = {
+        **model_facts(model, args.model),
+        "classes": args.classes,
+        "output": None if args.output is None else str(args.output),
+        **more,
+    }
+    journal = Journal(target if target.suffix.lower() == ".jsonl" else target.with_name(f"{target.name}.jsonl"), header)
+    todo = [
+        source
+        for source in sources
+        if not journal.is_done(source) or (source in targets and not targets[source].is_file())
+    ]
+    note = journal.note if todo else f"{journal.file} has the results of {_number(len(sources), header)}; all is done."
+    if note:
+        print(f"ssd-zoo: {note}", file=sys.stderr)
+    journal.drop(todo)
+    return journal, todo
 
 
 def changed(file: object) -> list[int]:

@@ -31,9 +31,17 @@ __all__ = [
     "write_json",
 ]
 
+# Options for results that are not JSON, by the ends of their files.
+_OTHERS = {".parquet": "--parquet", ".csv": "--csv"}
+
 
 def check_outputs(
-    output: Path | None, *, json: Path | None = None, parquet: Path | None = None, inputs: Iterable[Path] = ()
+    output: Path | None,
+    *,
+    json: Path | None = None,
+    parquet: Path | None = None,
+    csv: Path | None = None,
+    inputs: Iterable[Path] = (),
 ) -> None:
     """Create output folders and check that they are writable.
 
@@ -41,8 +49,9 @@ def check_outputs(
 
     Args:
         output: Folder of pictures.
-        json: File of results.
+        json: File of results, which must end with `.json` or `.jsonl`, unless it is a stream.
         parquet: File of results, which must end with `.parquet`.
+        csv: File of results, which must end with `.csv`.
         inputs: Files that the results may not overwrite.
 
     Raises:
@@ -56,11 +65,12 @@ def check_outputs(
         if not output.is_dir() and (mimetypes.guess_type(output.name)[0] or "").startswith(("image/", "video/")):
             raise ValueError(f"--output {output} is named like a file; it takes a folder, such as found.")
         _make_folder(output)
-    if parquet is not None and (parquet.suffix.lower() != ".parquet" or is_stream(parquet)):
-        raise ValueError(f"--parquet {parquet} must be a file whose name ends with .parquet.")
+    for option, file in (("parquet", parquet), ("csv", csv)):
+        if file is not None and (file.suffix.lower() != f".{option}" or is_stream(file)):
+            raise ValueError(f"--{option} {file} must be a file whose name ends with .{option}.")
     if json is not None and parquet is not None and os.path.abspath(json) == os.path.abspath(parquet):
         raise ValueError(f"--json and --parquet both name {json}; give each a file.")
-    for option, file in (("--json", json), ("--parquet", parquet)):
+    for option, file in (("--json", json), ("--parquet", parquet), ("--csv", csv)):
         if file is None or not is_kept(file):
             continue
         if file.is_dir():
@@ -68,6 +78,9 @@ def check_outputs(
         if file.suffix.lower() in image_endings():
             raise ValueError(f"{option} {file} is named like a picture; it takes one file, for the results.")
         refuse_inputs(f"{option} {file}", [file], inputs)
+        if option == "--json" and (ending := file.suffix.lower()) not in (".json", ".jsonl"):
+            way = f" ssd-zoo detect {_OTHERS[ending]} FILE writes {ending}." if ending in _OTHERS else ""
+            raise ValueError(f"--json {file} must be a file whose name ends with .json or .jsonl.{way}")
         _make_folder(file.parent)
 
 

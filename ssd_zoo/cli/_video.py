@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssd_zoo.cli._colours import complain
+from ssd_zoo.cli._csv import write_csv
 from ssd_zoo.cli._frame_file import Detections, FrameFile
 from ssd_zoo.cli._journal import Journal, JournalRow, changed, open_journal
 from ssd_zoo.cli._live import detect_live
@@ -98,10 +99,7 @@ def run_videos(
     # With the JSON on the standard output, the summaries would break it.
     summaries = sys.stderr if is_standard_output(args.json) else sys.stdout
     failures: list[str] = []
-    journal = open_journal(model, args, track=args.track)
-    todo = [video for video in videos if journal is None or not _is_done(journal, video, targets)]
-    if journal is not None:
-        journal.drop(todo)
+    journal, todo = open_journal(model, args, videos, targets, track=args.track, fps=args.fps)
     with ExitStack() as stack:
         frame_file: Journal | FrameFile | None = journal
         if journal is None and args.json is not None:
@@ -114,9 +112,7 @@ def run_videos(
             results: Sequence[tuple[str | None, str | None]]
             try:
                 records += [
-                    VideoRecord(
-                        model, _open(source, args.max_pixels), chosen, args.track, targets.get(source), frame_file
-                    )
+                    VideoRecord(model, _open(source, args), chosen, args.track, targets.get(source), frame_file)
                     for source in sources
                 ]
                 if together:
@@ -145,32 +141,32 @@ def run_videos(
     for failure in failures:
         complain(failure)
     if journal is not None:
-        _finish(journal, videos, args.json, failed=bool(failures))
+        _finish(journal, videos, args, failed=bool(failures))
     return 1 if failures else 0
 
 
-def _is_done(journal: Journal, video: Source, targets: dict[Source, Path]) -> bool:
-    return journal.is_done(video) and (video not in targets or targets[video].is_file())
-
-
-def _finish(journal: Journal, videos: Sequence[Source], file: Path, *, failed: bool) -> None:
-    """Write the file of results from the journal, in the order of the videos.
+def _finish(journal: Journal, videos: Sequence[Source], args: argparse.Namespace, *, failed: bool) -> None:
+    """Write the files of results from the journal, in the order of the videos.
 
     The journal itself is removed, unless it is the file of results or a video failed.
     """
     names = [str(video) for video in videos]
-    if journal.file == file:
+    if journal.file == args.json:
         journal.arrange(names)
-        return
-    with FrameFile(file) as whole:
-        for row in journal.frames(names):
-            whole.write(row)
-    if not failed:
+    elif args.json is not None:
+        with FrameFile(args.json) as whole:
+            for row in journal.frames(names):
+                whole.write(row)
+    if args.csv is not None:
+        write_csv(journal.rows(names), args.csv, of_videos=True)
+    if journal.file != args.json and not failed:
         journal.remove()
 
 
-def _open(source: Source, max_pixels: int | None) -> Video:
-    return open_camera(source) if isinstance(source, int) else open_video(source, max_pixels=max_pixels)
+def _open(source: Source, args: argparse.Namespace) -> Video:
+    if isinstance(source, int):
+        return open_camera(source)
+    return open_video(source, fps=args.fps, max_pixels=args.max_pixels)
 
 
 def _is_live(source: Source) -> bool:

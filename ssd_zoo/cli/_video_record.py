@@ -54,6 +54,7 @@ class VideoRecord:
     ) -> None:
         self.video, self.late = video, 0
         self.writer: VideoWriter | None = None
+        self._size: tuple[int, int] | None = None
         self._chosen, self._frame_file, self._categories = chosen, frame_file, model.categories
         self._tracker = _tracker(video, model) if track else None
         self._open, self._picture_file = ExitStack(), picture_file
@@ -81,8 +82,11 @@ class VideoRecord:
         frame, found = noted
         if self.writer is None:
             return noted
-        picture = torch.from_numpy(np.array(draw_detections(frame.pixels, found, self._categories)))
-        return frame._replace(pixels=picture.permute(2, 0, 1)), found
+        drawn = draw_detections(frame.pixels, found, self._categories)
+        # Streams may change their size, and the frames of a folder may differ; a file has one size.
+        self._size = self._size or drawn.size
+        drawn = drawn if drawn.size == self._size else drawn.resize(self._size)
+        return frame._replace(pixels=torch.from_numpy(np.array(drawn)).permute(2, 0, 1)), found
 
     def write(self, noted: Noted) -> None:
         """Write a frame that is drawn, and its detections.
@@ -112,4 +116,4 @@ def _tracker(video: Video, model: SSD) -> "Tracker":
     # It imports training, for metrics; photos need neither.
     from ssd_zoo.video import Tracker
 
-    return Tracker(fps=video.fps, score_thresh=max(model.score_thresh, 0.5))
+    return Tracker(fps=video.fps, score_thresh=model.score_thresh)

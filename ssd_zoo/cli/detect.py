@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssd_zoo.cli._images import find_files, run_images
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
-from ssd_zoo.cli._output import check_outputs, holding, picture_files
+from ssd_zoo.cli._output import check_outputs, holding, is_kept, picture_files
 from ssd_zoo.cli._parquet import check_parquet
 from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import Source, find_videos, run_videos
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
+    parser.add_argument("--fps", type=positive, metavar="N", help="frames per second of such a folder (default: 25)")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                         help="saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
@@ -78,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".jsonl; - is the standard output",
     )
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="Parquet file for results of images")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="CSV file for spreadsheets, with a row per object")
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
 
@@ -96,14 +98,24 @@ def run(args: argparse.Namespace) -> int:
     pictures = picture_files(files, args.output) if files and args.output is not None else {}
     inputs = [source for source in (*files, *videos) if isinstance(source, Path)]
     inputs += [file for name in (args.model, args.weights) if name for file in model_files(name)]
-    check_outputs(args.output, json=args.json, parquet=args.parquet, inputs=inputs)
+    check_outputs(args.output, json=args.json, parquet=args.parquet, csv=args.csv, inputs=inputs)
     if args.parquet is not None and videos:
-        raise ValueError("--parquet is for images; --json writes the detections of videos.")
+        raise ValueError("--parquet is for images; --json and --csv write the detections of videos.")
     check_parquet(args.parquet)
     if args.reduce and (videos or args.output is not None):
         raise ValueError("--reduce is for the results of images alone: leave out --output and videos.")
-    with holding(args.output, args.json, args.parquet):
-        return _detect(args, files, videos, pictures)
+    if args.fps is not None and not args.frames:
+        raise ValueError("--fps is of a folder of frames: add --frames.")
+    args.fps = args.fps or 25
+    results = (args.json, args.parquet, args.csv)
+    try:
+        with holding(args.output, *results):
+            return _detect(args, files, videos, pictures)
+    except KeyboardInterrupt as interrupt:
+        # A single video starts anew.
+        if len(files) + len(videos) > 1 and any(file is not None and is_kept(file) for file in results):
+            raise KeyboardInterrupt("the same command goes on with what is not done") from interrupt
+        raise
 
 
 def _detect(

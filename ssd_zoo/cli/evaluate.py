@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("A file of results needs both --annotations and --results.")
     if of_files and (args.score_thresh is not None or args.model_categories):
         raise ValueError("--score-thresh and --model-categories are for models, not for --results.")
+    if args.quiet and args.json is None and args.output is None:
+        raise ValueError("Nothing is asked for: leave out --quiet, or give --json or --output.")
     inputs = [Path(file) for file in (args.data, args.annotations, args.results) if file is not None]
     check_outputs(args.output, json=args.json, inputs=[*inputs, *model_files(args.model)])
     evaluation = evaluate_results(args.annotations, args.results) if of_files else _evaluate(args)
@@ -149,7 +151,8 @@ def _open(args: argparse.Namespace) -> Data:
         _compare_with_run(args, held_back)
         return held_back
     dataset = open_labelled(args, args.data, args.split, classes_of(args))
-    if names == ["all"] and not args.quiet and hold_back(dataset, None, args.seed)[1] is not None:
+    of_run = any((folder / "checkpoint.pt").is_file() for folder in [*Path(args.model).parents][:2])
+    if of_run and names == ["all"] and not args.quiet and hold_back(dataset, None, args.seed)[1] is not None:
         print("note: these are all images; --split val takes those that train holds back", file=sys.stderr)
     return dataset
 

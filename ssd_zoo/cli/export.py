@@ -5,14 +5,16 @@ The file carries its classes and thresholds. `ssd-zoo detect --model FILE`, `ssd
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from ssd_zoo.cli._colours import complain
 from ssd_zoo.cli._output import refuse_inputs
 from ssd_zoo.cli._values import fraction, positive
 from ssd_zoo.data import find_images, read_image
+from ssd_zoo.data.annotations import number_of
 from ssd_zoo.deploy import DetectionChange, ExportedDetector, compare_detections, export, load
 from ssd_zoo.deploy.formats import FORMATS, name_format
 from ssd_zoo.detector.ssd import SSD
@@ -72,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(model, SSD):
         raise ValueError(f"{args.model} is an exported file; give the model that it was exported from.")
     options = {name: getattr(args, name) for name in ("nms", "pixels", "candidates", "bfloat16", "licence", "origin")}
-    int8 = map(read_image, files) if args.int8 else None
+    readable: list[Path] = []
+    int8 = _read(files, readable) if args.int8 else None
     path = export(model, args.output, format=kind, int8=int8, **options)
     if not args.quiet:
         height, width = model.size
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         if not FORMATS[kind].runs:
             print("The file was converted, but not run: its runtime is only on the devices that it is for.")
         if files:
-            compared = [read_image(file) for file in files[:_COMPARED]]
+            compared = [read_image(file) for file in readable[:_COMPARED]]
             change, least = _compare(model, load(path), compared)
             print(f"int8 against float on {len(compared)} images, scores above {least:g}: {change}")
     return 0
@@ -98,6 +101,21 @@ def _compare(model: SSD, file: ExportedDetector, images: Sequence[Tensor]) -> tu
         if change.matched + change.lost + change.gained:
             break
     return change, max(least, model.score_thresh)
+
+
+def _read(files: Sequence[Path], readable: list[Path]) -> Iterator[Tensor]:
+    """Read images, and note the files of those that can be read; the others are told in one line."""
+    failures: list[str] = []
+    for file in files:
+        try:
+            image = read_image(file)
+        except (ValueError, OSError) as error:
+            failures.append(str(error))
+            continue
+        readable.append(file)
+        yield image
+    if failures:
+        complain(f"{number_of(len(failures), 'image')} left out, for they can't be read; the first: {failures[0]}")
 
 
 def _some(files: Sequence[Path]) -> Sequence[Path]:

@@ -106,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
-    except KeyboardInterrupt:
-        complain("interrupted")
+    except KeyboardInterrupt as interrupt:
+        complain("; ".join(["interrupted", *map(str, interrupt.args)]))
         return 130
 
 

@@ -74,12 +74,13 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            frame: RGB, uint8 `(3, H, W)`. Frames are resized to the size of the first.
+            frame: RGB, uint8 `(3, H, W)`, all of one size. Odd sides become even: the last row or column is repeated.
             time: When it is shown, in seconds; by default frames follow each other at `fps`.
             duration: For how many seconds it is shown if it is the last frame.
 
         Raises:
             OSError: If the file can't be written. An older file stays.
+            ValueError: If the frame has another size than those before.
         """
         import av
 
@@ -87,7 +88,11 @@ class VideoWriter:
             self._size = (frame.shape[-2], frame.shape[-1])
             self._stream.height, self._stream.width = (side + side % 2 for side in self._size)
         if frame.shape[-2:] != self._size:
-            frame = F.interpolate(frame.unsqueeze(0).float(), self._size, mode="bilinear")[0].round().byte()
+            (height, width), (other, wide) = self._size, frame.shape[-2:]
+            raise ValueError(
+                f"{self._path} has frames of {height} × {width} pixels, and this one has {other} × {wide}. "
+                "Resize it, or write it to another file."
+            )
         # The pixel format yuv420p halves the resolution of colours, so sides must be even.
         pads = (0, self._stream.width - self._size[1], 0, self._stream.height - self._size[0])
         padded = F.pad(frame.unsqueeze(0).float(), pads, mode="replicate")[0].byte() if any(pads) else frame

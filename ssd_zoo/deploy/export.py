@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -101,10 +102,17 @@ def export(
     described = replace(described, digest=BLANK if known.digest else None)
     if int8 is not None and (described.state or not known.int8):
         able = ", ".join(name for name, other in FORMATS.items() if other.int8)
-        raise ValueError(f"int8 is for models of images, and for the formats {able}; this one stays in float.")
+        raise ValueError(
+            f"int8=… (--int8) is for models of images, and for the formats {able}, so no file was written. "
+            "Leave it out to export in float."
+        )
     if bfloat16 and not known.bfloat16:
         able = ", ".join(name for name, other in FORMATS.items() if other.bfloat16)
         raise ValueError(f"bfloat16 is for the format {able}; leave it out.")
+    lacking = [name for name in known.int8 if find_spec(name) is None] if int8 is not None else []
+    if lacking:
+        extra = "int8" if "nncf" in lacking else "deploy"
+        raise ImportError(f'Quantising for {kind} needs {", ".join(lacking)}: pip install "ssd_zoo[{extra}]".')
     calibration = [] if int8 is None else calibration_batches(int8, described)
     try:
         known.write(Graph(model, described, candidates=candidates, calibration=calibration), path)
@@ -136,7 +144,8 @@ def _check(model: SSD, path: Path, format: str, nms: str | None, pixels: str, ca
     if nms is not None and nms not in FORMATS[format].nms:
         able = ", ".join(name for name, known in FORMATS.items() if nms in known.nms)
         raise ValueError(
-            f"Files of {format} are written with NMS outside: leave out nms={nms!r}, or take one of {able}."
+            f"Files of {format} are written with NMS outside: "
+            f"leave out nms={nms!r} (--nms {nms}), or take one of {able}."
         )
     if not path.name.endswith(FORMATS[format].suffix) or name_format(path) != format:
         raise ValueError(f"The name of a file of format {format!r} ends with {FORMATS[format].suffix}, got {path}.")

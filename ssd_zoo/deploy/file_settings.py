@@ -51,6 +51,6 @@ def _check_threshold(described: Description, file: Path, name: str, value: objec
         )
     if cast(float, value) < own:
         raise ValueError(
-            f"{file} drops scores up to {own} by itself, so score_thresh can't be {value}. Export the model with a "
-            "lower score_thresh, or with nms='outside' (--nms outside)."
+            f"{file} drops scores up to {own} by itself, so score_thresh can't be {value}. Export the "
+            "model with a lower score_thresh (--score-thresh), or with nms='outside' (--nms outside)."
         )

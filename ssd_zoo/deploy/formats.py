@@ -25,7 +25,7 @@ class Format(NamedTuple):
         write: Writes a graph to a path.
         open: Opens a path, to run on a number of threads for each of a number of callers at once.
         nms: Places of NMS that the format has, the default first.
-        int8: Whether files can be quantised.
+        int8: Packages that quantising needs; none if files can't be quantised.
         bfloat16: Whether files can ask for bfloat16.
         runs: Whether `load` runs the files.
         digest: Whether files hold a digest of their content. Archives have checksums of their own.
@@ -35,7 +35,7 @@ class Format(NamedTuple):
     write: Callable[[Graph, Path], None]
     open: Callable[[Path, int, int], Opened]
     nms: tuple[Nms, ...] = ("inside", "outside")
-    int8: bool = False
+    int8: tuple[str, ...] = ()
     bfloat16: bool = False
     runs: bool = True
     digest: bool = False
@@ -57,9 +57,12 @@ def _for_each_caller(open_file: Callable[[Path, int], Opened]) -> Callable[[Path
     return open_all
 
 
+_FOR_ONNX = ("onnx", "onnxscript")
 FORMATS = {
-    "onnx": Format(".onnx", write_onnx, open_onnx, int8=True, digest=True),
-    "openvino": Format(".xml", write_openvino, open_openvino, int8=True, bfloat16=True, digest=True),
+    "onnx": Format(".onnx", write_onnx, open_onnx, int8=(*_FOR_ONNX, "onnxruntime"), digest=True),
+    "openvino": Format(
+        ".xml", write_openvino, open_openvino, int8=(*_FOR_ONNX, "openvino", "nncf"), bfloat16=True, digest=True
+    ),
     "litert": Format(".tflite", write_litert, _for_each_caller(open_litert), ("outside",), digest=True),
     "executorch": Format(".pte", write_executorch, _for_each_caller(open_executorch), ("outside",), digest=True),
     "coreml": Format(".mlpackage", write_coreml, _for_each_caller(open_coreml), ("outside",), runs=False),

@@ -96,17 +96,17 @@ def _proposal(name: str) -> str:
     path = Path(name)
     if unfinished := _unfinished_run(path.parent):
         return unfinished
-    if near := [*_near_saved(name), *_near_files(path)] if len(path.parts) > 1 else _near_files(path):
-        return f"Did you mean {' or '.join(near)}?"
+    near = " or ".join([*_near_saved(name), *_near_files(path)])
     if len(path.parts) > 1:
-        return f"No saved model is near {path.parent}."
+        return f"Did you mean {near}?" if near else f"No saved model is near {path.parent}."
     if name in _theirs():
         return f"It is torchvision's, which only predict and evaluate take. {propose(name, list_models())}"
     of_weights = {entry.name.lower(): f"{entry.name} of {model}" for model, entry in list_weights()}
     found = propose(name.lower(), [*dict.fromkeys([*list_models(), *_theirs()]), *of_weights])
     if not found.startswith("Did"):
-        return propose(name.lower(), list_models())
-    return re.sub(r"[\w.]+", lambda word: of_weights.get(word[0], word[0]), found)
+        return f"Did you mean {near}?" if near else propose(name.lower(), list_models())
+    found = re.sub(r"[\w.]+", lambda word: of_weights.get(word[0], word[0]), found)
+    return found.replace("mean", f"mean {near} or", 1) if near else found
 
 
 def _unfinished_run(folder: Path) -> str | None:

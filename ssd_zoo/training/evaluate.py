@@ -256,10 +256,15 @@ def _measured(model: nn.Module, asked: float | None) -> Iterator[None]:
         for name, value in wanted.items():
             try:
                 setattr(model, name, value)
-            except ValueError as error:  # NMS is inside an exported file.
+            except ValueError:  # NMS is inside an exported file.
                 if name == "score_thresh" and asked is not None:
                     raise
-                _log.warning("AP does not count all boxes: %s", error)
+                way = f"--score-thresh {value:g} or " if name == "score_thresh" else ""
+                _log.warning(
+                    "AP does not count all boxes: it needs a %s of %g, but the file was exported with %g. "
+                    "Export what is to be measured with %s--nms outside.",
+                    *(name, value, own[name], way),
+                )
         yield
     finally:
         for name in wanted:
