@@ -138,7 +138,11 @@ class Past:
 
 
 class TemporalConv(nn.Module):
-    """Base class of temporal layers, with a Conv2d's settings and bias."""
+    """Base class of the layers that replace a Conv2d in a network for clips.
+
+    It takes over stride, padding, dilation, groups and the bias itself, but no kernel. A subclass adds `weight` and
+    `forward(features, past)`, which maps all clips' frames `(F, channels in, H, W)` to `(F, channels out, H', W')`.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()

@@ -208,9 +208,10 @@ class Journal:
             return stream.tell()
 
     def is_done(self, file: object) -> bool:
-        """Return whether a file has detections and has not changed since.
+        """Return whether a file's result is in the journal and still valid.
 
-        It is False for other sources, such as addresses.
+        It is False if detection failed, or if the file's size or time of change differs from before detection. A result
+        without objects counts. It is False for all that is not a `Path`, such as addresses.
         """
         place = self._places.get(str(file)) if isinstance(file, Path) else None
         return place is not None and not place.failed and place.changed == changed(file)

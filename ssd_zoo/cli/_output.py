@@ -93,7 +93,9 @@ def _identity(file: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def holding(output: Path | None, *results: Path | None) -> Iterator[None]:
-    """Within a with-statement, lock the outputs against other commands.
+    """Within a with-statement, lock the outputs against other commands, without waiting.
+
+    Lock files lie in the folder and beside the results, and are removed at the end. Streams are not locked.
 
     Args:
         output: Folder of pictures.

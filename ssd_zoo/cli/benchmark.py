@@ -135,9 +135,15 @@ def _row(name: str, format: str) -> _Row:
 def _exported(model: SSD, name: str, format: str, folder: Path) -> tuple[_Row, ExportedDetector | None]:
     """Export a model to a format and load the file.
 
+    Args:
+        model: The model.
+        name: Its name in the table.
+        format: A key of `FORMATS`.
+        folder: Where the file is written, as the format's name and suffix.
+
     Returns:
-        The format's row and the loaded detector. If packages are missing, the row's note says how to install them, and
-        the detector is None.
+        The row, with the size in megabytes but without times and AP, and the loaded detector. If packages are missing,
+        the row's note says how to install them, and the detector is None.
     """
     row = _row(name, format)
     path = folder / f"{format}{FORMATS[format].suffix}"

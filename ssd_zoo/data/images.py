@@ -171,11 +171,17 @@ def read_image(
 
 
 def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
-    """Return the (height, width) that `read_image` gives an image, from its header.
+    """Return the (height, width) that `read_image` gives an image by default, without decoding it.
+
+    Args:
+        file: Path, or an address `https://…` or `http://…`, which is fetched whole.
+        max_pixels: Largest number of pixels, also of a TIFF's tile; None for no limit.
 
     Raises:
+        ConnectionError: If an address can't be fetched.
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not an image, or has more pixels than allowed. The message names the file.
+        ValueError: If the file is not an image, can't be read, or has more pixels than allowed. The message names the
+            file.
     """
     with _opened(file, max_pixels) as image:
         return upright_size(image)
@@ -235,7 +241,7 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return the (width, height) of a TIFF's tiles; (0, 0) for other images.
+    """Return the (width, height) of a TIFF's tiles in pixels; (0, 0) for untiled TIFFs and other images.
 
     A tile is decoded whole, however small the image is.
     """

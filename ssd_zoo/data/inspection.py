@@ -137,7 +137,14 @@ def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], 
 
 
 def _other_places(problems: Sequence[str], most: int = 5) -> str:
-    """Return words about the other places of a problem: their number, and the first files' names."""
+    """Return " (and in 7 more places: b.txt, c.txt, …)" for all places but the first.
+
+    Empty if there is one place.
+
+    Args:
+        problems: Messages `file:line: what` of the same problem.
+        most: Most file names to list; each is listed once.
+    """
     if len(problems) == 1:
         return ""
     files = dict.fromkeys(match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match)

@@ -41,22 +41,25 @@ class DetectionPresetTrain:
     """Augmentation of an image or a clip, with its target, for training.
 
     All frames of a clip get the same random values. The result is floating point between 0 and 1, with plain tensors in
-    the target. Crowds (`iscrowd`) and boxes without area are removed, with all that belongs to them.
+    the target. Crowds (`iscrowd`) and boxes under 1 pixel in width or height, measured after resizing, are removed,
+    with all that belongs to them.
 
     Args:
         kind: `"ssd"`, the paper's augmentation (sections 2.2 and 3.6): photometric distortion, zooming out onto a
             canvas, cropping with a minimum IoU, flipping. `"ssdlite"`, cropping and flipping, after torchvision's
-            training of SSDLite. `"light"`, flipping and a weak jitter of colour, position and scale. `"none"`.
+            training of SSDLite. `"light"`, flipping and a weak jitter of colour, position and scale. `"none"`, without
+            flips too.
         mean: Colour of the canvas, RGB between 0 and 1.
         size: (height, width) to resize to, in pixels. Resizing here keeps batches small and fast to transfer. None
             leaves resizing to the model.
         antialias: Whether to resize with antialiasing; choose the model's setting.
         flip: Whether to flip half of the images left to right; not if classes are mirror images, as arrows or letters.
         flip_vertically: Whether to flip vertically too, for example in aerial images.
-        tile: (height, width) of a tile that is drawn from the image first; see `RandomTile`. None for none.
+        tile: (height, width) of a tile that is drawn from the image first; see `RandomTile`. None for none, as clips
+            need.
 
     Raises:
-        ValueError: If the kind is unknown.
+        ValueError: If the kind is unknown; when called, if a clip meets `tile`.
     """
 
     def __init__(

@@ -279,7 +279,13 @@ def _of_mot(line: str, names: Sequence[str] | None, place: str, left_out: Counte
 
 
 def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
-    """Return the number of frames and the (height, width) of a `seqinfo.ini`, where there is one."""
+    """Return the number of frames and the (height, width) in pixels of a `seqinfo.ini`.
+
+    (None, None) if there is no such file. The number is None if the file lacks it; the size must be there.
+
+    Raises:
+        ValueError: If the size is missing, or a value is not a whole number of at least 1.
+    """
     if not file.is_file():
         return None, None
     pairs = [line.partition("=") for line in _lines(file)]

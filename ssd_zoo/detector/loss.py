@@ -30,7 +30,19 @@ def detector_losses(
 ) -> dict[str, Tensor]:
     """Match default boxes to objects and compute a detector's losses.
 
-    It is the part of `SSD.forward_losses` after backbone and head, with the same arguments and result.
+    Args:
+        model: Its default boxes and settings of the loss are used.
+        raw: From `model.forward_raw`: `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`.
+        boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
+        labels: Their classes `(N, G)`, int64.
+        valid: `(N, G)`, False for the padding and invalid objects.
+
+    Returns:
+        `bbox_regression` and `classification`, scalars.
+
+    Raises:
+        TypeError: If the model's `iou_thresh` is not a number.
+        ValueError: If it is not between 0 and 1.
     """
     check_fraction("iou_thresh", model.iou_thresh, "an IoU")
     return multibox_loss(

@@ -259,12 +259,10 @@ def _powers(count: int) -> Tensor:
 
 @cache
 def _matrices() -> tuple[Tensor, Tensor]:
-    """Return the one-dimensional transforms of inputs and outputs.
+    """Return the paper's input transform Bᵀ `(6, 6)` and output transform Aᵀ `(4, 6)`, in one dimension, float32.
 
-    A convolution layer filters, which is the transpose of multiplying polynomials. So both matrices are transposed.
-
-    Returns:
-        `(6, 6)`, from a tile to values, and `(4, 6)`, from products of values to outputs.
+    They follow from `_POINTS`. Winograd multiplies polynomials, and a convolution layer is the transpose of that, so
+    the matrices are transposed: of the inverse of `_powers(6)`, and of `_powers(4)`.
     """
     return torch.linalg.inv(_powers(6)).T.float().contiguous(), _powers(_TILE).T.float().contiguous()
 

@@ -226,7 +226,12 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
 
 
 def check_model_categories(given: Sequence[str], own: Sequence[str]) -> None:
-    """Raise ValueError if a model's classes and its given names differ in number."""
+    """Raise ValueError if there are not as many given names as a model has classes.
+
+    Args:
+        given: The user's names for the model's classes, with the background.
+        own: The model's own names, with the background.
+    """
     if len(given) != len(own):
         raise ValueError(
             f"The model has {len(own)} classes with the background ({list_names(own)}), but model_categories "

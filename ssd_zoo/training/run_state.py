@@ -67,7 +67,9 @@ def write_checkpoint(state: State, file: Path) -> None:
 
 
 def read_run_state(file: Path) -> State:
-    """Read a checkpoint onto the CPU.
+    """Read a run's checkpoint onto the CPU: `settings`, `progress`, `model`, `optimizer` and more by name.
+
+    Checksums are checked, and no code in the file runs.
 
     Raises:
         OSError: If the file can't be read.

@@ -46,7 +46,7 @@ class StopRequest:
 
         Raises:
             KeyboardInterrupt: After SIGINT.
-            SystemExit: After SIGTERM.
+            SystemExit: After SIGTERM, with code 143; also if the signal went to another process of the training.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt

@@ -61,7 +61,9 @@ class Weights(torchvision.models.Weights):
         return self.url
 
     def get_state_dict(self, progress: bool = True) -> dict[str, Tensor]:
-        """Return the tensors by our names, downloaded if needed.
+        """Return the tensors by our names, with those of `base` that the file lacks; download what is needed.
+
+        Half precision becomes float32. Errors are those of `read_weights`.
 
         Args:
             progress: Whether to show a progress bar on stderr.

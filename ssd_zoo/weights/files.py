@@ -164,7 +164,10 @@ def naming_download(path: Path) -> Iterator[None]:
 
 
 def write_safetensors(path: Path, tensors: Packed, metadata: Mapping[str, str]) -> None:
-    """Write packed tensors and their digest to a safetensors file atomically."""
+    """Write packed tensors to a safetensors file atomically.
+
+    The header's metadata are `format`, the tensors' `digest`, and those given, which win.
+    """
     header = encode_header(tensors.entries, {"format": "pt", DIGEST: tensors.digest, **metadata})
     write_file(path, header, tensors.data)
 

@@ -61,17 +61,18 @@ def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True
 
     Args:
         repo: `owner/name@revision`.
-        prefixes: Beginnings of the wanted tensors' names.
+        prefixes: Beginnings of the wanted tensors' names. One without a tensor is ignored.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
-        A safetensors file of these tensors in `SSD_ZOO_HOME`. It is reused by later calls.
+        A safetensors file of these tensors, by their whole names, in `SSD_ZOO_HOME`. Later calls reuse it, even if the
+        branch has moved.
 
     Raises:
         FileNotFoundError: If there is no such repository, revision or file.
         ConnectionError: If the Hub can't be reached and the tensors are not in `SSD_ZOO_HOME`.
         PermissionError: If the repository asks for a token, or for another one.
-        ValueError: If the file is not a safetensors file, or has no such tensors.
+        ValueError: If the file is not a safetensors file, or no prefix has a tensor.
     """
     name, _, revision = repo.partition("@")
     key = hashlib.sha256(f"{repo} {prefixes}".encode()).hexdigest()[:8]

@@ -68,7 +68,8 @@ class Match:
         """Return the file's names by ours, without dropped tensors.
 
         Raises:
-            ValueError: If a name is unknown, or two tensors get the same name.
+            ValueError: If no row of the table matches a name, or two tensors get the same name. Unlike in `unknown`, a
+                file without a head passes.
         """
         kept: dict[str, str] = {}
         for theirs, ours in self.names.items():

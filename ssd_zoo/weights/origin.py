@@ -39,8 +39,9 @@ class Recipe:
     Args:
         builder: The builder's name.
         arguments: Keywords of the builder for which the origin differs from the builder's defaults.
-        known: Per number of classes, the names in the origin's own models.
-        default_boxes: `(D, 4)`, xyxy as fractions of the input, where the file holds them.
+        known: Class names by their number, both with the background, for callers who give none; by default those of VOC
+            and COCO.
+        default_boxes: `(D, 4)`, xyxy as fractions of the input; None if the file holds none.
     """
 
     builder: str

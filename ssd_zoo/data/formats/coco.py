@@ -99,11 +99,14 @@ def read_coco_json(file: Path) -> dict[str, list[JSON]]:
 
 
 def read_coco(file: Path) -> Records:
-    """Read annotations in COCO's format, and locate the images near the file.
+    """Read a split in COCO's format; locate its images beside the file or in folders nearby.
+
+    Invalid images and annotations are left out, with a message in `problems`. An image that is missing stays; reading
+    it fails later.
 
     Raises:
-        ValueError: If the file is not in COCO's format, or its boxes are corners. The message names file and line.
-        FileNotFoundError: If no image is found.
+        ValueError: If the file is not in COCO's format, a category is invalid, or the boxes are surely corners.
+        FileNotFoundError: If none of the first 20 images is found.
     """
     content = read_coco_json(file)
     names = [entry["file_name"] for entry in _mappings(content["images"]) if isinstance(entry.get("file_name"), str)]

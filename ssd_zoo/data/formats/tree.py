@@ -33,8 +33,11 @@ _DEEPEST = 8
 class File(NamedTuple):
     """A file below the root of a data set.
 
-    `folder` holds the names of its folders, from the root down. `stem` is its name without the ending, which is in
-    `suffix` in lower case.
+    Attributes:
+        path: Its path, as on disk.
+        folder: Names of its folders below the root, from the top; empty in the root.
+        stem: Its name without the ending, accents composed (NFC).
+        suffix: The ending with its dot, in lower case.
     """
 
     path: Path

@@ -111,9 +111,14 @@ def _read_names(file: Path) -> list[str]:
 
 
 def _describes(file: File) -> bool:
-    """Return whether a YAML file describes a data set: it has `names`.
+    """Return whether a YAML file looks like a data set's: a key `names` at any depth, found without parsing.
 
-    In a folder below the root it must name splits too, because other tools have files with `names`.
+    In a folder below the root it needs at least one split's key too, such as `train`, because other tools have files
+    with `names`.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is not text, or too long.
     """
     content = read_text(file.path)
     keys = ["names", *(["|".join(_SPLITS)] if file.folder else [])]

@@ -44,7 +44,10 @@ def try_few_candidates(
 
 
 def few_candidates(thresholds: Thresholds) -> int:
-    """Return the number of candidates that suffices for most images."""
+    """Return how many best (box, class) pairs per image, of all classes together, to try first.
+
+    It is twice `detections_per_img`, which suffices for most images. There may be fewer pairs.
+    """
     return 2 * thresholds.detections_per_img
 
 

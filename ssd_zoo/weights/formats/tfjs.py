@@ -63,7 +63,11 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
 
 
 def _manifest(file: Path) -> list[JSON]:
-    """Return the groups of weights that a `model.json` lists."""
+    """Return the groups of weights that a `model.json` lists, not yet checked.
+
+    Raises:
+        ValueError: If it is not JSON, or has no list `weightsManifest`.
+    """
     content = parse_json(read_bytes(file), file)
     if isinstance(content, dict) and "weightsManifest" in content:
         return listing(content["weightsManifest"], f"{file}: weightsManifest")
