@@ -100,7 +100,10 @@ class DetectionPresetTrain:
         self.transforms = v2.Compose(steps)
 
     def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
-        """Augment an image (tensor or PIL) or a clip (tensor), and a target with boxes in xyxy."""
+        """Augment an image (tensor or PIL) or a clip (tensor), and a target with boxes in xyxy.
+
+        Tensors are `(3, H, W)` or `(T, 3, H, W)`, uint8 or floating point between 0 and 1.
+        """
         return self.transforms(image, _declared(image, without_crowds(target)))
 
     def __repr__(self) -> str:
@@ -111,7 +114,10 @@ class DetectionPresetEval:
     """Conversion to tensors for evaluation; the detector itself resizes and normalises."""
 
     def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
-        """Convert an image (tensor or PIL) or a clip to float between 0 and 1."""
+        """Convert an image (tensor or PIL) or a clip to float between 0 and 1.
+
+        The target is returned with plain tensors, otherwise unchanged.
+        """
         transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         return transforms(image, target)
 
@@ -168,7 +174,10 @@ class RandomTile(nn.Module):
     def forward(self, image: Picture, target: Target) -> tuple[Picture, Target]:
         """Cut the tile from an image and its target in xyxy.
 
-        A clip is refused.
+        An image that is no larger than the tile is returned unchanged.
+
+        Raises:
+            ValueError: If it is a clip.
         """
         if holds_clips([image]):
             refuse_tiles(self.tile)
@@ -195,6 +204,8 @@ def _around(box: Sequence[float], tile: tuple[int, int]) -> tuple[list[int], lis
     """Return the least and the greatest (left, top) of tiles that show a box.
 
     Along an axis on which the box is larger than the tile, they show its centre.
+
+    `box` is xyxy, `tile` (height, width). They may lie outside the image; `_draw` clamps them.
     """
     low, high = [], []
     for start, end, side in zip(box[:2], box[2:], tile[::-1], strict=True):
@@ -221,7 +232,10 @@ def _declared(image: Picture, target: Target) -> Target:
 
 
 def per_object(sample: tuple[Picture, Target]) -> tuple[Tensor, ...]:
-    """Return a target's values per object, without the boxes."""
+    """Return a target's values per object, without the boxes.
+
+    In the order of `PER_OBJECT`; keys that the target lacks are skipped.
+    """
     return tuple(sample[1][key] for key in PER_OBJECT if key in sample[1])
 
 
