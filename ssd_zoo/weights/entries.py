@@ -85,8 +85,8 @@ class WeightsEnum(torchvision.models.WeightsEnum):
     def verify(cls: type[Self], obj: object) -> Self | None:
         """Return a member, given itself, its name or its full name.
 
-        Another enum's member counts as this one's of the same value, as clip models have the weights of images.
-        `Weights` of a saved model are returned unchanged; builders use them like a member.
+        None is returned unchanged. Another enum's member counts as this one's of the same value, as clip models have
+        the weights of images. `Weights` of a saved model are returned unchanged; builders use them like a member.
 
         Raises:
             ValueError: If the name is unknown.

@@ -29,8 +29,9 @@ _WRAPPERS = ("model", "state_dict", "ema", "model_ema", "state_dict_ema")
 def unwrap(checkpoint: Mapping[str, object]) -> dict[str, Any]:
     """Return the state dict within a training checkpoint.
 
-    It lies beside the optimiser's state under `model` or `state_dict`, or under `ema` if averaged. The prefix `module.`
-    of training on several devices is removed.
+    It lies beside the optimiser's state under `model` or `state_dict`, or under `ema` if averaged. Without such a key
+    the checkpoint itself is the state dict. Values are not checked. The prefix `module.` of training on several devices
+    is removed.
     """
     # The depth is limited because a file may contain itself.
     for _ in range(4):
