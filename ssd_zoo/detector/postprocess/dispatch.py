@@ -137,6 +137,9 @@ def _postprocess_by_kernel(
     """Return one image's detections from all its candidates above the threshold.
 
     NMS is torchvision's kernel. `scored` holds a batch of one image.
+
+    Returns:
+        `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`.
     """
     take = int((scored["class_scores"] > thresholds.score_thresh).sum())
     scores, labels, boxes = best_candidates(scored, default_boxes, take)
