@@ -24,7 +24,7 @@ def seal(content: bytes) -> bytes:
 
 
 def check_digest(path: Path) -> None:
-    """Check that a file has the digest that it holds, if any.
+    """Check that a file has the digest that it holds; one without a digest passes.
 
     Raises:
         ValueError: If the content has another digest.
