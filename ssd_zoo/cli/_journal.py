@@ -177,7 +177,7 @@ class Journal:
                     yield name, line
 
     def rows(self, names: Iterable[str]) -> Iterator[JournalRow]:
-        """Read the rows of images, in the order of their names."""
+        """Read the rows of images or videos, those of frames included, in the order of the names."""
         for _, line in self._lines(names):
             yield json.loads(line)
 
@@ -258,7 +258,7 @@ def open_journal(model: SSD, args: argparse.Namespace, **more: object) -> Journa
 
 
 def changed(file: object) -> list[int]:
-    """Return the size and the time of the last change of a file.
+    """Return the size in bytes and the time of the last change (ns) of a file.
 
     For a folder they are the sum and the latest of its files. Zeros if it is gone, or not a path.
     """

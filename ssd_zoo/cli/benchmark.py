@@ -46,7 +46,10 @@ _RUNNING = [name for name, known in FORMATS.items() if known.runs]
 
 
 class _Row(TypedDict):
-    """A row of the table: a model in a format, and what was measured."""
+    """A row of the table: a model in a format, and what was measured.
+
+    `ms` are milliseconds per call, `ratio` the speed relative to the model's first row; None if not measured.
+    """
 
     model: str
     format: str
@@ -79,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ValueError: If a format does not run here, or there is no such model.
     """
     formats = name_list(args.formats) if args.formats else _RUNNING
     unknown = [name for name in formats if name not in _RUNNING]
