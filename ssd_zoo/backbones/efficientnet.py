@@ -143,6 +143,6 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the block's output."""
+        """Return the block's output `(N, out_channels, H', W')` for features `(N, in_channels, H, W)`."""
         out = self.project(self.squeeze(self.depthwise(self.expand(features))))
         return features + out if self.residual else out

@@ -129,7 +129,7 @@ class ReceptiveFieldBlock(nn.Module):
         self.act = RELU()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features of the same shape."""
+        """Return features of the same shape, `(N, channels, H, W)`."""
         joined = self.join(torch.cat([branch(features) for branch in self.branches], dim=1))
         return self.act(joined + self.shortcut(features))
 
