@@ -35,7 +35,7 @@ def add_max_pixels(parser: Parser) -> None:
 def count(text: str) -> int:
     """Parse a whole number of at least 0.
 
-    This parser and the next ones raise `argparse.ArgumentTypeError` for other texts.
+    Other texts are an `argparse.ArgumentTypeError`, as in all parsers of numbers here.
     """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")

@@ -142,9 +142,6 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
         problems: Messages about entries that were left out.
         layout: The recognised layout.
         notes: Messages about files that were not found or not used.
-
-    Attributes:
-        videos, categories, sampler, transforms, trimmed, problems, layout, notes: The arguments.
     """
 
     def __init__(

@@ -158,8 +158,8 @@ def detect_in_tiles(
     """Detect in the tiles of images, and join what was found.
 
     Args:
-        detect: Returns the detections of images, xyxy in their pixels, after NMS. It gets eight tiles at once, or as
-            many as there are images.
+        detect: Returns the detections of images, xyxy in their pixels, after NMS. It gets up to eight tiles at once, or
+            as many as there are images.
         images: Tensors `(C, H, W)`.
         tile: Side, or (height, width), of a tile in the images' pixels; None to take images whole.
         overlap: Share of a tile's side that neighbours have in common.

@@ -63,7 +63,7 @@ def save_pretrained(
         TypeError: If the model is not an SSD, such as a wrapper of one.
         ValueError: If no registered builder made the model, its builder does not build it again from what is saved, an
             argument can't be saved, or a number is not finite.
-        OSError: If the folder can't be written; old files stay, or some of them.
+        OSError: If the folder can't be written; what was not replaced before stays.
     """
     card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}
     return _save(model, Path(folder), str(folder), card)
@@ -113,7 +113,8 @@ def from_pretrained(
         folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`. A `Path` is never a
             repository.
         revision: Branch, tag or commit of the repository; by default its main branch.
-        num_classes: Another number of classes, with the background; none has a known name. Not with `categories`.
+        num_classes: Another number of classes, with the background; none has a known name, unless `categories` gives as
+            many.
         categories: Other categories, background first; the class head keeps rows of names that it knows.
         **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
 

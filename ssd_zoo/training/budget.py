@@ -26,8 +26,7 @@ class Budget:
         seconds: The time.
         every: Epochs between evaluations; by default they are chosen so that evaluations take at most a quarter.
         spent: What an interrupted run spent before.
-        evaluated: Images of an evaluation divided by images of a step; 0 if there is no evaluation, whose time is then
-            a second.
+        evaluated: Images of an evaluation divided by images of a step; 0 if there is no evaluation.
         clock: Function that returns seconds.
     """
 

@@ -153,7 +153,7 @@ def synchronise_norms(model: SSD) -> SSD:
 
     torch's own function would lose the activations that timm's norms hold.
 
-    The result may be another object than the model.
+    The model is changed in place.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 

@@ -340,7 +340,7 @@ def _facts(pictures: Sequence[tuple[int, int]], of_classes: Iterable[Sequence[fl
 
 
 def _side(value: float) -> int:
-    """Return a side, in pixels, rounded up to a multiple of 32 (.32 above one is rounded down)."""
+    """Return a side, in pixels, rounded up to a multiple of 32, or down if it is at most .32 above one."""
     return 32 * math.ceil(value / 32 - 0.01)
 
 

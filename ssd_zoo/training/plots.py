@@ -155,8 +155,7 @@ def picture_of(
     """Draw the detections of an image, in any order, or its objects.
 
     Args:
-        image: `(C, H, W)`, between 0 and 1; of other than three channels the first three, or the first of two, are
-            shown.
+        image: `(C, H, W)`, between 0 and 1; of more than three channels the first three are shown, of fewer the first.
         found: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and, of detections, `scores (n,)`.
         categories: Names of the classes, background first.
         score_thresh: Least score of a detection that is drawn.
