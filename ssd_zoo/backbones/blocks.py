@@ -8,7 +8,7 @@ __all__ = ["freeze_blocks", "tapped_maps"]
 
 
 def freeze_blocks(stem: nn.Module, blocks: nn.ModuleList, firsts: Sequence[int], trainable_layers: int) -> None:
-    """Freeze all stages but the last `trainable_layers`.
+    """Freeze the parameters of all stages but the last `trainable_layers`.
 
     The first stage begins at the stem.
 
@@ -16,7 +16,7 @@ def freeze_blocks(stem: nn.Module, blocks: nn.ModuleList, firsts: Sequence[int],
         stem: The first layer.
         blocks: The blocks after it.
         firsts: Index of the first block of each later stage.
-        trainable_layers: Number of stages that train.
+        trainable_layers: Number of stages that train; above the number of `firsts` nothing is frozen.
     """
     if trainable_layers > len(firsts):
         return
@@ -37,12 +37,15 @@ def tapped_maps(
 
     Args:
         features: Output of the stem `(N, C, H, W)`.
-        blocks: Blocks that return their output and their expanded features.
+        blocks: Blocks that return their output and their expanded features, as a pair.
         tapped: Indices of the blocks at which the first maps are taken.
         tap: `"expansion"` takes the expanded features within these blocks, `"output"` the output of the blocks before
             them.
         last: Layer after the blocks, which returns the next map.
         extras: Layers that return the other maps, each from the map before.
+
+    Returns:
+        The maps from fine to coarse, `(N, channels, height, width)` each.
     """
     maps = []
     for i, block in enumerate(blocks):

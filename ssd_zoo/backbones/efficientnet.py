@@ -89,9 +89,10 @@ class EfficientNetB3(nn.Module):
                 )
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        A stage begins at each block of stride 2, the first at the stem. The extras always train.
+        A stage begins at each block of stride 2, the first at the stem. The extras always train. Nothing is unfrozen;
+        running statistics are left to `freeze_norms`.
         """
         freeze_blocks(self.stem, self.blocks, self._strides, trainable_layers)
 
@@ -142,6 +143,6 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the block's output."""
+        """Return the block's output `(N, out_channels, H', W')` for features `(N, in_channels, H, W)`."""
         out = self.project(self.squeeze(self.depthwise(self.expand(features))))
         return features + out if self.residual else out

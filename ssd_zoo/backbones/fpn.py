@@ -55,7 +55,7 @@ class FeaturePyramid(nn.Module):
                 init_conv(module, partial(nn.init.trunc_normal_, std=0.03))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return the pyramid of a backbone's maps, from fine to coarse."""
+        """Return the pyramid of a backbone's maps `(N, in_channels, H, W)`, both from fine to coarse."""
         projected = [project(given) for project, given in zip(self.projections, features, strict=True)]
         maps = [projected[-1]]
         for given, smooth in zip(reversed(projected[:-1]), reversed(self.smoothings), strict=True):
@@ -106,9 +106,9 @@ class ResNet50FPN(nn.Module):
         self.pyramid = FeaturePyramid([512, 1024, 2048], channels, norm_layer=norm_layer)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        The stages are conv1 to conv5. The pyramid always trains.
+        The stages are conv1 to conv5. Nothing is unfrozen. The pyramid always trains.
         """
         stages = (nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3, self.layer4)
         for stage in stages[: self.num_stages - trainable_layers]:
@@ -148,9 +148,9 @@ class MobileNetV2FPN(nn.Module):
         self.pyramid = FeaturePyramid([32, 96, 1280], channels, separable=True, norm_layer=norm_layer)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        A stage begins at each block of stride 2, the first at the stem. The pyramid always trains.
+        A stage begins at each block of stride 2, the first at the stem. The pyramid always trains. Nothing is unfrozen.
         """
         stages = (
             nn.ModuleList([self.stem, self.blocks[0]]),

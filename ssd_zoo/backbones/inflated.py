@@ -101,7 +101,7 @@ class VideoBackbone(nn.Module):
         )
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
-        """Return the feature maps of a flat batch of frames."""
+        """Return the feature maps of a flat batch of frames, `(F, in_chans, H, W)`; a subclass defines it."""
         raise NotImplementedError
 
     def forward(self, batch: Tensor, lengths: Sequence[int] | None = None) -> list[Tensor]:
@@ -133,7 +133,7 @@ class VideoBackbone(nn.Module):
         return self.maps(batch, past), past.state
 
     def shown(self, features: Tensor, past: Past) -> Tensor:
-        """Select the frames that get feature maps."""
+        """Select the frames that get feature maps: all, or the last of each clip."""
         return past.last(features) if self.frames == "last" else features
 
 
@@ -159,7 +159,7 @@ class VideoVGG16D(VideoBackbone):
         self._conv4_3_end, self._conv5_3_end = pools[-2:]
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
-        """Return the feature maps of a flat batch of frames."""
+        """Return the feature maps of a flat batch of frames, `(F, in_chans, H, W)`."""
         maps: list[Tensor] = []
         for i, layer in enumerate(self.features):
             if i == self._conv4_3_end:
@@ -202,7 +202,7 @@ class VideoMobileNet(VideoBackbone):
         self._tapped = strided[-1 - getattr(backbone, "finer_maps", 0) :]
 
     def maps(self, batch: Tensor, past: Past) -> list[Tensor]:
-        """Return the feature maps of a flat batch of frames."""
+        """Return the feature maps of a flat batch of frames, `(F, in_chans, H, W)`."""
         features = run_in_time(self.stem, batch, past)
         maps: list[Tensor] = []
         for i, block in enumerate(self.blocks):
@@ -227,7 +227,7 @@ class SequenceInTime(nn.Sequential):
         super().__init__(OrderedDict(layers.named_children()))
 
     def forward(self, features: Tensor, past: Past) -> Tensor:  # type: ignore[override]
-        """Return features of the frames."""
+        """Return features of the frames, `(F, channels, H, W)`."""
         for layer in self:
             features = run_in_time(layer, features, past)
         return features

@@ -92,9 +92,10 @@ class MobileNetV1(nn.Module):
                 init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out"))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        A stage begins at each block of stride 2, the first at the stem. The extras always train.
+        A stage begins at each block of stride 2, the first at the stem. The extras always train. Nothing is unfrozen;
+        running statistics are left to `freeze_norms`.
         """
         freeze_blocks(self.stem, self.blocks, self._stages, trainable_layers)
 

@@ -43,6 +43,9 @@ class MobileNetV2(nn.Module):
         in_chans: Channels of the input.
         norm_layer: Called with the number of channels.
         conv_layer: Class of the convolutions; it determines the padding.
+
+    Raises:
+        ValueError: If `finest_stride` is neither 8 nor 16.
     """
 
     num_stages = 5
@@ -96,9 +99,11 @@ class MobileNetV2(nn.Module):
                 init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out"))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        A stage begins at each block of stride 2, the first at the stem. The extras always train.
+        A stage begins at each block of stride 2, the first at the stem. The last 1 × 1 convolution is part of the
+        fifth, and frozen only with 0. The extras always train. Nothing is unfrozen; running statistics are left to
+        `freeze_norms`.
         """
         freeze_blocks(self.stem, self.blocks, self._stages, trainable_layers)
         if trainable_layers == 0:
@@ -144,7 +149,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the block's output and its expansion."""
+        """Return the block's output and its expansion (the input itself without one)."""
         expanded = self.expand(features)
         out = self.project(self.depthwise(expanded))
         return (features + out if self.residual else out), expanded

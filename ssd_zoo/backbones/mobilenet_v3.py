@@ -109,10 +109,10 @@ class MobileNetV3(nn.Module):
                 init_conv(module, partial(nn.init.normal_, std=0.03))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 6 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 6) of the 6 stages.
 
         A stage begins at each block of stride 2, the first at the stem. The last 1 × 1 convolution is the sixth. The
-        extras always train.
+        extras always train. Nothing is unfrozen.
         """
         freeze_blocks(self.stem, self.blocks, [*self._stages, len(self.blocks)], trainable_layers)
         if trainable_layers == 0:
@@ -172,7 +172,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the block's output and its expansion."""
+        """Return the block's output and its expansion (the input itself without one)."""
         expanded = self.expand(features)
         out = self.project(self.act(self.squeeze(self.depthwise(expanded))))
         return (features + out if self.residual else out), expanded

@@ -88,9 +88,9 @@ class ResNetConv4(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 4 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 4) of the 4 stages.
 
-        The stages are conv1 to conv4. The extras always train.
+        The stages are conv1 to conv4. The extras always train. Nothing is unfrozen.
         """
         stages = (nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3)
         for stage in stages[: self.num_stages - trainable_layers]:

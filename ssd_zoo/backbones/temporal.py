@@ -110,7 +110,7 @@ class Past:
         return [rows[self._tensor(self._rows_before(back, most))] for back in range(1, most + 1)]
 
     def last(self, features: Tensor) -> Tensor:
-        """Return the last frame of each clip."""
+        """Return the last frame of each clip, `(clips, channels, height, width)`, of features `(F, …)`."""
         if self._one_each:
             return features
         return features[self._tensor([start + length - 1 for start, length in self._pairs()])]
@@ -138,7 +138,11 @@ class Past:
 
 
 class TemporalConv(nn.Module):
-    """Base class of temporal layers, with a Conv2d's settings and bias."""
+    """Base class of the layers that replace a Conv2d in a network for clips.
+
+    It takes over stride, padding, dilation, groups and the bias itself, but no kernel. A subclass adds `weight` and
+    `forward(features, past)`, which maps all clips' frames `(F, channels in, H, W)` to `(F, channels out, H', W')`.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -155,6 +159,8 @@ class TemporalConv(nn.Module):
 
 class CausalConv3d(TemporalConv):
     """A convolution over three frames: this one and the two before it.
+
+    A state dict may hold a Conv2d's kernel, which is inflated while it is loaded.
 
     Args:
         conv: The Conv2d to inflate.
@@ -173,7 +179,7 @@ class CausalConv3d(TemporalConv):
         self.weight = nn.Parameter(self.inflate_kernel(conv.weight.detach()), conv.weight.requires_grad)
 
     def inflate_kernel(self, kernel: Tensor) -> Tensor:
-        """Inflate a kernel of a Conv2d to three taps."""
+        """Inflate a kernel of a Conv2d to three taps, in the layout of `weight`."""
         if self.inflate == "average":
             return torch.cat([kernel / _TAPS] * _TAPS)
         return torch.cat([torch.zeros_like(kernel)] * (_TAPS - 1) + [kernel])
@@ -221,6 +227,8 @@ class FactoredConv(TemporalConv):
     Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", section 3.5, have an activation
     between the two. It is left out here, because it would change the output of a 2-D network with norms.
     https://arxiv.org/abs/1711.11248
+
+    A state dict may be a Conv2d's; the second convolution then stays as it is.
 
     Args:
         conv: The Conv2d.

@@ -20,12 +20,12 @@ class TimmMaps:
 
     Attributes:
         name: The model's name.
-        size: (height, width) of the input.
+        size: (height, width) of the input in pixels.
         in_chans: Channels of the input.
         out_indices: timm's indices of the maps.
         channels: Channels of each map.
         strides: Input pixels between neighbouring cells of each map.
-        map_sizes: (height, width) of each map.
+        map_sizes: (height, width) of each map, in cells.
         stages: timm's names of the modules that end the stages, up to the last map.
         image_mean: The pretrained model's mean of pixels between 0 and 1, per channel.
         image_std: The standard deviation likewise.
@@ -107,7 +107,7 @@ def create_timm(name: str, size: Size, in_chans: int, *, device: torch.device | 
 
     Args:
         name: The model's name.
-        size: (height, width) of the input, for models that are built for one size.
+        size: (height, width) of the input in pixels, for models that are built for one size.
         in_chans: Channels of the input.
         device: Device of the model; by default torch's default device.
         **kwargs: Passed to `timm.create_model`.

@@ -24,6 +24,10 @@ class TimmBackbone(nn.Module):
         lite: Whether the 3 × 3 convolutions are depthwise, each followed by a 1 × 1 one.
         norm_layer: Norm of timm's maps and of the extra layers, called with the number of channels.
         pretrained: Whether timm loads its pretrained weights and adapts the first convolution to `in_chans`.
+
+    Raises:
+        ConnectionError: If pretrained weights can't be downloaded.
+        ValueError: If timm has no pretrained weights of the model.
     """
 
     # Layers that a classifier's weights lack.
@@ -58,9 +62,9 @@ class TimmBackbone(nn.Module):
                 init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of timm's stages.
+        """Freeze the parameters of all but the last `trainable_layers` of timm's stages.
 
-        Norms of maps and extras always train.
+        Norms of maps and extras always train. Nothing is unfrozen.
 
         Raises:
             ValueError: If the model's stages cannot be told apart.

@@ -77,9 +77,10 @@ class UltraFaceNet(nn.Module):
                 init_conv(module, partial(nn.init.kaiming_normal_, mode="fan_out"))
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        A stage begins at each block of stride 2, the first at the stem. The extra layer always trains.
+        A stage begins at each block of stride 2, the first at the stem. The extra layer always trains. Nothing is
+        unfrozen; running statistics are left to `freeze_norms`.
         """
         freeze_blocks(self.stem, self.blocks, self._stages, trainable_layers)
 
@@ -128,7 +129,7 @@ class ReceptiveFieldBlock(nn.Module):
         self.act = RELU()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features of the same shape."""
+        """Return features of the same shape, `(N, channels, H, W)`."""
         joined = self.join(torch.cat([branch(features) for branch in self.branches], dim=1))
         return self.act(joined + self.shortcut(features))
 

@@ -79,9 +79,9 @@ class VGG16D(nn.Module):
                 init_conv(module, _init_relu if id(module) in vgg else nn.init.xavier_uniform_)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Freeze all but the last `trainable_layers` of the 5 stages.
+        """Freeze the parameters of all but the last `trainable_layers` (0 to 5) of the 5 stages.
 
-        The stages are conv1 to conv5. fc6, fc7 and the extras always train.
+        The stages are conv1 to conv5. fc6, fc7, the norm of conv4_3 and the extras always train. Nothing is unfrozen.
         """
         first_trainable = self._stages[self.num_stages - trainable_layers]
         self.features[:first_trainable].requires_grad_(False)

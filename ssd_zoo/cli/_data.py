@@ -35,12 +35,12 @@ def add_data_options(parser: Parser) -> None:
 
 
 def classes_of(args: argparse.Namespace) -> list[str] | None:
-    """Return the class names of `--categories`, background first."""
+    """Return the class names of `--categories`, background first; None if it is not given."""
     return with_background(name_list(args.categories)) if args.categories else None
 
 
 def splits_of_videos(path: Path, layout: str | None = None) -> list[str]:
-    """List the splits of a data set of videos; empty for images."""
+    """List the splits of a data set of videos; empty for images, or if a layout of images is given."""
     return [] if layout else video_splits(path)
 
 
@@ -71,7 +71,7 @@ def validation_split(path: Path, names: Sequence[str], fraction: float | None, a
         asked: The split that is asked for; by default `val`.
 
     Raises:
-        ValueError: If there is one, and a fraction of the training images is asked for.
+        ValueError: If there is such a split, and a fraction of the training images is asked for.
     """
     found = find_split(names, asked or "val")
     if found and fraction:

@@ -21,7 +21,10 @@ _LIST, _LINES = ("[\n", ",\n", "\n]\n", "[]\n"), ("", "\n", "\n", "")
 
 
 def frame_row(video: str, frame: Frame, found: Detections, categories: Sequence[str]) -> FrameRow:
-    """Return a frame's detections as a row of JSON Lines."""
+    """Return a frame's detections as a row of JSON Lines.
+
+    `bbox` is x, y, width and height in the frame's pixels. Detections without a track have no `track_id`.
+    """
     rows = result_rows(found, categories, frame.number, video)
     tracks = found["track_ids"].tolist() if "track_ids" in found else [-1] * len(rows)
     detections: list[TrackedFound] = []
@@ -42,7 +45,7 @@ class FrameFile:
     It is written during detection. The list is closed at the end of the with-statement, also if another part failed.
 
     Args:
-        file: Path of the file, JSON Lines if it ends with `.jsonl`; `-` is the standard output.
+        file: Path of the file, JSON Lines if it ends with `.jsonl` (in any letter case); `-` is the standard output.
 
     Raises:
         OSError: If the file can't be written; an older one stays.

@@ -38,7 +38,7 @@ def find_files(sources: Sequence[str]) -> list[File]:
 
     Raises:
         FileNotFoundError: If a source gives no image.
-        ValueError: If nothing is piped into the standard input.
+        ValueError: If nothing is piped into the standard input, or a source is a model or a video's address.
     """
     files: dict[str, File] = {}
     for source in sources:
@@ -62,6 +62,10 @@ def run_images(
 
     Returns:
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
+
+    Raises:
+        ValueError: If `--reduce` would change what is found, or the journal's place is taken.
+        OSError: If results can't be written.
     """
     journal, todo = open_journal(model, args, files, pictures, reduce=args.reduce)
     rows: list[JournalRow] = []
@@ -122,7 +126,10 @@ def _detect_all(
     args: argparse.Namespace,
     chosen: Callable[[Detections], Detections],
 ) -> Generator[JournalRow, None, None]:
-    """Detect in images and write annotated pictures; yield each image's result or error."""
+    """Detect in images and write annotated pictures; yield each image's result or error.
+
+    Addresses, and images given by the standard input, are read whole even with `--reduce`.
+    """
     categories = model.categories
     stamps: dict[File, list[int]] = {}
     sizes: dict[File, tuple[int, int]] = {}

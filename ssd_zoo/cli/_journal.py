@@ -178,7 +178,7 @@ class Journal:
                     yield name, line
 
     def rows(self, names: Iterable[str]) -> Iterator[JournalRow]:
-        """Read the rows of images, in the order of their names."""
+        """Read the rows of images or videos, those of frames included, in the order of the names."""
         for _, line in self._lines(names):
             yield json.loads(line)
 
@@ -209,9 +209,10 @@ class Journal:
             return stream.tell()
 
     def is_done(self, file: object) -> bool:
-        """Return whether a file has detections and has not changed since.
+        """Return whether a file's result is in the journal and still valid.
 
-        It is False for other sources, such as addresses.
+        It is False if detection failed, or if the file's size or time of change differs from before detection. A result
+        without objects counts. It is False for all that is not a `Path`, such as addresses.
         """
         place = self._places.get(str(file)) if isinstance(file, Path) else None
         return place is not None and not place.failed and place.changed == changed(file)
@@ -272,7 +273,7 @@ def open_journal(
 
 
 def changed(file: object) -> list[int]:
-    """Return the size and the time of the last change of a file.
+    """Return the size in bytes and the time of the last change (ns) of a file.
 
     For a folder they are the sum and the latest of its files. Zeros if it is gone, or not a path.
     """

@@ -64,7 +64,10 @@ class _States:
 
     @torch.inference_mode()
     def detect(self, streams: Sequence[int], frames: Sequence[torch.Tensor]) -> list[Detections]:
-        """Detect in the next frame of some streams."""
+        """Detect in the next frame of some streams.
+
+        `frames` are `(in_chans, H, W)`, one for each of the `streams` (indices). Detections are on the CPU.
+        """
         from ssd_zoo.video import reset_streams
 
         state = None

@@ -29,6 +29,8 @@ def add_tiles(parser: argparse._ActionsContainer, default: str = "the model's") 
 def set_tiles(model: nn.Module, args: argparse.Namespace) -> None:
     """Set a model's tiles as the options ask.
 
+    Without both options nothing changes; `--tile 0` takes images whole.
+
     Raises:
         ValueError: If the model can't have tiles, they are too small, or an overlap is given without tiles.
     """
@@ -48,8 +50,8 @@ def build_model(name: str, weights: str | None, **config: object) -> SSD:
 
     Args:
         name: Name of a registered model, or path of a saved model.
-        weights: Name of weights, path of a saved model, or `"scratch"`. None selects the model's `DEFAULT`, or the
-            backbone's if the model has no weights.
+        weights: Name of weights, path of a saved model, or `"scratch"`; None for a saved model. None selects the
+            model's `DEFAULT`, or the backbone's if the model has no weights.
         **config: Arguments of the builder.
 
     Raises:

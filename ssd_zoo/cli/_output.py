@@ -56,8 +56,8 @@ def check_outputs(
 
     Raises:
         OSError: If a folder or file can't be written.
-        ValueError: If a file of results is an input or has a wrong extension, or the output is `-` or named like a
-            file.
+        ValueError: If a file of results is an input, is given twice or has a wrong extension (letter case does not
+            count), or the output is `-` or named like a file.
     """
     if output == Path("-"):
         raise ValueError("--output takes a folder; --json - writes to the standard output.")
@@ -90,7 +90,7 @@ def refuse_inputs(option: str, written: Iterable[Path], inputs: Iterable[Path]) 
     Args:
         option: The option with its value, for the message.
         written: Files to be written.
-        inputs: Files that are read.
+        inputs: Files that are read. Files that do not exist are passed over.
     """
     there = {_identity(file) for file in written if file.exists()}
     overwritten = [file for file in inputs if there and file.exists() and _identity(file) in there]
@@ -106,7 +106,9 @@ def _identity(file: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def holding(output: Path | None, *results: Path | None) -> Iterator[None]:
-    """Within a with-statement, lock the outputs against other commands.
+    """Within a with-statement, lock the outputs against other commands, without waiting.
+
+    Lock files lie in the folder and beside the results, and are removed at the end. Streams are not locked.
 
     Args:
         output: Folder of pictures.
@@ -184,7 +186,7 @@ def unused(file: Path, used: Collection[Path]) -> Path:
 
 
 def save_picture(picture: Image.Image, file: Path) -> None:
-    """Save a picture.
+    """Save a picture as PNG if its name ends with `.png` (in any letter case), else as JPEG.
 
     Raises:
         OSError: If the file can't be written; an older one stays. The message names it.
@@ -197,7 +199,7 @@ def save_picture(picture: Image.Image, file: Path) -> None:
 
 
 def image_ids(files: Sequence[Path | str]) -> dict[Path | str, int]:
-    """Return COCO image ids: numeric file names, or else numbers from 1."""
+    """Return COCO image ids: numeric file names if all are numeric and distinct, or else numbers from 1."""
     names = {file: file.stem if isinstance(file, Path) else file_name(file) for file in files}
     by_name = {file: int(name) for file, name in names.items() if name.isdecimal()}
     if len(set(by_name.values())) == len(files):

@@ -120,7 +120,7 @@ def _open_joined(args: argparse.Namespace, of: Splits, categories: Sequence[str]
 
 
 def _in_both(one: Data, other: Data) -> int:
-    """Return the number of image files, links followed, that both data sets have."""
+    """Return the number of image files, links followed, that both data sets have; 0 if one holds videos."""
     if isinstance(one, VideoDataset) or isinstance(other, VideoDataset):
         return 0
     files = [{os.path.realpath(entry.file) for entry in dataset.images} for dataset in (one, other)]
@@ -205,7 +205,7 @@ def print_plan(
     args: argparse.Namespace,
     options: dict[str, object],
 ) -> None:
-    """Print what `fit` would choose, and the training's time and memory."""
+    """Print to stdout what `fit` would choose, and time and memory, measured by steps on a copy of the model."""
     names = inspect.signature(plan_training).parameters
     given = {name: value for name, value in options.items() if name in names}
     given |= {"classes": model.categories[1:], "validates": validation is not None}

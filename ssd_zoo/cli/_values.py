@@ -33,7 +33,10 @@ def add_max_pixels(parser: Parser) -> None:
 
 
 def count(text: str) -> int:
-    """Parse a whole number of at least 0."""
+    """Parse a whole number of at least 0.
+
+    Other texts are an `argparse.ArgumentTypeError`, as in all parsers of numbers here.
+    """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, got {text!r}")
     return int(text)
@@ -48,7 +51,7 @@ def fraction(text: str) -> float:
 
 
 def name_list(text: str) -> list[str]:
-    """Parse names separated by commas."""
+    """Parse names separated by commas; empty ones are left out."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

@@ -42,6 +42,9 @@ def find_videos(sources: Sequence[str], *, frames: bool) -> list[Source]:
         frames: Whether folders are videos, too. Files are recognised by their extension, and GIFs by having several
             frames; addresses without an extension by what their server says.
 
+    Returns:
+        The videos without duplicates, in the order given; empty if the sources are images.
+
     Raises:
         FileNotFoundError: If a video does not exist.
         ValueError: If videos are mixed with other sources, or `frames` is set and a source is not a video.
@@ -94,6 +97,9 @@ def run_videos(
 
     Returns:
         The exit code: 0, or 1 if a video could not be read completely, or an annotated video not written.
+
+    Raises:
+        OSError: If a file of results can't be written.
     """
     targets = {} if args.output is None else _video_files(videos, args.output)
     # With the JSON on the standard output, the summaries would break it.
@@ -246,7 +252,11 @@ def _detect_at_once(
 
 
 def _video_files(sources: Sequence[Source], output: Path) -> dict[Source, Path]:
-    """Choose distinct paths of the annotated videos in one folder."""
+    """Choose distinct paths of the annotated videos in one folder.
+
+    Raises:
+        ValueError: If one would overwrite a video.
+    """
     files: dict[Source, Path] = {}
     for source in sources:
         files[source] = unused(output / f"{_name(source)}.mp4", files.values())

@@ -34,8 +34,8 @@ class VideoRecord:
         video: The video.
         chosen: Filter of a frame's detections.
         track: Whether to track objects.
-        picture_file: Path of the annotated video to write.
-        frame_file: Journal or JSON file to write detections to.
+        picture_file: Path of the annotated video to write; None for none.
+        frame_file: Journal or JSON file to write detections to; None for none.
 
     Attributes:
         writer: The annotated video; None without one.
@@ -78,7 +78,7 @@ class VideoRecord:
         return frame, found
 
     def draw(self, noted: Noted) -> Noted:
-        """Draw detections on a frame, if there is an annotated video."""
+        """Draw detections on a frame, if there is an annotated video; otherwise return it unchanged."""
         frame, found = noted
         if self.writer is None:
             return noted

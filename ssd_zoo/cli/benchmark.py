@@ -46,7 +46,10 @@ _RUNNING = [name for name, known in FORMATS.items() if known.runs]
 
 
 class _Row(TypedDict):
-    """A row of the table: a model in a format, and what was measured."""
+    """A row of the table: a model in a format, and what was measured.
+
+    `ms` are milliseconds per call, `ratio` the speed relative to the model's first row; None if not measured.
+    """
 
     model: str
     format: str
@@ -79,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ValueError: If a format does not run here, or there is no such model.
     """
     formats = name_list(args.formats) if args.formats else _RUNNING
     unknown = [name for name in formats if name not in _RUNNING]
@@ -135,9 +141,15 @@ def _row(name: str, format: str) -> _Row:
 def _exported(model: SSD, name: str, format: str, folder: Path) -> tuple[_Row, ExportedDetector | None]:
     """Export a model to a format and load the file.
 
+    Args:
+        model: The model.
+        name: Its name in the table.
+        format: A key of `FORMATS`.
+        folder: Where the file is written, as the format's name and suffix.
+
     Returns:
-        The format's row and the loaded detector. If packages are missing, the row's note says how to install them, and
-        the detector is None.
+        The row, with the size in megabytes but without times and AP, and the loaded detector. If packages are missing,
+        the row's note says how to install them, and the detector is None.
     """
     row = _row(name, format)
     path = folder / f"{format}{FORMATS[format].suffix}"

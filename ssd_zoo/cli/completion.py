@@ -21,10 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script.
+    """Print the completion script of a shell: bash, zsh or tcsh.
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ImportError: If shtab is missing.
     """
     try:
         import shtab

@@ -56,6 +56,11 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        FileExistsError: If the folder holds other files.
+        OSError: If the folder can't be written, or the checkpoint not be read.
+        ValueError: If the checkpoint can't be used, or options contradict each other.
     """
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"--output {args.output} is a file; name a folder for the saved model.")
@@ -106,7 +111,12 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _categories(text: str, num_classes: int) -> list[str]:
-    """Read class names from a text or the file it names; add the background if it is missing."""
+    """Read class names from a text or the file it names; add the background if it is missing.
+
+    Raises:
+        FileNotFoundError: If the text ends with `.txt` and there is no such file.
+        ValueError: If the number of names is not the checkpoint's.
+    """
     # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
     is_file = os.path.isfile(text)
     if not is_file and text.endswith(".txt"):

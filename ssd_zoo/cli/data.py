@@ -98,7 +98,11 @@ def _unknown_classes(reports: Mapping[str, DataReport], train: str) -> Iterator[
 
 
 def _report(name: str, dataset: Data, args: argparse.Namespace) -> DataReport:
-    """Print a report and write a contact sheet."""
+    """Print a report and write a contact sheet of what is usable.
+
+    Raises:
+        ValueError: If nothing is usable.
+    """
     report = inspect_dataset(dataset)
     print(f"{name}: {report}")
     kept = usable(dataset, report, "drop")

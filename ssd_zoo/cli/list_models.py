@@ -36,7 +36,11 @@ _DATA = {"COCO-val2017": 0, "COCO-minival2014": 0, "COCO-minival14": 1}
 
 
 class _Row(NamedTuple):
-    """A line of the list: a model and one of its weights."""
+    """A line of the list: a model and one of its weights.
+
+    `classes` are without the background, `parameters` in millions, `milliseconds` those of one image, None if unknown;
+    `weights` is empty without any.
+    """
 
     model: str
     weights: str
@@ -91,6 +95,9 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ValueError: If no model matches.
     """
     names = usable_models(args.pattern or None)
     if not names:

@@ -86,6 +86,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
+    Errors of the types ValueError, OSError and ImportError are printed, not raised. `argparse` ends the program by
+    SystemExit.
+
     Args:
         argv: Command-line arguments; by default those of the process.
 
@@ -144,7 +147,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _near(argument: str, parser: argparse.ArgumentParser) -> str:
-    """Return a sentence that proposes options similar to an unknown one; empty for other arguments."""
+    """Return a sentence that proposes options similar to an unknown one; empty if there are none."""
     asked = argument.partition("=")[0]
     known = [name for action in parser._actions for name in action.option_strings or [str(action.metavar)]]
     for name, others in _NAMES_ELSEWHERE.items():

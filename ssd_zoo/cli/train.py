@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     """Inspect the data, train, and print the path of the best model.
 
     Returns:
-        The exit code: 0, or 1 if the loss diverged.
+        The exit code: 0, or 1 if the loss diverged. With `--plan` only the plan is printed.
     """
     began = time.monotonic()
     if args.backbone is not None and args.model == DEFAULT_MODEL:
@@ -246,7 +246,11 @@ def _holds_back(args: argparse.Namespace, of_train: Splits) -> bool:
 
 
 def _choose_splits(args: argparse.Namespace) -> tuple[Splits, Splits]:
-    """Choose the split to train on of each data set, and the split to validate on where there is one."""
+    """Choose the split to train on of each data set, and the split to validate on where there is one.
+
+    Raises:
+        ValueError: If a data set is given twice, or a split is missing or not clear.
+    """
     if len({path.resolve() for path in args.data}) < len(args.data):
         raise ValueError(f"A data set is given twice: {', '.join(map(str, args.data))}.")
     names = {path: splits_of(path, args.layout) for path in args.data}

@@ -71,10 +71,10 @@ class LabelledImage(NamedTuple):
     Attributes:
         file: Path of the image.
         image_id: COCO's id, or a running number from 1.
-        size: (height, width) in pixels as annotated; None if unknown.
+        size: (height, width) in pixels as annotated, unchecked; None if unknown.
         source: The annotation file.
         objects: The annotated objects.
-        load: Function that returns the pixels of an image that has no file.
+        load: Function that returns the pixels of an image that has no file; None to read `file`.
         max_pixels: Largest number of pixels that is read from the file; None for no limit.
     """
 
@@ -87,11 +87,11 @@ class LabelledImage(NamedTuple):
     max_pixels: int | None = MAX_PIXELS
 
     def read(self) -> Tensor:
-        """Return the pixels, RGB, uint8 `(3, H, W)`; see `read_image`."""
+        """Return the pixels, RGB, uint8 `(3, H, W)`; see `read_image`, also for errors."""
         return read_image(self.file, max_pixels=self.max_pixels) if self.load is None else self.load()
 
     def read_size(self) -> tuple[int, int]:
-        """Return (height, width), from the file's header if there is a file."""
+        """Return (height, width) in pixels, from the file's header, or without a file from `size` or the pixels."""
         if self.load is None:
             return image_size(self.file, max_pixels=self.max_pixels)
         height, width = self.size or self.load().shape[-2:]
@@ -114,8 +114,8 @@ class Annotations:
     Attributes:
         images: The images, in the order of the split.
         categories: Names of the classes, background first.
-        category_ids: The format's own class id, by label.
-        problems: Messages about unusable entries, with file and line where known.
+        category_ids: The format's own class id, by label, the background's first.
+        problems: Messages about entries that were left out, with file and line where known.
         line: Function from an annotation file and an object's `entry` to the line number.
         layout: The recognised layout, and how it was recognised.
         notes: Messages about files that were not found or not used.
@@ -131,7 +131,7 @@ class Annotations:
 
 
 class Thing(NamedTuple):
-    """An annotated object like `LabelledObject`, with its class by name."""
+    """An annotated object like `LabelledObject`, with its class by name; its area is None if the file has none."""
 
     name: str
     box: Box
@@ -161,7 +161,7 @@ class Records:
         names: Class names in order, without background; None if the format lists none.
         ids: The format's own class ids, by name.
         names_source: File that lists the names.
-        problems: Messages about unusable entries.
+        problems: Messages about entries that were left out.
         notes: Messages about files that were not found or not used.
         line: As in `Annotations`.
     """
@@ -185,7 +185,7 @@ def number_of(number: int, what: str) -> str:
 
 
 def some(files: Sequence[object], what: str, most: int = 3) -> str:
-    """Return a count with examples, as in `2 images (a.jpg, b.jpg)`."""
+    """Return a count with at most `most` examples, as in `2 images (a.jpg, b.jpg)`."""
     return f"{number_of(len(files), what)} ({list_names(list(map(str, files)), most)})"
 
 
@@ -221,7 +221,8 @@ def check_class_names(names: Iterable[object], source: object) -> list[str]:
         The names without surrounding spaces.
 
     Raises:
-        ValueError: If a name is not a text, is empty, or occurs twice. The message names the source.
+        ValueError: If a name is not a text, is empty, has line breaks or control codes, or occurs twice. The message
+            names the source.
     """
     checked = [text(name, f"{source}: class {i}, counted from 0,").strip() for i, name in enumerate(names)]
     if strange := [name for name in checked if not is_one_line(name)]:
@@ -241,6 +242,9 @@ def assemble(
     max_pixels: int | None = MAX_PIXELS,
 ) -> Annotations:
     """Turn a reader's records into annotations with labels.
+
+    Boxes that are not finite or far too large, and second entries of an image, are left out, with a message in
+    `problems`.
 
     Args:
         records: The records.
@@ -287,14 +291,14 @@ def assemble(
 def no_object(problems: Sequence[str]) -> ValueError:
     """Return the error of a data set without a readable object.
 
-    It lists the first problems.
+    It lists the first five problems.
     """
     first = "".join(f"\n  {problem:.300}" for problem in problems[:5])
     return ValueError(f"No object can be read, {number_of(len(problems), 'problem')}:{first}")
 
 
 def _without_background(records: Records, names: Sequence[str]) -> list[str]:
-    """Return the names without the background's; check that it has no objects and no name occurs twice."""
+    """Return the names without the background's; raise ValueError if it has objects or a name occurs twice."""
     if twice := find_twice(names):
         raise ValueError(
             f"{records.names_source or records.items[0].source}: two classes share the name {quote(twice[0])}, with "
@@ -334,7 +338,7 @@ def are_fractions(boxes: Iterable[Box]) -> bool:
 
 
 def check_units(boxes: Sequence[tuple[Box, Path]]) -> None:
-    """Raise ValueError if all boxes are fractions of the image.
+    """Raise ValueError if all boxes look like fractions of the image.
 
     Args:
         boxes: Each box with the file that it is from.

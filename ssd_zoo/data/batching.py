@@ -9,12 +9,12 @@ T = TypeVar("T")
 
 
 def batch_items(items: Iterable[T], size: int, kind: Callable[[T], object] | None = None) -> Iterator[list[T]]:
-    """Yield items in batches, and raise their error after those before it.
+    """Yield items in batches, and raise an error of their reading after the items before it.
 
     Args:
         items: The items.
         size: Most items of a batch.
-        kind: Maps an item to its kind. A batch holds one kind; by default all are alike.
+        kind: Maps an item to its kind. A batch holds successive items of one kind; by default all are alike.
     """
     batch: list[T] = []
     failure: Exception | None = None

@@ -18,9 +18,12 @@ Target = dict[str, Tensor]
 class CachedDataset(torch.utils.data.Dataset[tuple[Tensor, Target]]):
     """Data set that holds its decoded images in memory.
 
+    An image that can't be read is an error at once, as in `read_image`.
+
     Args:
         dataset: Data set of `open_dataset`; its transforms run on every access.
-        longest: Longest side in pixels. Larger images are downscaled once, with their boxes. None keeps all sizes.
+        longest: Longest side in pixels. Larger images are downscaled once, with their boxes and areas. None keeps all
+            sizes.
     """
 
     def __init__(self, dataset: DetectionDataset, longest: int | None = None) -> None:

@@ -29,7 +29,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
     """Data set of images and targets for detectors of torchvision's interface.
 
     An item is a pair of image and target. The image is a `tv_tensors.Image`, RGB, uint8 `(3, H, W)`. The target is a
-    dict:
+    dict of (G objects):
 
     * `boxes`: `tv_tensors.BoundingBoxes (G, 4)`, xyxy in pixels, with the values of the file. They may be invalid;
       `inspect_dataset` finds those.
@@ -72,7 +72,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Any, Target]]):
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
     def target(self, index: int, size: tuple[int, int]) -> Target:
-        """Return an item's target without reading the image.
+        """Return an item's target, as described above, without reading the image.
 
         Args:
             index: Index of the item.

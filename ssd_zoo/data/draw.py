@@ -28,7 +28,8 @@ def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Se
         The picture, in the image's size.
 
     Raises:
-        ValueError: If the image has another dtype or shape, a label has no category, or a box is reversed.
+        ValueError: If the image has another dtype or shape, a label has no category, or a box is reversed or not a
+            number.
     """
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
         raise ValueError(
@@ -64,7 +65,13 @@ def draw_detections(image: Tensor, detections: dict[str, Tensor], categories: Se
 
 
 def _text(label: int, track: int, score: float | None, categories: Sequence[str]) -> str:
-    """Return the text at a box: class, number of the track, and score."""
+    """Return the text at a box: class, number of the track, and score.
+
+    Without a track or score these are left out.
+
+    Raises:
+        ValueError: If the label has no name.
+    """
     if not 0 <= label < len(categories):
         raise ValueError(f"Label {label} has no name: categories has labels 0 to {len(categories) - 1}.")
     name = categories[label] if track < 0 else f"{categories[label]} {track}"
@@ -77,6 +84,12 @@ def _place(
     """Place a box's label above, inside or below the box.
 
     The first place without overlap with other labels is taken, or else the first place.
+
+    Args:
+        box: The box, xyxy in pixels.
+        size: (width, height) of the label.
+        picture_size: (width, height) of the picture.
+        others: Rectangles of the labels placed before; None for those left out.
 
     Returns:
         The label's rectangle, xyxy in pixels, or None if it does not fit into the picture.

@@ -28,7 +28,8 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
         dataset: The data set.
         report: Its report from `inspect_dataset`.
         on_invalid: `"raise"` an error if there are problems, or `"drop"` the images, videos and objects that have them.
-            By default they are dropped, with a warning in the log, if at most 1 % of the objects is lost.
+            By default they are dropped, with a warning in the log, if at most 1 % of the objects is lost, else an
+            error. Unreadable entries of the labels count as lost objects.
 
     Raises:
         ValueError: If there are problems that are not dropped, with the first 20 of them; or if no object is left.
@@ -56,7 +57,7 @@ def usable(dataset: D, report: DataReport, on_invalid: OnInvalid | None = None) 
 def left_out(dataset: DetectionDataset | VideoDataset, report: DataReport) -> str:
     """Return a text with the numbers of unusable objects and images.
 
-    Empty if there are no problems.
+    As in `3 objects, 1 image`; empty if there are no problems.
     """
     if not report.problems:
         return ""

@@ -70,12 +70,13 @@ def fit_default_boxes(dataset: DetectionDataset | VideoDataset | Items, model: S
     Args:
         dataset: Data set of `open_dataset`, whose images are not decoded if it has no transforms. Or one of
             `open_video_dataset`, whose videos are taken whole. Or pairs of an image, `(C, H, W)` or PIL, or a clip, and
-            a target with `boxes (G, 4)`, xyxy in pixels. Crowds (`iscrowd`) are ignored.
+            a target with `boxes (G, 4)`, xyxy in pixels. Crowds (`iscrowd`) and boxes without area are ignored.
         model: The detector; it is not modified. If it has tiles, objects are as large as in them. Build a new one with
             `default_boxes=fit.default_boxes`.
 
     Raises:
-        ValueError: If the data set has no objects.
+        ValueError: If the data set has no objects, or an image or video can't be read.
+        FileNotFoundError: If an image is missing.
 
     Example:
         >>> model = ssd_zoo.ssdlite320_ultraface_slim()

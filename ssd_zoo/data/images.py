@@ -67,12 +67,12 @@ def image_endings() -> set[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a name begins with a dot, or is the system's."""
+    """Return whether a name begins with a dot, or is one that systems put among a user's files."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """List image files.
+    """List image files, without opening them.
 
     Args:
         sources: Files, folders or glob patterns. Files are listed whatever their content. Folders are searched
@@ -127,7 +127,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def _videos_in(folder: Path) -> str:
-    """Return the way out for a folder without images that holds videos."""
+    """Return a sentence with the way out for a folder without images that holds videos; else empty."""
     file = next((file for file in sorted(folder.iterdir()) if file.suffix.lower() in VIDEO_ENDINGS), None)
     return "" if file is None else f" It holds videos, which are given as files: {folder}/*{file.suffix}, or {file}."
 
@@ -171,18 +171,24 @@ def read_image(
 
 
 def image_size(file: str | Path, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
-    """Return the (height, width) that `read_image` gives an image, from its header.
+    """Return the (height, width) that `read_image` gives an image by default, without decoding it.
+
+    Args:
+        file: Path, or an address `https://…` or `http://…`, which is fetched whole.
+        max_pixels: Largest number of pixels, also of a TIFF's tile; None for no limit.
 
     Raises:
+        ConnectionError: If an address can't be fetched.
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not an image, or has more pixels than allowed. The message names the file.
+        ValueError: If the file is not an image, can't be read, or has more pixels than allowed. The message names the
+            file.
     """
     with _opened(file, max_pixels) as image:
         return upright_size(image)
 
 
 def size_if_readable(file: Path) -> tuple[int, int] | None:
-    """Return the (height, width) of an image; None if it is unreadable.
+    """Return the (height, width) in pixels of an image, however large; None if it is missing or unreadable.
 
     `inspect_dataset` reports those that can't be read.
     """
@@ -235,7 +241,7 @@ def _opened(given: str | Path | IO[bytes], max_pixels: int | None) -> Iterator[I
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:
-    """Return the (width, height) of a TIFF's tiles; (0, 0) for other images.
+    """Return the (width, height) of a TIFF's tiles in pixels; (0, 0) for untiled TIFFs and other images.
 
     A tile is decoded whole, however small the image is.
     """
@@ -264,7 +270,10 @@ def _formats() -> list[str]:
 
 
 def _way_out(file: str | Path | IO[bytes]) -> str:
-    """Return a sentence on how to make an unreadable file readable."""
+    """Return a sentence on how to make an unreadable file readable.
+
+    The file's first bytes tell HEIC, AVIF and videos; others get the list of formats.
+    """
     with open(file, "rb") if isinstance(file, (str, Path)) else contextlib.nullcontext(file) as stream:
         stream.seek(0)
         start = stream.read(189)
@@ -282,12 +291,11 @@ def _way_out(file: str | Path | IO[bytes]) -> str:
 def tensor_of(image: object, name: str) -> Tensor:
     """Convert a Pillow image or tensor to RGB, uint8 `(3, H, W)`.
 
-    Tensors are `(1 or 3, H, W)`.
-
-    A Pillow image is turned upright by its EXIF orientation, as files are.
+    Tensors are `(1 or 3, H, W)`; floating-point ones lie between 0 and 1. A Pillow image is turned upright by its EXIF
+    orientation, as files are.
 
     Raises:
-        ValueError: If it is another object. The message begins with the name.
+        ValueError: If it is another object, whose message begins with the name, or has pixels of an unknown range.
     """
     if isinstance(image, Image.Image):
         return picture_pixels(image)

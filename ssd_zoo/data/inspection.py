@@ -32,7 +32,7 @@ _AT_PLACE = re.compile(r"(?P<file>(?:[A-Za-z]:)?[^:]*\.\w+)(:\d+)?: (?P<what>.+)
 
 
 class _Thing(NamedTuple):
-    """An object: its box, class and area, and whether it is a crowd."""
+    """An object: its box (xyxy in pixels), class, area in square pixels, and whether it is a crowd."""
 
     box: Box
     label: int
@@ -43,8 +43,9 @@ class _Thing(NamedTuple):
 class _Item(NamedTuple):
     """An image or a video.
 
-    `size` is its (height, width), or a message about what is wrong with it. `place` returns the place in the file of
-    the object at an index.
+    `size` is its (height, width), or a message about what is wrong with it. `frames` is the number of annotated frames
+    (1 for an image), `empty` how many of these have no objects. `place` returns the place in the file of the object at
+    an index.
     """
 
     size: tuple[int, int] | str
@@ -61,7 +62,8 @@ class DataReport:
     Attributes:
         images: Number of images; for videos, of annotated frames.
         empty_images: Images, or annotated frames, without objects.
-        objects: Number of objects per class, zero included. An object of a video counts once per frame.
+        objects: Number of objects per class name, without the background, zero included; unusable ones too. An object
+            of a video counts once per frame.
         sizes: Numbers of small, medium and large objects, by COCO's areas in pixels: up to 32², up to 96², larger.
         unreached: Number of objects whose best IoU with the model's default boxes is below its `iou_thresh`. Crowds,
             which are not trained on, do not count. None without a model.
@@ -119,8 +121,8 @@ def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], 
     """Join equal problems of several files into one line.
 
     Args:
-        problems: The messages.
-        most: Number of lines.
+        problems: Messages `file:line: what`, or without a place.
+        most: Most lines.
 
     Returns:
         The first lines, and the number of problems that are left out.
@@ -135,7 +137,14 @@ def group_problems(problems: Sequence[str], most: int = 20) -> tuple[list[str], 
 
 
 def _other_places(problems: Sequence[str], most: int = 5) -> str:
-    """Return words about the other places of a problem: their number, and the first files' names."""
+    """Return " (and in 7 more places: b.txt, c.txt, …)" for all places but the first.
+
+    Empty if there is one place.
+
+    Args:
+        problems: Messages `file:line: what` of the same problem.
+        most: Most file names to list; each is listed once.
+    """
     if len(problems) == 1:
         return ""
     files = dict.fromkeys(match["file"] for match in map(_AT_PLACE.fullmatch, problems) if match)
@@ -146,6 +155,8 @@ def _other_places(problems: Sequence[str], most: int = 5) -> str:
 
 def _near_names(objects: Mapping[str, int]) -> Iterator[str]:
     """Yield notes about rare classes whose names are similar to common ones, as "knig" to "king".
+
+    "Rare" is at most 5 % of the common class's objects. Names that differ only in digits are not reported.
 
     Args:
         objects: Number of objects by class.
@@ -166,6 +177,8 @@ def inspect_dataset(
     dataset: DetectionDataset | VideoDataset, model: SSD | None = None, *, read_images: bool = True
 ) -> DataReport:
     """Inspect a data set for statistics and problems.
+
+    Problems are collected in the report, never raised. An unreadable image counts as a problem.
 
     Args:
         dataset: Data set of `open_dataset` or `open_video_dataset`.
@@ -244,7 +257,7 @@ def _video_item(video: AnnotatedVideo, size: tuple[int, int] | str) -> _Item:
 
 
 def _size_of_image(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
-    """Return an image's size, or an error message."""
+    """Return an image's (height, width), or a message that it is missing, unreadable or not of the labelled size."""
     try:
         height, width = entry.read().shape[1:] if decode else entry.read_size()
     except FileNotFoundError:
@@ -255,7 +268,10 @@ def _size_of_image(entry: LabelledImage, decode: bool) -> tuple[int, int] | str:
 
 
 def _size_of_video(video: AnnotatedVideo, decode: bool) -> tuple[int, int] | str:
-    """Return the size of a video's frames, or an error message."""
+    """Return the (height, width) of a video's frames, or a message about what is wrong with it.
+
+    Without `decode` only the first frame is read.
+    """
     sizes, number = set(), 0
     try:
         for frame in video if decode else replace(video, start=0):
@@ -273,14 +289,20 @@ def _size_of_video(video: AnnotatedVideo, decode: bool) -> tuple[int, int] | str
 
 
 def _as_labelled(name: str, size: tuple[int, int], labelled: tuple[int, int] | None) -> tuple[int, int] | str:
-    """Return a size, or a message if the annotations have another."""
+    """Return a (height, width), or a message if the annotations have another.
+
+    `labelled` is None or holds a 0 if they have none.
+    """
     if labelled is not None and labelled != size and min(labelled) > 0:
         return f"{name} has {size[1]} × {size[0]} pixels, but was labelled at {labelled[1]} × {labelled[0]}"
     return size
 
 
 def _reason(box: Box, size: tuple[int, int] | None) -> str | None:
-    """Return what is wrong with a box, as the end of a sentence; None if nothing is."""
+    """Return what is wrong with a box, as the end of a sentence; None if nothing is.
+
+    Boxes without a known `size` of (height, width) are not checked against the image.
+    """
     x1, y1, x2, y2 = box
     if not all(map(math.isfinite, box)):
         return "is not finite"
@@ -318,5 +340,5 @@ def _unreached(items: Sequence[_Item], bad: set[tuple[int, int]], model: SSD) ->
 
 
 def annotation_problems(dataset: DetectionDataset | VideoDataset) -> list[str]:
-    """Return the messages about entries that could not be read."""
+    """Return the messages about entries that could not be read; they are in neither images nor objects."""
     return dataset.problems if isinstance(dataset, VideoDataset) else dataset.annotations.problems

@@ -63,6 +63,9 @@ def _joined_labels(
         dataset: The data set.
         notes: Messages about classes that are named otherwise are added.
         grows: Whether names may be added; otherwise objects of such classes are a ValueError.
+
+    Returns:
+        A list by the data set's label, the background's first; 0 for classes without objects that `names` lacks.
     """
     matched = match_classes(dataset.categories, names)
     new = [label for label in range(1, len(dataset.categories)) if label not in matched]

@@ -103,7 +103,7 @@ def rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
     It is converted strip by strip, which takes less memory.
 
     Raises:
-        ValueError: If its pixels have an unknown range.
+        ValueError: If its pixels have an unknown range, as in `picture_pixels`.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")

@@ -41,22 +41,25 @@ class DetectionPresetTrain:
     """Augmentation of an image or a clip, with its target, for training.
 
     All frames of a clip get the same random values. The result is floating point between 0 and 1, with plain tensors in
-    the target. Crowds (`iscrowd`) and boxes without area are removed, with all that belongs to them.
+    the target. Crowds (`iscrowd`) and boxes under 1 pixel in width or height, measured after resizing, are removed,
+    with all that belongs to them.
 
     Args:
         kind: `"ssd"`, the paper's augmentation (sections 2.2 and 3.6): photometric distortion, zooming out onto a
             canvas, cropping with a minimum IoU, flipping. `"ssdlite"`, cropping and flipping, after torchvision's
-            training of SSDLite. `"light"`, flipping and a weak jitter of colour, position and scale. `"none"`.
+            training of SSDLite. `"light"`, flipping and a weak jitter of colour, position and scale. `"none"`, without
+            flips too.
         mean: Colour of the canvas, RGB between 0 and 1.
         size: (height, width) to resize to, in pixels. Resizing here keeps batches small and fast to transfer. None
             leaves resizing to the model.
         antialias: Whether to resize with antialiasing; choose the model's setting.
         flip: Whether to flip half of the images left to right; not if classes are mirror images, as arrows or letters.
         flip_vertically: Whether to flip vertically too, for example in aerial images.
-        tile: (height, width) of a tile that is drawn from the image first; see `RandomTile`. None for none.
+        tile: (height, width) of a tile that is drawn from the image first; see `RandomTile`. None for none, as clips
+            need.
 
     Raises:
-        ValueError: If the kind is unknown.
+        ValueError: If the kind is unknown; when called, if a clip meets `tile`.
     """
 
     def __init__(
@@ -97,7 +100,10 @@ class DetectionPresetTrain:
         self.transforms = v2.Compose(steps)
 
     def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
-        """Augment an image (tensor or PIL) or a clip (tensor), and a target with boxes in xyxy."""
+        """Augment an image (tensor or PIL) or a clip (tensor), and a target with boxes in xyxy.
+
+        Tensors are `(3, H, W)` or `(T, 3, H, W)`, uint8 or floating point between 0 and 1.
+        """
         return self.transforms(image, _declared(image, without_crowds(target)))
 
     def __repr__(self) -> str:
@@ -108,7 +114,10 @@ class DetectionPresetEval:
     """Conversion to tensors for evaluation; the detector itself resizes and normalises."""
 
     def __call__(self, image: Picture, target: Target) -> tuple[Tensor, Target]:
-        """Convert an image (tensor or PIL) or a clip to float between 0 and 1."""
+        """Convert an image (tensor or PIL) or a clip to float between 0 and 1.
+
+        The target is returned with plain tensors, otherwise unchanged.
+        """
         transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
         return transforms(image, target)
 
@@ -165,7 +174,10 @@ class RandomTile(nn.Module):
     def forward(self, image: Picture, target: Target) -> tuple[Picture, Target]:
         """Cut the tile from an image and its target in xyxy.
 
-        A clip is refused.
+        An image that is no larger than the tile is returned unchanged.
+
+        Raises:
+            ValueError: If it is a clip.
         """
         if holds_clips([image]):
             refuse_tiles(self.tile)
@@ -192,6 +204,8 @@ def _around(box: Sequence[float], tile: tuple[int, int]) -> tuple[list[int], lis
     """Return the least and the greatest (left, top) of tiles that show a box.
 
     Along an axis on which the box is larger than the tile, they show its centre.
+
+    `box` is xyxy, `tile` (height, width). They may lie outside the image; `_draw` clamps them.
     """
     low, high = [], []
     for start, end, side in zip(box[:2], box[2:], tile[::-1], strict=True):
@@ -218,7 +232,10 @@ def _declared(image: Picture, target: Target) -> Target:
 
 
 def per_object(sample: tuple[Picture, Target]) -> tuple[Tensor, ...]:
-    """Return a target's values per object, without the boxes."""
+    """Return a target's values per object, without the boxes.
+
+    In the order of `PER_OBJECT`; keys that the target lacks are skipped.
+    """
     return tuple(sample[1][key] for key in PER_OBJECT if key in sample[1])
 
 

@@ -22,7 +22,7 @@ def labelled_pictures(dataset: DetectionDataset | VideoDataset) -> list[Place]:
     """List the images, or the frames of videos, that have objects.
 
     Returns:
-        The item's index in the data set, and its frame from 0.
+        Pairs of an item's index in the data set and a frame from 0, which is 0 for an image.
     """
     if isinstance(dataset, VideoDataset):
         frames = [sorted(set(video.target["frame_index"].tolist())) for video in dataset.videos]

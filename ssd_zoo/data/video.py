@@ -69,7 +69,10 @@ class Video:
 
 
 def timed_video(name: str, fps: float, length: int | None, timed: Callable[[], Iterator[Frame]]) -> Video:
-    """Make a `Video` from a function that returns frames with their times."""
+    """Make a `Video` from a function that returns frames with their times.
+
+    Arguments are the attributes of `Video`.
+    """
     return Video(name, fps, length, lambda: (frame.pixels for frame in timed()), timed)
 
 
@@ -82,12 +85,13 @@ def open_video(source: str | Path, *, fps: float = 25.0, max_pixels: int | None 
 
     Args:
         source: The file, the folder, or an address such as `https://…` or `rtsp://…`.
-        fps: Frames per second of a folder.
+        fps: Frames per second of a folder; files have their own.
         max_pixels: Largest number of pixels of a frame; None for no limit.
 
     Raises:
         FileNotFoundError: If the file does not exist, or the folder holds no image.
-        ValueError: If the file is not a readable video. The message names the file.
+        ValueError: If the file is not a readable video, or its frames are too large. The message names the file. A
+            break in the file is an error only when its frames are read.
         ImportError: If neither PyAV nor torchcodec is installed.
     """
     from ssd_zoo.data.video_decoding import open_by_av, open_by_torchcodec
@@ -115,7 +119,11 @@ def is_address(source: str | Path) -> bool:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """List a folder's frames, sorted by the numbers in their names."""
+    """List a folder's frames, sorted by the numbers in their names.
+
+    Raises:
+        FileNotFoundError: If the folder holds no image.
+    """
     return sorted(find_images([folder]), key=_by_numbers)
 
 
@@ -146,10 +154,11 @@ def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -
         frames: Numbers of the frames from 0, in any order; by default all.
 
     Returns:
-        RGB, uint8 `(T, 3, H, W)`.
+        RGB, uint8 `(T, 3, H, W)`, in the order of `frames`.
 
     Raises:
-        ValueError: If a frame does not exist, or the video can't be read.
+        ValueError: If a frame does not exist, none is asked for, or the video can't be read.
+        FileNotFoundError: If the file does not exist, or the folder holds no image.
     """
     video = source if isinstance(source, Video) else open_video(source)
     if frames is None:

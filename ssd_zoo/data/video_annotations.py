@@ -72,9 +72,9 @@ class LabelledVideo(NamedTuple):
         frames: The video file, or the folder of frames.
         source: File of the annotations.
         objects: The annotated objects.
-        num_frames: Number of frames, if the annotations tell it.
-        labeled: The annotated frames in order, if not all are.
-        size: (height, width) in pixels, if the annotations tell it.
+        num_frames: Number of frames; None if the annotations do not tell it.
+        labeled: The annotated frames from 0, in order; None if all are.
+        size: (height, width) in pixels; None if the annotations do not tell it.
         fault: Why the video can't be used; None if it can.
     """
 
@@ -117,7 +117,11 @@ def collected(problems: list[str]) -> Iterator[None]:
 
 
 def splits_of_clips_json(file: Path) -> list[str]:
-    """List the splits of a `clips.json`; `""` stands for videos without one."""
+    """List the splits of a `clips.json`; `""` stands for videos without one.
+
+    Raises:
+        ValueError: If the file is not JSON, or has no list of videos.
+    """
     return list(dict.fromkeys(split for split, _ in _videos_of_json(_read_json(file), file)))
 
 
@@ -129,6 +133,8 @@ def _videos_of_json(content: Mapping[str, object], file: Path) -> list[tuple[str
 
 def read_clips_json(files: Sequence[Path], split: str) -> Labels:
     """Read this project's format; null means absent.
+
+    Invalid objects are left out, with a message in `problems`. An invalid video stays, with a `fault`.
 
     Args:
         files: One `clips.json`.
@@ -226,6 +232,8 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     Frames and pixels are counted from 1 there. `gt/labels.txt`, which CVAT writes, names the classes. Without it the
     objects are MOTChallenge's pedestrians; its other classes are left out, or ignored where they show persons.
 
+    Invalid lines are left out, with a message in `problems`. A video whose files can't be read stays, with a `fault`.
+
     Args:
         folders: Folders with `gt/gt.txt` and `img1`.
         split: Not needed.
@@ -251,9 +259,18 @@ def read_mot(folders: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
 
 
 def _of_mot(line: str, names: Sequence[str] | None, place: str, left_out: Counter[int]) -> VideoObject | None:
-    """Read a line of `gt.txt`; None for an object of a class that is left out, which is counted.
+    """Read a line of `gt.txt`; None for an object of a class that is left out, which `left_out` counts.
 
     A line has frame, id, left, top, width, height, whether it counts, class, visibility.
+
+    Args:
+        line: The line.
+        names: Class names of `labels.txt`; None for MOTChallenge's classes.
+        place: File and line, for messages.
+        left_out: Number of objects by MOTChallenge's class.
+
+    Raises:
+        ValueError: If the line is invalid.
     """
     values = [parse_number(value, f"{place}: a value", low=-_FARTHEST, high=_FARTHEST) for value in line.split(",")]
     if len(values) < 6:
@@ -279,7 +296,13 @@ def _of_mot(line: str, names: Sequence[str] | None, place: str, left_out: Counte
 
 
 def _sequence_info(file: Path) -> tuple[int | None, tuple[int, int] | None]:
-    """Return the number of frames and the (height, width) of a `seqinfo.ini`, where there is one."""
+    """Return the number of frames and the (height, width) in pixels of a `seqinfo.ini`.
+
+    (None, None) if there is no such file. The number is None if the file lacks it; the size must be there.
+
+    Raises:
+        ValueError: If the size is missing, or a value is not a whole number of at least 1.
+    """
     if not file.is_file():
         return None, None
     pairs = [line.partition("=") for line in _lines(file)]
@@ -306,6 +329,9 @@ def _entries(parent: Mapping[str, object], key: str, place: str) -> list[dict[st
         parent: The mapping that has the list.
         key: Key of the list.
         place: Place of the mapping, for messages.
+
+    Raises:
+        ValueError: If there is no such list, or an entry is not a mapping.
     """
     entries = parent.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

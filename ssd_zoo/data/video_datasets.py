@@ -30,10 +30,10 @@ class AnnotatedVideo:
         name: Name in the data set.
         frames: The video file, one image file per frame, or the frames themselves, uint8 `(T, 3, H, W)`.
         num_frames: Number of frames.
-        target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)` and `frame_index (G,)`; where they are known,
-            `track_ids (G,)` and `iscrowd (G,)`; and `labeled_frames (K,)` if some frames are not annotated.
+        target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)` and `frame_index (G,)`; where they are known, `track_ids
+            (G,)` and `iscrowd (G,)`; and `labeled_frames (K,)` if some frames are not annotated.
         size: (height, width) in pixels as annotated; None if unknown.
-        start: Index in the file of the first frame.
+        start: Index in `frames` of the first frame.
         source: File of the annotations, for messages.
         meta: Other fields of the data set, such as `fold`.
         max_pixels: Largest number of pixels of a frame in a file; None for no limit.
@@ -55,13 +55,14 @@ class AnnotatedVideo:
         """Read frames, by default all.
 
         Args:
-            frames: Their indices from 0.
+            frames: Their indices from 0, counted from `start`.
 
         Returns:
             RGB, uint8 `(T, 3, H, W)`.
 
         Raises:
             ValueError: If the video can't be used, or a frame can't be read. The message names the file.
+            FileNotFoundError: If a file is missing.
         """
         if self.fault is not None:
             raise ValueError(f"{self.fault}.")
@@ -75,7 +76,7 @@ class AnnotatedVideo:
         return torch.stack([read_image(self.frames[frame], max_pixels=self.max_pixels) for frame in wanted])
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Iterate over the frames, each `(3, H, W)`, without keeping them."""
+        """Iterate over the frames, each uint8 `(3, H, W)`, without keeping them; errors are those of `read`."""
         if isinstance(self.frames, Path) and self.fault is None:
             for t, frame in enumerate(open_video(self.frames, max_pixels=self.max_pixels)):
                 if self.start <= t < self.start + self.num_frames:
@@ -111,7 +112,7 @@ class ClipSampler:
     Args:
         length: Number of frames per clip; a shorter video is taken whole.
         strides: Steps between successive frames to draw from. Several strides give motion at several speeds. Strides
-            too long for the video are skipped.
+            too long for the video are skipped; if all are, it is 1.
     """
 
     length: int
@@ -138,7 +139,7 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
             without an annotated frame is moved to one.
         transforms: Function of clip and target, such as `DetectionPresetTrain`.
         trimmed: Whether videos are cut to their tubes, so that objects are visible in every frame.
-        problems: Messages about entries that could not be used.
+        problems: Messages about entries that were left out.
         layout: The recognised layout.
         notes: Messages about files that were not found or not used.
     """
@@ -177,7 +178,7 @@ class VideoDataset(Dataset[tuple[Tensor, Target]]):
         return changed
 
     def clips(self, length: int, strides: Sequence[int] = (1,)) -> "VideoDataset":
-        """Return a data set of random clips, for training.
+        """Return a data set of random clips of `length` frames, for training.
 
         A video occurs once for every `length` frames that it has, so long videos are not seen less than short ones.
         """
@@ -217,7 +218,10 @@ def _read_small(video: AnnotatedVideo, longest: int | None) -> AnnotatedVideo:
 
 
 def select_frames(target: Target, frames: Sequence[int]) -> Target:
-    """Return a clip's target for some of its frames, renumbered from 0."""
+    """Return a clip's target for some of its frames, renumbered from 0.
+
+    Its `labeled_frames`, if any, are those among the chosen ones.
+    """
     place = {frame: t for t, frame in enumerate(frames)}
     here = torch.tensor([frame in place for frame in target["frame_index"].tolist()], dtype=torch.bool)
     chosen = {key: value[here] for key, value in target.items() if key != "labeled_frames"}
@@ -234,6 +238,9 @@ def _to_labels(frames: list[int], video: AnnotatedVideo) -> list[int]:
     Args:
         frames: Indices of the clip's frames.
         video: The video.
+
+    Returns:
+        The frames, shifted together if possible; unchanged if the video has no annotated frame or no shift fits.
     """
     labeled = video.labeled_frames
     if not labeled or not set(frames).isdisjoint(labeled):

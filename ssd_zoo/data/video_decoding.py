@@ -41,6 +41,8 @@ def open_by_av(
 ) -> Video:
     """Open a video by PyAV.
 
+    Without an average rate in the file, 25 frames per second are assumed. A device has no length.
+
     Args:
         address: What FFmpeg opens.
         name: Name in messages.
@@ -157,7 +159,7 @@ def _frames_by_av(
 
 
 def _missing(container: "InputContainer", stream: "VideoStream", ends: dict[int, float]) -> float:
-    """Return how many seconds the data end before the duration in the file's header.
+    """Return how many seconds the data end before the duration in the header; 0 for formats without a reliable one.
 
     Args:
         container: The open file.
@@ -206,7 +208,7 @@ def open_by_torchcodec(address: str, max_pixels: int | None) -> Video:
     It can't mirror frames, nor tell that a Matroska file is cut off.
 
     Raises:
-        ValueError: If the video can't be read, or its frames have more pixels.
+        ValueError: If the video can't be read, or its frames have more than `max_pixels` pixels.
         ImportError: If torchcodec, or the FFmpeg that it needs, is not installed.
     """
     try:

@@ -56,7 +56,7 @@ _WHY: dict[Layout, str] = {
 
 
 def video_splits(path: str | Path) -> list[str]:
-    """List the splits of a data set of videos; empty without one.
+    """List the splits of a data set of videos; empty if there is none or it is CVAT's of images.
 
     A data set without splits has one whose name is empty.
 
@@ -86,7 +86,7 @@ def open_video_dataset(
     * `clips.json`, or a folder with it: this project's format, see docs/video.md.
     * MOTChallenge: folders with `gt/gt.txt` and `img1/`, in the folder itself or in one folder per split. Objects that
       the file marks as not to be considered become crowds (`iscrowd`).
-    * CVAT for video: XML files with `<track>` elements, beside their video files or folders of frames.
+    * CVAT for video: XML files (`.xml`) with `<track>` elements, beside their video files or folders of frames.
     * ImageNet VID: the folders `Data/VID` and `Annotations/VID`.
 
     Faults of single objects or videos are listed by `inspect_dataset`; `usable` leaves out what has them. Reading a
@@ -102,8 +102,8 @@ def open_video_dataset(
 
     Raises:
         FileNotFoundError: If the path is missing.
-        ValueError: If the layout is not recognised, the split does not exist, or nothing is usable. The message names
-            the file.
+        ValueError: If the layout is not recognised, the split does not exist, nothing is usable, all boxes are
+            fractions of the image, or objects have a class that `categories` lacks. The message names the file.
     """
     path = Path(path)
     if not path.exists():
@@ -170,7 +170,10 @@ def _left_out(path: Path, layout: Layout, sources: dict[str, list[Path]]) -> Ite
 
 
 def _find(path: Path) -> tuple[Layout, dict[str, list[Path]]] | None:
-    """Return the layout, and the annotation files or folders by split."""
+    """Return the layout, and the annotation files or folders by split; None if there is none.
+
+    The split is "" for a data set without splits.
+    """
     file = path / CLIPS_FILE if path.is_dir() else path
     if file.name == CLIPS_FILE and file.is_file():
         return "clips", {name: [file] for name in splits_of_clips_json(file)}
@@ -230,7 +233,7 @@ def _frames(labels: LabelledVideo, max_pixels: int | None) -> tuple[Path | list[
 
     Raises:
         OSError: If they are missing.
-        ValueError: If the annotations do not fit them.
+        ValueError: If the annotations do not fit them, the number is unknown, or a video can't be read.
     """
     if not labels.frames.exists():
         raise FileNotFoundError(f"{labels.source}: there is no {labels.frames}.")

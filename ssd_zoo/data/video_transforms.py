@@ -17,7 +17,8 @@ def clip_augmentation(*, fill: Sequence[int] = (123, 117, 104), zoom_out: float 
 
     It consists of photometric distortion, zooming out, cropping with a minimum IoU, and flipping. All frames of a clip
     get the same parameters, which preserves motion. Boxes whose centre is cropped away are removed, with their labels,
-    frames and tracks. (Liu et al., "SSD: Single Shot MultiBox Detector", section 2.2. https://arxiv.org/abs/1512.02325)
+    frames and tracks; so are boxes under 1 pixel in width or height. (Liu et al., "SSD: Single Shot MultiBox Detector",
+    section 2.2. https://arxiv.org/abs/1512.02325)
 
     Args:
         fill: Colour of the canvas, RGB, 0 to 255.

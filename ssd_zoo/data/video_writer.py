@@ -27,10 +27,12 @@ _TICKS = 60_000
 
 
 class VideoWriter:
-    """Video file for writing frames, encoded by PyAV.
+    """Video file for writing frames, encoded by PyAV as H.264, or as MPEG-4 if x264 is missing.
 
-    The extension determines the container format: .mp4, .m4v, .mov, .mkv, .avi or .ts. The file is there once it is
-    closed; until then, and if it can't be written, an older file stays.
+    The extension, in any letter case, determines the container format: .mp4, .m4v, .mov, .mkv, .avi or .ts. The file is
+    there once it is closed; until then, and if it can't be written, an older file stays.
+
+    It is a context manager that closes the file, also after an error.
 
     Args:
         file: Path of the file.

@@ -16,7 +16,7 @@ _LARGEST = 1e9
 
 
 def is_cvat(file: Path) -> bool:
-    """Return whether an XML file is one of CVAT's."""
+    """Return whether an XML file is one of CVAT's, by `<annotations>` and `<meta>` in its first 2000 bytes."""
     start = read_start(file, 2000)
     return "<annotations>" in start and "<meta>" in start
 
@@ -32,9 +32,14 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
     The frames are the video file that the XML names, or else a video file or folder beside it that has the XML's name,
     or the folder `images`. Boxes that are `outside` are left out.
 
+    Invalid shapes are left out, with a message in `problems`. A video whose files can't be read stays, with a `fault`.
+
     Args:
         files: The XML files, one per video.
         split: Not needed.
+
+    Raises:
+        ValueError: If class names are invalid.
     """
     names, problems = dict[str, None](), list[str]()
     videos = [_of_cvat(file, names, problems) for file in files]
@@ -43,7 +48,10 @@ def read_cvat(files: Sequence[Path], split: str) -> Labels:  # noqa: ARG001
 
 
 def _of_cvat(file: Path, names: dict[str, None], problems: list[str]) -> LabelledVideo:
-    """Read a file of CVAT; its class names and problems are added to `names` and `problems`."""
+    """Read a file of CVAT; its class names and problems are added to `names` and `problems`.
+
+    Whatever makes the video unusable becomes its `fault`.
+    """
     video = LabelledVideo(file.stem, file, file, [])
     try:
         root = parse_xml(read_bytes(file), file)
@@ -85,7 +93,11 @@ def _step(root: ET.Element, file: Path) -> int:
 
 
 def _box(shape: ET.Element, place: str) -> Box:
-    """Return the box, xyxy, of a shape of CVAT: a box itself, or around its points."""
+    """Return the box, xyxy, of a shape of CVAT: a box itself, or around its points.
+
+    Raises:
+        ValueError: If a side is not a number, or the shape has neither box nor points.
+    """
     if shape.tag == "box":
         x1, y1, x2, y2 = (_side(shape.get(side), place) for side in ("xtl", "ytl", "xbr", "ybr"))
         return x1, y1, x2, y2
@@ -96,7 +108,11 @@ def _box(shape: ET.Element, place: str) -> Box:
 
 
 def _frames_of(file: Path, root: ET.Element) -> Path:
-    """Return the video or folder that belongs to a file of CVAT."""
+    """Return the video or folder that belongs to a file of CVAT.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     named = [Path(source.text).name for source in root.iterfind("meta//source") if source.text]
     places = [*named, *(file.stem + ending for ending in ("", *VIDEO_ENDINGS)), "images"]
     found = [path for place in places if (path := file.parent / place).exists() and path != file]
@@ -108,12 +124,15 @@ def _frames_of(file: Path, root: ET.Element) -> Path:
 def read_imagenet_vid(folders: Sequence[Path], split: str) -> Labels:
     """Read a split of ImageNet VID.
 
+    Frames without an XML file count as not annotated. XML files and objects that can't be read are left out, with a
+    message in `problems`.
+
     Args:
         folders: One folder in `Data/VID`.
         split: Its name.
 
     Raises:
-        FileNotFoundError: If the split has no frames.
+        FileNotFoundError: If the split has no frames (`*.JPEG`).
     """
     [root] = folders
     labels = root.parents[2] / "Annotations" / "VID" / split

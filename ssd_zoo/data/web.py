@@ -33,7 +33,7 @@ def fetch(address: str, *, largest: int = _LARGEST, timeout: float = 30) -> byte
     Raises:
         FileNotFoundError: If the server has no such file.
         ConnectionError: If the server can't be reached, refuses, or breaks off.
-        ValueError: If the address is none, or the file is larger than allowed.
+        ValueError: If it is not an address, or the file is larger than allowed.
     """
     try:
         with urlopen(Request(address, headers=_HEADERS), timeout=timeout) as answer:
@@ -57,11 +57,12 @@ def fetch(address: str, *, largest: int = _LARGEST, timeout: float = 30) -> byte
 def is_image_address(address: str, endings: Collection[str], *, timeout: float = 30) -> bool:
     """Return whether a web address is that of an image.
 
-    Its extension decides, or without one the type that the server tells.
+    Its extension, in any letter case, decides, or without one the type that the server tells. If the server can't be
+    reached, it is not.
 
     Args:
         address: Any address.
-        endings: Extensions of images, in lower case.
+        endings: Extensions of images, with their dots, in lower case.
         timeout: Seconds that the server may be silent.
     """
     if not is_web(address):
@@ -79,7 +80,8 @@ def is_image_address(address: str, endings: Collection[str], *, timeout: float =
 def file_name(address: str) -> str:
     """Return a file's name without extension from an address.
 
-    `https://user:password@host/door.jpg?channel=1` gives `door`.
+    `https://user:password@host/door.jpg?channel=1` gives `door`. It is `video` if the address has none; other
+    characters than letters, digits, `.`, `-` and `_` become `_`.
     """
     parts = re.sub(r"[?#].*", "", address.partition("://")[2].rpartition("@")[2]).rstrip("/").split("/")
     return re.sub(r"[^\w.-]", "_", Path(parts[-1]).stem) or "video"

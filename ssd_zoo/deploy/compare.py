@@ -23,8 +23,8 @@ class DetectionChange:
         matched: Number of detections of both models.
         lost: Number of detections of the first model only.
         gained: Number of detections of the second model only.
-        box_shift: Largest absolute difference of a coordinate of matched boxes, in pixels of the image.
-        score_change: Largest absolute difference of matched scores.
+        box_shift: Largest absolute difference of a coordinate of matched boxes, in pixels of the image; 0 without any.
+        score_change: Largest absolute difference of matched scores; 0 without any.
     """
 
     matched: int
@@ -94,7 +94,7 @@ def _detect(model: nn.Module, images: Sequence[Tensor] | Tensor) -> list[dict[st
 
 
 def _pairs(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[tuple[int, int]]:
-    """Return pairs of indices of an image's detections that match."""
+    """Return pairs of indices (before, after) of an image's detections that match."""
     iou = box_iou(before["boxes"].float(), after["boxes"].float())
     iou = iou.masked_fill(before["labels"].unsqueeze(1) != after["labels"], 0)
     matched = match_detections(iou, _SAME_OBJECT, next_best=True).tolist()

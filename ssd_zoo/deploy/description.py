@@ -46,7 +46,7 @@ class Description:
     Attributes:
         nms: Whether the file's outputs are detections (`"inside"`) or raw output (`"outside"`).
         pixels: Type of the input: `"float32"` from 0 to 1, or `"uint8"` from 0 to 255.
-        size: (height, width) of the input.
+        size: (height, width) of the input in pixels.
         in_chans: Channels of the input.
         antialias: Whether images are averaged when they are scaled down to the input.
         image_mean: Subtracted from pixels between 0 and 1, one number per channel. The file itself does it.
@@ -60,7 +60,7 @@ class Description:
         builder: Name of the model's builder; empty if no registered builder made it.
         licence: Licence of the weights; None if unknown.
         origin: Origin of the weights; None if unknown.
-        tile: (height, width) of the tiles that larger images are cut into; None takes images whole.
+        tile: (height, width) in pixels of the tiles that larger images are cut into; None takes images whole.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
         int8: Whether convolutions compute in eight-bit integers.
         bfloat16: Whether it computes in bfloat16 where the CPU can.
@@ -137,7 +137,7 @@ class Description:
         return resize_images(images, self.size, antialias=self.antialias, dtype=getattr(torch, self.pixels))
 
     def blank_state(self, streams: int) -> dict[str, Tensor]:
-        """Return the state of streams before their first frame, all zeros."""
+        """Return the state of streams before their first frame, all zeros; empty for models of images."""
         return {
             name: torch.zeros(streams, *shape, dtype=torch.int64 if name == "frames_seen" else torch.float32)
             for name, shape in self.state.items()
@@ -156,7 +156,8 @@ class Description:
             source: Name of the file in errors.
 
         Raises:
-            ValueError: If the text is no description, or one of a newer format.
+            ValueError: If there is no text, it is not a description, holds values that are not allowed, or has a newer
+                format.
         """
         if text is None:
             raise ValueError(f"{source} was not exported by ssd_zoo: it carries no description of a detector.")

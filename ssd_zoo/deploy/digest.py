@@ -15,12 +15,16 @@ _DIGEST = re.compile(rb"ssd_zoo:sha256:[0-9a-f]{64}")
 
 
 def seal(content: bytes) -> bytes:
-    """Replace the blank digest in a file's content by its own."""
+    """Replace each `BLANK` in a file's content by the content's digest.
+
+    It is the SHA-256 of the content with the blanks in place, and as long as they are. Content without a blank is
+    returned unchanged.
+    """
     return content.replace(BLANK.encode(), _digest_of(content))
 
 
 def check_digest(path: Path) -> None:
-    """Check that a file has the digest that it holds, if any.
+    """Check that a file has the digest that it holds; one without a digest passes.
 
     Raises:
         ValueError: If the content has another digest.

@@ -67,7 +67,7 @@ def open_executorch(path: Path, threads: int) -> Opened:  # noqa: ARG001
 
     Raises:
         ImportError: If executorch is missing.
-        ValueError: If the file is not ExecuTorch's.
+        ValueError: If the file is not ExecuTorch's, or was not written by `export`.
     """
     try:
         with quiet():

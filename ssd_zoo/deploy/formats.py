@@ -21,7 +21,7 @@ class Format(NamedTuple):
     """A format of exported files.
 
     Attributes:
-        suffix: End of the files' names.
+        suffix: End of the files' names, with its dot; letter case counts.
         write: Writes a graph to a path.
         open: Opens a path, to run on a number of threads for each of a number of callers at once.
         nms: Places of NMS that the format has, the default first.
@@ -95,5 +95,5 @@ def name_format(path: Path) -> str:
 
 
 def is_exported(name: str) -> bool:
-    """Return whether a name ends as those of exported files do."""
+    """Return whether a name ends as those of exported files do; letter case counts."""
     return name.endswith(tuple(known.suffix for known in FORMATS.values()))

@@ -98,7 +98,7 @@ class _Watch(TorchFunctionMode):
         return result
 
     def kernel_before(self, norm: nn.BatchNorm2d) -> int | None:
-        """Return the id of the kernel whose output only the norm uses."""
+        """Return the id of the kernel whose output only the norm uses; None if there is none."""
         inputs = self._norms.get(id(norm.running_mean), [])
         kernel = self._kernels.get(inputs[0]) if len(inputs) == 1 else None
         return kernel if kernel is not None and self._uses[kernel] == self._uses[inputs[0]] == 1 else None

@@ -36,6 +36,10 @@ class Graph(nn.Module):
         candidates: Number of best (box, class) pairs per image that enter NMS.
         calibration: Batches of one image that the ranges of eight-bit integers are measured on; none for a file in
             float.
+
+    Attributes:
+        inputs: Names of the inputs, `images` first, then those of the state.
+        outputs: Names of the outputs; see `outputs_of`.
     """
 
     def __init__(
@@ -64,7 +68,8 @@ class Graph(nn.Module):
 
         Args:
             images: `(N, in_chans, height, width)`, of the model's size; see `Description.pixels`.
-            state: For models of clips, the state of N streams, of which the images are the next frames.
+            state: For models of clips, the state of N streams by name, empty for others; the state's tensors have a row
+                per stream, of which the images are the next frames.
         """
         model = self.model
         pixels = images.float() / 255 if self.described.pixels == "uint8" else images

@@ -91,7 +91,7 @@ def open_litert(path: Path, threads: int) -> Opened:
 
     Raises:
         ImportError: If ai-edge-litert is missing.
-        ValueError: If the file is not LiteRT's.
+        ValueError: If the file is not LiteRT's, or was not written by `export`.
     """
     content = path.read_bytes()
     # No package is needed to see that it is not ours.

@@ -39,12 +39,12 @@ def load(
     """Load an exported detector, to be called as the model is.
 
     Args:
-        path: A file of `export`.
-        score_thresh: Least score of a detection; by default the file's. A file that contains post-processing has
-            dropped lower scores, so for it this can't be less than its own.
+        path: A file of `export`; Core ML's can't be loaded.
+        score_thresh: Scores of detections must be greater; by default the file's. A file that contains post-processing
+            has dropped lower scores, so for it this can't be less than its own.
         threads: Number of threads; by default torch's.
-        callers: Number of threads that may call the detector at once. Those of ONNX Runtime share its
-            threads; elsewhere each has threads of its own.
+        callers: Number of threads that may call the detector at once. Those of ONNX Runtime share its threads;
+            elsewhere each has threads of its own.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -93,9 +93,9 @@ class ExportedDetector(nn.Module):
     Attributes:
         description: What the file says about its detector.
         categories: Names of the classes, background first.
-        size: (height, width) of the input.
+        size: (height, width) of the input in pixels.
         in_chans: Channels of an image.
-        score_thresh: Least score of a detection.
+        score_thresh: Scores of detections must be greater.
         nms_thresh: Largest IoU of two detections of a class.
         detections_per_img: Most detections per image.
         topk_candidates: Most candidates per class; None for all.
@@ -178,7 +178,7 @@ class ExportedDetector(nn.Module):
 
         Raises:
             TypeError: If images have the wrong type.
-            ValueError: If images are invalid. The message names which.
+            ValueError: If images are invalid, whose message names which; the output is NaN; or clips meet a `tile`.
 
         Warns:
             UserWarning: If an image has more candidates than the file compares, so that detections may be missing.
@@ -214,7 +214,10 @@ class ExportedDetector(nn.Module):
         return moved, {name: found[NEXT + name] for name in state}
 
     def _resized(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Resize images to the file's batch; several images on a thread each."""
+        """Resize images to the file's batch; several images on a thread each.
+
+        The range of pixels is None if all images are uint8.
+        """
         resize = self.description.resize
         if self._threads == 1 or len(images) == 1 or images[0].is_cuda:
             with on_threads(1 if self._busy else self._threads):
@@ -225,7 +228,11 @@ class ExportedDetector(nn.Module):
         return torch.cat([batch for batch, _ in parts]), torch.cat(ranges, 1)
 
     def _cut(self, found: dict[str, Tensor], scales: Tensor) -> Detections:
-        """Return the detections of a file with NMS inside, without padding and low scores."""
+        """Return the detections of a file with NMS inside, without padding and low scores.
+
+        Raises:
+            ValueError: If a label has no name.
+        """
         if not found["exact"].all():
             warn_caller(
                 "An image has more candidates than the file compares, so the detections may lack some. "
@@ -250,7 +257,11 @@ class ExportedDetector(nn.Module):
     def step(self, images: Sequence[Tensor] | Tensor, state: State | None = None) -> tuple[Detections, State]:
         """Detect objects in the next frames of streams; see `SSD.step`.
 
-        The state is on the CPU.
+        The state is on the CPU. Its number of streams must be that of the images.
+
+        Raises:
+            TypeError: If a frame has the wrong type.
+            ValueError: If the frames or the state do not fit, or the detector has a `tile`.
         """
         refuse_tiles(self.tile)
         clips = streams_of(images, self.in_chans, self.default_boxes.device)

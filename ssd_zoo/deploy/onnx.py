@@ -26,7 +26,11 @@ _BATCH = "batch"
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Convert a graph to an ONNX file."""
+    """Convert a graph to an ONNX file, in eight-bit integers if it has calibration images.
+
+    Raises:
+        ImportError: If a package is missing; see `to_onnx` and `quantize_onnx`.
+    """
     content = to_onnx(graph)
     write_file(path, seal(quantize_onnx(content, graph.calibration) if graph.calibration else content))
 
@@ -97,7 +101,7 @@ def _nms() -> Callable[..., object]:
 
 
 def open_onnx(path: Path, threads: int, callers: int) -> Opened:  # noqa: ARG001
-    """Open a file in ONNX Runtime, in a session for all threads.
+    """Open a file in ONNX Runtime, in a session for all threads and callers.
 
     Raises:
         ImportError: If onnxruntime is missing.

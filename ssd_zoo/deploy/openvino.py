@@ -29,7 +29,7 @@ def write_openvino(graph: Graph, path: Path) -> None:
     """Write a graph to two files, by way of ONNX.
 
     Raises:
-        ImportError: If openvino or a package for ONNX is missing.
+        ImportError: If openvino or a package for ONNX is missing, or nncf for eight-bit integers.
     """
     try:
         import openvino
@@ -73,7 +73,8 @@ def open_openvino(path: Path, threads: int, callers: int) -> Opened:
 
     Raises:
         ImportError: If openvino is missing.
-        ValueError: If the file is not OpenVINO's, or the weights beside it are missing or of another file.
+        ValueError: If the file is not OpenVINO's, was not written by `export`, or the weights beside it are missing or
+            of another file.
     """
     try:
         import openvino

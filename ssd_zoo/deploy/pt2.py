@@ -48,7 +48,8 @@ def open_pt2(path: Path, threads: int, callers: int) -> Opened:  # noqa: ARG001
     """Open a program of torch.export, which any number of threads may call.
 
     Raises:
-        ValueError: If the file is not such a program, asks for too much, or holds pickled objects or libraries.
+        ValueError: If the file is not such a program, is damaged, is not readable by this torch, asks for too much, or
+            holds pickled objects or libraries.
     """
     extra = {KEY: ""}
     try:
@@ -133,7 +134,7 @@ def open_aoti(path: Path, threads: int) -> Opened:
     It holds a native library, so opening it runs its code.
 
     Raises:
-        ValueError: If the file is not such a package.
+        ValueError: If the file is not such a package, is damaged, or was compiled for another machine or torch.
     """
     check_sums(path)
     try:

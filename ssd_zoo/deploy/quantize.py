@@ -38,8 +38,12 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
         images: `(in_chans, H, W)` each; uint8, or floating point between 0 and 1.
         described: What the file says about its detector.
 
+    Returns:
+        One array `(1, in_chans, height, width)` per image. Fewer than 50 are warned of in the log.
+
     Raises:
         ValueError: If there are no images, or one is invalid.
+        TypeError: If an image has the wrong type.
     """
     batches = []
     for image in images:
@@ -83,6 +87,8 @@ def quantize_openvino(model: "openvino.Model", batches: Sequence[np.ndarray]) ->
 
 def quantize_onnx(content: bytes, batches: Sequence[np.ndarray]) -> bytes:
     """Quantise an ONNX file's content to eight-bit integers, by ONNX Runtime.
+
+    Metadata are kept.
 
     Raises:
         ImportError: If onnxruntime is missing.

@@ -128,7 +128,7 @@ def _rows(inputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def _joined(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Join the outputs of single images to those of a batch."""
+    """Join the outputs of single images to those of a batch; `default_boxes` are those of the first."""
     if len(rows) == 1:
         return rows[0]
     return {

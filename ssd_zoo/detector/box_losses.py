@@ -59,7 +59,7 @@ def ciou(offsets: Tensor, target: Tensor, default_boxes: Tensor) -> Tensor:
 
 
 def _enclosing_sizes(boxes: Tensor, right: Tensor) -> Tensor:
-    """Return (width, height) of the smallest box around each pair of boxes."""
+    """Return (width, height), `(..., 2)`, of the smallest box around each pair of boxes."""
     top_left = torch.min(boxes[..., :2], right[..., :2])
     return torch.max(boxes[..., 2:], right[..., 2:]) - top_left
 
@@ -69,6 +69,6 @@ def _sizes(boxes: Tensor) -> Tensor:
 
 
 def _angle(boxes: Tensor) -> Tensor:
-    """Return the angle of each box's diagonal to the vertical, in radians."""
+    """Return the angle of each box's diagonal to the vertical, `(...)`, in radians."""
     width, height = _sizes(boxes).unbind(-1)
     return torch.atan(width / height)

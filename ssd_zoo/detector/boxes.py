@@ -35,7 +35,7 @@ def box_shapes(aspect_ratios: Sequence[Sequence[float]], scales: Sequence[float]
         scales: One scale per feature map and one more, as fractions of the input's shorter side.
 
     Returns:
-        Per feature map, a list of (width, height).
+        Per feature map, a list of (width, height), as fractions of the input's shorter side.
 
     Raises:
         ValueError: If the number of scales is not the number of feature maps plus one.
@@ -67,7 +67,7 @@ def tf_box_shapes(scales: Sequence[float], *, reduce_lowest: bool = True) -> lis
         reduce_lowest: Whether the first map has the three shapes of `reduce_boxes_in_lowest_layer`.
 
     Returns:
-        Per feature map, a list of (width, height).
+        Per feature map, a list of (width, height), as fractions of the input's shorter side.
     """
     shapes = []
     for k, (scale, next_scale) in enumerate(pairwise(scales)):
@@ -88,18 +88,19 @@ class DefaultBoxGenerator:
     Args:
         aspect_ratios: Per feature map, the ratios other than 1; see `box_shapes`.
         scales: One scale per feature map and one more; see `box_shapes`.
-        shapes: Alternative to both: per feature map, a list of (width, height) in the order of the head's
-            predictions. They are fractions of the input's shorter side.
-        steps: Per feature map, the distance between neighbouring boxes in input pixels. By default the boxes of a
-            map divide the input evenly.
-        offsets: Per feature map, (x, y) of the first centre in input pixels. By default it is half a step from the
-            left and upper edges.
-        clip: Parts of the boxes that are clamped to the input. `"sizes"` clamps width and height, as torchvision
-            does. `"all"` also clamps the centres, as lufficc/SSD does. `"none"` is used by Caffe's COCO models and
+        shapes: Alternative to both: per feature map, a list of (width, height) in the order of the head's predictions.
+            They are fractions of the input's shorter side.
+        steps: Per feature map, the distance between neighbouring boxes in input pixels. By default the boxes of a map
+            divide the input evenly.
+        offsets: Per feature map, (x, y) of the first centre in input pixels. By default it is half a step from the left
+            and upper edges.
+        clip: Parts of the boxes that are clamped to the input. `"sizes"` clamps width and height, as torchvision does.
+            `"all"` also clamps the centres, as lufficc/SSD does. `"none"` is used by Caffe's COCO models and
             TensorFlow.
 
     Raises:
-        ValueError: If the lengths of the arguments do not agree.
+        ValueError: If the lengths of the arguments do not agree, `shapes` is given with the other two or none is given,
+            or `clip` is unknown.
 
     Example:
         >>> boxes = DefaultBoxGenerator(aspect_ratios=[[2], []], scales=[0.2, 0.5, 0.9])

@@ -32,6 +32,9 @@ class DeferredChecks:
         Args:
             values: Any tensor.
             check: Called with the tensor on the CPU; raises ValueError if it is invalid.
+
+        Raises:
+            ValueError: If values on the CPU are invalid.
         """
         if not values.is_cuda:
             check(values.cpu())
@@ -47,6 +50,9 @@ class DeferredChecks:
 
         Args:
             wait: Whether to wait for all values. An error then discards the remaining checks.
+
+        Raises:
+            ValueError: If a check fails.
         """
         pending = self._pending
         while pending and (wait or pending[0][0].query()):

@@ -61,7 +61,8 @@ def checked_setting(model: "SSD", name: str, value: object) -> object:
 
     Raises:
         TypeError: If the value has the wrong type.
-        ValueError: If it is out of range, or the existing layers were built for another value.
+        ValueError: If it is out of range, or the existing layers were built for another size, number of channels or
+            number of classes.
     """
     if name == "size":
         value = parse_size(value)
@@ -90,7 +91,10 @@ def _is_built(model: "SSD") -> bool:
 
 
 def check_normalization(image_mean: Sequence[float], image_std: Sequence[float], in_chans: int) -> None:
-    """Raise ValueError unless mean and deviation have one valid number per channel."""
+    """Raise ValueError unless mean and deviation have one valid number per channel.
+
+    Deviations must be above 0.
+    """
     for name, values in (("image_mean", image_mean), ("image_std", image_std)):
         if len(values) != in_chans:
             raise ValueError(f"{name} has {len(values)} numbers, but images have {in_chans} channels.")

@@ -12,7 +12,10 @@ R = TypeVar("R")
 
 
 def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Exclude a function, and what it calls, from compilation."""
+    """Decorate a function so that `torch.compile` runs it, and what it calls, uncompiled.
+
+    It breaks the graph.
+    """
     return cast(Callable[P, R], torch.compiler.disable(function))
 
 

@@ -21,7 +21,7 @@ class WithConstants(nn.Module):
         self._constants: list[str] = []
 
     def register_constant(self, name: str, value: Tensor) -> None:
-        """Add a constant tensor under a name; state dicts leave it out."""
+        """Add a constant tensor under a name, on torch's default device; state dicts leave it out."""
         self._constants.append(name)
         self.register_buffer(name, _moved(value, torch.empty(0).device), persistent=False)
 

@@ -43,12 +43,12 @@ def feature_map_shapes(backbone: nn.Module, size: tuple[int, int], in_chans: int
 
     Args:
         backbone: Maps a batch `(N, in_chans, H, W)` to a list of feature maps; it is not changed.
-        size: (height, width) of the input.
+        size: (height, width) of the input in pixels.
         in_chans: Channels of the input.
 
     Raises:
         ValueError: If the size is too small for the backbone, or the backbone takes no images of `in_chans` channels.
-            The message names the smallest size that works.
+            The message names the smallest square that works.
     """
     try:
         return _shapes_on_meta(backbone, size, in_chans)

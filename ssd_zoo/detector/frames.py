@@ -43,7 +43,7 @@ _log = logging.getLogger("ssd_zoo")
 def holds_clips(images: object) -> "TypeGuard[Sequence[Tensor] | Tensor]":
     """Return whether a model's input is clips.
 
-    Clips are a list of `(T, C, H, W)` or a batch `(N, T, C, H, W)`.
+    Clips are a list of `(T, C, H, W)`, of which the first tensor decides, or a batch `(N, T, C, H, W)`.
 
     Raises:
         TypeError: If a batch is not a dense tensor.
@@ -116,7 +116,7 @@ def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.d
         F tensors `(in_chans, H, W)`, the frames of the first clip before those of the second.
 
     Raises:
-        TypeError: If a clip is not a dense tensor.
+        TypeError: If a clip is not a dense tensor. Types of pixels are not checked here.
         ValueError: If a clip has a wrong rank, wrong channels, no frame or another device.
     """
     frames: list[Tensor] = []
@@ -149,7 +149,8 @@ def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[i
 
     Raises:
         TypeError: If `frame_index` is missing, or indices are not integers.
-        ValueError: If `frame_index` has a wrong shape, an index is out of range, or an object is on an unlabeled frame.
+        ValueError: If `frame_index` has a wrong shape, an index is out of range, an object is on an unlabeled frame, or
+            a tensor is on another device.
     """
     for i, (target, length) in enumerate(zip(targets, lengths, strict=True)):
         if "frame_index" not in target:
@@ -222,7 +223,7 @@ def join_frames(detections: Sequence[Detections], shown: Sequence[Sequence[int]]
 
     Args:
         detections: One dict per frame, clip by clip.
-        shown: Indices of each clip's frames to which the detections belong.
+        shown: Indices, at least one, of each clip's frames to which the detections belong.
 
     Returns:
         One dict per clip: its frames' detections, frame by frame, and `frame_index (n,)`, int64.
@@ -248,7 +249,7 @@ def split_frames(detections: Detections, num_frames: int, *, start: int = 0) -> 
         start: Index of the first frame; in streams, the number of frames before it.
 
     Returns:
-        One dict per frame with its rows in their original order, without `frame_index`.
+        One dict per frame, without rows in some, with its rows in their original order, without `frame_index`.
     """
     index = detections["frame_index"]
     rows = {key: value for key, value in detections.items() if key not in ("frame_index", "labeled_frames")}

@@ -113,7 +113,7 @@ def batch_images(
 
     Args:
         images: A list of tensors `(C, H, W)`, or one `(N, C, H, W)`. They are uint8, or floating point between 0 and 1.
-        size: (height, width) to resize to; the aspect ratio is not kept.
+        size: (height, width) in pixels to resize to; the aspect ratio is not kept.
         mean: `(C, 1, 1)`, subtracted from pixels between 0 and 1.
         std: `(C, 1, 1)`, divides the result.
         antialias: Whether downscaling averages over pixels. In torchvision's detectors it does not.
@@ -145,8 +145,8 @@ def resize_images(
         images: See `batch_images`.
         size: See `batch_images`.
         antialias: See `batch_images`.
-        dtype: float32 for pixels from 0 to 1, or uint8 for pixels from 0 to 255. Then images of bytes stay bytes on
-            the way, which is several times faster and rounds.
+        dtype: float32 for pixels from 0 to 1, or uint8 for pixels from 0 to 255. Then images of bytes stay bytes on the
+            way, which is several times faster and rounds.
 
     Returns:
         The batch `(N, C, height, width)`, and the range of each image's pixels, as `batch_images` gives it.

@@ -30,7 +30,19 @@ def detector_losses(
 ) -> dict[str, Tensor]:
     """Match default boxes to objects and compute a detector's losses.
 
-    It is the part of `SSD.forward_losses` after backbone and head, with the same arguments and result.
+    Args:
+        model: Its default boxes and settings of the loss are used.
+        raw: From `model.forward_raw`: `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`.
+        boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
+        labels: Their classes `(N, G)`, int64.
+        valid: `(N, G)`, False for the padding and invalid objects.
+
+    Returns:
+        `bbox_regression` and `classification`, scalars.
+
+    Raises:
+        TypeError: If the model's `iou_thresh` is not a number.
+        ValueError: If it is not between 0 and 1.
     """
     check_fraction("iou_thresh", model.iou_thresh, "an IoU")
     return multibox_loss(
@@ -68,14 +80,14 @@ def multibox_loss(
         raw: The head's `cls_logits (N, D, C)` and `bbox_regression (N, D, 4)`.
         boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
         labels: Their classes `(N, G)`, int64.
-        matched: `(N, D)`, the object of each default box or -1, from `match_default_boxes`.
+        matched: `(N, D)`, int64, the index in G of the object of each default box or -1, from `match_default_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
         score_function: `"softmax"` or `"sigmoid"`, which turns the logits into scores.
         classification_loss: `"cross_entropy"` with hard negative mining, or `"focal"`, which weighs all negatives. A
             function gets the logits, the labels `(N, D)` (0 if unmatched) and the score function. It returns `(N, D)`,
             which hard negative mining follows.
-        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes. A function gets the predicted offsets
-            `(N, D, 4)`, the target offsets `(N, D, 4)` and the default boxes, and returns `(N, D)`.
+        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes. A function gets the predicted offsets `(N, D,
+            4)`, the target offsets `(N, D, 4)` and the default boxes, and returns `(N, D)`.
         positive_fraction: Share of matched boxes among the boxes that hard negative mining keeps. 0.25 keeps the three
             hardest negatives of an image for each positive.
         min_negatives: Least number of negatives per image. The default is the number that one positive brings, so that

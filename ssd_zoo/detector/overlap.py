@@ -59,7 +59,7 @@ def match_detections(iou: Tensor, iou_thresh: float, *, ignored: Tensor | None =
         next_best: Whether a detection whose object is taken may have the next one. Pascal VOC's rule forbids it.
 
     Returns:
-        `(n,)`, int64: the object's index in 0 … G-1, or -1.
+        `(n,)`, int64: the object's index in 0 … G-1, or -1 if it takes none.
     """
     matched = torch.full((len(iou),), -1)
     if not iou.numel():

@@ -32,7 +32,7 @@ def check_fraction(name: str, value: object, what: str) -> None:
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Check that a value is an integer and not too small.
+    """Check that a value is an integer and at least `least`.
 
     Raises:
         TypeError: If it is not an integer.

@@ -13,7 +13,7 @@ _TEXT = re.compile(r"(\d+)(?:[x×](\d+))?", re.IGNORECASE)
 
 
 def parse_size(size: object) -> tuple[int, int]:
-    """Return the (height, width) of a size.
+    """Return the (height, width) in pixels of a size: a positive int, or two of them.
 
     Raises:
         ValueError: If the size is neither a positive int nor two of them, or is larger than `LARGEST_SIDE`.
@@ -27,7 +27,7 @@ def parse_size(size: object) -> tuple[int, int]:
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """Parse a size such as "300", "480x640" or "480×640".
+    """Parse a size such as "300", "480x640" or "480×640" to (height, width).
 
     Raises:
         ValueError: If the text has another form, or a side is 0.
@@ -39,5 +39,5 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def sizes_of(images: Sequence[Tensor] | Tensor) -> list[tuple[int, int]]:
-    """Return the (height, width) of images or clips."""
+    """Return the (height, width) in pixels of images or clips."""
     return [(image.shape[-2], image.shape[-1]) for image in images]

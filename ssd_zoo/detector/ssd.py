@@ -59,7 +59,7 @@ class SSD(WithWaysOut, WithConstants):
         image_std: Divides the result, one number per channel.
         antialias: Whether downscaling averages over pixels. In torchvision's detectors it does not.
         score_function: `"softmax"` over all classes, or `"sigmoid"` of each; the loss follows it.
-        score_thresh: Least score of a detection.
+        score_thresh: Scores of detections must be greater.
         nms_thresh: Largest IoU of two detections of a class.
         detections_per_img: Most detections per image.
         topk_candidates: Most candidates per class that enter NMS; None for all.
@@ -69,8 +69,8 @@ class SSD(WithWaysOut, WithConstants):
         box_loss: `"smooth_l1"`, `"giou"`, `"ciou"`, or a function; see `multibox_loss`.
         positive_fraction: Share of positive default boxes among those in the classification loss.
         min_negatives: Least number of negatives per image, so that images without objects contribute to the loss.
-        on_invalid_boxes: In training, whether boxes that are not finite or have no area `"raise"` an error or are
-            left out (`"drop"`).
+        on_invalid_boxes: In training, whether boxes that are not finite or have no area `"raise"` an error or are left
+            out (`"drop"`).
         tile: Side, or (height, width), of the tiles that larger images are cut into for detecting, in the images'
             pixels; None takes images whole. With tiles, `detections_per_img` counts per tile.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side.
@@ -213,7 +213,7 @@ class SSD(WithWaysOut, WithConstants):
         """Check, resize and normalise images.
 
         Args:
-            images: As for calling the model.
+            images: As for calling the model; errors are the same.
 
         Returns:
             The batch `(N, in_chans, height, width)` for `forward_raw`, in the backbone's precision. Its memory format
@@ -293,7 +293,7 @@ class SSD(WithWaysOut, WithConstants):
             batch: `(N, in_chans, height, width)` from `prepare`.
             boxes: Objects `(N, G, 4)`, xyxy in input pixels, padded.
             labels: Their classes `(N, G)`, int64.
-            valid: `(N, G)`, False for the padding.
+            valid: `(N, G)`, False for the padding and invalid objects.
 
         Returns:
             `bbox_regression` and `classification`, scalars.

@@ -35,7 +35,10 @@ _BEYOND = 0.1
 def prepare_targets(
     model: "SSD", targets: Sequence[dict[str, Tensor]] | None, image_sizes: Sequence[Size]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Check, scale and pad targets; implements `SSD.prepare_targets`."""
+    """Check, scale and pad targets; implements `SSD.prepare_targets`.
+
+    Values on a GPU are checked later.
+    """
     num_classes, size = len(model.categories), model.size
     checked = check_targets(targets, len(image_sizes), model.default_boxes.device)
     boxes, labels, valid = batch_targets(checked)
@@ -57,6 +60,9 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
         boxes: `(..., 4)`, xyxy in pixels.
         from_size: (height, width) of the image that the boxes belong to.
         to_size: (height, width) that the image is resized to.
+
+    Returns:
+        `(..., 4)`, not clipped.
     """
     return boxes * box_scales([from_size], [to_size], boxes.device)[0]
 
@@ -90,7 +96,8 @@ def check_targets(targets: object, num_images: int, device: torch.device) -> lis
 
     Raises:
         TypeError: If targets are missing, or have the wrong type.
-        ValueError: If shapes are invalid, or a tensor is on another device. The message names the target.
+        ValueError: If numbers or shapes are wrong, boxes are declared in another format than xyxy, or a tensor is on
+            another device. The message names the target.
     """
     if targets is None:
         raise TypeError("Losses need targets: call model(images, targets), or model.eval() first for detections alone.")
@@ -157,7 +164,7 @@ def check_target_faults(faults: Tensor, targets: Sequence[dict[str, Tensor]], nu
 
     Args:
         faults: `(2, N, G)` from `target_faults`, False for padding.
-        targets: The checked targets.
+        targets: The checked targets, from `check_targets`.
         num_classes: Number of classes, background counted.
 
     Raises:
@@ -223,7 +230,7 @@ def batch_targets(targets: Sequence[dict[str, Tensor]]) -> tuple[Tensor, Tensor,
     """Pad checked targets to the same number of objects, at least one.
 
     Returns:
-        `boxes (N, G, 4)`, `labels (N, G)` and `valid (N, G)`, False for the padding.
+        `boxes (N, G, 4)`, `labels (N, G)` and `valid (N, G)`, bool, False for the padding.
     """
     counts = [len(target["labels"]) for target in targets]
     # An extra image with one object, dropped below, makes G at least 1.

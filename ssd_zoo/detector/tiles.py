@@ -37,7 +37,7 @@ _LEAST_SHARE = 0.5
 
 
 def check_tiles(tile: object, overlap: object) -> Size | None:
-    """Check the size and overlap of tiles; return their (height, width).
+    """Check the size and overlap of tiles; return their (height, width) in pixels, None for None.
 
     Raises:
         TypeError: If the overlap is not a number.
@@ -128,7 +128,11 @@ def _steps(length: int, side: int, overlap: float) -> int:
 
 
 def forward_tiles(model: "SSD", images: Sequence[Tensor] | Tensor, return_losses: bool) -> list[Detections]:
-    """Return detections of images, as `SSD.forward` does, tile by tile."""
+    """Return detections of images, as `SSD.forward` does, tile by tile.
+
+    Raises:
+        ValueError: If the input is clips, losses are asked for, or images are invalid.
+    """
     if holds_clips(images):
         refuse_tiles(model.tile)
     if return_losses:
@@ -154,14 +158,18 @@ def detect_in_tiles(
     """Detect in the tiles of images, and join what was found.
 
     Args:
-        detect: Returns the detections of images.
+        detect: Returns the detections of images, xyxy in their pixels, after NMS. It gets up to eight tiles at once, or
+            as many as there are images.
         images: Tensors `(C, H, W)`.
-        tile: Side, or (height, width), of a tile in the images' pixels.
+        tile: Side, or (height, width), of a tile in the images' pixels; None to take images whole.
         overlap: Share of a tile's side that neighbours have in common.
         nms_thresh: Largest IoU of two detections of a class.
 
+    Returns:
+        As `join_tiles`, one dict per image.
+
     Raises:
-        ValueError: If tile or overlap is out of range.
+        ValueError: If tile or overlap is out of range, or an image has more than 4096 tiles.
     """
     size = check_tiles(tile, overlap)
     grids = [tile_grid(picture, size or picture, overlap) for picture in sizes_of(images)]
@@ -247,6 +255,8 @@ def _grouped(scores: Tensor, cut: Sequence[bool], partners: dict[int, list[int]]
 
     Objects are in descending order of score. The parts begin with the best box itself; it has others only where it is
     cut.
+
+    All are indices of boxes. Boxes that show an object again are in no group.
     """
     values = scores.tolist()
     gone: set[int] = set()

@@ -23,7 +23,10 @@ _WAYS_OUT = {
 
 
 class WithWaysOut(nn.Module):
-    """Module whose errors translate names of torchvision's detectors to ours."""
+    """Module whose errors translate names of torchvision's detectors to ours.
+
+    Reading or assigning such a name is an AttributeError.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name in _WAYS_OUT and name not in self._modules:

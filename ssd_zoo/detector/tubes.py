@@ -28,8 +28,8 @@ def link_tubes(
     """Link a clip's detections to tubes, frame by frame and online.
 
     For each class and frame, tubes are extended in falling order of their mean score. Each gets the remaining detection
-    with the highest score that overlaps its last box. Remaining detections start new tubes.
-    (After Singh et al., "Online Real-time Multiple Spatiotemporal Action Localisation and Prediction", section 3.3.
+    with the highest score that overlaps its last box. Remaining detections start new tubes. (After Singh et al.,
+    "Online Real-time Multiple Spatiotemporal Action Localisation and Prediction", section 3.3.
     https://arxiv.org/abs/1611.08563)
 
     Args:
@@ -40,7 +40,7 @@ def link_tubes(
         min_length: Least number of detections of a tube; shorter tubes are dropped.
 
     Returns:
-        Tubes in falling order of score.
+        Tubes in falling order of score, on the CPU.
     """
     detections = {key: value.cpu() for key, value in detections.items()}
     tubes: list[Tube] = []
@@ -92,7 +92,7 @@ def _finish(tube: Tube) -> Tube:
 
 
 def tubes_of_target(target: Mapping[str, Tensor]) -> list[Tube]:
-    """Return the tubes of a clip's target, one per track and label.
+    """Return the tubes of a clip's target, one per track and label, without scores.
 
     Without `track_ids` there is one per label. Frames in which `iscrowd` marks the object are left out of its tube. A
     tube whose frames are all marked is kept whole, with `iscrowd` True.
@@ -121,6 +121,8 @@ def tube_iou(one: Tube, other: Tube) -> float:
     """Compute the spatio-temporal IoU of two tubes.
 
     It is the mean IoU of their boxes over the union of their frames; it is 0 in frames of only one tube.
+
+    Classes are not compared.
     """
     frames, counts = torch.cat([one["frame_index"], other["frame_index"]]).unique(return_counts=True)
     common = frames[counts == 2]

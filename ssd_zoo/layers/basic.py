@@ -29,7 +29,7 @@ RELU, RELU6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
 
 
 def init_conv(conv: nn.Conv2d, init: Callable[[Tensor], object]) -> None:
-    """Initialise a convolution's kernel by `init` and its bias by zero."""
+    """Initialise a convolution's kernel by `init` and its bias by zero; nothing on the meta device."""
     # There is nothing to initialise on the meta device, where torch takes 8 ms for each normal distribution.
     if conv.weight.is_meta:
         return
@@ -56,7 +56,7 @@ def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
     Args:
         weight: `(channels out, channels in / groups, height, width)` of a convolution without bias.
-        norm: The norm that follows it, as in evaluation.
+        norm: The norm that follows it, as in evaluation, with statistics, weight and bias.
 
     Returns:
         Kernel, of the same shape, and bias `(channels out,)` of the equivalent convolution.
@@ -172,17 +172,18 @@ def pad_same(
 ) -> tuple[Tensor, tuple[int, int]]:
     """Pad an input as TensorFlow's "SAME" mode does.
 
-    The output then has the input's size over the stride, rounded up. If the padding is odd, the extra row or column
-    is at the bottom or right. For example, a 3 × 3 kernel of stride 2 pads even sizes by 0 before and 1 after.
+    The output then has the input's size over the stride, rounded up. If the padding is odd, the extra row or column is
+    at the bottom or right. For example, a 3 × 3 kernel of stride 2 pads even sizes by 0 before and 1 after.
 
     Args:
         input: `(N, channels, H, W)`.
         kernel_size: (height, width) of the kernel.
         stride: (down, across).
-        value: Value of the padding.
+        value: Value of the padding that is made here.
 
     Returns:
-        The input and the padding left to the convolution. If a padding is odd, the input is padded and (0, 0) is left.
+        The input and the padding (down, across) left to the convolution. If a padding is odd, the input is padded and
+        (0, 0) is left.
     """
     totals = [
         max((-(-size // step) - 1) * step + kernel - size, 0)

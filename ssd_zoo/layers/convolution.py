@@ -49,7 +49,7 @@ def convolve(conv: Convolution, batch: Tensor, weight: Tensor, bias: Tensor | No
     """Convolve a batch as `FastConv2d` does, with a given kernel and bias.
 
     Args:
-        conv: A layer with the settings of an `nn.Conv2d`, padded with zeros.
+        conv: A layer with the settings of an `nn.Conv2d`, padded with zeros. Its own kernel is not used.
         batch: `(N, channels in, H, W)`.
         weight: `(channels out, channels in / groups, height, width)`.
         bias: `(channels out,)`, or None.
@@ -117,8 +117,9 @@ def conv2d(
 ) -> Tensor:
     """Convolve with a 3 × 3 kernel, as one operator for compilers.
 
-    From `(N, channels in, H, W)` to `(N, channels out, H', W')`, by Winograd's algorithm where that is faster. torch's
-    own gradients of kernels take up to twice as long, and more in `torch.channels_last`.
+    From `(N, channels in, H, W)` to `(N, channels out, H', W')`, float32, stride 1, by Winograd's algorithm where that
+    is faster, or where the kernel is `transformed`. torch's own gradients of kernels take up to twice as long, and more
+    in `torch.channels_last`.
     """
     if transformed is not None or (dilation == 1 and _is_large(batch, weight)):
         return winograd_conv2d(batch, weight, bias, padding, transformed)
@@ -128,7 +129,7 @@ def conv2d(
 
 @torch.library.custom_op("ssd_zoo::conv2d_kernel_gradient", mutates_args=(), device_types="cpu")
 def _kernel_gradient(batch: Tensor, gradient: Tensor, padding: int, dilation: int) -> Tensor:
-    """Return the gradient of a 3 × 3 kernel from the input and the output's gradient."""
+    """Return the gradient `(channels out, channels in, 3, 3)` from the input and the output's gradient."""
     if dilation == 1 and count_tiles(batch) >= _LEAST_TILES:
         return winograd_kernel_gradient(batch, gradient, padding)
     # One matrix product per position in the kernel.

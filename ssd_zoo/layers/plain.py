@@ -66,7 +66,7 @@ def has_global_hooks() -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is a Tensor or Parameter, and not of a subclass."""
+    """Return whether a value is a Tensor or Parameter, and not of a subclass; False for None."""
     # torch 2.6 can't compile a search in a set.
     return type(value) is Tensor or type(value) is nn.Parameter
 

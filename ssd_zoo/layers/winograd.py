@@ -34,7 +34,7 @@ _KERNEL_VALUES_AT_ONCE = 2**22
 
 
 def count_tiles(batch: Tensor) -> int:
-    """Count the whole 4 × 4 tiles in `(N, C, H, W)`."""
+    """Count the whole 4 × 4 tiles in `(N, C, H, W)`, of all images together."""
     return len(batch) * (batch.shape[2] // _TILE) * (batch.shape[3] // _TILE)
 
 
@@ -122,7 +122,7 @@ def winograd_kernel_gradient(batch: Tensor, gradient: Tensor, padding: int) -> T
 
 
 def _tiles_across(batch: Tensor) -> int:
-    """Count the tiles of a row, with the last one, which may be cut."""
+    """Count the tiles of a row of one image, with the last one, which may be cut."""
     return math.ceil((batch.shape[3] + _LEFT) / _TILE)
 
 
@@ -250,7 +250,7 @@ _buffer = _Buffers()
 
 
 def _powers(count: int) -> Tensor:
-    """Return the matrix `(6, count)` from a polynomial's coefficients to its values at the points."""
+    """Return the matrix `(6, count)`, float64, from a polynomial's coefficients to its values at the points."""
     points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
     at_infinity = torch.zeros(1, count, dtype=torch.float64, device="cpu")
     at_infinity[0, -1] = 1
@@ -259,12 +259,10 @@ def _powers(count: int) -> Tensor:
 
 @cache
 def _matrices() -> tuple[Tensor, Tensor]:
-    """Return the one-dimensional transforms of inputs and outputs.
+    """Return the paper's input transform Bᵀ `(6, 6)` and output transform Aᵀ `(4, 6)`, in one dimension, float32.
 
-    A convolution layer filters, which is the transpose of multiplying polynomials. So both matrices are transposed.
-
-    Returns:
-        `(6, 6)`, from a tile to values, and `(4, 6)`, from products of values to outputs.
+    They follow from `_POINTS`. Winograd multiplies polynomials, and a convolution layer is the transpose of that, so
+    the matrices are transposed: of the inverse of `_powers(6)`, and of `_powers(4)`.
     """
     return torch.linalg.inv(_powers(6)).T.float().contiguous(), _powers(_TILE).T.float().contiguous()
 

@@ -177,6 +177,9 @@ def _of_clips(
         inflated: Returns the backbone for clips of a backbone for images.
         weights: The builder's argument of that name.
         **arguments: Arguments of the image model's builder.
+
+    Raises:
+        ValueError: If the weights belong to another model; see also `VideoBackbone`.
     """
     of_images, of_clips = split_clip_weights(get_model_weights(builder).verify(weights))
     model = get_model(builder.__name__.removesuffix("_3d"), weights=of_images, **arguments)

@@ -156,7 +156,7 @@ def _multiscale_boxes(size: tuple[int, int]) -> BoxSettings:
     lies half a stride from the edge if the stride divides the side, else on the edge.
 
     Args:
-        size: (height, width) of the input.
+        size: (height, width) of the input in pixels.
 
     Returns:
         Keywords of `DefaultBoxGenerator`.

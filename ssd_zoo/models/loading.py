@@ -60,7 +60,7 @@ class LoadReport:
         source: Name of the weights.
         tensors: Per tensor `"loaded"`, `"copied by class name"`, `"averaged over classes"`, `"adapted to channels"`,
             `"inflated"` or `"new"`.
-        classes: Categories whose rows were copied by name.
+        classes: Categories whose rows were copied by name, the background among them.
         unused: Tensors of the weights that the model does not have.
         synonyms: The weights' name for each of `classes` that they name differently.
         licence: Licence of the weights; None if unknown.
@@ -117,7 +117,7 @@ def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> S
 
     Args:
         model: The detector.
-        weights: The weights; None or an entry without address to load nothing.
+        weights: The weights; None or an entry without address to load nothing, which leaves no report.
         options: The caller's options.
 
     Raises:
@@ -138,7 +138,7 @@ def load_weights(model: SSD, weights: WeightsEnum | None, options: Options) -> S
 def load_backbone(model: SSD, weights: WeightsEnum | None, *, progress: bool) -> None:
     """Load a classifier's weights into a detector's backbone.
 
-    Extra layers and head stay unchanged.
+    Extra layers and head stay unchanged. None loads nothing.
 
     Raises:
         ValueError: If the weights belong to another backbone.
@@ -214,7 +214,7 @@ def fit_state(
         state: Tensors by our names.
         categories: The categories that the class head of `state` has, background first; None for a backbone's tensors.
         source: Name of the weights in the report.
-        by_name: Whether other categories get the rows of classes with the same name.
+        by_name: Whether other categories get the rows of classes with the same name, or only the background does.
 
     Raises:
         ValueError: If the tensors belong to another model.
@@ -289,9 +289,9 @@ def _fit_classes(
     Args:
         given: The weights' kernel or bias, `(boxes * classes, …)`.
         tensor: The model's own, likewise.
-        classes: The weights' labels by the model's.
-        known: The weights' categories.
-        num_classes: Number of the model's classes.
+        classes: The weights' labels by the model's, 0 for the background.
+        known: The weights' categories, background first.
+        num_classes: Number of the model's classes, background counted.
 
     Returns:
         The new tensor; None if the boxes per cell or the channels differ.

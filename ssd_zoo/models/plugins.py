@@ -78,7 +78,8 @@ def find_plugins(registered: MutableMapping[str, Callable[..., SSD]]) -> dict[st
     """Find the builders that installed packages list, without importing them.
 
     Args:
-        registered: The registered builders by name. They win over others of their names, and a warning is logged.
+        registered: The registered builders by name. They win over others of their names. Such names, and those not in
+            lower case, are left out with a warning.
     """
     found: dict[str, LazyBuilder] = {}
     for entry in entry_points(group=GROUP):
@@ -104,7 +105,7 @@ def package_of(builder: Callable[..., SSD]) -> dict[str, str]:
 
 
 def missing_package(package: object) -> str:
-    """Return a sentence on how to get a saved model's builder.
+    """Return a sentence on how to get a saved model's builder; empty if its package is not known.
 
     Args:
         package: What `package_of` returned when the model was saved; the text is of unknown origin.

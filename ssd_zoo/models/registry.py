@@ -203,7 +203,7 @@ def list_models(include: Iterable[str] | str | None = None, exclude: Iterable[st
 
 
 def usable_models(include: Iterable[str] | str | None = None) -> list[str]:
-    """List the models whose builders can be imported; log the others.
+    """List the models whose builders can be imported; log a warning of each other.
 
     Args:
         include: See `list_models`.
@@ -255,7 +255,7 @@ def get_model(name: str, **config: object) -> SSD:
 
     Args:
         name: One of `list_models()`.
-        **config: Passed to the builder.
+        **config: Passed to the builder, whose errors pass, as do those of `get_model_builder`.
     """
     return get_model_builder(name)(**config)
 
@@ -278,7 +278,7 @@ def get_weight(name: str) -> WeightsEnum:
     """Return a weights entry by its full name.
 
     Args:
-        name: For example `"SSD300_VGG16D_Weights.COCO_V1"`.
+        name: For example `"SSD300_VGG16D_Weights.COCO_V1"`; letter case counts.
 
     Raises:
         ValueError: If no entry has the name; the message proposes similar names.
@@ -292,6 +292,6 @@ def get_weight(name: str) -> WeightsEnum:
 
 
 def propose(name: str, allowed: list[str]) -> str:
-    """Return a sentence that proposes names similar to an unknown one."""
+    """Return a sentence that proposes names similar to an unknown one, or lists all that are `allowed`."""
     close = difflib.get_close_matches(name, allowed, n=3)
     return f"Did you mean {' or '.join(close)}?" if close else f"Known are: {', '.join(allowed)}."

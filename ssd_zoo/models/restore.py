@@ -109,6 +109,8 @@ def _few(names: Collection[str]) -> str:
 def check_restored(model: SSD, asked: Mapping[str, object]) -> None:
     """Check that weights filled a model that the caller left unchanged.
 
+    Weights of clips in an inflated model, and entries of settings alone, pass.
+
     Raises:
         ValueError: If a tensor started fresh, or one of the weights was not used.
     """

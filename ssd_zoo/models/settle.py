@@ -30,10 +30,10 @@ class Settled:
     """A builder's arguments, complete and consistent.
 
     Attributes:
-        weights: Weights of the whole detector.
-        weights_backbone: Weights of the backbone; None where `weights` is given.
+        weights: Weights of the whole detector; None for none.
+        weights_backbone: Weights of the backbone; None for none, and where `weights` is given.
         categories: Names of the classes, background first.
-        size: (height, width) of the input.
+        size: (height, width) of the input in pixels.
         in_chans: Channels of an image.
         norm_layer: Makes a norm from a number of channels; None for the norm of the recipe.
         options: The caller's options, completed by the defaults.
@@ -56,7 +56,7 @@ class Settled:
     def trainable(self, stages: int, *, default: int | None = None, pretrained: bool = False) -> int:
         """Return the number of a backbone's stages that train.
 
-        Without pretrained weights all stages train, as in torchvision.
+        Without pretrained weights all stages train, as in torchvision; asking for fewer is warned of.
 
         Args:
             stages: Number of stages.
@@ -84,7 +84,7 @@ class Settled:
         of feature maps.
 
         Args:
-            **recipe: Keywords of `DefaultBoxGenerator`.
+            **recipe: Keywords of `DefaultBoxGenerator`, whose errors pass.
         """
         asked = self.options["default_boxes"]
         if asked is not None:

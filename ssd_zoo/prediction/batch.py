@@ -21,7 +21,7 @@ def detect_batch(model: nn.Module, images: Sequence[Tensor]) -> list[dict[str, T
         images: `(in_chans, H, W)` each, uint8 or floating point between 0 and 1.
 
     Returns:
-        Detections of each image, on the CPU.
+        Detections of each image, on the CPU; none for none.
     """
     if not images:
         return []

@@ -72,7 +72,7 @@ def detect_on_cluster(
         images: Files and folders of one file system: local paths, which all machines need to see, or addresses such as
             `s3://bucket/photos`. Folders are searched recursively.
         output: Folder for the Parquet files, as `images`.
-        score_thresh: Least score of a detection; by default 0.5, or the model's own if that is higher.
+        score_thresh: Scores of detections must be greater; by default 0.5, or the model's own if that is higher.
         batch_size: Images per batch.
         workers: Number of models that run at once, or the least and most; None is as many as the cluster can run.
         cpus: Cores of a worker, for reading and detecting.
@@ -86,8 +86,10 @@ def detect_on_cluster(
 
     Raises:
         FileNotFoundError: If a source does not exist, or is a folder without images.
-        ImportError: If ray is missing.
-        ValueError: If there is no such model, or the output holds results of other options.
+        ImportError: If ray or pyarrow is missing.
+        ValueError: If there is no such model, a number is out of range, sources are on several file systems, a file of
+            results is damaged, or the output holds results of other options.
+        TypeError: If a number has the wrong type.
     """
     if score_thresh is not None:
         check_fraction("score_thresh", score_thresh, "a score")

@@ -39,7 +39,8 @@ class ImageFile(NamedTuple):
 class ParquetRow(TypedDict):
     """Result of one image.
 
-    If it could not be read, `error` has the reason and detections are None.
+    Boxes are xyxy in the image's pixels. If it could not be read, `error` has the reason and detections are None; else
+    `error` is None.
     """
 
     file_name: str
@@ -92,7 +93,7 @@ def find_image_files(sources: Iterable[str], filesystem: "FileSystem | None") ->
 
     Raises:
         FileNotFoundError: If a source does not exist, or is a folder without images.
-        ValueError: If the sources lie on several file systems.
+        ValueError: If the sources lie on several file systems, or there are none.
     """
     from pyarrow.fs import FileSelector, FileType
 
@@ -195,6 +196,8 @@ class ParquetFolder:
         """Write the rows of some images.
 
         The same key replaces what was written before, so none is there twice.
+
+        Images that failed are in a file of their own.
         """
         failed = [row for row in rows if row["error"] is not None]
         found = [row for row in rows if row["error"] is None]

@@ -22,7 +22,7 @@ _SETTINGS = ("size", "categories", "antialias", "score_function", "nms_thresh", 
 
 
 def model_files(name: str) -> list[Path]:
-    """List an exported or saved model's files; none for other models."""
+    """List an exported or saved model's files that exist; none for other models."""
     path = Path(name)
     if is_exported(name):
         # OpenVINO keeps its weights beside.

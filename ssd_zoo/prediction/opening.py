@@ -151,7 +151,7 @@ def _theirs() -> list[str]:
 
 
 def _by_weights(name: str) -> tuple[str, str] | None:
-    """Return the names of the builder and the weights for a name of weights.
+    """Return the names of the builder and the weights for a name of weights, in any letter case.
 
     None if no weights have the name.
 
@@ -187,7 +187,7 @@ def open_detector(
         name: Name of a registered model, or of weights (`"BCCD_V1"`, `"SSD300_VGG16D_Weights.COCO_V1"`); path of a
             saved model or an exported file; or a repository of the Hub, `"owner/name"`. A `Path` is never one.
         weights: Name of a registered model's weights, or the path of a saved model; None selects `DEFAULT`.
-        score_thresh: Least score of a detection; by default the model's.
+        score_thresh: Scores of detections must be greater; by default the model's.
         threads: Threads of an exported file; by default torch's. Other models always take torch's.
         callers: Threads that may call an exported file at once; see `load`.
         progress: Whether to show the progress of downloads.
@@ -196,6 +196,8 @@ def open_detector(
         ConnectionError: If weights have to be downloaded and can't be.
         ImportError: If an exported file's runtime is not installed.
         ValueError: If there is no such model, or it has no such weights. The message proposes similar names.
+        FileNotFoundError: If there is no such exported file, repository or revision.
+        PermissionError: If the Hub asks for a token.
     """
     given, name = name, os.fspath(name)
     if is_exported(name):
@@ -224,8 +226,11 @@ def load_model(
         weights: Name of the weights; None selects `DEFAULT`.
         progress: Whether to show the progress of downloads.
 
+    Returns:
+        The model in evaluation mode, and its class names, background first.
+
     Raises:
-        ValueError: If there is no such model, or it has no such weights.
+        ValueError: If there is no such model, or it has no such weights. Other errors are those of `open_detector`.
     """
     ours = not isinstance(name, str) or Path(name).exists() or is_exported(name) or name in list_models()
     if ours or name not in _theirs():
@@ -240,7 +245,7 @@ def load_model(
 
 
 def pick_thresh(model: nn.Module, asked: float | None) -> float:
-    """Return the least score of detections that are shown.
+    """Return the score above which detections are shown.
 
     Args:
         model: A detector.

@@ -52,8 +52,8 @@ def map_ahead(
 ) -> Generator[R, None, None]:
     """Apply a function in threads, and yield the results in order.
 
-    The items are taken in the caller's thread. An error of the items is raised after the results of those before it,
-    an error of the function in place of its result. Leaving the iterator early waits for the calls that have begun.
+    The items are taken in the caller's thread. An error of the items is raised after the results of those before it, an
+    error of the function in place of its result. Leaving the iterator early waits for the calls that have begun.
 
     Args:
         function: What is applied.
@@ -136,7 +136,7 @@ def detect_ahead(
     Args:
         model: A detector.
         sources: What `read` takes.
-        read: Reads an image. Its error takes the image's place.
+        read: Reads an image, `(in_chans, H, W)`. Its error takes the image's place.
         batch_size: Images per batch.
         workers: Threads that read.
         callers: Threads that call the detector, each with one of torch's threads; 1 for the caller's own thread.
@@ -197,7 +197,7 @@ def pick_batch_size(model: nn.Module) -> int:
     """Return the fastest number of images per batch on a model's device.
 
     A GPU takes many images at once. On a CPU one image is fastest, since its feature maps stay in the cache, and other
-    images are read meanwhile.
+    images are read meanwhile. An exported detector gets one image.
     """
     place = next(model.parameters(), torch.empty(0)).device
     return 1 if place.type == "cpu" or isinstance(model, ExportedDetector) else 16

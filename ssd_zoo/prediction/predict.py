@@ -51,7 +51,7 @@ def predict(
             `(N, H, W, 3)`, a tensor `(N, C, H, W)`, or a list or iterator of all these. Files and Pillow images are
             taken upright. Grey images are repeated to RGB; of files, Pillow images and arrays, transparent pixels are
             blended with white.
-        score_thresh: Least score of a detection; by default 0.5, or the model's own if that is higher.
+        score_thresh: Scores of detections must be greater; by default 0.5, or the model's own if that is higher.
         batch_size: Images per batch.
         device: Where to compute. By default where the model is; a model that is given by name is moved to a GPU, if
             there is one.
@@ -93,7 +93,7 @@ def predict(
 
 @dataclass
 class _Image:
-    """An image that was asked for, its title, and what is kept of it for drawing."""
+    """An image that was asked for, its title, and what is kept of it for drawing (None: nothing)."""
 
     source: Source
     title: str
@@ -115,7 +115,10 @@ def _open(model: Model, device: str | torch.device | None) -> tuple[nn.Module, S
 
 @contextlib.contextmanager
 def _ready(model: nn.Module, score_thresh: float) -> Iterator[None]:
-    """Within a with-statement, set a model to evaluation mode, with its threshold at most as asked."""
+    """Within a with-statement, set a model to evaluation mode, with its threshold at most as asked.
+
+    A lower own threshold stays. Both are restored at the end.
+    """
     own = getattr(model, "score_thresh", 0.0)
     lower = own > score_thresh
     if lower:
@@ -139,6 +142,12 @@ def _read(image: _Image, *, in_chans: int, held: bool) -> Tensor:
         image: The image.
         in_chans: Channels that the model takes.
         held: Whether the caller holds the image, so that it may be kept for drawing.
+
+    Raises:
+        ConnectionError: If an address can't be fetched.
+        FileNotFoundError: If there is no such file.
+        TypeError: If it is of another kind or type; the message begins with the title.
+        ValueError: If it can't be read or has another shape.
     """
     source = image.source
     if isinstance(source, str) and is_web(source):

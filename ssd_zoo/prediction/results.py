@@ -12,7 +12,10 @@ __all__ = ["ResultRow", "category_ids", "result_rows", "table"]
 
 
 class ResultRow(TypedDict):
-    """Detection in COCO's results format, with file and class names added."""
+    """Detection in COCO's results format, with file and class names added.
+
+    `bbox` is x, y, width and height in the image's pixels.
+    """
 
     image_id: int
     file_name: str
@@ -23,7 +26,7 @@ class ResultRow(TypedDict):
 
 
 def category_ids(categories: Sequence[str]) -> list[int]:
-    """Return COCO category ids by label.
+    """Return COCO category ids by label, the background's (0) first.
 
     For COCO's 80 classes these are the official ids, which have gaps. Otherwise the ids are the labels.
     """
@@ -35,7 +38,10 @@ def category_ids(categories: Sequence[str]) -> list[int]:
 def result_rows(
     detections: Mapping[str, Tensor], categories: Sequence[str], image_id: int, file: str | Path
 ) -> list[ResultRow]:
-    """Convert detections to COCO's results format, with file and class names added."""
+    """Convert detections to COCO's results format, with file and class names added.
+
+    Coordinates are rounded to hundredths of a pixel, scores to five digits.
+    """
     ids = category_ids(categories)
     rows = zip(*(detections[key].tolist() for key in ("boxes", "labels", "scores")), strict=True)
     return [

@@ -74,6 +74,7 @@ def one_by_one(images: Source | Iterable[Source]) -> tuple[Iterator[Source], boo
     Raises:
         FileNotFoundError: If a file, folder or pattern gives no image.
         TypeError: If it is neither an image nor an iterable.
+        ValueError: If a source is a file of a model, or the address of a video.
     """
     if isinstance(images, (str, os.PathLike)):
         many = not is_web(images) and not os.path.isfile(images)
@@ -113,7 +114,7 @@ def read_pixels(source: Source | bytes, in_chans: int = 3, *, max_pixels: int | 
             `array_pixels`; or a tensor `(in_chans, H, W)`, which is returned as it is. A grey tensor `(1, H, W)` is
             repeated for a detector of RGB images.
         in_chans: Channels that the detector takes.
-        max_pixels: Most pixels of a file.
+        max_pixels: Most pixels of a file; None for no limit.
 
     Returns:
         `(in_chans, H, W)`; uint8, except for tensors of another type. Of files and Pillow images always RGB.
@@ -121,6 +122,8 @@ def read_pixels(source: Source | bytes, in_chans: int = 3, *, max_pixels: int | 
     Raises:
         TypeError: If it is something else, or an array of another type than uint8.
         ValueError: If a file can't be read, or an array has another shape.
+        ConnectionError: If an address can't be fetched.
+        FileNotFoundError: If there is no such file.
     """
     if isinstance(source, Tensor):
         grey = source.ndim == 3 and len(source) == 1 and in_chans == 3
@@ -140,7 +143,10 @@ def read_pixels(source: Source | bytes, in_chans: int = 3, *, max_pixels: int | 
 
 
 def rgb_bytes(image: Tensor) -> Tensor:
-    """Convert an RGB or grey image to uint8 `(3, H, W)`, for drawing."""
+    """Convert an RGB or grey image, `(3 or 1, H, W)`, to uint8 `(3, H, W)` on the CPU, for drawing.
+
+    Floating-point pixels are clamped to 0 … 1.
+    """
     pixels = image.detach().cpu()
     if pixels.is_floating_point():
         pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)

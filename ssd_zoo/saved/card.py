@@ -84,8 +84,8 @@ def make_card(
     Args:
         model: The model, made by a registered builder.
         address: Argument of `from_pretrained` that opens the model.
-        licence: The weights' licence, by its SPDX name.
-        trained_on: Name of the training data.
+        licence: The weights' licence, by its SPDX name; None for "Not stated".
+        trained_on: Name of the training data; None for "Not stated".
         metrics: Per data set its figures, and under `"source"` who measured them.
         notes: Further text of the card, in Markdown.
     """

@@ -42,13 +42,13 @@ def load_checkpoint(
 
     Args:
         path_or_state_dict: A file of `torch.save` (only tensors and plain values are unpickled), a `.safetensors` file,
-            a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a TensorFlow.js model
-            (`model.json` or its folder), or tensors by name. Training checkpoints are unwrapped.
+            a frozen TensorFlow graph (`.pb`), a TensorFlow Lite model (`.tflite`), a TensorFlow.js model (`model.json`
+            or its folder), or tensors by name. Training checkpoints are unwrapped.
         origin: Project of the file: `amdegroot`, `lufficc`, `mmdet`, `nvidia`, `qfgaohao`, `tensorflow`, `torchvision`
             or `ultraface`; by default recognised by the tensors' names.
-        categories: Names of the classes, background first; by default those of the origin's models with the same
-            number of classes, else "class 1" and so on.
-        size: Side, or (height, width), of the input; by default the origin's. Tensors do not show it.
+        categories: Names of the classes, background first; by default those of the origin's models with the same number
+            of classes, else "class 1" and so on.
+        size: Side, or (height, width), of the input in pixels; by default the origin's. Tensors do not show it.
 
     Returns:
         The model, on the CPU, in evaluation mode. Builders and `from_pretrained` return theirs in training mode.
@@ -57,6 +57,7 @@ def load_checkpoint(
         OSError: If there is no such file.
         ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin; if
             tensors are missing, unexpected, of a wrong shape, or not finite; if the number of `categories` is wrong.
+        ImportError: If the package that a `.tflite` file needs is missing.
     """
     model = open_checkpoint(path_or_state_dict, origin).build(categories=categories, size=size)
     warn_of_folded(model)
@@ -79,10 +80,10 @@ class OpenedCheckpoint:
     """A checkpoint with a recognised origin.
 
     Attributes:
-        name: Name of the file.
+        name: Name of the file; "a state dict" for tensors by name.
         origin: Name of the origin, one of `ORIGINS`.
         match: Match of the names with the origin's key table.
-        state: Tensors by the names in the file.
+        state: Tensors by the names in the file; half precision is float32.
         shapes: The same tensors by our names, on the meta device.
     """
 
@@ -156,7 +157,8 @@ def open_checkpoint(
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin.
+        ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown or an
+            ambiguous origin.
     """
     if isinstance(path_or_state_dict, (str, os.PathLike)):
         path = Path(path_or_state_dict)
@@ -179,7 +181,7 @@ def _recognise(state: Mapping[str, Tensor], origin: str | None) -> tuple[str, Ma
         origin: The expected origin; None to try all.
 
     Raises:
-        ValueError: If the names do not fit the expected origin, or fit none or several of all.
+        ValueError: If the names do not fit the expected origin, or it is unknown, or they fit none or several of all.
     """
     if origin is not None and origin not in ORIGINS:
         raise ValueError(f"Unknown origin {origin!r}; known are {', '.join(ORIGINS)}.")
@@ -230,7 +232,7 @@ def _beside(name: str, theirs: Mapping[str, str]) -> str:
 
 
 def _check_shapes(model: SSD, tensors: Mapping[str, Tensor], theirs: Mapping[str, str]) -> None:
-    """Check that tensors fit a model exactly.
+    """Check that tensors fit a model exactly; counters of batches may be missing.
 
     Args:
         model: The model.

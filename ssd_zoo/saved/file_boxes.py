@@ -17,11 +17,12 @@ def boxes_of_file(model: SSD, boxes: Tensor) -> dict[str, DefaultBoxGenerator]:
     """Return the builder's argument for the default boxes of a file.
 
     Args:
-        model: A model with the expected default boxes; it may be on the meta device.
+        model: A model with the expected default boxes; it may be on the meta device. Its default boxes are replaced if
+            they differ.
         boxes: `(D, 4)`, xyxy as fractions of the input.
 
     Returns:
-        A generator as `default_boxes`. Nothing if the expected default boxes are the file's.
+        A generator as `default_boxes`; empty if the expected default boxes are the file's.
 
     Raises:
         ValueError: If their number is another, or they do not lie on the grids of the model's feature maps.

@@ -46,8 +46,7 @@ def save_pretrained(
     """Save a model as a folder for `from_pretrained`, builders and the Hub.
 
     Each file is written atomically, and a digest of the tensors is stored. If several processes save into one folder,
-    the last one wins. An existing model card is kept, unless `licence`, `trained_on`, `metrics` or
-    `notes` are given.
+    the last one wins. An existing model card is kept, unless `licence`, `trained_on`, `metrics` or `notes` are given.
 
     Args:
         model: The model, made by a registered builder.
@@ -64,7 +63,7 @@ def save_pretrained(
         TypeError: If the model is not an SSD, such as a wrapper of one.
         ValueError: If no registered builder made the model, its builder does not build it again from what is saved, an
             argument can't be saved, or a number is not finite.
-        OSError: If the folder can't be written.
+        OSError: If the folder can't be written; what was not replaced before stays.
     """
     card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}
     return _save(model, Path(folder), str(folder), card)
@@ -114,7 +113,8 @@ def from_pretrained(
         folder_or_repo: A folder or `.safetensors` file, or a repository on the Hub, `"owner/name"`. A `Path` is never a
             repository.
         revision: Branch, tag or commit of the repository; by default its main branch.
-        num_classes: Another number of classes, with the background; none has a known name.
+        num_classes: Another number of classes, with the background; none has a known name, unless `categories` gives as
+            many.
         categories: Other categories, background first; the class head keeps rows of names that it knows.
         **overrides: Passed to the builder: other `size`, `in_chans`, `score_thresh`, …
 
@@ -126,7 +126,7 @@ def from_pretrained(
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
         PermissionError: If the repository asks for a token, or for another one.
         TypeError: If a keyword is unknown.
-        ValueError: If the files were not saved by ssd_zoo, or can't be used.
+        ValueError: If the files were not saved by ssd_zoo, or can't be used, or arguments contradict each other.
     """
     address = folder_or_repo
     if isinstance(address, str):
@@ -170,7 +170,7 @@ def push_to_hub(
         private: Whether a new repository is private.
         token: The Hub's token; by default the one that is logged in, or `HF_TOKEN`.
         commit_message: The commit's message.
-        create_pr: Whether to open a pull request instead.
+        create_pr: Whether to open a pull request instead of a commit to the branch.
         licence: See `save_pretrained`.
         trained_on: See `save_pretrained`.
         metrics: See `save_pretrained`.
@@ -184,6 +184,7 @@ def push_to_hub(
         PermissionError: If the token does not allow it.
         TypeError: If the model is not an SSD.
         ValueError: If the model can't be saved, or `repo_id` is not "owner/name".
+        FileNotFoundError: If there is no such repository or revision, and it can't be made.
     """
     card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}
     with tempfile.TemporaryDirectory() as temporary:

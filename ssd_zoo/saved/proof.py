@@ -22,7 +22,7 @@ _log = logging.getLogger("ssd_zoo")
 
 
 def package_of_model(model: SSD) -> dict[str, dict[str, str]]:
-    """Return the config's entry on the package of a model's builder.
+    """Return the config's entry `package` on the package of a model's builder.
 
     It is empty for our own builders.
     """
@@ -34,6 +34,8 @@ def check_rebuild(model: SSD, text: str) -> None:
     """Check that a config rebuilds its model.
 
     Modules, shapes of tensors, settings and default boxes must be the same.
+
+    Arguments that are not plain names, and hooks, are only warned of in the log.
 
     Args:
         model: The model.

@@ -29,7 +29,7 @@ def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict
         targets: As for calling the model, on its device.
 
     Returns:
-        The number; None for clips without a labeled frame that gets feature maps, so without a loss.
+        The number, over all images; None for clips without a labeled frame that gets feature maps, so without a loss.
 
     Raises:
         TypeError: If a target has the wrong type.
@@ -45,7 +45,14 @@ def count_positives(model: SSD, images: Sequence[Tensor], targets: Sequence[dict
 def _labeled(
     model: SSD, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]
 ) -> tuple[list[Size], Sequence[dict[str, Tensor]]]:
-    """Return the (height, width) and the targets of images, or of clips' labeled frames."""
+    """Return the (height, width) and the targets of images, or of clips' labeled frames.
+
+    Only frames that get feature maps count.
+
+    Raises:
+        TypeError: If a clip's target has the wrong type.
+        ValueError: If a clip's target is invalid.
+    """
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     if not holds_clips(images):
         return sizes, targets

@@ -80,6 +80,8 @@ class Plan:
         rank: Number of this process, from 0.
         world: Number of processes.
         max_steps: Number of steps that ends the training, also within an epoch; None for whole epochs.
+        steps_per_epoch: Steps of an epoch, the last one filled up.
+        steps: Steps of the training.
 
     Raises:
         ValueError: If the data set is empty, a number is below 1, or a batch can't be divided into equal parts.
@@ -114,7 +116,7 @@ class Plan:
         return self.epochs * self.steps_per_epoch if self.max_steps is None else self.max_steps
 
     def batch(self, step: int) -> list[Place]:
-        """Return the items of a step, counted from 0."""
+        """Return the items of a step (counted from 0), over all processes."""
         epoch, start = step // self.steps_per_epoch, step % self.steps_per_epoch * self.batch_size
         order = self._order(epoch)
         positions = range(start, start + self.batch_size)
@@ -127,7 +129,7 @@ class Plan:
     def shares(self, start_step: int) -> Iterator[list[Place]]:
         """Yield this process's parts of each batch, beginning at a step.
 
-        There are `accumulate` parts per step.
+        There are `accumulate` parts per step, yielded one by one, up to the last step.
         """
         size = self.batch_size // (self.accumulate * self.world)
         for step in range(start_step, self.steps):
@@ -139,6 +141,8 @@ class Plan:
 
 class SeededSamples(Dataset[Sample]):
     """Data set whose random numbers depend on seed and place alone.
+
+    An item is asked for by its `Place`. Global random states are restored.
 
     Args:
         dataset: Data set of images or clips, and targets.
@@ -166,7 +170,7 @@ class SeededSamples(Dataset[Sample]):
                 np.random.set_state(states[1])
 
     def name(self, item: int) -> str:
-        """Return the name of an image or a clip, for messages."""
+        """Return the name of an image (its path) or a clip, for messages; "image 7" if the data set lists none."""
         # Other data sets may have lists of these names, too.
         for entries, name in (("videos", "name"), ("images", "file")):
             listed = getattr(self.dataset, entries, None)
@@ -269,9 +273,10 @@ def without_objects(part: Part) -> Part:
 def augmentation_for(
     model: SSD, kind: Augmentation | Transform | None, *, flip: bool = True, flip_vertically: bool = False
 ) -> Transform | None:
-    """Return the augmentation of `fit`, which resizes to the model's input.
+    """Return the augmentation of `fit`; a kind's resizes to the model's input.
 
-    If the model has tiles, it first cuts a random tile from the image.
+    If the model has tiles, a kind and a function first cut a random tile from the image. None is returned unchanged.
+    Flips are a kind's alone.
     """
     if not isinstance(kind, str):
         return kind if kind is None or model.tile is None else Compose([RandomTile(model.tile), kind])

@@ -27,7 +27,7 @@ class Budget:
         every: Epochs between evaluations; by default they are chosen so that evaluations take at most a quarter.
         spent: What an interrupted run spent before.
         evaluated: Images of an evaluation divided by images of a step; 0 if there is no evaluation.
-        clock: Clock in seconds.
+        clock: Function that returns seconds.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Budget:
 
     @property
     def rate(self) -> float:
-        """Seconds per step, the mean of the last ones."""
+        """Seconds per step, the mean of the last ones; ZeroDivisionError before the third step."""
         return sum(self._recent) / len(self._recent)
 
     @property
@@ -89,6 +89,9 @@ class Budget:
         Args:
             plan: The plan so far.
             done: Number of steps done.
+
+        Returns:
+            The plan, of at least one step, and the epochs between evaluations.
         """
         per_epoch, left = plan.steps_per_epoch, self.seconds - self.elapsed
         if self.every is None:

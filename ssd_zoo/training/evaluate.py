@@ -173,7 +173,8 @@ def evaluate(
         ImportError: If faster-coco-eval is missing.
         TypeError: If a clip's target has no `frame_index`.
         ValueError: If there are no images or names of classes, the model knows none of the classes, or has no
-            `score_thresh` that can be as asked.
+            `score_thresh` that can be as asked, `model_categories` has another length, or `losses` are asked of a model
+            that has none.
 
     Example:
         >>> evaluation = evaluate(model, open_dataset("cells", "test"))  # doctest: +SKIP
@@ -226,7 +227,12 @@ def evaluate_results(annotations: str | Path, results: str | Path) -> Evaluation
 
 
 def check_model_categories(given: Sequence[str], own: Sequence[str]) -> None:
-    """Raise ValueError if a model's classes and its given names differ in number."""
+    """Raise ValueError if there are not as many given names as a model has classes.
+
+    Args:
+        given: The user's names for the model's classes, with the background.
+        own: The model's own names, with the background.
+    """
     if len(given) != len(own):
         raise ValueError(
             f"The model has {len(own)} classes with the background ({list_names(own)}), but model_categories "
@@ -243,6 +249,10 @@ def _measured(model: nn.Module, asked: float | None) -> Iterator[None]:
     Args:
         model: The detector.
         asked: Least score of a detection that counts; None for all that AP counts.
+
+    Raises:
+        ValueError: If the detector has no `score_thresh` that can be as asked. Otherwise what can't be lowered is a
+            warning.
     """
     own = {name: getattr(model, name) for name in ("score_thresh", "detections_per_img") if hasattr(model, name)}
     if asked is not None and "score_thresh" not in own:

@@ -119,11 +119,10 @@ def fit(
 ) -> FitResult:
     """Fine-tune a detector on images or clips.
 
-    accelerate chooses devices and processes. The order of the data and the augmentation depend on the seed and the
-    place in the training alone. SSD's loss is taken over the whole batch. So several processes, or several parts of a
-    batch, train as one would. Only batch norm sees its own part, unless it is frozen or synchronised. `output` receives
-    `checkpoint.pt`, `metrics.csv`, `curves.png`, `pictures/`, `tensorboard/`, the models `best/` and `last/`, and at
-    the end `report.html`.
+    accelerate chooses devices and processes. Order and augmentation depend on the seed and the place in the training
+    alone. SSD's loss is taken over the whole batch. So several processes or parts of a batch train as one would. Only
+    batch norm sees its own part, unless it is frozen or synchronised. `output` receives `checkpoint.pt`, `metrics.csv`,
+    `curves.png`, `pictures/`, `tensorboard/`, the models `best/` and `last/`, and at the end `report.html`.
 
     Args:
         model: The model, made by a registered builder; it is trained in place. Its input, feature maps and default
@@ -183,10 +182,11 @@ def fit(
         ImportError: If accelerate, faster-coco-eval, matplotlib or tensorboard is missing.
         OSError: If the folder or a checkpoint can't be written, as on a full disk; the last good checkpoint stays.
         ValueError: If more than 1 % of the objects can't be used and the model's `on_invalid_boxes` is `"raise"`,
-            arguments contradict each other, `output` holds a run and `resume` is False, another training
-            writes there, the run began with other settings, or machines that resume it do not share its folder.
+            arguments contradict each other, `output` holds a run and `resume` is False, another training writes there,
+            the run began with other settings, or machines that resume it do not share its folder.
         KeyboardInterrupt: After SIGINT; a checkpoint is written first.
         SystemExit: After SIGTERM; a checkpoint is written first.
+        TypeError: If the model is not an `SSD`.
 
     Example:
         >>> from ssd_zoo.data import open_dataset
@@ -333,7 +333,7 @@ def fit(
 
 
 def _place(model: SSD, accelerator: "Accelerator", batch_norm: str, freeze_backbone: bool) -> SSD:
-    """Move a model to its device; freeze its backbone and synchronise its norms, if asked for."""
+    """Move a model to its device; freeze backbone and synchronise norms (ValueError without a GPU), if asked for."""
     if freeze_backbone:
         new = tuple(f"{layer}." for layer in getattr(model.backbone, "new_layers", ()))
         for name, parameter in model.backbone.named_parameters():

@@ -59,9 +59,9 @@ class Results:
 
 
 def parts_per_item(model: SSD, dataset: Dataset[Sample]) -> int:
-    """Return the number of tiles of a data set's first image.
+    """Return the number of tiles of a data set's first image; 1 for a model without tiles.
 
-    It is 1 for a model without tiles.
+    It stands for those of all images.
     """
     if model.tile is None:
         return 1
@@ -80,7 +80,7 @@ def run_detector(
     progress: bool,
     losses: bool,
 ) -> Results:
-    """Return results of all images or clips; several processes share the work.
+    """Return results of all images or clips, in the data set's order; several processes share the work.
 
     Args:
         model: The detector.
@@ -184,7 +184,10 @@ def _run(
 
 
 def _of_clip(model: nn.Module, clip: Tensor, size: int, device: torch.device) -> list[Detections]:
-    """Detect in all frames of a clip, `size` at a time."""
+    """Detect in all frames of a clip, `size` at a time.
+
+    A detector other than an `SSD` gets the frames as images.
+    """
     if not isinstance(model, SSD):
         found = [one for part in clip.split(size) for one in model(list(_floats([part], device)[0]))]
         return join_frames(found, [range(len(clip))])
@@ -209,7 +212,13 @@ def _objects(target: Target, device: torch.device) -> Target:
 
 
 def _scored(image: Tensor, target: Target, found: Detections, labels: Tensor | None, item: int) -> Scored:
-    """Combine the detections in an image or clip with its target."""
+    """Combine the detections in an image or clip with its target.
+
+    A clip's tubes are linked only if its target has `track_ids`.
+
+    Raises:
+        TypeError: If a clip's target has no `frame_index`.
+    """
     image_id = target.get("image_id")
     if not holds_clips([image]):
         return Scored([make_record(target, found, labels, item, image_id=image_id)])

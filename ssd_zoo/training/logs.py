@@ -26,7 +26,7 @@ def write_table(history: Sequence[Row], file: Path) -> None:
 
 
 def describe_row(row: Row, epochs: int) -> str:
-    """Format an epoch as one line."""
+    """Format an epoch as one line; figures that the row lacks are left out."""
     figures = [f"{name} {row[name]:.3f}" for name in ("loss", "validation_loss") if name in row]
     figures += [f"{name} {row[name]:.4f}" for name in ("AP", "AP50", "AP75") if name in row]
     return "  ".join([f"epoch {row['epoch']:.0f}/{epochs}", *figures, f"{row['images_per_second']:.1f} images/s"])
@@ -63,7 +63,7 @@ class TensorBoard:
 
 
 def plot_curves(history: Sequence[Row], file: Path) -> None:
-    """Plot losses and AP over epochs.
+    """Plot losses and AP over epochs to a picture; see `save_figure`.
 
     Raises:
         ImportError: If matplotlib is missing.

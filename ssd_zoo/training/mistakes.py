@@ -42,7 +42,7 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(records: Sequence[Record], categories: Sequence[str], most: int = 6) -> list[Mistake]:
-    """Return the worst mistakes of each kind.
+    """Return the worst mistakes of each kind, the kinds one after another.
 
     They are the largest objects that were missed, and the surest detections that are wrong.
 
@@ -51,7 +51,7 @@ def worst_mistakes(records: Sequence[Record], categories: Sequence[str], most: i
     Args:
         records: One per image or frame.
         categories: Names of the classes, background first.
-        most: Number of mistakes of a kind.
+        most: Most mistakes of a kind.
     """
     ranked: dict[Kind, list[tuple[float, Mistake]]] = {"missed": [], "wrong class": [], "background": []}
     for number, record in enumerate(records):
@@ -81,7 +81,7 @@ def draw_mistake(image: Tensor, mistake: Mistake, categories: Sequence[str], sid
     """Draw the box of a mistake with what is around it.
 
     Args:
-        image: The whole image `(C, H, W)`, between 0 and 1.
+        image: The whole image or frame of the record, `(C, H, W)`, between 0 and 1.
         mistake: The mistake.
         categories: Names of the classes, background first.
         side: Longest side of the picture in pixels.

@@ -90,7 +90,7 @@ def make_schedule(
     """Make one of timm's schedules, whose rate depends on the step alone.
 
     Args:
-        optimizer: The optimizer. Its rates stay as they are until `step_update(step)` sets them.
+        optimizer: The optimizer. Its rates stay as they are until `step_update(step)`, with the step from 0, sets them.
         name: `"cosine"` down to zero, `"step"` to a tenth at the milestones, or `"constant"`.
         steps: Number of steps of the training.
         warmup_steps: Number of steps in which the rate rises from 1e-6.
@@ -138,8 +138,8 @@ def freeze_norms(model: nn.Module, *, whole: bool) -> None:
     """Freeze the running statistics of batch norms, which small batches would spoil.
 
     Args:
-        model: A model in training mode.
-        whole: Whether all of them, or only those of layers that do not train.
+        model: A model in training mode; its norms are put into evaluation mode, until its next `train()`.
+        whole: True for all norms, False for those whose own weights do not train or that have none.
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -152,6 +152,8 @@ def synchronise_norms(model: SSD) -> SSD:
     """Convert batch norms to ones that share statistics among processes, by timm.
 
     torch's own function would lose the activations that timm's norms hold.
+
+    The model is changed in place.
     """
     from timm.layers.norm_act import convert_sync_batchnorm
 

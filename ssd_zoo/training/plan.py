@@ -72,7 +72,10 @@ class DataFacts(NamedTuple):
     typical: float
 
     def in_tiles(self, tile: tuple[int, int]) -> "DataFacts":
-        """Return the same facts for tiles, if images are cut into them."""
+        """Return the same facts for tiles, if images are cut into them.
+
+        `tile` is (height, width) in pixels.
+        """
         height, width = shown_size(self.picture, tile)
         factor = math.sqrt(self.picture[0] * self.picture[1] / (height * width))
         return DataFacts((height, width), min(1.0, factor * self.small), min(1.0, factor * self.typical))
@@ -88,7 +91,7 @@ class TrainingPlan:
         ema_decay: Final decay of the moving average of the weights; 0 for no average.
         evaluate_every: Epochs between evaluations.
         patience: Evaluations without a better AP that end the training; 0 for no such end.
-        learning_rate: Learning rate of the head.
+        learning_rate: Learning rate of the head; 0 for an optimizer that is unknown.
         flip: Whether images are flipped left to right.
         choices: The settings as lines, with reasons.
     """
@@ -201,7 +204,7 @@ def plan_validation(images: int) -> int:
 
 
 def plan_size(facts: DataFacts, largest: float = LARGEST_AREA) -> tuple[tuple[int, int], str]:
-    """Choose the (height, width) of the input, and say why.
+    """Choose the (height, width) of the input in pixels, and say why.
 
     Small objects get 40 pixels and the median object 96, as far as `largest` pixels allow it. If the model's own
     300 × 300 suffices for that, it is taken. Other sizes have about the images' shape, and sides that are then rounded
@@ -245,7 +248,7 @@ def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
     object is larger than half a tile, there are no tiles.
 
     Returns:
-        Size and reason; None if no tiles are needed.
+        The (height, width) of a tile in pixels, and the reason; None if no tiles are needed.
 
     Example:
         >>> from ssd_zoo.training.plan import DataFacts, plan_tile
@@ -263,6 +266,8 @@ def plan_tile(facts: DataFacts) -> tuple[tuple[int, int], str] | None:
 
 def look_at(dataset: DetectionDataset | VideoDataset) -> DataFacts | None:
     """Measure images and objects by the headers of up to 1000 images.
+
+    Images that can't be read, and objects without area, are skipped.
 
     Returns:
         The facts; None for videos, or if no image that can be read has an object.
@@ -335,7 +340,7 @@ def _facts(pictures: Sequence[tuple[int, int]], of_classes: Iterable[Sequence[fl
 
 
 def _side(value: float) -> int:
-    """Return a side rounded up to a multiple of 32."""
+    """Return a side, in pixels, rounded up to a multiple of 32, or down if it is at most .32 above one."""
     return 32 * math.ceil(value / 32 - 0.01)
 
 

@@ -46,17 +46,19 @@ def save_figure(figure: "Figure", file: Path) -> None:
     """Write a figure atomically, in the format of the file's extension.
 
     It is PNG without an extension.
+
+    Folders above it are made.
     """
     with replacing(file) as stream:
         figure.savefig(stream, format=file.suffix.lstrip(".").lower() or "png", dpi=100)
 
 
 def precision_curves(evaluation: "Evaluation") -> dict[str, list[float]]:
-    """Return the worst classes' precision over recall, at an IoU of .5.
+    """Return precision over recall of the worst classes and their mean, at an IoU of .5.
 
     Returns:
         For each name, the precision at the recalls 0, .01, … 1. There are at most ten classes, and last the mean over
-        all classes. Each name ends with the mean precision. Empty without objects.
+        all classes. Each name ends with the mean precision. Empty without objects. Classes are in the data set's order.
     """
     at_half = evaluation.precision[0]
     known = [k for k in range(len(evaluation.classes)) if at_half[0, k] > -1]
@@ -124,14 +126,14 @@ def draw_records(
     most: int = 8,
     score_thresh: float = 0.4,
 ) -> None:
-    """Draw detections in some images or frames of a data set.
+    """Draw detections in some images or frames of a data set, as files `NUMBER.jpg` by record.
 
     Args:
         evaluation: The evaluation of that data set.
         dataset: Data set of images or clips, uint8 or between 0 and 1.
         categories: Names of the classes, background first.
         folder: Folder for the pictures.
-        most: Number of pictures.
+        most: Most pictures, at equal steps through the data.
         score_thresh: Least score of a detection that is drawn.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,8 +155,8 @@ def picture_of(
     """Draw the detections of an image, in any order, or its objects.
 
     Args:
-        image: `(C, H, W)`, between 0 and 1.
-        found: `boxes (n, 4)`, `labels (n,)` and, of detections, `scores (n,)`.
+        image: `(C, H, W)`, between 0 and 1; of more than three channels the first three are shown, of fewer the first.
+        found: `boxes (n, 4)`, xyxy in the image's pixels, `labels (n,)` and, of detections, `scores (n,)`.
         categories: Names of the classes, background first.
         score_thresh: Least score of a detection that is drawn.
     """

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def process() -> tuple[int, int]:
-    """Return this process's rank and the number of processes."""
+    """Return this process's rank and the number of processes; (0, 1) without torch.distributed."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
@@ -33,6 +33,9 @@ def own_settings() -> Iterator[None]:
     """Within a with-statement, let accelerate's settings be this training's own.
 
     accelerate keeps them for the whole process. They are reset at the end, unless the caller had set them before.
+
+    Raises:
+        ImportError: If accelerate is missing.
     """
     try:
         from accelerate.state import AcceleratorState, is_initialized

@@ -28,7 +28,7 @@ BatchNormMode = Literal["train", "frozen", "sync"]
 
 
 def obstacles(output: Path, *, resume: bool, evaluates: bool, tensorboard: bool) -> list[Exception]:
-    """Return an error for each thing that a run lacks.
+    """Return an error for each thing that a run lacks; none is raised.
 
     These may be packages, the right to write, a free folder, or a whole checkpoint.
 
@@ -92,7 +92,8 @@ def check_call(
 
     Raises:
         TypeError: If the model is not an SSD.
-        ValueError: If the model can't be trained, a name or number is not allowed, or classes differ.
+        ValueError: If the model can't be trained, a name or number is not allowed, validation data are empty, both
+            `epochs` and `minutes` are given, or classes differ.
     """
     if not isinstance(model, SSD):
         raise TypeError(f"fit trains an SSD, got {type(model).__name__}; examples/finetune.py trains any detector.")
@@ -127,7 +128,10 @@ def usable_data(model: SSD, data: D, *, may_be_empty: bool = False) -> D:
     Args:
         model: The model, which may ask to drop all that is invalid.
         data: The data set.
-        may_be_empty: Whether it may have no object at all.
+        may_be_empty: Whether it may have no object at all; it is then returned unchanged.
+
+    Raises:
+        ValueError: As `usable`: too many objects can't be used and the model does not drop them, or none is left.
     """
     # A subclass may do more than its labels say.
     if type(data) not in (DetectionDataset, VideoDataset):

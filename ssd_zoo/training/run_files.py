@@ -52,7 +52,7 @@ class RunFiles:
         validation: Data set on which AP is measured, if there is one.
         choices: What was chosen, with reasons.
         command: The command to repeat the run, if it is known.
-        meta: Keywords of `save_pretrained`.
+        meta: `licence` and `trained_on` for `save_pretrained`, None where unknown.
     """
 
     folder: Path
@@ -62,17 +62,18 @@ class RunFiles:
     meta: dict[str, str | None]
 
     def begin(self, model: SSD) -> None:
-        """Draw what the model detects before the training, for the report."""
+        """Draw what the model detects before the training, for the report; nothing without validation data."""
         self._draw(model, "before")
 
     def save(self, model: SSD, history: Sequence[Row], evaluation: "Evaluation | None", *, better: bool) -> None:
-        """Write models, table, curves and pictures after an evaluation.
+        """Write models, table, curves and pictures after an evaluation, or at its time without one.
 
         Args:
             model: The model.
             history: One row per epoch.
-            evaluation: Its evaluation.
-            better: Whether it is the best so far.
+            evaluation: Its evaluation; None without validation data.
+            better: Whether it is the best so far, and written to `best/` too; without validation data `best/` is always
+                written.
         """
         metrics: dict[str, dict[str, float | str]] = {}
         if evaluation is not None and not math.isnan(evaluation.metrics["AP"]):
@@ -92,7 +93,7 @@ class RunFiles:
             draw_records(evaluation, self.validation, model.categories, self.folder / "pictures")
 
     def best(self, device: torch.device) -> SSD:
-        """Load the best model."""
+        """Load the best model onto a device, in evaluation mode."""
         return from_pretrained(self.folder / "best").to(device).eval()
 
     def report(self, history: Sequence[Row], evaluation: "Evaluation | None", device: torch.device) -> None:

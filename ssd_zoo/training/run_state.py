@@ -67,7 +67,9 @@ def write_checkpoint(state: State, file: Path) -> None:
 
 
 def read_run_state(file: Path) -> State:
-    """Read a checkpoint onto the CPU.
+    """Read a run's checkpoint onto the CPU: `settings`, `progress`, `model`, `optimizer` and more by name.
+
+    Checksums are checked, and no code in the file runs.
 
     Raises:
         OSError: If the file can't be read.
@@ -115,6 +117,9 @@ def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[st
         chosen: Names of the settings that the caller did not give.
         show: Whether to tell on stderr how the run continues.
 
+    Returns:
+        The checkpoint's content; None if there is no checkpoint.
+
     Raises:
         ValueError: If the checkpoint can't be read, or the run began with other settings.
     """
@@ -151,7 +156,7 @@ def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[st
 def check_same(before: Mapping[str, object], now: Mapping[str, object], run: Path) -> None:
     """Check that a resumed run has the settings that it began with.
 
-    The number of epochs may grow.
+    The number of epochs may grow. Settings that a checkpoint of an older version lacks are not compared.
 
     Args:
         before: Settings of the checkpoint.
@@ -213,7 +218,7 @@ def settle_plan(plan: Plan, settings: Mapping[str, object], planned: int, minute
     Args:
         plan: The plan of this call.
         settings: Settings of the run.
-        planned: Number of steps that the run's budget was found to allow; 0 if it is not known.
+        planned: Number of steps that the run's budget was found to allow; 0 if it is not known yet.
         minutes: The budget, if there is one.
 
     Raises:

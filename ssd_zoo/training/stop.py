@@ -12,7 +12,7 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 class StopRequest:
     """Context in which SIGINT and SIGTERM are only noted.
 
-    A second signal acts at once.
+    A second signal acts at once. Outside the main thread signals are not caught.
 
     Attributes:
         signal: The signal that came, or None.
@@ -46,7 +46,7 @@ class StopRequest:
 
         Raises:
             KeyboardInterrupt: After SIGINT.
-            SystemExit: After SIGTERM.
+            SystemExit: After SIGTERM, with code 143; also if the signal went to another process of the training.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt

@@ -23,10 +23,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 470, 10, 244
 
 
 def line_chart(lines: Mapping[str, Sequence[tuple[float, float]]], *, top: float | None = None) -> str:
-    """Draw lines over a common axis, and their names below.
+    """Draw lines over a common axis, and their names below; return SVG and HTML.
 
     Args:
-        lines: Points (x, y) by name, in the order of x.
+        lines: Points (x, y) by name, in the order of x; those that are not finite are left out.
         top: Upper end of the axis of y; by default that of the points. The axis begins at 0.
     """
     points = [point for line in lines.values() for point in line if all(map(math.isfinite, point))]

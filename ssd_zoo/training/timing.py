@@ -24,7 +24,7 @@ class Times(NamedTuple):
 
     Attributes:
         step: Seconds of a step, with reading and augmenting its images.
-        image: Seconds of detecting in an image.
+        image: Seconds of detecting in an image or clip.
         memory: Most bytes that the process, or on a GPU its tensors, held so far; 0 where it can't be read, on Windows.
     """
 
@@ -46,6 +46,8 @@ def time_training(
 ) -> Times:
     """Measure a few training steps' time on a copy of the model.
 
+    The copy trains by AdamW at a rate of 1e-6.
+
     Args:
         model: The model, which stays as it is.
         dataset: Data set of images or clips.
@@ -54,8 +56,8 @@ def time_training(
         num_workers: Number of processes that read and augment images.
         device: Device to train on; by default a GPU if there is one.
         steps: Number of steps that are measured, after one that is not.
-        rough: Whether to time a quarter of the batch on a CPU. That takes less time and memory; the step's time then
-            is four times what was measured.
+        rough: Whether to time a quarter of the batch on a CPU. That takes less time and memory; the step's time then is
+            four times what was measured.
     """
     at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trained = copy.deepcopy(model).to(at).to(memory_format=torch.channels_last).train()

@@ -37,7 +37,8 @@ def detect_stream(
         Each frame, and its detections on the CPU.
 
     Raises:
-        TypeError: If the model is not a detector, or the frames are a path.
+        TypeError: If the model is not a detector, or the frames are a path; raised at the first frame, as all errors.
+        ValueError: If the model is in training mode or has tiles, or a frame is invalid.
     """
     if not hasattr(model, "step"):
         raise TypeError(
@@ -77,7 +78,7 @@ def export_step(model: SSD, *, num_streams: int = 1) -> tuple[ExportedProgram, S
 
     Args:
         model: A detector in evaluation mode.
-        num_streams: Number of streams of the initial state.
+        num_streams: Number of streams S of the initial state, which is all zeros.
 
     Returns:
         The program and the initial state. The program maps frames `(S, in_chans, height, width)`, as from

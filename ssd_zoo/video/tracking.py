@@ -39,11 +39,11 @@ class Tracker:
         """Assign the next frame's detections to tracks.
 
         Args:
-            detections: `boxes (n, 4)` in xyxy, `labels (n,)` and `scores (n,)` of a frame.
+            detections: `boxes (n, 4)`, xyxy in pixels, on the CPU, `labels (n,)` and `scores (n,)` of a frame.
             time: The frame's time in seconds. A gap counts as frames without objects, so that tracks end in it.
 
         Returns:
-            Track of each detection, `(n,)`, from 1; -1 for detections without a track.
+            Track of each detection, `(n,)`, int64, from 1, over all classes; -1 for detections without a track.
         """
         from supervision import Detections
 

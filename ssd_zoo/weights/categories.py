@@ -85,16 +85,19 @@ def check_names(categories: object) -> list[str]:
 
     "???" as the background's name becomes "background".
 
-    The background is class 0, so its name comes first. That is required rather than assumed: without it the first
-    class would be taken for the background.
+    The background is class 0, so its name comes first. That is required rather than assumed: without it the first class
+    would be taken for the background.
 
     Args:
         categories: The user's names.
 
+    Returns:
+        The names; TensorFlow Lite's "???" in the first place becomes "background".
+
     Raises:
         TypeError: If it is not a list or tuple of texts.
-        ValueError: If a name is empty or occurs twice (see `find_twice`), the first is not a background's, another
-            is, or there is no other.
+        ValueError: If a name is empty, has line breaks, or occurs twice (see `find_twice`; "N/A" may), the first is not
+            a background's, another is, or there is no other.
     """
     if not isinstance(categories, Sequence) or isinstance(categories, (str, bytes)):
         raise TypeError(f"categories must be a list of names, background first, got {reprlib.repr(categories)}.")
@@ -152,17 +155,17 @@ def is_one_line(name: str) -> bool:
 
 
 def is_background(name: str) -> bool:
-    """Return whether a name means the background: "background", "__background__", "bg" or "???"."""
+    """Return whether a name means the background: "background", "__background__", "bg" or "???", in any letter case."""
     return name.strip(" _").casefold() in ("background", "bg", _UNNAMED)
 
 
 def object_classes(categories: Sequence[str]) -> list[str]:
-    """Return the classes of objects, without background and COCO's unused ids."""
+    """Return the classes of objects, without the first name (the background) and COCO's unused ids."""
     return [name for name in categories[1:] if name != "N/A"]
 
 
 def list_names(names: Sequence[str], most: int = 5) -> str:
-    """Join the first names with commas, and an ellipsis for others.
+    """Join the first `most` names with commas, and an ellipsis for others.
 
     Long names end in an ellipsis, too.
     """
@@ -171,7 +174,7 @@ def list_names(names: Sequence[str], most: int = 5) -> str:
 
 
 def _by_name(names: Sequence[str], spelling: Callable[[str], str], done: Collection[int]) -> dict[str, list[int]]:
-    """Group labels whose names have the same spelling.
+    """Group labels whose names have the same spelling: labels by spelling.
 
     Args:
         names: Names of classes, background first. The background and "N/A" are left out.

@@ -166,7 +166,7 @@ def _decode_module(value: dict[str, JSON], what: str) -> Callable[..., nn.Module
 
 
 def _find_module(path: str) -> type[nn.Module] | None:
-    """Import a class of layers by its name, such as `torch.nn.BatchNorm2d`, if it is on the list of allowed ones."""
+    """Return an allowed class of layers by its name, such as `torch.nn.modules.linear.Linear`; None for all others."""
     home, _, name = path.rpartition(".")
     home = _MOVED.get(home, home)
     if home not in _HOMES:
@@ -209,7 +209,7 @@ def open_config(content: str | bytes, file: Path, source: str, *, digest: str | 
 
 
 def _refuse_unknown(names: Collection[str], known: Collection[str], what: str) -> None:
-    """Raise ValueError if a name is unknown."""
+    """Raise ValueError if one of `names` is not `known`."""
     if unknown := set(names) - set(known):
         raise ValueError(f"unknown {what} {quote(min(unknown))}; known are {', '.join(known)}.")
 

@@ -12,7 +12,7 @@ __all__ = ["are_of_two_saves", "digest_in", "sign"]
 def digest_in(config: JSON) -> str | None:
     """Return the digest of the tensors that a config names.
 
-    None for configs of older versions, whose ids can't be checked.
+    None without one, and for configs of older versions, whose ids can't be checked.
     """
     found = config.get("weights_id") if isinstance(config, dict) else None
     return found if isinstance(found, str) and found.startswith("sha256:") else None

@@ -61,7 +61,9 @@ class Weights(torchvision.models.Weights):
         return self.url
 
     def get_state_dict(self, progress: bool = True) -> dict[str, Tensor]:
-        """Return the tensors by our names, downloaded if needed.
+        """Return the tensors by our names, with those of `base` that the file lacks; download what is needed.
+
+        Half precision becomes float32. Errors are those of `read_weights`.
 
         Args:
             progress: Whether to show a progress bar on stderr.
@@ -83,8 +85,8 @@ class WeightsEnum(torchvision.models.WeightsEnum):
     def verify(cls: type[Self], obj: object) -> Self | None:
         """Return a member, given itself, its name or its full name.
 
-        Another enum's member counts as this one's of the same value, as clip models have the weights of images.
-        `Weights` of a saved model are returned unchanged; builders use them like a member.
+        None is returned unchanged. Another enum's member counts as this one's of the same value, as clip models have
+        the weights of images. `Weights` of a saved model are returned unchanged; builders use them like a member.
 
         Raises:
             ValueError: If the name is unknown.

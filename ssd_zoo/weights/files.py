@@ -50,7 +50,7 @@ def check_folder(folder: Path, name: str = "The folder") -> None:
     """Check that a folder can be created and written to; leave no trace.
 
     Raises:
-        OSError: If it can't. The message begins with the name.
+        OSError: If it can't: NotADirectoryError or PermissionError. The message begins with the name.
     """
     there = folder
     while not there.exists() and there != there.parent:
@@ -77,7 +77,7 @@ def digest_file(path: Path) -> str:
 
 
 def is_stream(path: Path) -> bool:
-    """Check whether a path is a pipe or device, such as /dev/stdout."""
+    """Check whether a path is a pipe or device, such as /dev/stdout; False if nothing is there."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
@@ -85,7 +85,8 @@ def is_stream(path: Path) -> bool:
 def locked(file: Path, what: str) -> Iterator[None]:
     """Lock a file within a with-statement, against other processes.
 
-    It is a lock of the operating system, so it ends with its process, however that ends.
+    On a file system without locks nothing is locked. It is a lock of the operating system, so it ends with its process,
+    however that ends.
 
     Args:
         file: File that is locked. It is made, and removed at the end.
@@ -115,7 +116,8 @@ def locked(file: Path, what: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces a path when the with-statement ends.
 
-    Until then, and after an error, the old file stays. Pipes and devices, such as /dev/stdout, are written directly.
+    Folders above the file are made. Until the end, and after an error, the old file stays. Pipes and devices, such as
+    /dev/stdout, are written directly.
 
     Raises:
         OSError: If the file can't be written; the old one stays. The error names the path.
@@ -164,7 +166,10 @@ def naming_download(path: Path) -> Iterator[None]:
 
 
 def write_safetensors(path: Path, tensors: Packed, metadata: Mapping[str, str]) -> None:
-    """Write packed tensors and their digest to a safetensors file atomically."""
+    """Write packed tensors to a safetensors file atomically.
+
+    The header's metadata are `format`, the tensors' `digest`, and those given, which win.
+    """
     header = encode_header(tensors.entries, {"format": "pt", DIGEST: tensors.digest, **metadata})
     write_file(path, header, tensors.data)
 

@@ -54,14 +54,14 @@ def restore_norms(model: SSD, images: Iterable[Tensor], *, batch_size: int = 8) 
 
     Args:
         model: The detector, changed in place. Norms with statistics stay unchanged.
-        images: Tensors `(C, H, W)` as for calling the model, on its device.
+        images: Tensors `(C, H, W)` as for calling the model, on its device. Under 32 are warned of in the log.
         batch_size: Images in a batch.
 
     Returns:
         The number of restored norms; 0 if none was folded.
 
     Raises:
-        ValueError: If there are fewer than two images, or one is invalid.
+        ValueError: If there are fewer than two images, or one is invalid; not if no norm is folded.
     """
     check_count("batch_size", batch_size)
     norms = [cast(nn.BatchNorm2d, model.get_submodule(name)) for name in folded_norms(model)]

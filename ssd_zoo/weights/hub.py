@@ -24,7 +24,7 @@ def fetch_model(repo: str, files: Sequence[str]) -> Path:
 
     Args:
         repo: `owner/name@revision`; by default the main branch. Cached files of a full commit hash need no request.
-        files: Names of the files.
+        files: Names of the files; all are taken from one commit.
 
     Returns:
         The folder that holds them.
@@ -33,6 +33,7 @@ def fetch_model(repo: str, files: Sequence[str]) -> Path:
         FileNotFoundError: If there is no such repository, revision or file.
         ConnectionError: If the Hub can't be reached and the files are not in the cache.
         PermissionError: If the repository asks for a token, or for another one.
+        ValueError: If `repo` is not the name of a repository.
     """
     from huggingface_hub import hf_hub_download
 
@@ -61,17 +62,18 @@ def fetch_tensors(repo: str, prefixes: tuple[str, ...], *, progress: bool = True
 
     Args:
         repo: `owner/name@revision`.
-        prefixes: Beginnings of the wanted tensors' names.
+        prefixes: Beginnings of the wanted tensors' names. One without a tensor is ignored.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
-        A safetensors file of these tensors in `SSD_ZOO_HOME`. It is reused by later calls.
+        A safetensors file of these tensors, by their whole names, in `SSD_ZOO_HOME`. Later calls reuse it, even if the
+        branch has moved.
 
     Raises:
         FileNotFoundError: If there is no such repository, revision or file.
         ConnectionError: If the Hub can't be reached and the tensors are not in `SSD_ZOO_HOME`.
         PermissionError: If the repository asks for a token, or for another one.
-        ValueError: If the file is not a safetensors file, or has no such tensors.
+        ValueError: If the file is not a safetensors file, or no prefix has a tensor.
     """
     name, _, revision = repo.partition("@")
     key = hashlib.sha256(f"{repo} {prefixes}".encode()).hexdigest()[:8]
@@ -112,6 +114,9 @@ def _copy_tensors(source: "_Remote", kept: Path, prefixes: tuple[str, ...], *, w
         prefixes: Beginnings of the tensors' names.
         what: Name of the repository, for messages.
         progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If the file is damaged, or no tensor has such a name.
     """
     from tqdm import tqdm
 
@@ -178,11 +183,17 @@ def upload_folder(
         private: Whether a new repository is private.
         token: The Hub's token.
         commit_message: The commit's message.
-        create_pr: Whether to open a pull request instead.
+        create_pr: Whether to open a pull request instead of a commit to the branch.
         keep: Names of files that stay as they are if the repository has them.
 
     Returns:
         Address of the commit.
+
+    Raises:
+        FileNotFoundError: If there is no such repository or revision.
+        ConnectionError: If the Hub can't be reached, or fails.
+        PermissionError: If the repository asks for a token, or for another one.
+        ValueError: If `repo` is not the name of a repository.
     """
     from huggingface_hub import HfApi
 
@@ -205,7 +216,10 @@ def upload_folder(
 
 @contextlib.contextmanager
 def _explained(repo: str, revision: str | None) -> Iterator[None]:
-    """Within a with-statement, turn the client's errors into built-in ones with a way out."""
+    """Within a with-statement, turn the client's errors into built-in ones with a way out.
+
+    They are ValueError for an invalid name, PermissionError, FileNotFoundError and ConnectionError; other errors pass.
+    """
     from huggingface_hub import errors
 
     login = "Log in by `hf auth login`, or set HF_TOKEN."

@@ -29,8 +29,9 @@ _WRAPPERS = ("model", "state_dict", "ema", "model_ema", "state_dict_ema")
 def unwrap(checkpoint: Mapping[str, object]) -> dict[str, Any]:
     """Return the state dict within a training checkpoint.
 
-    It lies beside the optimiser's state under `model` or `state_dict`, or under `ema` if averaged. The prefix `module.`
-    of training on several devices is removed.
+    It lies beside the optimiser's state under `model` or `state_dict`, or under `ema` if averaged. Without such a key
+    the checkpoint itself is the state dict. Values are not checked. The prefix `module.` of training on several devices
+    is removed.
     """
     # The depth is limited because a file may contain itself.
     for _ in range(4):
@@ -68,7 +69,8 @@ class Match:
         """Return the file's names by ours, without dropped tensors.
 
         Raises:
-            ValueError: If a name is unknown, or two tensors get the same name.
+            ValueError: If no row of the table matches a name, or two tensors get the same name. Unlike in `unknown`, a
+                file without a head passes.
         """
         kept: dict[str, str] = {}
         for theirs, ours in self.names.items():

@@ -23,7 +23,7 @@ class Checkpoint:
         state: Tensors by the names in the file.
         tensors: The same tensors by our names; only their shapes are valid.
         table: The key table that the names matched.
-        size: (height, width) of the input where it differs from the origin's.
+        size: (height, width) of the input in pixels where it differs from the origin's; else None.
     """
 
     state: Mapping[str, Tensor]
@@ -39,8 +39,9 @@ class Recipe:
     Args:
         builder: The builder's name.
         arguments: Keywords of the builder for which the origin differs from the builder's defaults.
-        known: Per number of classes, the names in the origin's own models.
-        default_boxes: `(D, 4)`, xyxy as fractions of the input, where the file holds them.
+        known: Class names by their number, both with the background, for callers who give none; by default those of VOC
+            and COCO.
+        default_boxes: `(D, 4)`, xyxy as fractions of the input; None if the file holds none.
     """
 
     builder: str
@@ -63,7 +64,7 @@ class Origin:
 
     Args:
         tables: The key tables of its models.
-        describe: Returns a checkpoint's builder and arguments.
+        describe: Returns a checkpoint's builder and arguments; by default a ValueError, as for classifiers.
         adapt: Called with the project's name and the tensor; returns the tensor with PyTorch's order of axes.
         finish: Called with the tensors by our names; reorders rows and adds tensors that the project leaves out.
     """
@@ -84,6 +85,9 @@ class Origin:
             state: Tensors by the project's names.
             match: Match of these names; by default it is made here.
 
+        Returns:
+            Tensors by our names, without those that the table drops.
+
         Raises:
             ValueError: If a tensor's name is unknown, or two tensors get the same name.
         """
@@ -96,6 +100,9 @@ def count_head(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
 
     Args:
         tensors: Tensors by our names.
+
+    Returns:
+        The number of feature maps, then of classes.
 
     Raises:
         ValueError: If predictors of the first feature map are missing, or have fractional boxes or classes.
@@ -120,7 +127,7 @@ def boxes_per_cell(tensors: Mapping[str, Tensor], name: str) -> int:
 
     Args:
         tensors: Tensors by our names.
-        name: Name of a tensor of a last layer, for classes or boxes.
+        name: Our name of a tensor of a last layer, for classes or boxes.
 
     Raises:
         ValueError: If its counterpart for boxes is missing, or the two do not fit each other.

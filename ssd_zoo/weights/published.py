@@ -36,7 +36,7 @@ def lufficc_weights(
         categories: Names of the classes, background first.
         num_params: Number of parameters.
         macs: Multiply–adds for one image.
-        file_size: Bytes of the converted safetensors file.
+        file_size: Size of the converted safetensors file, in bytes.
         metrics: Per data set its published figures.
         config: Name of the configuration; by default that of the file.
         default_boxes: Keywords of `DefaultBoxGenerator` that differ from the builder's.

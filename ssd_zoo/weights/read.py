@@ -42,12 +42,15 @@ def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]
         progress: Whether to show a progress bar on stderr.
 
     Returns:
-        Tensors by name, in float32 where they are stored in half precision.
+        Tensors by our names, in float32 where they are stored in half precision.
 
     Raises:
         ConnectionError: If the file can't be downloaded; the message names the path for a copy by hand.
         ValueError: If the file is damaged, has another hash than the entry's, does not fit the entry's layout, or holds
             a number that is not finite.
+        FileNotFoundError: If there is no such file, repository or revision.
+        PermissionError: If the Hub asks for a token.
+        OSError: If `SSD_ZOO_HOME` can't be written.
     """
     scheme, _, rest = weights.url.partition(":")
     if scheme in ("http", "https", "file"):
@@ -130,7 +133,10 @@ def _download(url: str, folder: Path, progress: bool) -> Path:
 
 
 def _check_hash(path: Path, weights: "Weights") -> None:
-    """Raise ValueError if a download has another hash than its entry or its name says."""
+    """Raise ValueError if a download has another hash than its entry or its name says.
+
+    Without either it passes.
+    """
     in_name = re.search(r"-([0-9a-f]{8,64})\.\w+$", weights.url)
     expected = weights.sha256 or (in_name.group(1) if in_name else "")
     if not expected:

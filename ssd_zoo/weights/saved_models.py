@@ -25,6 +25,8 @@ _log = logging.getLogger("ssd_zoo")
 def open_saved(address: str | os.PathLike[str]) -> SavedModel:
     """Open a saved model without reading its tensors.
 
+    If config.json is of another save than the tensors, their header's own config is used, with a warning in the log.
+
     Args:
         address: A folder, a `.safetensors` file, or `hf-hub:owner/name@revision`.
 
@@ -32,6 +34,7 @@ def open_saved(address: str | os.PathLike[str]) -> SavedModel:
         FileNotFoundError: If nothing lies at the address.
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
         ValueError: If the files were not saved by ssd_zoo, or can't be used.
+        PermissionError: If the Hub asks for a token.
     """
     if isinstance(address, str) and address.startswith(HUB):
         folder = fetch_model(address.removeprefix(HUB), (CONFIG, MODEL))
@@ -100,7 +103,7 @@ def _read_config(path: Path) -> str:
 
 
 def _header(path: Path, source: str) -> tuple[str | None, str | None]:
-    """Return the config and the digest in a file's header."""
+    """Return the config and the digest in a file's header, each None if it is not there."""
     metadata = read_header(path).metadata
     if DIGEST not in metadata:
         _log.warning("%s has no digest, so damage can't be seen. Save it again by save_pretrained.", source)

@@ -36,7 +36,8 @@ def recognise(path: Path, layout: str | None = None, names: list[str] | None = N
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If no layout or several are recognised.
+        ValueError: If the layout is unknown, no layout or several are recognised, or a reader finds the files
+            contradictory.
     """
     if layout is not None and layout not in FORMATS:
         raise ValueError(f"layout must be one of {', '.join(FORMATS)}, got {layout!r}.")

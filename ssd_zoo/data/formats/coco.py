@@ -22,7 +22,7 @@ _KEYS = ("images", "annotations", "categories")
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise JSON files in COCO's format; each is a split.
+    """Recognise JSON files in COCO's format; each is a split. None if there is none.
 
     They lie in the folder itself or in its subfolders, as `annotations/instances_train.json` or
     `train/_annotations.coco.json` do.
@@ -70,7 +70,7 @@ def _read(file: File, tree: Tree, split: str, *, alone: bool) -> Records:
 
 
 def _split(file: File) -> str:
-    """Return the split's name: `train` for `instances_train.json` and `train/_annotations.coco.json`."""
+    """Return the split's name: `train` for `instances_train.json` and `train/_annotations.coco.json`; or else `all`."""
     stem = split_of_stem(file.stem)
     folders = [part for part in file.folder if part.lower() not in LABEL_FOLDERS]
     return stem or (folders[-1] if folders else "all")
@@ -99,11 +99,14 @@ def read_coco_json(file: Path) -> dict[str, list[JSON]]:
 
 
 def read_coco(file: Path) -> Records:
-    """Read annotations in COCO's format, and locate the images near the file.
+    """Read a split in COCO's format; locate its images beside the file or in folders nearby.
+
+    Invalid images and annotations are left out, with a message in `problems`. An image that is missing stays; reading
+    it fails later.
 
     Raises:
-        ValueError: If the file is not in COCO's format, or its boxes are corners. The message names file and line.
-        FileNotFoundError: If no image is found.
+        ValueError: If the file is not in COCO's format, a category is invalid, or the boxes are surely corners.
+        FileNotFoundError: If none of the first 20 images is found.
     """
     content = read_coco_json(file)
     names = [entry["file_name"] for entry in _mappings(content["images"]) if isinstance(entry.get("file_name"), str)]
@@ -113,13 +116,15 @@ def read_coco(file: Path) -> Records:
 def records_of_coco(content: dict[str, list[JSON]], file: Path, find_image: Callable[[str], Path]) -> Records:
     """Read the lists of images, annotations and categories of COCO's format.
 
+    Invalid images and annotations are left out, with a message in `problems`.
+
     Args:
         content: The lists, by key.
         file: The file that they are of.
         find_image: Function from an image's name to its path.
 
     Raises:
-        ValueError: If a category is invalid, or the boxes are corners.
+        ValueError: If a category is invalid, or the boxes are surely corners.
     """
     records = Records(line=line_of_annotation, names_source=file)
     used = Counter(str(entry["category_id"]) for entry in _mappings(content["annotations"]) if "category_id" in entry)
@@ -169,7 +174,11 @@ def _present(entry: JSON, needs: str) -> Entry:
 
 
 def _key(entry: Entry, name: str) -> str:
-    """Return an id as a text, so that 1 and "1" are the same."""
+    """Return an id as a text, so that 1 and "1" are the same.
+
+    Raises:
+        ValueError: If the entry has no such id, or it is not a text or a whole number.
+    """
     value = entry.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"needs a number as its {name}")
@@ -187,6 +196,9 @@ def _categories(entries: Sequence[JSON], used: Counter[str], file: Path) -> dict
         entries: The list of categories.
         used: Number of objects by class id.
         file: The file, for messages.
+
+    Raises:
+        ValueError: If a category is invalid, or two share an id or a name.
     """
     found: dict[int, Entry] = {}
     for i, value in enumerate(entries):
@@ -212,7 +224,10 @@ def _categories(entries: Sequence[JSON], used: Counter[str], file: Path) -> dict
 
 
 def _images(entries: Sequence[JSON], file: Path, problems: list[str]) -> dict[str, tuple[str, tuple[int, int] | None]]:
-    """Return name and size of the images by id."""
+    """Return name and (height, width) of the images by id; the size is None if the file lacks it.
+
+    Invalid entries are left out, with a message added to `problems`.
+    """
     images: dict[str, tuple[str, tuple[int, int] | None]] = {}
     for i, value in enumerate(entries):
         try:

@@ -13,7 +13,7 @@ _LARGEST_SIDE = 2**20
 
 
 def box_of(entry: Mapping[str, JSON]) -> Box:
-    """Return the box as xyxy, from `bbox` or around `segmentation`.
+    """Return the box as xyxy in pixels, from `bbox` or around `segmentation`.
 
     Raises:
         ValueError: If there is neither, or it is invalid.
@@ -34,9 +34,12 @@ def box_of(entry: Mapping[str, JSON]) -> Box:
 
 
 def _box_of_runs(segmentation: Mapping[str, JSON], what: str) -> Box:
-    """Return the box around a mask in COCO's run-length code.
+    """Return the box, xyxy in pixels, around a mask in COCO's run-length code.
 
     The code counts pixels down the columns: runs outside and inside the mask alternate.
+
+    Raises:
+        ValueError: If the runs are invalid, or the mask is empty; the message begins with `what`.
     """
     sides = listing(segmentation.get("size"), what, shortest=2, longest=2)
     height, width = (whole(side, f"{what}: a side", low=1, high=_LARGEST_SIDE) for side in sides)
@@ -61,6 +64,9 @@ def _decode(written: str) -> list[int]:
 
     Each letter holds five bits of a number, the lowest first, and a bit that says whether more letters follow. From the
     fourth number on, the text holds its difference to the number two before.
+
+    Raises:
+        ValueError: If it can't be read.
     """
     runs: list[int] = []
     value = shift = 0

@@ -34,7 +34,7 @@ def image_finder(file: Path, names: list[str]) -> "partial[Path]":
     """Return a function that finds images by their COCO names.
 
     Images are looked for beside the file and in folders nearby, but not in those of other splits. Paths of Windows and
-    of other machines lose folders from the left until a file is found.
+    of other machines lose folders from the left until a file is found. The function returns a path that may not exist.
 
     Args:
         file: The COCO file.
@@ -88,7 +88,7 @@ def _image_path(folder: Path, cut: int, length: int, name: str) -> Path:
 def line_of_annotation(file: Path, index: int, key: str = "annotations") -> int:
     """Return an entry's line number in a JSON file.
 
-    Lines are counted from 1. It is 1 if the file has changed since it was read.
+    Lines are counted from 1. It is 1 if the entry can't be found, as when the file has changed.
 
     Args:
         file: The file.

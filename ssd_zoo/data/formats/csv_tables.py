@@ -38,7 +38,7 @@ _RETINANET = ("image", "x1", "y1", "x2", "y2", "name")
 
 
 class _Table(NamedTuple):
-    """A CSV file: its columns' numbers by meaning, the first row of boxes, and the separator of cells."""
+    """A CSV file: its columns' numbers by meaning, the index of the first row of boxes, and the separator of cells."""
 
     file: File
     columns: dict[str, int]
@@ -47,7 +47,7 @@ class _Table(NamedTuple):
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise CSV files of image, class and corners; each is a split.
+    """Recognise CSV files of image, class and corners; each is a split. None if there is none.
 
     Raises:
         ValueError: If two files are the same split.
@@ -114,7 +114,11 @@ def _column_of_names(header: list[str], rows: Iterable[list[str]]) -> int:
 
 
 def _number(cell: str, what: str, separator: str) -> float:
-    """Parse a number, which may have a decimal comma."""
+    """Parse a number, which may have a decimal comma.
+
+    Raises:
+        ValueError: If it is not a number, or its comma may separate thousands.
+    """
     if separator == "," and re.fullmatch(r"[1-9]\d{0,2},\d{3}", cell):
         raise ValueError(f"{what}, {quote(cell)}, may be a fraction or thousands; write a point or no comma")
     return parse_number(cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell, what)
@@ -198,7 +202,7 @@ def _images_of(table: _Table, tree: Tree, name: str, stems: dict[str, list[str]]
 
 
 def _size(table: _Table, row: Sequence[str]) -> tuple[int, int] | None:
-    """Return an image's (height, width) where the table tells it."""
+    """Return an image's (height, width) in pixels; None where the table does not tell it."""
     if not {"width", "height"} <= table.columns.keys():
         return None
     try:
@@ -218,6 +222,9 @@ def _things(cells: Sequence[str], number: int, spoken: dict[str, str], separator
         number: Number of the line.
         spoken: Names of the classes by Open Images' code.
         separator: Separator of the table's cells.
+
+    Raises:
+        ValueError: If a corner is not a number, or the class is empty.
     """
     if not any(cells):
         return []
@@ -228,7 +235,7 @@ def _things(cells: Sequence[str], number: int, spoken: dict[str, str], separator
 
 
 def _scaled(item: Item) -> Item:
-    """Convert an image's boxes from fractions to pixels."""
+    """Convert an image's boxes from fractions to pixels; an unreadable image counts as `SIZE_OF_UNREADABLE`."""
     size = size_if_readable(item.file)
     height, width = size or SIZE_OF_UNREADABLE
 

@@ -29,9 +29,12 @@ class _Image(NamedTuple):
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise XML files with `<annotations>` around `<image>`.
+    """Recognise XML files with `<annotations>` around `<image>`; None if there is none.
 
-    Splits are CVAT's subsets, or else files that are named as splits.
+    Splits are CVAT's subsets, or else files that are named as splits, or else `all`.
+
+    Raises:
+        ValueError: If a file is not XML, or class names are invalid.
     """
     found = {file.path: file.folder for file in tree.files(".xml") if _is_cvat(file.path)}
     files = list(found)

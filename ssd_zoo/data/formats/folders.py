@@ -44,7 +44,7 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
     """Find a split by its name or a synonym; see `canonical_split`.
 
     Returns:
-        The name among `names`; None if none fits, or several do.
+        The name among `names`; None if none fits, or several synonyms do.
     """
     if wanted in names:
         return wanted
@@ -53,7 +53,7 @@ def find_split(names: Sequence[str], wanted: str) -> str | None:
 
 
 def holds(name: str, kinds: set[str]) -> bool:
-    """Return whether a folder's name has one of the words in `kinds`."""
+    """Return whether a folder's name, in any letter case, has one of the words in `kinds`."""
     return name.lower() in kinds or not kinds.isdisjoint(_words(name))
 
 
@@ -68,6 +68,6 @@ def _without_kind(name: str) -> str:
 
 
 def are_apart(folder: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Return whether two paths lie in folders of different splits."""
+    """Return whether two paths lie in folders of different splits; False if one has no such folder."""
     one, two = ({canonical_split(part) for part in parts} - {None} for parts in (folder, other))
     return bool(one and two) and one.isdisjoint(two)

@@ -85,7 +85,11 @@ def _inner(feature: object) -> object:
 
 
 def _columns(features: Mapping[str, object]) -> tuple[str, str]:
-    """Return the keys of boxes and of classes within `objects`."""
+    """Return the keys of boxes and of classes within `objects`.
+
+    Raises:
+        ValueError: If they are missing.
+    """
     inner = _inner(features.get("objects"))
     if not isinstance(inner, Mapping):
         raise ValueError(f"The data set needs a column objects with bbox and category, got {list(features)}.")
@@ -118,7 +122,7 @@ def _objects(row: Mapping[str, object], box: str, label: str, i: int) -> list[tu
 
 
 def _areas_and_crowds(objects: object) -> Iterator[tuple[float | None, bool]]:
-    """Yield COCO's `area` and `iscrowd` of each object of a row.
+    """Yield COCO's `area` (None if absent) and `iscrowd` of each object of a row.
 
     For objects in lists it goes on without end, with None and False after the last one.
     """

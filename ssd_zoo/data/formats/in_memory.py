@@ -69,15 +69,15 @@ def read_memory(source: object, names: list[str] | None, split: str | None = Non
 
     Args:
         source: The data set.
-        names: Class names without background, where the data set has none.
-        split: Name of the split, of several data sets by name.
+        names: Class names without background, for Hugging Face data sets and pairs that have none.
+        split: Name of the split, if `source` is a mapping of data sets; otherwise ignored.
 
     Returns:
         Name of its kind, and the records.
 
     Raises:
         TypeError: If it is none that is known.
-        ValueError: If there are no class names, or an item is invalid.
+        ValueError: If there are no class names, the split is not clear, or an item is invalid.
     """
     if isinstance(source, Mapping):
         return read_memory(_split_of(source, split), names)
@@ -100,7 +100,11 @@ def read_memory(source: object, names: list[str] | None, split: str | None = Non
 
 
 def _split_of(sources: Mapping[object, object], split: str | None) -> object:
-    """Return a split of a mapping of data sets, such as Hugging Face's `DatasetDict`."""
+    """Return a split of a mapping of data sets, such as Hugging Face's `DatasetDict`; its only one if `split` is None.
+
+    Raises:
+        ValueError: If there is no such split, or it is not clear.
+    """
     names = list(map(str, sources))
     chosen = names[0] if split is None and len(names) == 1 else find_split(names, split or "")
     if chosen is None:
@@ -123,7 +127,10 @@ def _supervision(source: _Supervision) -> Records:
 
 
 def _pairs(source: _Pairs, names: list[str] | None) -> Records:
-    """Read targets as torchvision's detectors take them: `boxes (G, 4)`, xyxy, and `labels (G,)`, from 1."""
+    """Read targets as torchvision's detectors take them: `boxes (G, 4)`, xyxy, and `labels (G,)`, from 1.
+
+    `area (G,)`, `iscrowd (G,)`, `difficult (G,)` and `image_id` are optional. The first invalid item is a ValueError.
+    """
     if names is None:
         raise ValueError("Pairs of image and target need the names of classes: pass categories=['background', …].")
     records = Records(names=names)
@@ -171,6 +178,9 @@ def _column(target: Mapping[str, ArrayLike], key: str, number: int, i: int) -> l
         key: The key.
         number: Number of its objects.
         i: Index of the item, for messages.
+
+    Raises:
+        ValueError: If the number of values differs.
     """
     if key not in target:
         return [None] * number
@@ -186,7 +196,7 @@ def _box(values: Sequence[float]) -> Box:
 
 
 def _size(image: object, boxes: object) -> tuple[int, int] | None:
-    """Return an image's (height, width): the boxes' `canvas_size`, or else the image's own."""
+    """Return an image's (height, width): the boxes' `canvas_size`, or else the image's own; None if it has none."""
     if isinstance(boxes, tv_tensors.BoundingBoxes):
         height, width = boxes.canvas_size
         return height, width

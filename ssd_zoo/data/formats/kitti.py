@@ -19,9 +19,9 @@ _IGNORED = "dontcare"
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise text files of a class name and 14 numbers.
+    """Recognise text files of a class name and 14 numbers; None if there is none among the first 50.
 
-    Splits are folders such as `training/`.
+    Splits are folders such as `training/`. Regions `DontCare` and scores are ignored.
     """
     files = tree.files(".txt") if tree.file is None else []
     if not any(_is_kitti(file.path) for file in files[:_SNIFFED]):

@@ -29,7 +29,12 @@ _FLAT = ("point", "points", "line", "linestrip")
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise JSON files with `shapes`; splits are folders such as `train/`."""
+    """Recognise JSON files with `shapes`; splits are folders such as `train/`.
+
+    None if there is none among the first 20 JSON files.
+
+    None if there is none among the first 20 JSON files.
+    """
     files = tree.files(".json")
     if not any(is_labelme(file.path) for file in files[:_SNIFFED]):
         return None

@@ -97,7 +97,7 @@ def _is_train(name: str) -> bool:
 
 
 def _image(tree: Tree, line: str) -> Path | None:
-    """Return the image that a line names; the path of its labels may follow on the line."""
+    """Return the image that a line names, None if none; the path of its labels may follow on the line."""
     for name in (line.replace("\\", "/"), line.replace("\\", "/").split()[0]):
         if image := tree.image_named(name, Path(name).parts[:-1]):
             return image

@@ -33,8 +33,11 @@ _DEEPEST = 8
 class File(NamedTuple):
     """A file below the root of a data set.
 
-    `folder` holds the names of its folders, from the root down. `stem` is its name without the ending, which is in
-    `suffix` in lower case.
+    Attributes:
+        path: Its path, as on disk.
+        folder: Names of its folders below the root, from the top; empty in the root.
+        stem: Its name without the ending, accents composed (NFC).
+        suffix: The ending with its dot, in lower case.
     """
 
     path: Path
@@ -66,6 +69,9 @@ class Tree:
     """Files below a folder, or around a single annotation file.
 
     Hidden names are skipped. A folder that links lead to is listed once, by its real path where that is below the root.
+
+    `names` are the user's class names without background, `file` is the annotation file or None, `root` the folder
+    searched, to 8 folders deep, and `images` are the images below it.
     """
 
     def __init__(self, path: Path, names: list[str] | None = None) -> None:
@@ -79,7 +85,10 @@ class Tree:
             self.root = parent_of(beside) if kind or not Tree(beside).images else beside
 
     def files(self, suffix: str) -> list[File]:
-        """Return the annotation files with an ending, such as `".xml"`."""
+        """Return the annotation files with an ending, dot and lower case, such as `".xml"`.
+
+        Around a single file only that file is returned.
+        """
         if self.file is not None:
             return [_file(self.file, ())] if self.file.suffix.lower() == suffix else []
         return self._walked.files.get(suffix, [])
@@ -95,7 +104,9 @@ class Tree:
         return images[0] if len(images) == 1 else None
 
     def images_named(self, name: str, folder: tuple[str, ...] = ()) -> list[Path]:
-        """Return the images whose paths share the longest end with a path.
+        """Return the images whose paths share the longest end with a path; empty if none does.
+
+        The ending may be in another case.
 
         Args:
             name: The path, as an annotation file has it.
@@ -130,7 +141,7 @@ class Tree:
 
     @property
     def contents(self) -> str:
-        """The numbers of files by ending."""
+        """The numbers of files by ending, such as `2 .jpg, 1 .txt`."""
         return ", ".join(
             f"{len(files)} {suffix or 'without ending'}" for suffix, files in sorted(self._walked.files.items())
         )
@@ -151,7 +162,7 @@ class Tree:
 
 
 class _Walk(NamedTuple):
-    """Files by ending, names of folders, and messages about folders that were left out."""
+    """Files by ending (dot and lower case), names of folders, and messages about folders that were left out."""
 
     files: dict[str, list[File]]
     folders: set[str]
@@ -284,6 +295,8 @@ def _names(folder: Path, changed: int) -> dict[str, str]:
 
 def read_each(files: Iterable[File], pairs: dict[File, File], read: Callable[[Path, Path, list[str]], Item]) -> Records:
     """Read annotation files that have one image each; collect their problems.
+
+    A file without an image, or that raises ValueError, is left out, with a message in `problems`.
 
     Args:
         files: The annotation files.

@@ -32,6 +32,8 @@ def find(tree: Tree) -> Layout | None:
     Splits are the lists `ImageSets/Main/NAME.txt`, without those of a single class (`cat_train.txt`), or folders such
     as `train/` and `valid/`.
 
+    None if none of the first 20 XML files is VOC's.
+
     Raises:
         ValueError: If two folders have lists, or files lie both in folders of splits and outside.
     """
@@ -65,7 +67,11 @@ def _is_voc(file: Path) -> bool:
 
 
 def _lists(tree: Tree) -> dict[str, File]:
-    """Return the lists in `ImageSets` by split, without those of a single class."""
+    """Return the lists in `ImageSets` by split, without those of a single class.
+
+    Raises:
+        ValueError: If two folders have lists.
+    """
     files = [file for file in tree.files(".txt") if file.folder[-2:] == ("ImageSets", "Main")]
     files = files or [file for file in tree.files(".txt") if file.folder[-1:] == ("ImageSets",)]
     files = [file for file in files if file.folder[0] == "ImageSets"] or files
@@ -83,7 +89,10 @@ def _below(files: Sequence[File], listed: File) -> list[File]:
 
 
 def _names(files: Sequence[File], parse: Parse) -> list[str]:
-    """Return the class names: VOC's 20 if most of them occur and no other, else those that occur."""
+    """Return the class names: VOC's 20 if most of them occur and no other, else those that occur.
+
+    Files that can't be read are skipped.
+    """
     known: set[str] = set()
     for file in files:
         try:
@@ -98,7 +107,7 @@ def _names(files: Sequence[File], parse: Parse) -> list[str]:
 def _read_list(listed: Path, files: Sequence[File], pairs: dict[File, File], read: Read) -> Records:
     """Read the images that a list names, one per line.
 
-    VOC's flags -1, 0 and 1 after a name are ignored.
+    VOC's flags -1, 0 and 1 after a name are ignored. Names without annotations, and second ones, become problems.
     """
     upwards = sorted(files, key=lambda file: -len(file.folder))  # Of two with one name the upper one counts.
     by_name = {"/".join((*file.folder[-1:], file.stem)): file for file in upwards}

@@ -18,7 +18,7 @@ _HEAD = re.compile(rf"(?:{_START}0[ \t]*\n\s*)*{_START}\d+[ \t]*\n[ \t]*-?\d+(?:
 
 
 def find(tree: Tree) -> Layout | None:
-    """Recognise text files such as `wider_face_train_bbx_gt.txt`; each is a split."""
+    """Recognise text files such as `wider_face_train_bbx_gt.txt`; each is a split. None if there is none."""
     files = [file for file in tree.files(".txt") if _is_wider_face(file.path)]
     if not files:
         return None
@@ -35,6 +35,8 @@ def _is_wider_face(file: Path) -> bool:
 
 def _read(file: Path, tree: Tree) -> Records:
     """Read boxes as x, y, width and height; faces that are marked invalid are difficult.
+
+    Other invalid rows, and images that are not found, are left out, with a message in `problems`.
 
     Raises:
         ValueError: If a number of faces is missing, so that what follows is not clear.

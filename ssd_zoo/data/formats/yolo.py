@@ -30,6 +30,8 @@ def find(tree: Tree) -> Layout | None:
 
     Splits are those of a `data.yaml` or `obj.data`, or folders such as `images/train` or `train/images`.
 
+    None if there is none of these, nor labels.
+
     Raises:
         ValueError: If the YAML file is invalid, there are several, or images lie both in folders of splits and outside.
     """
@@ -47,7 +49,7 @@ def find(tree: Tree) -> Layout | None:
 
 
 def _of_folders(tree: Tree) -> Layout | None:
-    """Recognise YOLO's text files in a data set without a `data.yaml` or `obj.data`."""
+    """Recognise YOLO's text files in a data set without `data.yaml` or `obj.data`; None if there are none."""
     texts = [file for file in tree.files(".txt") if file.path.name.lower() not in _NO_LABELS]
     stems = {file.stem for file in texts}
     labelled = [image for image in tree.images if image.stem in stems and labels_file(image.path, tree.root).is_file()]
@@ -111,9 +113,14 @@ def _read_names(file: Path) -> list[str]:
 
 
 def _describes(file: File) -> bool:
-    """Return whether a YAML file describes a data set: it has `names`.
+    """Return whether a YAML file looks like a data set's: a key `names` at any depth, found without parsing.
 
-    In a folder below the root it must name splits too, because other tools have files with `names`.
+    In a folder below the root it needs at least one split's key too, such as `train`, because other tools have files
+    with `names`.
+
+    Raises:
+        OSError: If it can't be read.
+        ValueError: If it is not text, or too long.
     """
     content = read_text(file.path)
     keys = ["names", *(["|".join(_SPLITS)] if file.folder else [])]
@@ -154,7 +161,11 @@ def _yaml_names(content: dict[str, JSON], file: Path) -> list[str]:
 
 
 def _entries(value: JSON, split: str, file: Path) -> list[str]:
-    """Return the folders, lists or images that a `data.yaml` names for a split."""
+    """Return the folders, lists or images that a `data.yaml` names for a split.
+
+    Raises:
+        ValueError: If it is neither a text nor a list of texts.
+    """
     entries = [value] if isinstance(value, str) else value
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise ValueError(f"{file}: {split} must be a folder, a list of images, or several, got {quote(value)}.")
@@ -162,7 +173,11 @@ def _entries(value: JSON, split: str, file: Path) -> list[str]:
 
 
 def _of_darknet(file: Path, tree: Tree) -> Layout:
-    """Read darknet's file of `key = value` lines, as CVAT exports it."""
+    """Read darknet's file of `key = value` lines, as CVAT exports it.
+
+    Raises:
+        ValueError: If the file of names is missing.
+    """
     pairs = _pairs(file)
     names_file = locate(file.parent, "", pairs.get("names", ""))
     if names_file is None or not names_file.is_file():
@@ -200,6 +215,9 @@ def _layout_of_entries(
         entries: Folders, lists or images by split, as the file has them.
         names: Class names, without background.
         why: How the layout was recognised.
+
+    Raises:
+        FileNotFoundError: If no split has images. A split of which a part is missing raises it when it is read.
     """
     notes, found = list[str](), dict[str, list[Source]]()
     splits: dict[str, Callable[[], Records]] = {}

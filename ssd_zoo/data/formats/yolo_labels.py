@@ -23,7 +23,10 @@ _LINE = re.compile(r"\d+(?:\.0*)?(?: [-+.\deE]+){4,}")
 
 
 def is_yolo(file: Path) -> bool:
-    """Return whether a file begins with a class and four numbers."""
+    """Return whether a file begins with a class and four numbers.
+
+    True for a file that is not text, whose reading reports it; False for an empty one.
+    """
     try:
         lines = read_text(file).splitlines()
     except ValueError:
@@ -34,7 +37,7 @@ def is_yolo(file: Path) -> bool:
 def locate(folder: Path, root: str, entry: str) -> Path | None:
     """Find a path that may have been written on another machine.
 
-    It is the path as written, or its longest end that exists below the folder.
+    It is the path as written, or its longest end that exists below the folder; None if there is none.
 
     Args:
         folder: Folder of the data set's file.
@@ -107,7 +110,8 @@ def read_split(
 ) -> Records:
     """Read the annotations of one split.
 
-    An image without a file of labels has no objects.
+    An image without a file of labels has no objects. Invalid lines, and labels that several images claim, are left out,
+    with a message in `problems`.
 
     Args:
         sources: Where the images of the split are.
@@ -187,6 +191,9 @@ def _item(file: Path, labels: Path, names: list[str] | None, problems: list[str]
 
     Returns:
         The image; None if its labels are not text. Then the number of lines whose numbers are too large for fractions.
+
+    Raises:
+        ValueError: If there are labels, but no class names. Invalid lines are added to `problems` instead.
     """
     try:
         lines = read_text(labels).splitlines()
@@ -279,6 +286,10 @@ def _box(values: list[float], size: tuple[int, int]) -> Box:
     Args:
         values: x and y of the centre, width and height; or the points of an outline or an oriented box.
         size: (height, width) of the image.
+
+    Raises:
+        ValueError: If values are not fractions of the image: `_TooFarError` for a value below -1 or above 2 among the
+            first four.
     """
     height, width = size
     if any(not -1 <= value <= 2 for value in values[:4]):

@@ -17,11 +17,11 @@ def best_candidates(scored: dict[str, Tensor], default_boxes: Tensor, take: int)
     Args:
         scored: From `score_boxes`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
-        take: Number of pairs per image.
+        take: Number of pairs per image, at most all.
 
     Returns:
-        Scores `(N, take)` in descending order, labels `(N, take)` and boxes `(N, take, 4)`, xyxy in input pixels. NaN
-        scores become -1.
+        Scores `(N, take)` in descending order, labels `(N, take)`, from 1, and boxes `(N, take, 4)`, xyxy in input
+        pixels. NaN scores become -1.
     """
     scores, offsets = scored["class_scores"], scored["bbox_regression"]
     num_foreground = scores.shape[-1]
@@ -40,7 +40,7 @@ def is_eligible(scores: Tensor, labels: Tensor, num_classes: int, thresholds: Th
 
     Args:
         scores: `(N, K)`, in descending order.
-        labels: `(N, K)`.
+        labels: `(N, K)`, int64, from 1.
         num_classes: Number of classes, background included.
         thresholds: Thresholds of post-processing.
 

@@ -31,8 +31,8 @@ def postprocess_on_cpu(
         thresholds: Thresholds of post-processing.
 
     Returns:
-        One dict per image: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`, in descending order
-        of score.
+        One dict per image: `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`, int64, from 1, in
+        descending order of score.
     """
     arrays = (scored[key].numpy() for key in ("best", "class_scores", "bbox_regression"))
     limits = np.array([[size[1]], [size[0]]] * 2, dtype=np.float32)
@@ -54,9 +54,12 @@ def _detect(
         best: `(D,)`, the greatest score of each box.
         scores: `(D, F)`, F foreground classes.
         offsets: `(D, 4)`.
-        default_boxes: `(D, 4)`, xyxy.
-        limits: Width and height of the input, to which boxes are clipped.
+        default_boxes: `(D, 4)`, xyxy in input pixels.
+        limits: `(4, 1)`, width, height, width, height of the input, to which boxes are clipped.
         thresholds: Thresholds of post-processing.
+
+    Returns:
+        `boxes (n, 4)`, `scores (n,)` and `labels (n,)`, from 1, as `postprocess_on_cpu`.
     """
     most, of_class = thresholds.detections_per_img, thresholds.topk_candidates
     # SSDLite300 has 100 detections among 266 candidates in two of three photos.
@@ -126,7 +129,7 @@ def _rank_in_class(classes: Array) -> tuple[Array, Array]:
 
 
 def decode_arrays(offsets: Array, default_boxes: Array) -> Array:
-    """Decode offsets to boxes as `decode_boxes` does, `(4, n)` each."""
+    """Decode offsets to boxes as `decode_boxes` does, but `(4, n)` each, xyxy in pixels."""
     low, high = default_boxes[:2], default_boxes[2:]
     sizes = high - low
     centres = offsets[:2] / CENTRE_WEIGHT * sizes + (low + 0.5 * sizes)
@@ -177,6 +180,9 @@ def _overlap(boxes: Array, first: Array, second: Array, nms_thresh: float) -> Ar
         first: `(p,)`, index of one box of each pair.
         second: `(p,)`, index of the other.
         nms_thresh: The threshold.
+
+    Returns:
+        `(p,)`, bool.
     """
     x1, y1, x2, y2 = boxes
     intersection = np.minimum(x2[first], x2[second])

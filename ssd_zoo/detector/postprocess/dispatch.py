@@ -51,18 +51,20 @@ def score_boxes(raw: dict[str, Tensor], score_function: str) -> dict[str, Tensor
 def postprocess_detections(
     scored: dict[str, Tensor], default_boxes: Tensor, size: tuple[int, int], thresholds: Thresholds, scales: Tensor
 ) -> list[dict[str, Tensor]]:
-    """Return the detections of a batch.
+    """Decode, filter, suppress and scale the detections of a batch.
+
+    It runs on the CPU, image by image, unless the model is on CUDA or `scored` needs gradients.
 
     Args:
-        scored: From `score_boxes` or `try_few_candidates`.
+        scored: From `score_boxes`, with the head's offsets, or from `try_few_candidates`.
         default_boxes: `(D, 4)`, xyxy in input pixels.
         size: (height, width) of the input.
         thresholds: Thresholds of post-processing.
-        scales: `(N, 4)`, factors from input pixels to the images' pixels.
+        scales: `(N, 4)`, factors for xyxy from input pixels to the images' pixels.
 
     Returns:
-        One dict per image, in descending order of score: `boxes (n, 4)`, xyxy, `scores (n,)` and `labels (n,)`, int64.
-        Boxes and scores have gradients if `scored` has.
+        One dict per image, in descending order of score, on the device of `default_boxes`: `boxes (n, 4)`, xyxy in the
+        image's pixels, `scores (n,)` and `labels (n,)`, int64, from 1. Boxes and scores have gradients if `scored` has.
     """
     if default_boxes.is_cuda or any(value.requires_grad for value in scored.values()):
         return _postprocess_tensors(scored, default_boxes, size, thresholds, scales)
@@ -135,6 +137,9 @@ def _postprocess_by_kernel(
     """Return one image's detections from all its candidates above the threshold.
 
     NMS is torchvision's kernel. `scored` holds a batch of one image.
+
+    Returns:
+        `boxes (n, 4)`, xyxy in input pixels, `scores (n,)` and `labels (n,)`.
     """
     take = int((scored["class_scores"] > thresholds.score_thresh).sum())
     scores, labels, boxes = best_candidates(scored, default_boxes, take)

@@ -44,7 +44,10 @@ def try_few_candidates(
 
 
 def few_candidates(thresholds: Thresholds) -> int:
-    """Return the number of candidates that suffices for most images."""
+    """Return how many best (box, class) pairs per image, of all classes together, to try first.
+
+    It is twice `detections_per_img`, which suffices for most images. There may be fewer pairs.
+    """
     return 2 * thresholds.detections_per_img
 
 
@@ -67,12 +70,13 @@ def postprocess_fixed(
         default_boxes: `(D, 4)`, xyxy in input pixels.
         size: (height, width) of the input.
         thresholds: Thresholds of post-processing.
-        candidates: Number of best (box, class) pairs per image that enter NMS.
+        candidates: Number of best (box, class) pairs per image that enter NMS; at least `detections_per_img`, if there
+            are as many.
         rounds: Rounds of NMS, see `suppress_in_rounds`; up to 14 suffice for photos. None for torchvision's kernel.
 
     Returns:
-        `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`, padded with zeros. K is
-        `detections_per_img`, or the number of all pairs if that is less. `count (N,)` is the number of detections.
+        `boxes (N, K, 4)`, xyxy in input pixels, `scores (N, K)` and `labels (N, K)`, int64, from 1, padded with zeros.
+        K is `detections_per_img`, or the number of all pairs if that is less. `count (N,)` is the number of detections.
         `exact (N,)` is False if more candidates or rounds could change them.
     """
     available, most = scored["class_scores"][0].numel(), thresholds.detections_per_img

@@ -35,7 +35,7 @@ def suppress_by_kernel(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tens
         nms_thresh: Largest IoU of two kept boxes of a group.
 
     Returns:
-        Indices of the kept boxes, ascending.
+        Indices of the kept boxes, int64, ascending. Boxes that are not finite suppress nothing.
     """
     if len(boxes) == 0:
         return groups
@@ -91,7 +91,7 @@ def suppress_in_rounds(
 
     Args:
         boxes: `(N, K, 4)`, xyxy, in descending order of score.
-        labels: `(N, K)`.
+        labels: `(N, K)`, int64.
         eligible: `(N, K)`, False for candidates that do not take part.
         nms_thresh: Largest IoU of two kept boxes of a class.
         most: Number of kept candidates that are looked for. Later ones may be kept without need.

@@ -16,11 +16,11 @@ class Thresholds:
         nms_thresh: A box is dropped if it overlaps a better one of its class by a larger IoU.
         detections_per_img: Most detections per image.
         topk_candidates: Most candidates per class; None for all.
-        clip_before_nms: Whether boxes are clipped to the image before NMS or after it. After it, boxes that have no
-            area left are dropped and not replaced, as in TensorFlow's detectors.
+        clip_before_nms: Whether boxes are clipped to the image before NMS or after it. Before it, boxes left without
+            area stay, as in torchvision. After it, they are dropped and not replaced, as in TensorFlow's detectors.
 
     Raises:
-        TypeError: If a value is not a number.
+        TypeError: If a threshold is not a number, or a count not an integer.
         ValueError: If a count is below 1, or a threshold is not between 0 and 1.
     """
 

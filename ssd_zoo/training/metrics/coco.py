@@ -65,6 +65,8 @@ def score_records(
 
     Difficult objects (Pascal VOC) count as crowds: missing them costs nothing, nor does finding them.
 
+    The label 0 is never scored.
+
     Args:
         records: One an image.
         categories: Names of the classes, background first.
@@ -152,6 +154,9 @@ def _ids_by_name(rows: Sequence[object], ids: Mapping[str, int], results: str | 
         rows: The results.
         ids: The annotations' ids by name.
         results: Name of the results' file, for messages.
+
+    Raises:
+        ValueError: If results name classes, and the annotations have none of them.
     """
     theirs = list(dict.fromkeys(name for name in map(_class_name, rows) if name is not None))
     matched = match_classes(["", *theirs], ["", *ids])
@@ -179,6 +184,9 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
         key: The key.
         types: The allowed types.
         place: File and list, for messages.
+
+    Raises:
+        ValueError: If a value is missing, of another type, or occurs twice.
     """
     values: dict[Any, None] = {}
     for i, entry in enumerate(entries):
@@ -198,7 +206,11 @@ def _distinct(entries: Sequence[object], key: str, types: tuple[type, ...], plac
 
 
 def _checked_annotation(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
-    """Return a checked entry of annotations."""
+    """Return a checked entry of annotations, with its `area` (else its box's) and `iscrowd` (else 0).
+
+    Raises:
+        ValueError: If a value is invalid; the message begins with the place.
+    """
     row = _checked_entry(entry, known, place)
     area = row["bbox"][2] * row["bbox"][3]
     crowd = whole(row.pop("iscrowd", 0), f"{place} iscrowd", low=0, high=1)
@@ -223,12 +235,15 @@ def _checked_result(
 
 
 def _checked_entry(entry: object, known: Mapping[str, Mapping[object, None]], place: str) -> Row:
-    """Check an entry's ids and box; return it without other keys.
+    """Check an entry's ids and box; return it without unknown keys.
 
     Args:
         entry: Of annotations or results.
         known: The values that `image_id` and `category_id` may have.
         place: File and index, for messages.
+
+    Raises:
+        ValueError: If one is missing or invalid; the message begins with the place.
     """
     if not isinstance(entry, dict) or not {*known, "bbox"} <= entry.keys():
         raise ValueError(f"{place} needs {', '.join(known)} and bbox, got {quote(entry)}.")

@@ -13,7 +13,7 @@ __all__ = ["Judged", "confusion_matrix", "judge_record"]
 
 
 class Judged(NamedTuple):
-    """Detections of an image or frame, matched to its objects.
+    """Detections of an image or frame, matched to its objects; all by index in the record.
 
     Attributes:
         found: Pairs of a detection and the object that it found, or -1, the best detection first. Detections of ignored

@@ -22,12 +22,12 @@ class Record:
         image_id: The data set's id of the image or clip, or its index.
         item: Index of the image or clip in the data set.
         frame: Frame of the clip; None for an image.
-        boxes: Objects `(G, 4)`, xyxy.
+        boxes: Objects `(G, 4)`, xyxy in pixels, float64.
         labels: `(G,)`, int64.
         area: `(G,)`, in square pixels.
         iscrowd: `(G,)`, bool.
         difficult: `(G,)`, bool.
-        found_boxes: Detections `(n, 4)`, xyxy.
+        found_boxes: Detections `(n, 4)`, xyxy in pixels, float64.
         found_labels: `(n,)`, int64.
         scores: `(n,)`.
     """
@@ -56,9 +56,12 @@ def make_record(
 ) -> Record:
     """Combine a target and the detections of an image or frame.
 
+    Detections of classes that the data set lacks are left out.
+
     Args:
-        target: `boxes` and `labels`; `area`, `iscrowd` and `difficult` where there are any.
-        found: Detections: `boxes (n, 4)`, `labels (n,)` and `scores (n,)`.
+        target: `boxes (G, 4)`, xyxy in pixels, and `labels (G,)`; `area`, `iscrowd` and `difficult` where there are
+            any.
+        found: Detections: `boxes (n, 4)`, xyxy in pixels, `labels (n,)` and `scores (n,)`.
         labels: From `label_map`, or None where the detector's labels are the data set's.
         item: Index of the image or clip.
         image_id: The data set's id of the image or clip, a number, text or tensor; None for its index.
@@ -95,7 +98,8 @@ def label_map(of_model: Sequence[str], of_data: Sequence[str]) -> Tensor | None:
         of_data: The data set's.
 
     Returns:
-        `(C,)`, 0 for classes that the data set lacks; None where both lists are the same.
+        `(C,)`, int64, the data set's label by the model's, 0 for classes that the data set lacks; None where both lists
+        are the same but for the background's name.
 
     Raises:
         ValueError: If they share no class.

@@ -25,7 +25,7 @@ _THRESHOLDS = tuple(0.5 + 0.05 * i for i in range(10))
 
 @dataclass(frozen=True)
 class Matches:
-    """Matches of a video's detections to its objects, at one IoU threshold.
+    """Matches of a video's detections to its objects, at one IoU threshold; crowds and their detections are left out.
 
     Attributes:
         labels: Class of each detection, `(n,)`.
@@ -47,10 +47,11 @@ def frame_map(
     """Compute frame-mAP: the mean average precision of boxes over annotated frames.
 
     Args:
-        detections: One dict per video: `boxes (n, 4)`, xyxy in pixels, `labels (n,)`, `scores (n,)`,
-            `frame_index (n,)`.
+        detections: One dict per video: `boxes (n, 4)`, xyxy in pixels, `labels (n,)`, `scores (n,)`, `frame_index
+            (n,)`.
         targets: One dict per video: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)`. `labeled_frames (K,)` lists the
-            annotated frames, if not all are; detections in other frames are ignored.
+            annotated frames, if not all are; detections in other frames are ignored. So are crowds (`iscrowd (G,)`) and
+            detections of them.
         iou_thresh: Least IoU of a match.
 
     Returns:
@@ -105,7 +106,7 @@ def video_map(
 
 @with_near_keywords
 def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
-    """Match a video's detections to its objects; arguments as for `frame_map`."""
+    """Match one video's detections to its objects; arguments as for one video of `frame_map`."""
     detections = {key: value.cpu() for key, value in detections.items()}
     target = {key: value.cpu().as_subclass(Tensor) for key, value in target.items()}
     if "labeled_frames" in target:
@@ -123,7 +124,7 @@ def match_frames(detections: Mapping[str, Tensor], target: Mapping[str, Tensor],
 
 @with_near_keywords
 def match_tubes(tubes: Sequence[Tube], target: Mapping[str, Tensor], *, iou_thresh: float = 0.5) -> Matches:
-    """Match a video's tubes to its objects; arguments as for `video_map`."""
+    """Match one video's tubes to its objects; arguments as for one video of `video_map`."""
     return _match_tubes(tubes, _overlaps(tubes, target), target, iou_thresh)
 
 

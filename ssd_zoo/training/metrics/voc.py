@@ -25,8 +25,8 @@ def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh:
         iou_thresh: Least overlap of a right detection.
 
     Returns:
-        By class a list of two: the area under its curve of precision over recall, as VOC counts since 2010, and the
-        mean of its precision at eleven recalls, as until 2009.
+        By class name, without classes that have no objects, a list of two: the area under its curve of precision over
+        recall, as VOC counts since 2010, and the mean of its precision at eleven recalls, as until 2009.
     """
     scores = {}
     for label, name in enumerate(categories):
@@ -83,6 +83,8 @@ def area_under(precision: Tensor, recall: Tensor) -> float:
     """Compute the area under the curve of precision over recall.
 
     Each precision is first raised to the best at the same or a higher recall.
+
+    Both are `(n,)`, in falling order of score, as from `precision_recall`.
     """
     precision, recall = precision.double(), recall.double()
     envelope = torch.cat([precision, precision.new_zeros(1)]).flip(0).cummax(0).values.flip(0)[:-1]
@@ -93,7 +95,7 @@ def area_under(precision: Tensor, recall: Tensor) -> float:
 def eleven_points(precision: Tensor, recall: Tensor) -> float:
     """Average the precision at the recalls 0, .1, … 1.
 
-    The precision at a recall is the best one there or at a higher recall.
+    The precision at a recall is the best one there or at a higher recall, or 0. Arguments are those of `area_under`.
     """
     # Counted in tenths, as a sum of .1 falls short of what it stands for.
     at_least = [precision[recall * 10 >= point - 1e-6] for point in range(11)]

@@ -25,15 +25,15 @@ class Constants:
         return [self._state[name] for name in sorted(names, key=lambda name: (len(name), name))]
 
     def number(self, pattern: str) -> float | None:
-        """Return the first matching constant that is a single number."""
+        """Return the first matching constant that is a single number; None without one."""
         return next((tensor.item() for tensor in self.all(pattern) if tensor.numel() == 1), None)
 
     def vector(self, pattern: str) -> list[float] | None:
-        """Return the first matching constant that is a list."""
+        """Return the first matching constant that is a list; None without one."""
         return next((tensor.tolist() for tensor in self.all(pattern) if tensor.ndim == 1), None)
 
     def boxes(self, pattern: str) -> Tensor | None:
-        """Return the first matching constant that is a table `(D, 4)` of fractions."""
+        """Return the first matching constant that is a table `(D, 4)` of fractions; None without one."""
         tables = (tensor.squeeze(0) if tensor.ndim == 3 else tensor for tensor in self.all(pattern))
         return next((table for table in tables if _is_table(table)), None)
 
@@ -43,7 +43,7 @@ def _is_table(tensor: Tensor) -> bool:
 
 
 def read_box_shapes(constants: Constants) -> list[list[tuple[float, float]]]:
-    """Return the shapes of the default boxes for each feature map.
+    """Return the shapes of the default boxes for each feature map: (width, height) as fractions of the input.
 
     The list is empty if the graph holds no scales and aspect ratios.
     """
@@ -84,6 +84,8 @@ def read_default_boxes(constants: Constants) -> Tensor | None:
 
 def check_box_coder(constants: Constants) -> None:
     """Check that a graph decodes offsets as SSD does.
+
+    A graph without such constants passes.
 
     Raises:
         ValueError: If it divides them by other numbers.

@@ -98,6 +98,8 @@ def levels_differ(state: Mapping[str, Tensor]) -> bool:
     A level is a feature map of the pyramid. Its kernels are the shared ones times the gains of its folded norm, unless
     each level was rounded to 8 bits alone.
 
+    False if levels are missing, of different shapes, or not finite; `split_levels` reports that.
+
     Args:
         state: Tensors by the names in the file.
     """

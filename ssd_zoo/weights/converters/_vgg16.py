@@ -33,7 +33,7 @@ def vgg16_recipe(
         sides: Side of the smaller square of each feature map, in pixels of the nominal input, and one further side.
         settings: The origin's settings.
         clip: See `DefaultBoxGenerator`.
-        size: (height, width) of the input where it differs from the nominal one.
+        size: (height, width) of the input in pixels where it differs from the nominal one; else None.
         **others: Arguments of the builder that go before the settings.
     """
     nominal = 300 if len(sides) == 7 else 512

@@ -74,7 +74,11 @@ def _describe(checkpoint: Checkpoint) -> Recipe:
 
 
 def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move the background's rows from last, as in mmdet, to first."""
+    """Move the background's rows from last, as in mmdet, to first.
+
+    Raises:
+        ValueError: If a head's tensors do not fit each other.
+    """
     for name, tensor in tensors.items():
         if re.fullmatch(_CLASS_ROWS, name):
             boxes = boxes_per_cell(tensors, name)

@@ -57,6 +57,9 @@ def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Reorder the head's rows.
 
     NVIDIA's rows are (classes or coordinates) × boxes; ours are boxes × (classes or coordinates).
+
+    Raises:
+        ValueError: If a head's tensors do not fit each other.
     """
     for name, tensor in tensors.items():
         if name.startswith("head."):

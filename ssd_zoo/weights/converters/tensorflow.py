@@ -120,7 +120,11 @@ _BOX_ROWS = r"head\.bbox_regression\.\d(\.1|\.conv\.pointwise)?\.(weight|bias)"
 
 
 def _describe(checkpoint: Checkpoint) -> Recipe:
-    """Return the builder of a graph's model, with settings from its constants."""
+    """Return the builder of a graph's model, with settings from its constants.
+
+    Raises:
+        ValueError: If the graph decodes offsets in another way than SSD.
+    """
     constants = Constants(checkpoint.state)
     check_box_coder(constants)
     arguments: dict[str, object] = {}
@@ -156,7 +160,7 @@ _SETTINGS = {
 
 
 def _adapt(name: str, tensor: Tensor) -> Tensor:
-    """Permute a kernel from TensorFlow's axes to PyTorch's.
+    """Permute a kernel from TensorFlow's axes to PyTorch's; other tensors stay.
 
     TensorFlow's are (height, width, in, out), and (height, width, in, 1) for depthwise kernels.
 
@@ -174,6 +178,9 @@ def _finish(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Split FPNLite's shared layers, reorder box offsets, and fill folded norms.
 
     TensorFlow's offsets are y, x, height, width; ours are x, y, width, height.
+
+    Raises:
+        ValueError: If a level or a head's tensor is missing, or they do not fit each other.
     """
     tensors = split_levels(tensors)
     for name, tensor in tensors.items():

@@ -44,8 +44,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         Tensors on the CPU; for a graph all its numeric constants.
 
     Raises:
-        OSError: If there is no such file.
+        OSError: If there is no such file, or it is a folder of another kind.
         ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
+        ImportError: If the package that a `.tflite` file needs is missing.
     """
     file, kind = Path(path), Path(path).suffix.lower()
     if kind == ".json" or (file / "model.json").is_file():
@@ -88,6 +89,9 @@ def check_state(checkpoint: object, *, source: str = "The checkpoint") -> dict[s
     Args:
         checkpoint: A state dict, or a training checkpoint that holds one.
         source: Name of the checkpoint in messages.
+
+    Returns:
+        Tensors by name, without gradients.
 
     Raises:
         ValueError: If it holds no state dict, or a value is not a dense tensor of real numbers.
@@ -152,7 +156,7 @@ def _check_sizes(state: Mapping[str, Tensor], file: Path) -> None:
 def read_pickle(file: Path) -> object:
     """Read a file of `torch.save` onto the CPU.
 
-    Only tensors and plain values are unpickled.
+    Only tensors, plain values and `argparse.Namespace` are unpickled. Checksums are not checked.
 
     Raises:
         OSError: If there is no such file.

@@ -52,7 +52,7 @@ def read_constants(file: Path) -> dict[str, Tensor]:
         Tensors by the names of their nodes.
 
     Raises:
-        ValueError: If the file is truncated, damaged, or not a graph.
+        ValueError: If the file is truncated, damaged, not a graph, or holds no constants.
     """
     size = file.stat().st_size
     if size > _MAX_BYTES:
@@ -108,7 +108,11 @@ def _fields(message: memoryview) -> Iterator[Field]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Read a number of variable length; return it and the position after it."""
+    """Read a number of variable length; return it and the position after it.
+
+    Raises:
+        ValueError: If the message ends within it, or it has more than 10 bytes.
+    """
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):
@@ -133,7 +137,11 @@ def _text(value: int | memoryview) -> str:
 
 
 def _constant(node: memoryview, filled: _Budget) -> dict[str, Tensor]:
-    """Return name and tensor of a numeric Const node as a dict; empty for other nodes."""
+    """Return name and tensor of a numeric Const node as a dict; empty for other nodes.
+
+    Raises:
+        ValueError: If its tensor is invalid; one of a type that is not numeric is left out.
+    """
     name = operation = ""
     tensor = None
     for number, _, value in _fields(node):

@@ -60,10 +60,15 @@ def check_pickle(stream: IO[bytes], file: object) -> None:
 def _scan(content: bytes, pickles: int, file: object) -> None:
     """Check the instructions of pickles that lie one after another.
 
+    What is not a pickle, or is cut off, passes: `torch.load` reports it.
+
     Args:
         content: The bytes.
         pickles: Number of pickles to check.
         file: Name of the file in messages.
+
+    Raises:
+        PickleError: If it asks for much memory, or holds a bytearray.
     """
     stream, steps = io.BytesIO(content), 0
     try:

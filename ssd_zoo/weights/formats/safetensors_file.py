@@ -57,7 +57,7 @@ TYPES = {
 class Entry(NamedTuple):
     """Type, shape and place of a tensor in a safetensors file.
 
-    `start` and `stop` are bytes after the header.
+    `start` and `stop` are bytes after the header. `dtype` is a key of `TYPES`.
     """
 
     dtype: str
@@ -75,7 +75,7 @@ class Header(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """Tensors as bytes, and their digest."""
+    """Tensors as bytes (`entries` by name, in `data`), and their digest."""
 
     entries: dict[str, Entry]
     data: memoryview
@@ -107,7 +107,8 @@ def parse_header(stream: Stream, size: int, source: object) -> Header:
         source: Name of the file in messages.
 
     Raises:
-        ValueError: If it is not a safetensors file, is cut off, or has tensors of unknown types.
+        ValueError: If it is not a safetensors file, is cut off, has a header over 10 MiB, or tensors of unknown types,
+            or that do not fill the file.
     """
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(size - 8, _LARGEST):
@@ -205,6 +206,9 @@ def digest_of(entries: Mapping[str, Entry], data: Iterable[bytes | bytearray | m
     Args:
         entries: The tensors by name.
         data: Their bytes, in any pieces.
+
+    Returns:
+        `sha256:` and 64 hexadecimal digits.
     """
     digest = hashlib.sha256(json.dumps(sorted((name, *entry) for name, entry in entries.items())).encode())
     for piece in data:
@@ -213,7 +217,7 @@ def digest_of(entries: Mapping[str, Entry], data: Iterable[bytes | bytearray | m
 
 
 def pack(state: Mapping[str, Tensor]) -> Packed:
-    """Return tensors as the bytes of a safetensors file."""
+    """Return tensors, moved to the CPU, as the bytes of a safetensors file."""
     # A module at two places of a model shares its tensors, and safetensors refuses shared memory.
     seen: set[int] = set()
     plain: dict[str, Tensor] = {}

@@ -63,7 +63,11 @@ def read_tfjs(path: Path) -> dict[str, Tensor]:
 
 
 def _manifest(file: Path) -> list[JSON]:
-    """Return the groups of weights that a `model.json` lists."""
+    """Return the groups of weights that a `model.json` lists, not yet checked.
+
+    Raises:
+        ValueError: If it is not JSON, or has no list `weightsManifest`.
+    """
     content = parse_json(read_bytes(file), file)
     if isinstance(content, dict) and "weightsManifest" in content:
         return listing(content["weightsManifest"], f"{file}: weightsManifest")
@@ -88,7 +92,11 @@ def _group(file: Path, value: JSON) -> tuple[list[str], list["_Weight"]]:
 
 
 class _Weight:
-    """One tensor in the list of weights of a `model.json`."""
+    """One tensor in the list of weights of a `model.json`.
+
+    `shape` is its shape, `dtype` its type, `stored` the type in the shards, `length` its bytes there. An invalid entry
+    is a ValueError.
+    """
 
     def __init__(self, file: Path, value: JSON) -> None:
         entry = mapping(value, f"{file}: a weight")
@@ -130,7 +138,11 @@ def _dtype(value: JSON, what: str) -> str:
 
 
 def _read_shards(file: Path, paths: Sequence[str], length: int) -> bytes:
-    """Join a group's shards; check their lengths before reading them."""
+    """Join a group's shards; check their lengths before reading them.
+
+    Raises:
+        ValueError: If a shard is missing, outside the folder, or their length is not `length` bytes.
+    """
     shards = []
     for path in paths:
         windows = PureWindowsPath(path)

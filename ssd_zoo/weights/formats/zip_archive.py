@@ -11,7 +11,7 @@ _CHUNK = 2**20
 def check_sums(file: Path) -> None:
     """Check the checksums of a zip archive's members.
 
-    Files that are not zip archives pass.
+    Files that are not zip archives pass, and members without a checksum (0).
 
     Raises:
         ValueError: If a member has another checksum than the archive says.

@@ -55,7 +55,11 @@ def read_text(file: Path, *, limit: int = LARGEST_TEXT) -> str:
 
 
 def read_start(file: Path, length: int) -> str:
-    """Read the start of a text of any encoding; replace bad bytes."""
+    """Read the first `length` bytes as text; replace bad bytes.
+
+    Raises:
+        OSError: If it can't be read.
+    """
     with file.open("rb") as stream:
         content = stream.read(length)
     return content.decode(_mark(content) or "utf-8", "replace")
@@ -67,7 +71,7 @@ def _mark(content: bytes) -> str | None:
 
 
 def decode(content: bytes, source: object) -> str:
-    """Decode UTF-8, UTF-16 with a byte order mark, or else Latin-1.
+    """Decode UTF-8, UTF-16 with a byte order mark, or else Windows-1252 or Latin-1.
 
     An XML declaration may name another encoding. Text that is not Unicode is reported in the log.
 

@@ -85,7 +85,7 @@ def number(value: object, what: str, *, low: float = -math.inf, high: float = ma
 def whole(value: object, what: str, *, low: int = -LARGEST_INT, high: int = LARGEST_INT) -> int:
     """Check that a value is a whole number in a range.
 
-    3.0 is one.
+    3.0 is one, and becomes an int. True and False are not.
 
     Raises:
         ValueError: If it is not; the message begins with `what`.
@@ -104,7 +104,11 @@ def _range(low: float, high: float) -> str:
 
 
 def parse_number(value: str, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """Parse a decimal number of ASCII digits; see `number`."""
+    """Parse a decimal number of ASCII digits; see `number`.
+
+    Raises:
+        ValueError: If it is not one, or out of range; the message begins with `what`.
+    """
     if not _NUMBER.fullmatch(value):
         raise ValueError(f"{what} must be a finite number{_range(low, high)}, got {quote(value)}.")
     return number(float(value), what, low=low, high=high)

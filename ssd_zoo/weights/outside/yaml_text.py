@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 def parse_yaml(content: str | bytes, source: object) -> JSON:
     """Parse one YAML document by the rules of YAML 1.2's core schema.
 
-    So `no`, `on` and dates are texts, and keys of mappings are texts, numbers among them.
+    An empty text is None. `no`, `on` and dates are texts, and keys of mappings are texts, numbers among them.
 
     Args:
         content: The text; bytes are decoded by `decode`.
