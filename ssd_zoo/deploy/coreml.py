@@ -6,11 +6,26 @@ A package is a folder. It takes one image, and NMS is outside.
 import tempfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ssd_zoo.deploy.description import KEY
 from ssd_zoo.deploy.graph import Graph
 from ssd_zoo.deploy.runtime import Opened, missing, quiet, to_program
 
 __all__ = ["open_coreml", "write_coreml"]
+
+
+def _addcmul(features: Tensor, one: Tensor, other: Tensor, *, value: float = 1) -> Tensor:
+    return features + value * one * other
+
+
+def _hardtanh(features: Tensor, low: float = -1, high: float = 1) -> Tensor:
+    return features.clamp(float(low), float(high))
+
+
+# coremltools 9.0 has no addcmul, and takes no whole numbers as bounds, which F.relu6 has.
+_PLAIN = {torch.ops.aten.addcmul.default: _addcmul, torch.ops.aten.hardtanh.default: _hardtanh}
 
 
 def write_coreml(graph: Graph, path: Path) -> None:
@@ -31,7 +46,7 @@ def write_coreml(graph: Graph, path: Path) -> None:
         raise missing("Exporting to Core ML", error, "coreml") from error
     with quiet("coremltools"):
         model = coremltools.convert(
-            to_program(graph, one_image=True).run_decompositions({}),
+            to_program(graph, one_image=True).run_decompositions(_PLAIN),
             outputs=[coremltools.TensorType(name=name) for name in graph.outputs],
             minimum_deployment_target=coremltools.target.iOS16,
             compute_precision=coremltools.precision.FLOAT32,
