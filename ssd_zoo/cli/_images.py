@@ -63,8 +63,8 @@ def run_images(
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
 
     Raises:
-        ValueError: If `--reduce` would change what is found, or the journal's place is taken.
         OSError: If results can't be written.
+        ValueError: If `--reduce` would change what is found, or the journal's place is taken.
     """
     journal = open_journal(model, args, reduce=args.reduce)
     todo = [file for file in files if journal is None or not _is_done(journal, file, pictures)]
