@@ -64,8 +64,8 @@ def run_images(
         The exit code: 0, or 1 if an image could not be read, or a picture not written.
 
     Raises:
-        ValueError: If `--reduce` would change what is found, or the journal's place is taken.
         OSError: If results can't be written.
+        ValueError: If `--reduce` would change what is found, or the journal's place is taken.
     """
     journal, todo = open_journal(model, args, files, pictures, reduce=args.reduce)
     rows: list[JournalRow] = []

@@ -75,8 +75,8 @@ def fit_default_boxes(dataset: DetectionDataset | VideoDataset | Items, model: S
             `default_boxes=fit.default_boxes`.
 
     Raises:
-        ValueError: If the data set has no objects, or an image or video can't be read.
         FileNotFoundError: If an image is missing.
+        ValueError: If the data set has no objects, or an image or video can't be read.
 
     Example:
         >>> model = ssd_zoo.ssdlite320_ultraface_slim()

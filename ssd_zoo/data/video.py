@@ -157,8 +157,8 @@ def read_clip(source: str | Path | Video, frames: Sequence[int] | None = None) -
         RGB, uint8 `(T, 3, H, W)`, in the order of `frames`.
 
     Raises:
-        ValueError: If a frame does not exist, none is asked for, or the video can't be read.
         FileNotFoundError: If the file does not exist, or the folder holds no image.
+        ValueError: If a frame does not exist, none is asked for, or the video can't be read.
     """
     video = source if isinstance(source, Video) else open_video(source)
     if frames is None:

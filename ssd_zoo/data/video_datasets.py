@@ -30,8 +30,8 @@ class AnnotatedVideo:
         name: Name in the data set.
         frames: The video file, one image file per frame, or the frames themselves, uint8 `(T, 3, H, W)`.
         num_frames: Number of frames.
-        target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)` and `frame_index (G,)`; where they are known, `track_ids
-            (G,)` and `iscrowd (G,)`; and `labeled_frames (K,)` if some frames are not annotated.
+        target: `boxes (G, 4)`, xyxy in pixels, `labels (G,)` and `frame_index (G,)`; where they are known,
+            `track_ids (G,)` and `iscrowd (G,)`; and `labeled_frames (K,)` if some frames are not annotated.
         size: (height, width) in pixels as annotated; None if unknown.
         start: Index in `frames` of the first frame.
         source: File of the annotations, for messages.
@@ -61,8 +61,8 @@ class AnnotatedVideo:
             RGB, uint8 `(T, 3, H, W)`.
 
         Raises:
-            ValueError: If the video can't be used, or a frame can't be read. The message names the file.
             FileNotFoundError: If a file is missing.
+            ValueError: If the video can't be used, or a frame can't be read. The message names the file.
         """
         if self.fault is not None:
             raise ValueError(f"{self.fault}.")

@@ -60,9 +60,9 @@ def optimize(
             Typical images of the application give more meaningful differences.
 
     Raises:
+        TypeError: If `images` have the wrong type.
         ValueError: If the model is in training mode, `images` are invalid, `dtype` is not a floating-point type, or
             `compile` is not a mode of `torch.compile`.
-        TypeError: If `images` have the wrong type.
 
     Example:
         >>> import ssd_zoo

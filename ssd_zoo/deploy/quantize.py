@@ -42,8 +42,8 @@ def calibration_batches(images: Iterable[Tensor], described: Description) -> lis
         One array `(1, in_chans, height, width)` per image. Fewer than 50 are warned of in the log.
 
     Raises:
-        ValueError: If there are no images, or one is invalid.
         TypeError: If an image has the wrong type.
+        ValueError: If there are no images, or one is invalid.
     """
     batches = []
     for image in images:

@@ -86,8 +86,8 @@ def multibox_loss(
         classification_loss: `"cross_entropy"` with hard negative mining, or `"focal"`, which weighs all negatives. A
             function gets the logits, the labels `(N, D)` (0 if unmatched) and the score function. It returns `(N, D)`,
             which hard negative mining follows.
-        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes. A function gets the predicted offsets `(N, D,
-            4)`, the target offsets `(N, D, 4)` and the default boxes, and returns `(N, D)`.
+        box_loss: `"smooth_l1"` of offsets, `"giou"` or `"ciou"` of boxes. A function gets the predicted offsets
+            `(N, D, 4)`, the target offsets `(N, D, 4)` and the default boxes, and returns `(N, D)`.
         positive_fraction: Share of matched boxes among the boxes that hard negative mining keeps. 0.25 keeps the three
             hardest negatives of an image for each positive.
         min_negatives: Least number of negatives per image. The default is the number that one positive brings, so that

@@ -87,9 +87,9 @@ def detect_on_cluster(
     Raises:
         FileNotFoundError: If a source does not exist, or is a folder without images.
         ImportError: If ray or pyarrow is missing.
+        TypeError: If a number has the wrong type.
         ValueError: If there is no such model, a number is out of range, sources are on several file systems, a file of
             results is damaged, or the output holds results of other options.
-        TypeError: If a number has the wrong type.
     """
     if score_thresh is not None:
         check_fraction("score_thresh", score_thresh, "a score")

@@ -70,9 +70,9 @@ class Detections(dict[str, Tensor]):
             The picture, in the image's size.
 
         Raises:
+            ConnectionError: If the image's address can't be fetched.
             FileNotFoundError: If the image's file is gone.
             ValueError: If the image was not kept, because it came from an iterator, or it is not RGB or grey.
-            ConnectionError: If the image's address can't be fetched.
         """
         source = self.image if image is None else image
         if source is None:

@@ -194,10 +194,10 @@ def open_detector(
 
     Raises:
         ConnectionError: If weights have to be downloaded and can't be.
-        ImportError: If an exported file's runtime is not installed.
-        ValueError: If there is no such model, or it has no such weights. The message proposes similar names.
         FileNotFoundError: If there is no such exported file, repository or revision.
+        ImportError: If an exported file's runtime is not installed.
         PermissionError: If the Hub asks for a token.
+        ValueError: If there is no such model, or it has no such weights. The message proposes similar names.
     """
     given, name = name, os.fspath(name)
     if is_exported(name):

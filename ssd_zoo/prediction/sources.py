@@ -120,10 +120,10 @@ def read_pixels(source: Source | bytes, in_chans: int = 3, *, max_pixels: int | 
         `(in_chans, H, W)`; uint8, except for tensors of another type. Of files and Pillow images always RGB.
 
     Raises:
-        TypeError: If it is something else, or an array of another type than uint8.
-        ValueError: If a file can't be read, or an array has another shape.
         ConnectionError: If an address can't be fetched.
         FileNotFoundError: If there is no such file.
+        TypeError: If it is something else, or an array of another type than uint8.
+        ValueError: If a file can't be read, or an array has another shape.
     """
     if isinstance(source, Tensor):
         grey = source.ndim == 3 and len(source) == 1 and in_chans == 3

@@ -54,10 +54,10 @@ def load_checkpoint(
         The model, on the CPU, in evaluation mode. Builders and `from_pretrained` return theirs in training mode.
 
     Raises:
+        ImportError: If the package that a `.tflite` file needs is missing.
         OSError: If there is no such file.
         ValueError: If the file is damaged, holds objects that would have to be unpickled, or has an unknown origin; if
             tensors are missing, unexpected, of a wrong shape, or not finite; if the number of `categories` is wrong.
-        ImportError: If the package that a `.tflite` file needs is missing.
     """
     model = open_checkpoint(path_or_state_dict, origin).build(categories=categories, size=size)
     warn_of_folded(model)

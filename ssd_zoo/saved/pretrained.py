@@ -181,10 +181,10 @@ def push_to_hub(
 
     Raises:
         ConnectionError: If the Hub can't be reached.
+        FileNotFoundError: If there is no such repository or revision, and it can't be made.
         PermissionError: If the token does not allow it.
         TypeError: If the model is not an SSD.
         ValueError: If the model can't be saved, or `repo_id` is not "owner/name".
-        FileNotFoundError: If there is no such repository or revision, and it can't be made.
     """
     card: Card = {"licence": licence, "trained_on": trained_on, "metrics": metrics or {}, "notes": notes}
     with tempfile.TemporaryDirectory() as temporary:

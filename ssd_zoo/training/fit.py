@@ -181,12 +181,12 @@ def fit(
         FloatingPointError: If the loss or a gradient is not finite; the message names the batch's images.
         ImportError: If accelerate, faster-coco-eval, matplotlib or tensorboard is missing.
         OSError: If the folder or a checkpoint can't be written, as on a full disk; the last good checkpoint stays.
+        TypeError: If the model is not an `SSD`.
         ValueError: If more than 1 % of the objects can't be used and the model's `on_invalid_boxes` is `"raise"`,
             arguments contradict each other, `output` holds a run and `resume` is False, another training writes there,
             the run began with other settings, or machines that resume it do not share its folder.
         KeyboardInterrupt: After SIGINT; a checkpoint is written first.
         SystemExit: After SIGTERM; a checkpoint is written first.
-        TypeError: If the model is not an `SSD`.
 
     Example:
         >>> from ssd_zoo.data import open_dataset

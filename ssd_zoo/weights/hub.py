@@ -190,8 +190,8 @@ def upload_folder(
         Address of the commit.
 
     Raises:
-        FileNotFoundError: If there is no such repository or revision.
         ConnectionError: If the Hub can't be reached, or fails.
+        FileNotFoundError: If there is no such repository or revision.
         PermissionError: If the repository asks for a token, or for another one.
         ValueError: If `repo` is not the name of a repository.
     """

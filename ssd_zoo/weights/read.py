@@ -46,11 +46,11 @@ def read_weights(weights: "Weights", progress: bool = True) -> dict[str, Tensor]
 
     Raises:
         ConnectionError: If the file can't be downloaded; the message names the path for a copy by hand.
+        FileNotFoundError: If there is no such file, repository or revision.
+        OSError: If `SSD_ZOO_HOME` can't be written.
+        PermissionError: If the Hub asks for a token.
         ValueError: If the file is damaged, has another hash than the entry's, does not fit the entry's layout, or holds
             a number that is not finite.
-        FileNotFoundError: If there is no such file, repository or revision.
-        PermissionError: If the Hub asks for a token.
-        OSError: If `SSD_ZOO_HOME` can't be written.
     """
     scheme, _, rest = weights.url.partition(":")
     if scheme in ("http", "https", "file"):

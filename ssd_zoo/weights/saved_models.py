@@ -33,8 +33,8 @@ def open_saved(address: str | os.PathLike[str]) -> SavedModel:
     Raises:
         FileNotFoundError: If nothing lies at the address.
         ConnectionError: If the Hub can't be reached and the model is not in its cache.
-        ValueError: If the files were not saved by ssd_zoo, or can't be used.
         PermissionError: If the Hub asks for a token.
+        ValueError: If the files were not saved by ssd_zoo, or can't be used.
     """
     if isinstance(address, str) and address.startswith(HUB):
         folder = fetch_model(address.removeprefix(HUB), (CONFIG, MODEL))

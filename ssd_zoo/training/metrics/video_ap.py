@@ -47,8 +47,8 @@ def frame_map(
     """Compute frame-mAP: the mean average precision of boxes over annotated frames.
 
     Args:
-        detections: One dict per video: `boxes (n, 4)`, xyxy in pixels, `labels (n,)`, `scores (n,)`, `frame_index
-            (n,)`.
+        detections: One dict per video: `boxes (n, 4)`, xyxy in pixels, `labels (n,)`, `scores (n,)`,
+            `frame_index (n,)`.
         targets: One dict per video: `boxes (G, 4)`, `labels (G,)`, `frame_index (G,)`. `labeled_frames (K,)` lists the
             annotated frames, if not all are; detections in other frames are ignored. So are crowds (`iscrowd (G,)`) and
             detections of them.

@@ -44,9 +44,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         Tensors on the CPU; for a graph all its numeric constants.
 
     Raises:
+        ImportError: If the package that a `.tflite` file needs is missing.
         OSError: If there is no such file, or it is a folder of another kind.
         ValueError: If the file is damaged, holds no state dict, or holds objects that would have to be unpickled.
-        ImportError: If the package that a `.tflite` file needs is missing.
     """
     file, kind = Path(path), Path(path).suffix.lower()
     if kind == ".json" or (file / "model.json").is_file():
