@@ -126,6 +126,28 @@ def test_norms_that_share_a_convolution(tmp_path):
         assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@torch.no_grad()
+def test_litert_takes_the_norm_of_the_paper(tmp_path):
+    """Its converter takes no expanded divisor."""
+    pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
+    model = build("ssd300_vgg16d", size=128)
+    detector, batch = load(export(model, tmp_path / "model.tflite", nms="outside")), model.prepare(PHOTO_LIKE)
+    found = detector._run({"images": batch * model.image_std + model.image_mean})
+    for key, value in model.forward_raw(batch).items():
+        assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v2_fpn", "ssdlite300_mobilenet_v2_3d"])
+def test_core_ml_converts(name, tmp_path):
+    """It has no addcmul, which layers in time call, and no whole numbers as bounds, which shared heads have."""
+    pytest.importorskip("coremltools", reason='pip install "ssd_zoo[coreml]"')
+    assert export(build(name, size=128), tmp_path / "model.mlpackage", nms="outside").is_dir()
+
+
 def assert_same_in_time(detector, model):
     clips = [torch.rand(count, 3, 90, 120, generator=torch.Generator().manual_seed(count)) for count in (3, 1, 4)]
     found = detector(clips)

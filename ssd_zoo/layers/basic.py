@@ -212,4 +212,6 @@ class L2Norm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         # In float16 sums of squares overflow, and the least divisor of F.normalize, 1e-12, is zero.
         precise = features.to(torch.promote_types(features.dtype, torch.float32))
-        return self.weight.view(1, -1, 1, 1) * F.normalize(precise, dim=1).to(features.dtype)
+        # As F.normalize, whose expanded divisor LiteRT's converter does not take.
+        norm = torch.linalg.vector_norm(precise, dim=1, keepdim=True).clamp_min(1e-12)
+        return self.weight.view(1, -1, 1, 1) * (precise / norm).to(features.dtype)
