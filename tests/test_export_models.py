@@ -132,7 +132,7 @@ def test_norms_that_share_a_convolution(tmp_path):
 def test_litert_takes_the_norm_of_the_paper(tmp_path):
     """Its converter takes no expanded divisor."""
     pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
-    model = build("ssd300_vgg16d", size=128)
+    model = build("ssd256_vgg16d")
     detector, batch = load(export(model, tmp_path / "model.tflite", nms="outside")), model.prepare(PHOTO_LIKE)
     found = detector._run({"images": batch * model.image_std + model.image_mean})
     for key, value in model.forward_raw(batch).items():
