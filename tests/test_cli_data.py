@@ -138,6 +138,9 @@ def test_files_of_one_name_in_many_folders_are_held_back_at_random(tmp_path):
     assert len(held_back) == 15
     assert held_back != {*folders[:15]}
     assert len(held_back & {*folders[50:]}) > 3
+    pairs = [f"/photos/{i:03d}/{name}.jpg" for i in range(100) for name in ("left", "right")]
+    left = [file for file in _held_back(open_dataset(tmp_path), pairs) if "left" in file]
+    assert 5 <= len(left) <= 25, "of 30"
 
 
 @pytest.mark.parametrize("name", ["yolo_folders", "yolo_yaml"])
@@ -275,6 +278,9 @@ def test_evaluate_says_that_the_run_held_back_others(tmp_path, capsys, monkeypat
     for other in (["--seed", "2"], ["--seed", "3", "--val-fraction", ".25"]):
         assert main([*command, *other]) == 0
         assert f"{told} (its --seed is 3), so some of these may be" in capsys.readouterr().err
+    write_checkpoint({**state, "settings": {"seed": 3, "validation data": None}}, Path("runs/mine/checkpoint.pt"))
+    assert main(command) == 0
+    assert "mine held back no images, so some of these may be images that it was trained on" in capsys.readouterr().err
     Path("runs/mine/checkpoint.pt").write_bytes(b"damaged, which is no matter for the model")
     assert main(command) == 0
     assert told not in capsys.readouterr().err

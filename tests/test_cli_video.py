@@ -117,26 +117,28 @@ def test_csv(detect, film, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("found*")) == ["found.csv", "found.json", "found.json.jsonl"]
 
 
-def test_tracks_start_from_the_threshold_that_is_asked_for():
+def test_tracks_start_from_a_score(detect, film):
     pytest.importorskip("trackers", reason='TRACKS ARE NOT TESTED: pip install "ssd_zoo[track]"')
     model, frames = small_model(), torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
     found = {"boxes": torch.tensor([[5.0, 5, 40, 40]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.4])}
-    for asked, track in ((0.3, 1), (0.45, -1)):
-        model.score_thresh = asked
-        record = VideoRecord(model, Video("film", 10, 4, lambda: iter(frames)), track=True)
+    for start, track in ((0.3, 1), (0.45, -1)):
+        record = VideoRecord(model, Video("film", 10, 4, lambda: iter(frames)), track=start)
         noted = [record.note(frame, dict(found))[1]["track_ids"].item() for frame in record.video.with_times()]
         assert noted[-1] == track
+    command = (film, "--classes", "person", "--score-thresh", 0.3, "--track")
+    assert detect(*command)[1].endswith(" 1 track\n")
+    assert detect(*command, "--track-thresh", 0.99)[1].endswith(" 0 tracks\n")
 
 
 def test_rate_of_a_folder_of_frames(detect, tmp_path, monkeypatch):
     monkeypatch.setattr("ssd_zoo.cli.detect._build", lambda args: small_model())
     for t in range(3):
         Image.new("RGB", (64, 48)).save(tmp_path / f"{t}.png")
-    for options, step in (((), 0.04), (("--fps", "2"), 0.5)):
+    for options, step in (((), 0.04), (("--fps", "2.5"), 0.4)):
         assert detect(tmp_path, "--frames", *options, "--json", tmp_path / "found.json")[0] == 0
         times = [frame["time"] for frame in json.loads((tmp_path / "found.json").read_text())]
         assert times == [0, step, 2 * step]
-    assert "--fps is of a folder of frames: add --frames" in detect(tmp_path, "--fps", "2")[2]
+    assert "--fps is for a folder of frames: add --frames" in detect(tmp_path, "--fps", "2")[2]
 
 
 def test_clip_model_detects_as_it_does_in_the_clip(detect, film, tmp_path):
@@ -205,6 +207,8 @@ def test_interrupted_video_leaves_whole_files(film, tmp_path):
         (("{film}", "{photo}"), "detect in images separately"),
         (("{photo}", "--frames"), "--frames takes folders and videos"),
         (("{photo}", "--track"), "add --frames"),
+        (("{film}", "--track-thresh", ".3"), "--track-thresh is for tracks: add --track"),
+        (("{film}", "--json", "-", "--csv", "found.csv"), "leave one of them out"),
         (("--camera", "x"), "must be a whole number from 0"),
         (("{film}", "--output", "{folder}"), "would overwrite"),
     ],
@@ -422,7 +426,7 @@ def test_the_same_command_goes_on_with_the_next_video(detect, films, monkeypatch
     assert written == 8 * ["a.mp4"] + 3 * ["c.mp4"]
     lines = Path("r.jsonl" if file == "r.jsonl" else "r.json.jsonl").read_text().splitlines()
     header, *rows = map(json.loads, lines)
-    assert header["track"] is False
+    assert header["track"] is None
     # Of the first film, its end, the broken one, and what there is of the third.
     assert [row.get("frame", row.get("frames")) for row in rows] == [*range(8), 8, 0, 0, 1, 2]
     assert "b.mp4" in rows[9]["error"]

@@ -158,7 +158,7 @@ def test_clips(tmp_path):
     [
         (0.0, 1, 6, "AP is 0.000, after 6 steps. That is too few: train 300 or more"),
         (0.009, 1, 900, "AP is 0.009, after 900 steps. The loss should fall"),
-        (0.063, 0, 6, "AP is 0.063, and it finds no object at scores from .5, after 6 steps. That is too few"),
+        (0.4, 0, 6, "no object at scores from .5. Its AP is 0.400, after 6 steps. Detect with a lower --score-thresh"),
         (0.01, 1, 6, None),
         (float("nan"), 0, 6, None),
     ],

@@ -44,7 +44,12 @@ def main() -> None:
                 except ValueError as error:
                     results[name][kind] = str(error)
                 print(f"{name}, {kind}: {results[name][kind]}", flush=True)
-                args.json.write_text(json.dumps(results, indent=1) + "\n")
+                # A refusal is not kept: it may be mended.
+                kept = {
+                    of: {k: value for k, value in row.items() if isinstance(value, float) or value == CONVERTED}
+                    for of, row in results.items()
+                }
+                args.json.write_text(json.dumps(kept, indent=1) + "\n")
     lines = [[f"`{name}`", *(cell(row.get(kind, "")) for kind in kinds)] for name, row in sorted(results.items())]
     text = table(["Builder", *(f"`{kind}`" for kind in kinds)], lines)
     print(text)

@@ -68,6 +68,14 @@ def amount(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """Parse a finite number above 0."""
+    value = _float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
 def _float(text: str) -> float:
     try:
         return float(text)

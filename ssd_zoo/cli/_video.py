@@ -102,10 +102,12 @@ def run_videos(
         OSError: If a file of results can't be written.
     """
     targets = {} if args.output is None else _video_files(videos, args.output)
+    start = max(0.5, model.score_thresh) if args.track_thresh is None else args.track_thresh
+    track = start if args.track else None
     # With the JSON on the standard output, the summaries would break it.
     summaries = sys.stderr if is_standard_output(args.json) else sys.stdout
     failures: list[str] = []
-    journal, todo = open_journal(model, args, videos, targets, track=args.track, fps=args.fps)
+    journal, todo = open_journal(model, args, videos, targets, track=track, fps=args.fps)
     with ExitStack() as stack:
         frame_file: Journal | FrameFile | None = journal
         if journal is None and args.json is not None:
@@ -118,7 +120,7 @@ def run_videos(
             results: Sequence[tuple[str | None, str | None]]
             try:
                 records += [
-                    VideoRecord(model, _open(source, args), chosen, args.track, targets.get(source), frame_file)
+                    VideoRecord(model, _open(source, args), chosen, track, targets.get(source), frame_file)
                     for source in sources
                 ]
                 if together:

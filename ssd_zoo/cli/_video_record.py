@@ -33,7 +33,7 @@ class VideoRecord:
         model: The detector.
         video: The video.
         chosen: Filter of a frame's detections.
-        track: Whether to track objects.
+        track: Score from which tracks start; None to track nothing.
         picture_file: Path of the annotated video to write; None for none.
         frame_file: Journal or JSON file to write detections to; None for none.
 
@@ -48,7 +48,7 @@ class VideoRecord:
         model: SSD,
         video: Video,
         chosen: Callable[[Detections], Detections] = lambda found: found,
-        track: bool = False,
+        track: float | None = None,
         picture_file: Path | None = None,
         frame_file: Journal | FrameFile | None = None,
     ) -> None:
@@ -56,7 +56,7 @@ class VideoRecord:
         self.writer: VideoWriter | None = None
         self._size: tuple[int, int] | None = None
         self._chosen, self._frame_file, self._categories = chosen, frame_file, model.categories
-        self._tracker = _tracker(video, model) if track else None
+        self._tracker = None if track is None else _tracker(video, track)
         self._open, self._picture_file = ExitStack(), picture_file
         self.frames, self._frames_with = 0, Counter[str]()
 
@@ -112,8 +112,8 @@ class VideoRecord:
         return f"{self.video.name}: {self.frames} frame{'' if self.frames == 1 else 's'}, {', '.join(parts)}"
 
 
-def _tracker(video: Video, model: SSD) -> "Tracker":
+def _tracker(video: Video, score_thresh: float) -> "Tracker":
     # It imports training, for metrics; photos need neither.
     from ssd_zoo.video import Tracker
 
-    return Tracker(fps=video.fps, score_thresh=model.score_thresh)
+    return Tracker(fps=video.fps, score_thresh=score_thresh)

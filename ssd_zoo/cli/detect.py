@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ssd_zoo.cli._images import find_files, run_images
 from ssd_zoo.cli._models import DEFAULT_MODEL, add_tiles, set_tiles
-from ssd_zoo.cli._output import check_outputs, holding, is_kept, picture_files
+from ssd_zoo.cli._output import check_outputs, holding, is_kept, is_standard_output, picture_files
 from ssd_zoo.cli._parquet import check_parquet
-from ssd_zoo.cli._values import add_max_pixels, count, fraction, name_list, positive
+from ssd_zoo.cli._values import above_zero, add_max_pixels, count, fraction, name_list, positive
 from ssd_zoo.cli._video import Source, find_videos, run_videos
 from ssd_zoo.deploy.formats import is_exported
 from ssd_zoo.deploy.load import ExportedDetector
@@ -53,8 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--camera", type=count, metavar="N", help="detect in the pictures of camera N, counted from 0")
     parser.add_argument("--frames", action="store_true", help="treat a folder of images as the frames of a video")
-    parser.add_argument("--fps", type=positive, metavar="N", help="frames per second of such a folder (default: 25)")
+    parser.add_argument("--fps", type=above_zero, metavar="N", help="frames per second of such a folder (default: 25)")
     parser.add_argument("--track", action="store_true", help="track objects in videos with ByteTrack")
+    parser.add_argument("--track-thresh", type=fraction, metavar="S",
+                        help="score above which tracks start (default: 0.5, or --score-thresh if higher)")  # fmt: skip
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME",
                         help="saved or exported model, or a name from ssd-zoo list (default: %(default)s)")  # fmt: skip
     parser.add_argument("--weights", metavar="NAME", help="weights of a named model (default: its DEFAULT)")
@@ -105,15 +107,20 @@ def run(args: argparse.Namespace) -> int:
     if args.reduce and (videos or args.output is not None):
         raise ValueError("--reduce is for the results of images alone: leave out --output and videos.")
     if args.fps is not None and not args.frames:
-        raise ValueError("--fps is of a folder of frames: add --frames.")
-    args.fps = args.fps or 25
+        raise ValueError("--fps is for a folder of frames: add --frames.")
+    args.fps = args.fps or 25.0
+    if args.track_thresh is not None and not args.track:
+        raise ValueError("--track-thresh is for tracks: add --track.")
+    if videos and args.csv is not None and is_standard_output(args.json):
+        raise ValueError("--json - writes each frame at once, --csv needs a file until the end: leave one of them out.")
     results = (args.json, args.parquet, args.csv)
     try:
         with holding(args.output, *results):
             return _detect(args, files, videos, pictures)
     except KeyboardInterrupt as interrupt:
-        # A single video starts anew.
-        if len(files) + len(videos) > 1 and any(file is not None and is_kept(file) for file in results):
+        # A single video starts anew, and so do addresses.
+        paths = [source for source in (*files, *videos) if isinstance(source, Path)]
+        if len(paths) > 1 and any(file is not None and is_kept(file) for file in results):
             raise KeyboardInterrupt("the same command goes on with what is not done") from interrupt
         raise
 

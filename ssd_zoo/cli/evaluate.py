@@ -114,13 +114,16 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ssd_zoo.training.evaluate import check_model_categories
 
     device = _device(args.device)
-    dataset = _open(args)
+    dataset, held_back = _open(args)
     # Finding truncated images requires decoding all. With "raise" the evaluation's own reading finds them.
     report = inspect_dataset(dataset, read_images=args.on_invalid == "drop")
     if not args.quiet:
         print(report.layout, *(f"note: {note}" for note in report.notes), sep="\n", file=sys.stderr)
         problems = group_problems(report.problems)[0]
         print("".join(f"problem: {problem}\n" for problem in problems), end="", file=sys.stderr)
+    dataset = usable(dataset, report, args.on_invalid)
+    if held_back and not args.quiet:
+        _compare_with_run(args, dataset)
     model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     set_tiles(model, args)
     if args.model_categories:
@@ -130,7 +133,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     with keep_memory():
         return evaluate(
             model.eval().to(device),
-            usable(dataset, report, args.on_invalid),
+            dataset,
             model_categories=categories,
             batch_size=args.batch_size,
             num_workers=args.workers,
@@ -140,21 +143,26 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         )
 
 
-def _open(args: argparse.Namespace) -> Data:
-    """Open the split to evaluate on.
+def _open(args: argparse.Namespace) -> tuple[Data, bool]:
+    """Open the split to evaluate on; return whether it is what `train` holds back, too.
 
     If validation data are asked for and there is no such split, they are the images that `train` holds back.
     """
     names = splits_of(args.data, args.layout)
     held_back = open_held_back(args, names)
     if held_back is not None:
-        _compare_with_run(args, held_back)
-        return held_back
+        return held_back, True
     dataset = open_labelled(args, args.data, args.split, classes_of(args))
-    of_run = any((folder / "checkpoint.pt").is_file() for folder in [*Path(args.model).parents][:2])
-    if of_run and names == ["all"] and not args.quiet and hold_back(dataset, None, args.seed)[1] is not None:
+    divides = names == ["all"] and not args.quiet and hold_back(dataset, None, args.seed)[1] is not None
+    if divides and _checkpoint_of(args.model) is not None:
         print("note: these are all images; --split val takes those that train holds back", file=sys.stderr)
-    return dataset
+    return dataset, False
+
+
+def _checkpoint_of(model: str) -> Path | None:
+    """Return the checkpoint of the run that a saved model belongs to; None if it is of none."""
+    file = Path(model).absolute().parent / "checkpoint.pt"
+    return file if Path(model).is_dir() and file.is_file() else None
 
 
 def _compare_with_run(args: argparse.Namespace, held_back: Data) -> None:
@@ -162,19 +170,18 @@ def _compare_with_run(args: argparse.Namespace, held_back: Data) -> None:
     from ssd_zoo.training.batches import describe_data
     from ssd_zoo.training.run_state import read_run_state
 
-    file = Path(args.model).absolute().parent / "checkpoint.pt"
-    of_run = Path(args.model).is_dir() and file.is_file()
-    if args.quiet or not of_run or isinstance(held_back, VideoDataset):
+    file = _checkpoint_of(args.model)
+    if file is None or isinstance(held_back, VideoDataset):
         return
     try:
         settings = read_run_state(file)["settings"]
-    except ValueError:  # The model is whole, whatever else lies there.
+    except (ValueError, OSError):  # The model is whole, whatever else lies there.
         return
-    kept = usable(held_back, inspect_dataset(held_back, read_images=False), args.on_invalid)
-    if settings.get("validation data") != describe_data(kept):
+    of_run = settings.get("validation data")
+    if of_run != describe_data(held_back):
+        what = "no images" if of_run is None else f"other images (its --seed is {settings.get('seed')})"
         print(
-            f"note: {file.parent} held back other images (its --seed is {settings.get('seed')}), so some of these may "
-            "be images that it was trained on",
+            f"note: {file.parent} held back {what}, so some of these may be images that it was trained on",
             file=sys.stderr,
         )
 

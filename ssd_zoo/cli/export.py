@@ -115,7 +115,7 @@ def _read(files: Sequence[Path], readable: list[Path]) -> Iterator[Tensor]:
         readable.append(file)
         yield image
     if failures:
-        complain(f"{number_of(len(failures), 'image')} left out, for they can't be read; the first: {failures[0]}")
+        complain(f"{number_of(len(failures), 'image')} left out, as they can't be read; the first: {failures[0]}")
 
 
 def _some(files: Sequence[Path]) -> Sequence[Path]:

@@ -1,6 +1,7 @@
 """Divide a data set into training and validation data."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import PurePath
@@ -19,7 +20,8 @@ Item = TypeVar("Item", LabelledImage, AnnotatedVideo)
 def divide(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
     """Divide a data set at random, by images or whole videos.
 
-    The hashes of seed and file names decide, so most items stay on their side when others come.
+    Hashes of the seed and the file names decide, so most items stay on their side when others come. Where files share a
+    name, the folders decide too.
 
     Args:
         dataset: The data set.
@@ -45,9 +47,11 @@ def _parts(items: Sequence[Item], names: Sequence[str], fraction: float, seed: i
     parts = [PurePath(name).parts for name in names]
     shared = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))))
 
-    def place(i: int) -> tuple[bytes, bytes]:
-        # The name comes first, so that further folders change nothing; their names decide between files of one name.
-        return _digest(seed, parts[i][-1:]), _digest(seed, parts[i][shared:])
+    alike = Counter(names[-1] for names in parts)
+
+    def place(i: int) -> bytes:
+        # The name alone where that is possible, so that further folders change nothing.
+        return _digest(seed, parts[i][-1:] if alike[parts[i][-1]] == 1 else parts[i][shared:])
 
     taken = set(sorted(range(len(items)), key=place)[:number])
     return (

@@ -52,7 +52,10 @@ def _scale_and_shift(
     momentum: float,  # noqa: ARG001
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute a batch norm that is not folded, for XNNPACK folds wrongly where norms share a convolution."""
+    """Compute a batch norm that is not folded.
+
+    XNNPACK folds wrongly where norms share a convolution.
+    """
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -mean * scale

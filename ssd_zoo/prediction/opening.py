@@ -94,7 +94,7 @@ def check_model(name: str, weights: str | None) -> None:
 def _proposal(name: str) -> str:
     """Return a sentence that proposes models, weights or files similar to an unknown name."""
     path = Path(name)
-    if unfinished := _unfinished_run(path.parent):
+    if len(path.parts) > 1 and (unfinished := _unfinished_run(path.parent)):
         return unfinished
     near = " or ".join([*_near_saved(name), *_near_files(path)])
     if len(path.parts) > 1:

@@ -72,7 +72,7 @@ class Story:
 
 
 def failure_of(story: Story) -> str | None:
-    """Return advice if the trained model finds next to nothing: by its AP, or at scores from .5.
+    """Return advice if the trained model finds next to nothing, by its AP or at scores from .5.
 
     None if it finds something, or its AP was not measured.
     """
@@ -83,8 +83,12 @@ def failure_of(story: Story) -> str | None:
     if ap >= _LEAST_AP and not blind:
         return None
     steps = int(story.history[-1]["step"])
-    nothing = ", and it finds no object at scores from .5" if blind else ""
-    text = f"The model finds next to nothing: its AP is {ap:.3f}{nothing}, after {number_of(steps, 'step')}. "
+    if ap >= _LEAST_AP:
+        return (
+            f"The model finds no object at scores from .5. Its AP is {ap:.3f}, after {number_of(steps, 'step')}. "
+            "Detect with a lower --score-thresh, or train longer."
+        )
+    text = f"The model finds next to nothing: its AP is {ap:.3f}, after {number_of(steps, 'step')}. "
     if steps < LEAST_STEPS:
         return (
             f"{text}That is too few: train {LEAST_STEPS} or more, by more minutes or epochs. A smaller input is faster."

@@ -105,13 +105,14 @@ def suppress_in_rounds(
     # A graph has no branches, and a GPU would have to wait. Elsewhere, steps that can change nothing are left out.
     branches = not (boxes.is_cuda or torch.compiler.is_compiling() or is_watched())
     size = _BLOCK if branches else labels.shape[1] if boxes.is_cuda else _BLOCK_OF_GRAPH
-    # In a graph on a CPU, products of matrices of zeros and ones take ten times as long as their bits.
-    packed = not (branches or boxes.is_cuda)
+    # Compiled for a CPU, products of matrices of zeros and ones take many times as long as their bits. Other runtimes,
+    # which an exported graph is for, may lack operators on bits.
+    packed = torch.compiler.is_compiling() and not (is_watched() or boxes.is_cuda)
     facts, count = _facts(boxes, labels), labels.shape[1]
     if packed:
         facts, eligible = (pad(values, (0, -count % _BITS)) for values in (facts, eligible))
-    # Powers once for all words: where they are computed anew, torch's compiler makes slow loops.
-    bits = (2 ** torch.arange(_BITS, device=boxes.device)).to(boxes.dtype).unsqueeze(1)
+        # Powers once for all words: where they are computed anew, torch's compiler makes slow loops.
+        bits = (2 ** torch.arange(_BITS, device=boxes.device)).to(boxes.dtype).unsqueeze(1)
     weights = torch.arange(facts.shape[2], 0, -1, device=boxes.device)
     kept, settled = eligible[:, :0].to(dtype), torch.ones_like(eligible[:, 0])
     for start in range(0, facts.shape[2], size):
