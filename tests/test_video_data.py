@@ -73,7 +73,9 @@ def test_colours_and_odd_sizes(tmp_path):
     red[0] = 220
     with VideoWriter(tmp_path / "red.mp4", fps=30000 / 1001) as writer:
         writer.write(red)
-        writer.write(torch.nn.functional.pad(red, (0, 20)))
+        writer.write(red)
+        with pytest.raises(ValueError, match="33 × 71"):
+            writer.write(torch.nn.functional.pad(red, (0, 20)))
     clip = read_clip(tmp_path / "red.mp4")
     assert clip.shape == (2, 3, 34, 52)
     assert (clip.float().mean((0, 2, 3))[1:] < 15).all()
