@@ -190,7 +190,16 @@ class CausalConv3d(TemporalConv):
         return bool(self.weight[: -self.out_channels].any())
 
     def forward(self, features: Tensor, past: Past) -> Tensor:
-        """Return features `(F, out channels, height, width)`."""
+        """Convolve the frames of all clips.
+
+        Args:
+            features: `(F, in channels, H, W)`, one clip after another.
+            past: Finds the frames before each; before a clip begins they are its first frame. Layers of a pass share it
+                and call it in a fixed order.
+
+        Returns:
+            `(F, out channels, H', W')`.
+        """
         if self.weight.shape[1:] == (1, 1, 1) and self.groups == self.out_channels:
             return self._scale(features, past)
         *before, now = self.weight.split(self.out_channels)

@@ -134,7 +134,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def is_kept(file: Path) -> bool:
-    """Return whether results go to a regular file, not to a stream."""
+    """Return whether results go to a regular file, there or not yet, and to no pipe, device or standard output."""
     return not is_standard_output(file) and not is_stream(file)
 
 

@@ -91,15 +91,23 @@ def _moves(file: Path) -> bool:
 def run_videos(
     model: SSD, videos: Sequence[Source], args: argparse.Namespace, chosen: Callable[[Detections], Detections]
 ) -> int:
-    """Detect in videos one after another, but in live sources at once.
+    """Detect in videos one after another; in several at once if all are live.
 
-    With a file for results, those of each frame are kept in a journal. The same command goes on with the next video.
+    With a file for results that is not a stream, those of each frame are kept in a journal. The same command goes on
+    with the videos that are not done. Others begin again: those that failed or changed, addresses and cameras.
+
+    Args:
+        model: The detector.
+        videos: Files, folders of frames, addresses and numbers of cameras.
+        args: The command's arguments.
+        chosen: Filter of a frame's detections.
 
     Returns:
-        The exit code: 0, or 1 if a video could not be read completely, or an annotated video not written.
+        The exit code: 0, or 1 if a video could not be read completely, or its results not written.
 
     Raises:
-        OSError: If a file of results can't be written.
+        OSError: If the journal can't be read or written.
+        ValueError: If a file that is not this command's journal has its name.
     """
     targets = {} if args.output is None else _video_files(videos, args.output)
     start = max(0.5, model.score_thresh) if args.track_thresh is None else args.track_thresh

@@ -111,11 +111,15 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _categories(text: str, num_classes: int) -> list[str]:
-    """Read class names from a text or the file it names; add the background if it is missing.
+    """Return class names, background first; it is added if it is missing.
+
+    Args:
+        text: Names with commas between, or the path of any file with one per line.
+        num_classes: The checkpoint's classes, with the background.
 
     Raises:
         FileNotFoundError: If the text ends with `.txt` and there is no such file.
-        ValueError: If the number of names is not the checkpoint's.
+        ValueError: If the names, with the background, are not `num_classes`.
     """
     # Unlike Path.is_file, os.path.isfile takes texts that are too long for a path.
     is_file = os.path.isfile(text)

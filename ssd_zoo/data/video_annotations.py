@@ -71,7 +71,7 @@ class LabelledVideo(NamedTuple):
         name: Name in the data set.
         frames: The video file, or the folder of frames.
         source: File of the annotations.
-        objects: The annotated objects.
+        objects: One `VideoObject` per box: an object in ten frames has ten.
         num_frames: Number of frames; None if the annotations do not tell it.
         labeled: The annotated frames from 0, in order; None if all are.
         size: (height, width) in pixels; None if the annotations do not tell it.

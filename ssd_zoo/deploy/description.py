@@ -133,7 +133,10 @@ class Description:
         )
 
     def resize(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Tensor | None]:
-        """Resize checked images to the file's batch; see `resize_images`."""
+        """Resize checked images to a batch `(N, C, height, width)` of the file's size and pixels; see `resize_images`.
+
+        Also return the least and greatest pixel of each image, `(2, N)`; None if all are uint8.
+        """
         return resize_images(images, self.size, antialias=self.antialias, dtype=getattr(torch, self.pixels))
 
     def blank_state(self, streams: int) -> dict[str, Tensor]:

@@ -141,10 +141,11 @@ def check_clips(clips: Sequence[Tensor] | Tensor, in_chans: int, device: torch.d
 
 
 def check_clip_targets(targets: Sequence[dict[str, Tensor]], lengths: Sequence[int]) -> None:
-    """Check the frame indices of clips' targets.
+    """Check `frame_index` and, if given, `labeled_frames` of clips' targets.
 
     Args:
-        targets: One dict per clip, whose `boxes (G, 4)` and `labels (G,)` are checked already.
+        targets: One dict per clip, whose `boxes (G, 4)` and `labels (G,)` are checked already. `frame_index (G,)` is
+            each box's frame, `labeled_frames (K,)` are the annotated frames, by default all.
         lengths: Frames of each clip.
 
     Raises:

@@ -53,14 +53,16 @@ def transform_kernel(weight: Tensor) -> Tensor:
 def winograd_conv2d(
     batch: Tensor, weight: Tensor, bias: Tensor | None, padding: int, transformed: Tensor | None = None
 ) -> Tensor:
-    """Convolve a batch with a 3 × 3 kernel, without gradients.
+    """Convolve a batch with a 3 × 3 kernel on a CPU, with stride 1.
+
+    Call it under `torch.no_grad` or in an autograd function: autograd can't record it.
 
     Args:
         batch: `(N, channels in, H, W)`, float32, best in `torch.channels_last`.
         weight: `(channels out, channels in, 3, 3)`, best in `torch.channels_last`.
         bias: `(channels out,)`, or None.
         padding: Zeros around the input, at most 2.
-        transformed: The kernel from `transform_kernel`. By default each call computes it.
+        transformed: `transform_kernel(weight)`, used in place of `weight`. By default each call computes it.
 
     Returns:
         `(N, channels out, H + 2 * padding - 2, W + 2 * padding - 2)`, in `torch.channels_last`.

@@ -200,7 +200,7 @@ class _Worker:
                 yield ready[0], [image.result() for image in ready[1]]
 
     def _read(self, file: ImageFile) -> Tensor | str:
-        """Return an image, `(3, H, W)`, or the reason why it can't be read."""
+        """Return an image, RGB, uint8 `(3, H, W)`, or the reason why it can't be read."""
         try:
             with self.place.open_input_stream(file.path) as stream:
                 content = io.BytesIO(stream.read())

@@ -111,9 +111,11 @@ def check_run(output: Path) -> None:
 def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[str], show: bool) -> State | None:
     """Read a run's checkpoint, and check that the run may continue.
 
+    If there is one, what interrupted writing left (`.*.part`) is deleted, so no process may be writing there.
+
     Args:
         output: The run's folder.
-        settings: Settings of this call; those in `chosen` become the run's.
+        settings: Settings of this call. Those in `chosen` are overwritten, in place, by the run's.
         chosen: Names of the settings that the caller did not give.
         show: Whether to tell on stderr how the run continues.
 
@@ -121,7 +123,7 @@ def read_run(output: Path, settings: dict[str, object], *, chosen: Collection[st
         The checkpoint's content; None if there is no checkpoint.
 
     Raises:
-        ValueError: If the checkpoint can't be read, or the run began with other settings.
+        ValueError: If the checkpoint can't be read, or a setting differs from the run's; only epochs may grow.
     """
     file = output / "checkpoint.pt"
     if not file.exists():

@@ -185,7 +185,7 @@ def open_config(content: str | bytes, file: Path, source: str, *, digest: str | 
         content: The JSON.
         file: Path of the tensors.
         source: Name of the model in reports and errors.
-        digest: The digest in the header of the tensors.
+        digest: The digest in the header of the tensors, kept if the config names none. Reading the tensors compares it.
 
     Raises:
         ValueError: If the text is not a config, has a newer format, or holds names or values that are not allowed.

@@ -70,7 +70,11 @@ def _read(file: File, tree: Tree, split: str, *, alone: bool) -> Records:
 
 
 def _split(file: File) -> str:
-    """Return the split's name: `train` for `instances_train.json` and `train/_annotations.coco.json`; or else `all`."""
+    """Return the name of a file's split.
+
+    It is the file's name without words such as `instances`; else the innermost folder that is not one of labels; else
+    `all`. So `train` for `instances_train.json`, `train.json` and `train/_annotations.coco.json`.
+    """
     stem = split_of_stem(file.stem)
     folders = [part for part in file.folder if part.lower() not in LABEL_FOLDERS]
     return stem or (folders[-1] if folders else "all")

@@ -99,7 +99,10 @@ class Tree:
         return sorted(file for suffix in self._walked.files.keys() & endings for file in self._walked.files[suffix])
 
     def image_named(self, name: str, folder: tuple[str, ...] = ()) -> Path | None:
-        """Return the only image that `images_named` finds, else None."""
+        """Return the only image that `images_named` finds; None if there is none or several.
+
+        `folder` only leaves out images of other splits.
+        """
         images = self.images_named(name, folder)
         return images[0] if len(images) == 1 else None
 

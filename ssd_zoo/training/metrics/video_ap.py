@@ -147,12 +147,15 @@ def _match_tubes(tubes: Sequence[Tube], iou: Tensor, target: Mapping[str, Tensor
 def _match(
     labels: Tensor, scores: Tensor, iou: Tensor, of_objects: Tensor, ignored: Tensor, iou_thresh: float
 ) -> Matches:
-    """Match detections to objects of a video.
+    """Match detections to objects of a video, by Pascal VOC's rule.
+
+    A detection takes the object that it overlaps most, and is wrong if that is taken. Any number may take an ignored
+    object; they are left out of the result.
 
     Args:
-        labels: Classes of the detections, `(n,)`, the best first.
+        labels: Classes of the detections (boxes or tubes), `(n,)`, the best first.
         scores: Their scores, `(n,)`.
-        iou: Their overlap with the objects, `(n, G)`.
+        iou: Their overlap with the objects, `(n, G)`; -1 for objects of another class or frame.
         of_objects: Classes of the objects, `(G,)`.
         ignored: `(G,)`, True for objects that do not count.
         iou_thresh: Least overlap of a match.

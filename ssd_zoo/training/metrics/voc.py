@@ -37,9 +37,15 @@ def voc_scores(records: Sequence[Record], categories: Sequence[str], iou_thresh:
 
 
 def precision_recall(records: Sequence[Record], label: int, iou_thresh: float = 0.5) -> tuple[Tensor, Tensor] | None:
-    """Compute a class's precision and recall at each of its n detections.
+    """Compute a class's precision and recall at each of its n detections, by Pascal VOC's rule.
 
-    Difficult objects and crowds do not count.
+    Difficult objects and crowds do not count. Detections that match them are among the n, but repeat the figures before
+    them, 0 at first.
+
+    Args:
+        records: Objects and detections of each image.
+        label: The class.
+        iou_thresh: Least overlap of a match.
 
     Returns:
         Both `(n,)`, in falling order of score; None if the class has no objects that count.
