@@ -276,6 +276,7 @@ used, alive = [], []
 def watched():
     for t, frame in enumerate(open_video("long.mp4")):
         if t % 200 == 0:
+            gc.collect()  # Otherwise memory goes up and down by 100 MB, as Python's own searches for garbage come.
             alive.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
             used.append((info := mallinfo2()).uordblks + info.hblkhd)
         yield frame
@@ -309,7 +310,7 @@ def test_memory_stays_flat_over_a_long_video(tmp_path, monkeypatch):
     # What kept a tensor of each frame would keep 1,600 of the frames between; a batch comes and goes.
     assert int(tensors) < 200
     # What kept the pixels would grow by 59 MB.
-    assert int(grown) < 20e6
+    assert int(grown) < 5e6
     with open("found.json") as stream:
         assert sum(1 for _ in stream) == 4_002
 
