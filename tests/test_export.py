@@ -909,7 +909,7 @@ def test_int8_command(tmp_path, photo, monkeypatch, capsys, caplog):
     for name in ("a.jpg", "b.jpg"):
         Path("photos", name).write_text("Dear diary")
     assert main(command) == 0
-    assert "ssd-zoo: 2 images left out, for they can't be read; the first: photos/a.jpg is" in capsys.readouterr().err
+    assert "ssd-zoo: 2 images left out, as they can't be read; the first: photos/a.jpg is" in capsys.readouterr().err
     for name in ("a.jpg", "b.jpg"):
         Path("photos", name).unlink()
     assert main(command) == 0
