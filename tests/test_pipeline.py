@@ -281,7 +281,7 @@ def test_two_cameras_of_the_command_are_one_batch(exported, tmp_path, monkeypatc
     assert capsys.readouterr().out.count("camera") == 2
     assert sizes == [2] * 10
     header, *rows = map(json.loads, Path("r.jsonl").read_text().splitlines())
-    assert header["track"] is False
+    assert header["track"] is None
     for index, film in enumerate(films):
         assert len(read_clip(f"out/camera{index}.mp4")) == 10
         mine = [row for row in rows if row.get("video") == f"camera {index}"]

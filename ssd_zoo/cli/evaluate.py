@@ -121,10 +121,10 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         print(report.layout, *(f"note: {note}" for note in report.notes), sep="\n", file=sys.stderr)
         problems = group_problems(report.problems)[0]
         print("".join(f"problem: {problem}\n" for problem in problems), end="", file=sys.stderr)
+    model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     dataset = usable(dataset, report, args.on_invalid)
     if held_back and not args.quiet:
         _compare_with_run(args, dataset)
-    model, categories = load_model(args.model, args.weights, progress=not args.quiet)
     set_tiles(model, args)
     if args.model_categories:
         given = with_background(name_list(args.model_categories))
