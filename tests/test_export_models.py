@@ -115,25 +115,21 @@ def test_streams_of_the_runtimes_on_phones(kind, package, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # converters warn of themselves
+@pytest.mark.parametrize(
+    ("name", "size", "kind", "package"),
+    [
+        # XNNPACK folds norms that share a convolution into the same weights.
+        ("ssdlite320_mobilenet_v2_fpn", 128, "executorch", "executorch"),
+        # Its converter takes no expanded divisor, as the paper's norm had.
+        ("ssd256_vgg16d", 256, "litert", "litert_torch"),
+    ],
+)
 @torch.no_grad()
-def test_norms_that_share_a_convolution(tmp_path):
-    """XNNPACK folds each of them into the same weights."""
-    pytest.importorskip("executorch", reason='pip install "ssd_zoo[executorch]"')
-    model = build("ssdlite320_mobilenet_v2_fpn", size=128)
-    detector, batch = load(export(model, tmp_path / "model.pte", nms="outside")), model.prepare(PHOTO_LIKE)
-    found = detector._run({"images": batch * model.image_std + model.image_mean})
-    for key, value in model.forward_raw(batch).items():
-        assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # converters warn of themselves
-@torch.no_grad()
-def test_litert_takes_the_norm_of_the_paper(tmp_path):
-    """Its converter takes no expanded divisor."""
-    pytest.importorskip("litert_torch", reason='pip install "ssd_zoo[litert]"')
-    model = build("ssd256_vgg16d")
-    detector, batch = load(export(model, tmp_path / "model.tflite", nms="outside")), model.prepare(PHOTO_LIKE)
+def test_layers_that_a_converter_took_wrongly(name, size, kind, package, tmp_path):
+    pytest.importorskip(package, reason=f'pip install "ssd_zoo[{kind}]"')
+    model = build(name, size=size)
+    file = export(model, tmp_path / f"model{FORMATS[kind].suffix}", nms="outside")
+    detector, batch = load(file), model.prepare(PHOTO_LIKE)
     found = detector._run({"images": batch * model.image_std + model.image_mean})
     for key, value in model.forward_raw(batch).items():
         assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
